@@ -1,0 +1,233 @@
+"""Every configuration dataclass, registered once. `typed` turns what Hydra composed into checked dataclasses.
+
+Below the entry points nobody sees Hydra or OmegaConf. Enums stand for choices because OmegaConf refuses
+`Literal`; their values are what the user writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(SystemExit):
+    """A configuration that cannot run. Printed without a traceback; the process ends with status 1."""
+
+    def __init__(self, problems: list[str], title: str = "this configuration cannot run") -> None:
+        self.problems = problems
+        super().__init__("\n".join([f"geoclip: {title}", *(f"  - {problem}" for problem in problems)]))
+
+
+class DataKind(Enum):
+    bluemarble = "bluemarble"
+    shards = "shards"
+
+
+class EncoderKind(Enum):
+    clip = "clip"
+    resnet = "resnet"
+
+
+class OptimizerKind(Enum):
+    adam = "adam"
+    adamw = "adamw"
+
+
+class ScheduleKind(Enum):
+    step = "step"
+    cosine = "cosine"
+
+
+class QueueStart(Enum):
+    sphere = "sphere"
+    train = "train"
+
+
+class Precision(Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class LoggerMode(Enum):
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+class GalleryKind(Enum):
+    file = "file"
+    released = "released"
+
+
+@dataclass(kw_only=True, slots=True)
+class BlueMarbleConfig:
+    """How the embedded default's views are cut; what is on disk must have been built with the same numbers."""
+
+    size_px: int = 64
+    span_km: float = 800.0
+    gallery_size: int = 24_000
+    val_size: int = 2_000
+    test_size: int = 2_000
+    unseen_size: int = 2_000
+    seed: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Training and validation shards, and how they are read."""
+
+    name: str = MISSING
+    kind: DataKind = MISSING
+    root: str = MISSING  # folder of the splits, or empty when nothing is set
+    train: str = "train"  # below root: a folder of shards, or a pattern such as mp-16-{000000..000393}.tar
+    val: str = "val"
+    fraction: float = 1.0
+    streams: int = 16  # the canonical streams that a global batch is dealt from; see data/stream.py
+    shuffle_buffer: int = 1000  # samples held per stream
+    crop_scale_min: float = 1.0  # smallest area share of the random crop; 1 leaves the image whole
+    crop_ratio: float = 1.0  # the crop's aspect ratio lies in [1/ratio, ratio]
+    flip: bool = False
+    color_jitter: float = 0.0  # probability of (brightness .4, contrast .4, saturation .4, hue .1)
+    grayscale: float = 0.0  # probability
+    bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
+
+
+@dataclass(kw_only=True, slots=True)
+class EncoderConfig:
+    """The image encoder: a backbone of `transformers`, then the two-layer MLP of GeoCLIP."""
+
+    name: str = MISSING
+    kind: EncoderKind = MISSING
+    repo: str = ""  # Hub id or local folder of pretrained weights; empty for a backbone trained from scratch
+    image_px: int = MISSING
+    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
+    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    frozen: bool = False
+    feature_dim: int = MISSING
+    hidden_dim: int = MISSING
+    stem_dim: int = 32  # resnet: channels after the stem
+    widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
+
+
+@dataclass(kw_only=True, slots=True)
+class LocationConfig:
+    """The location encoder: one branch of random Fourier features and an MLP per sigma, summed."""
+
+    name: str = MISSING
+    sigmas: list[float] = field(default_factory=lambda: [1.0, 16.0, 256.0])
+    frequencies: int = 256
+    hidden_dim: int = 1024
+    depth: int = 3
+    embedding_dim: int = 512
+
+
+@dataclass(kw_only=True, slots=True)
+class QueueConfig:
+    """Past coordinates as further negatives, and the noise on coordinates."""
+
+    size: int = 4096
+    start: QueueStart = QueueStart.train
+    batch_noise_m: float = 150.0
+    queue_noise_m: float = 1000.0
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """Budget, optimiser and schedule."""
+
+    kind: OptimizerKind = OptimizerKind.adam
+    lr: float = 3e-5
+    weight_decay: float = 1e-6
+    batch_size: int = 512  # global: over all ranks
+    epochs: int = 10
+    max_steps: int | None = None  # ends the run earlier; the schedule ends there too
+    schedule: ScheduleKind = ScheduleKind.step
+    step_gamma: float = 0.87  # step: lr factor per epoch
+    warmup_steps: int = 0  # cosine
+    grad_clip: float | None = None
+    temperature: float = 0.07
+    logit_scale_max: float = 100.0
+
+
+@dataclass(kw_only=True, slots=True)
+class ComputeConfig:
+    """Where and how fast, never what: nothing here changes a run's identity."""
+
+    device: str = "auto"
+    precision: Precision = Precision.auto
+    workers: int = 1  # per rank; 0 reads in the training process
+    log_every_steps: int = 20
+    checkpoint_every_steps: int = 200
+
+
+@dataclass(kw_only=True, slots=True)
+class LoggerConfig:
+    """wandb, a mirror of metrics.jsonl. auto: online when logged in, offline otherwise."""
+
+    mode: LoggerMode = LoggerMode.auto
+    project: str = "geoclip"
+    entity: str | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class GalleryConfig:
+    """The coordinates that predictions are drawn from."""
+
+    name: str = MISSING
+    kind: GalleryKind = GalleryKind.file
+    path: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """One training run."""
+
+    name: str = MISSING
+    seed: int = 0
+    runs_dir: str = "runs"
+    check_only: bool = False  # compose, check, print the configuration, and stop
+    validate_every_steps: int = 200
+    validate_samples: int = 2000  # at most so many of the validation split
+    data: DataConfig = MISSING
+    encoder: EncoderConfig = MISSING
+    location: LocationConfig = MISSING
+    queue: QueueConfig = MISSING
+    optim: OptimConfig = MISSING
+    compute: ComputeConfig = MISSING
+    logger: LoggerConfig = MISSING
+    gallery: GalleryConfig = MISSING
+
+
+_store = ConfigStore.instance()
+_store.store(name="train_schema", node=TrainConfig)
+
+ConfigT = TypeVar("ConfigT")
+
+
+def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], list[str]]) -> ConfigT:
+    """What Hydra composed, as a checked dataclass of type `kind`.
+
+    Raises:
+        ConfigError: values are missing, or `problems` finds some; every problem is listed at once.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError([f"{key} must be given: add {key}=… to the command" for key in missing])
+    try:
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError([str(error).splitlines()[0]]) from None
+    assert isinstance(config, kind)
+    found = problems(config)
+    if found:
+        raise ConfigError(found)
+    return config

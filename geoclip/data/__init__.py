@@ -1,0 +1,1 @@
+"""From tar shards, photographs and coordinates to batches."""

@@ -1,0 +1,61 @@
+"""The edge that every entry point shares: Hydra's decorator, and its errors as sentences that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from geoclip.conf_dir import conf_dir
+from geoclip.config import ConfigError
+
+
+def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
+    """Compose `conf/<config_name>.yaml` from the command line and call `main` with it (once per sweep point).
+
+    A key, type or value that the schema refuses ends the process with status 1 and one sentence.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(main)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_sentence(error, schema)]) from None
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _sentence(error: BaseException, schema: type[Any]) -> str:
+    """What went wrong at composition, in one line, with the keys that would have been right."""
+    texts = [str(part) for part in (error, error.__cause__) if part is not None]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    sentence = " ".join(line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type")))
+    sentence = sentence.replace("To append to your config use", "If the key is new, write")
+    unknown = re.search(r"Key '([^']+)' (?:is )?not in '?(?:struct|\w+)'?", sentence)
+    path = re.search(r"full_key: ([\w.]+)", sentence)
+    if unknown and path:
+        allowed = _keys_beside(path.group(1), schema)
+        near = difflib.get_close_matches(unknown.group(1), allowed, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{path.group(1)} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"
+    return sentence
+
+
+def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:
+    """Names of the fields that stand beside `full_key` in the schema."""
+    node: Any = schema
+    for part in full_key.split(".")[:-1]:
+        hint = get_type_hints(node).get(part)
+        node = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+        if node is None:
+            return []
+    return [item.name for item in fields(node)]

@@ -1,0 +1,1 @@
+"""State, loop, schedule and checkpoints of a training run."""

@@ -1,0 +1,83 @@
+"""Distances and noise on the sphere, on tensors of (latitude, longitude) in degrees, WGS 84."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+EARTH_RADIUS_KM = 6371.0088  # mean radius R1, Moritz, "Geodetic Reference System 1980", J. Geodesy 74, 2000
+METRES_PER_DEGREE = 1000 * EARTH_RADIUS_KM * math.pi / 180
+
+
+def haversine_km(a_deg_N2: Tensor, b_deg_N2: Tensor) -> Tensor:
+    """Great-circle distance between paired points.
+
+    Args:
+        a_deg_N2: (N, 2) latitude, longitude in degrees.
+        b_deg_N2: (N, 2) latitude, longitude in degrees; either side may be (1, 2).
+
+    Returns:
+        (N,) kilometres in float64, in [0, 20015.12], on a sphere of radius EARTH_RADIUS_KM.
+
+    Source: Sinnott, "Virtues of the Haversine", Sky & Telescope 68(2), 1984.
+    """
+    lat_a, lon_a = a_deg_N2.double().deg2rad().unbind(-1)
+    lat_b, lon_b = b_deg_N2.double().deg2rad().unbind(-1)
+    h = ((lat_b - lat_a) / 2).sin() ** 2 + lat_a.cos() * lat_b.cos() * ((lon_b - lon_a) / 2).sin() ** 2
+    return 2 * EARTH_RADIUS_KM * h.clamp(0, 1).sqrt().asin()
+
+
+def unit_vectors(gps_deg_N2: Tensor) -> Tensor:
+    """(N, 2) degrees -> (N, 3) points on the unit sphere, float64: x to (0, 0), z to the north pole."""
+    lat, lon = gps_deg_N2.double().deg2rad().unbind(-1)
+    return torch.stack((lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()), dim=-1)
+
+
+def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
+    """Bring coordinates that walked off the map back: over a pole, and around the antimeridian.
+
+    Args:
+        gps_deg_N2: (N, 2) latitude, longitude in degrees, any finite values.
+
+    Returns:
+        (N, 2) the same places, latitude in [-90, 90], longitude in [-180, 180); untouched where already there.
+    """
+    lat, lon = gps_deg_N2.unbind(-1)
+    turned = torch.remainder(lat + 90, 360)  # 0 at the south pole, 180 at the north pole
+    beyond = turned > 180
+    reflected = torch.where(beyond, 270 - turned, turned - 90)
+    lon = torch.where(beyond, lon + 180, lon)
+    wrapped = torch.remainder(lon + 180, 360) - 180
+    inside_lat, inside_lon = lat.abs() <= 90, (lon >= -180) & (lon < 180)
+    return torch.stack((torch.where(inside_lat, lat, reflected), torch.where(inside_lon, lon, wrapped)), dim=-1)
+
+
+def jitter(gps_deg_N2: Tensor, noise_m: float, generator: torch.Generator) -> Tensor:
+    """Add Gaussian noise of `noise_m` metres standard deviation to north and to east, independently.
+
+    East is scaled by 1/cos(latitude), so that a metre is a metre everywhere; the result is wrapped
+    (`wrap_degrees`). Within a metre of a pole the scale is held, where longitude means nothing.
+
+    Args:
+        gps_deg_N2: (N, 2) degrees.
+        noise_m: standard deviation along each axis, in metres; 0 returns the input and draws nothing.
+        generator: CPU generator; the same state gives the same noise on every device.
+
+    Source: GeoCLIP, NeurIPS 2023: 150 m on the batch's coordinates, 1000 m on the queue's.
+    """
+    if noise_m == 0 or gps_deg_N2.shape[0] == 0:
+        return gps_deg_N2
+    noise_N2 = torch.randn(gps_deg_N2.shape, generator=generator, dtype=torch.float32).to(gps_deg_N2)
+    north_deg = noise_N2[:, 0] * (noise_m / METRES_PER_DEGREE)
+    metre_of_pole = math.radians(1 / METRES_PER_DEGREE)
+    east_deg = noise_N2[:, 1] * (noise_m / METRES_PER_DEGREE) / gps_deg_N2[:, 0].deg2rad().cos().clamp(min=metre_of_pole)
+    return wrap_degrees(gps_deg_N2 + torch.stack((north_deg, east_deg), dim=-1))
+
+
+def uniform_on_sphere(count: int, generator: torch.Generator) -> Tensor:
+    """(count, 2) coordinates in degrees, float32, uniform by area (Archimedes: sin(lat) is uniform)."""
+    unit_N2 = torch.rand((count, 2), generator=generator, dtype=torch.float64)
+    lat = (2 * unit_N2[:, 0] - 1).asin().rad2deg()
+    return torch.stack((lat, 360 * unit_N2[:, 1] - 180), dim=-1).float()

@@ -1,0 +1,72 @@
+"""GeoCLIP: photographs and coordinates in one space."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoclip.model.image_encoder import ImageEncoder
+from geoclip.model.location_encoder import LocationEncoder
+
+
+class GeoCLIP(nn.Module):
+    """An image encoder, a location encoder, and the logit scale that sharpens their cosine similarity.
+
+    Args:
+        image_encoder: (B, 3, H, W) uint8 pixels -> (B, D).
+        location_encoder: (M, 2) degrees -> (M, D).
+        temperature: the logit scale starts at ln(1 / temperature).
+
+    Source: GeoCLIP: Clip-Inspired Alignment between Locations and Images, NeurIPS 2023, arXiv 2309.16020.
+    """
+
+    def __init__(
+        self, image_encoder: ImageEncoder, location_encoder: LocationEncoder, *, temperature: float = 0.07
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.location_encoder = location_encoder
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str = "official", *, backbone: str | None = "openai/clip-vit-large-patch14"
+    ) -> GeoCLIP:
+        """The released model (`official`): location encoder, image MLP and logit scale by name.
+
+        Args:
+            source: "official", the weights inside the pinned wheel on the package index.
+            backbone: CLIP ViT-L/14 as a Hub id or local folder; None leaves it out, for precomputed CLIP
+                features through `image_encoder.head`.
+
+        Raises:
+            AssetError: the wheel is neither cached nor reachable.
+            OSError: the backbone is neither a folder nor reachable.
+        """
+        from geoclip.model.pretrained import released_geoclip, require_official
+
+        require_official(source)
+        return released_geoclip(backbone)
+
+    def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 pixels -> (B, D) unit vectors, float32."""
+        return F.normalize(self.image_encoder(pixels_BCHW).float(), dim=1)
+
+    def encode_features(self, features_BF: Tensor) -> Tensor:
+        """(B, F) features of the backbone, computed before -> (B, D) unit vectors, float32."""
+        return F.normalize(self.image_encoder.head(features_BF).float(), dim=1)
+
+    def encode_location(self, gps_deg_M2: Tensor) -> Tensor:
+        """(M, 2) latitude, longitude in degrees -> (M, D) unit vectors, float32."""
+        return F.normalize(self.location_encoder(gps_deg_M2).float(), dim=1)
+
+    def forward(self, pixels_BCHW: Tensor, gps_deg_M2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both towers in one call, because DDP hooks `forward` alone.
+
+        Returns:
+            (B, D) and (M, D) unit vectors, and exp(logit scale).
+        """
+        return self.encode_image(pixels_BCHW), self.encode_location(gps_deg_M2), self.logit_scale.exp()

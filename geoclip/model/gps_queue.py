@@ -1,0 +1,68 @@
+"""The queue of past coordinates: further negatives for every image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class GPSQueue:
+    """The last `size` coordinates pushed, oldest overwritten first.
+
+    Holds coordinates, not embeddings: they are encoded again, with gradient, at every step. Under DDP every
+    rank pushes the same gathered rows, so the queues stay equal without a broadcast.
+
+    Args:
+        start_deg_S2: (S, 2) latitude, longitude in degrees that the queue starts from: real places, such as
+            `geoclip.geo.geodesy.uniform_on_sphere` or coordinates of the training set. S may be 0.
+
+    Source: GeoCLIP, NeurIPS 2023, section 3.3; read before the batch is pushed, as in the released code.
+    """
+
+    def __init__(self, start_deg_S2: Tensor) -> None:
+        if start_deg_S2.ndim != 2 or start_deg_S2.shape[1] != 2:
+            raise ValueError(f"a queue starts from (S, 2) coordinates, got {tuple(start_deg_S2.shape)}")
+        self.gps_deg_S2 = start_deg_S2.clone()
+        self.position = 0  # the row that the next push overwrites first
+
+    def __len__(self) -> int:
+        return self.gps_deg_S2.shape[0]
+
+    def negatives(self) -> Tensor:
+        """(S, 2) the coordinates held, in degrees."""
+        return self.gps_deg_S2
+
+    def push(self, gps_deg_N2: Tensor) -> None:
+        """Overwrite the oldest rows by these; of more than S rows the last S stay."""
+        size = len(self)
+        rows_N2 = gps_deg_N2.detach()[-size:] if size else gps_deg_N2[:0]
+        count = rows_N2.shape[0]
+        if count == 0:
+            return
+        gps_deg_S2 = self.gps_deg_S2.clone()  # earlier negatives() may still be part of a graph
+        head = min(count, size - self.position)
+        gps_deg_S2[self.position : self.position + head] = rows_N2[:head]
+        gps_deg_S2[: count - head] = rows_N2[head:]
+        self.gps_deg_S2 = gps_deg_S2
+        self.position = (self.position + count) % size
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """What a checkpoint holds."""
+        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Take up a saved queue of the same size."""
+        rows, position = state["gps_deg_S2"], state["position"]
+        assert isinstance(rows, Tensor) and isinstance(position, int)
+        if rows.shape != self.gps_deg_S2.shape:
+            raise ValueError(f"the saved queue holds {rows.shape[0]} coordinates, this one {len(self)}")
+        self.gps_deg_S2 = rows.to(self.gps_deg_S2)
+        self.position = position
+
+
+def draw_queue_start(places_deg_N2: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """(size, 2) of these places, drawn without replacement while they last, then again."""
+    if places_deg_N2.shape[0] == 0 and size:
+        raise ValueError("no places to draw the queue from")
+    draws = [torch.randperm(places_deg_N2.shape[0], generator=generator) for _ in range(0, size, max(1, len(places_deg_N2)))]
+    return places_deg_N2[torch.cat(draws)[:size]] if draws else places_deg_N2[:0]

@@ -1,0 +1,64 @@
+"""The released GeoCLIP weights, loaded by name into our modules."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from geoclip.data.assets import asset_path
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.image_encoder import ClipBackbone, ImageEncoder
+from geoclip.model.location_encoder import LocationEncoder
+
+# LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1
+_RELEASED = re.compile(r"LocEnc(?P<branch>\d+)\.(?P<part>capsule|head)\.(?P<layer>\d+)\.(?P<name>b|weight|bias)")
+
+
+def require_official(source: str) -> None:
+    """Raises ValueError unless the source is `official`, the only release this version knows."""
+    if source != "official":
+        raise ValueError(f"no release is called {source!r}; 'official' is the authors' (PyPI geoclip 1.3.0)")
+
+
+def our_location_name(released: str) -> str:
+    """The name in `LocationEncoder` of a tensor in the released file.
+
+    Raises:
+        KeyError: a name that the released code does not write.
+    """
+    match = _RELEASED.fullmatch(released)
+    if match is None:
+        raise KeyError(f"{released!r} is no name of the released location encoder")
+    branch = f"branches.{match['branch']}"
+    if match["name"] == "b":
+        return f"{branch}.freq_K2"
+    if match["part"] == "head":
+        return f"{branch}.head.{match['name']}"
+    return f"{branch}.mlp.{int(match['layer']) - 1}.{match['name']}"
+
+
+def released_location_encoder() -> LocationEncoder:
+    """The authors' location encoder: sigma 2^0, 2^4, 2^8; 512-d embeddings; in evaluation mode."""
+    weights = {our_location_name(name): tensor for name, tensor in _tensors("location_encoder.pth").items()}
+    encoder = LocationEncoder((1.0, 16.0, 256.0))
+    encoder.load_state_dict(weights, strict=True)
+    return encoder.eval()
+
+
+def released_geoclip(backbone: str | None) -> GeoCLIP:
+    """The authors' model in evaluation mode; `backbone` as in `GeoCLIP.from_pretrained`."""
+    clip = ClipBackbone.from_pretrained(backbone) if backbone else None
+    image_encoder = ImageEncoder(clip, feature_dim=768, hidden_dim=768, embedding_dim=512, frozen=True)
+    image_encoder.head.load_state_dict(_tensors("image_mlp.pth"), strict=True)
+    model = GeoCLIP(image_encoder, released_location_encoder())
+    scale = torch.load(asset_path("logit_scale.pth"), map_location="cpu", weights_only=True)
+    with torch.no_grad():
+        model.logit_scale.copy_(scale)
+    return model.eval()
+
+
+def _tensors(asset: str) -> dict[str, Tensor]:
+    loaded: dict[str, Tensor] = torch.load(asset_path(asset), map_location="cpu", weights_only=True)
+    return loaded

@@ -12,11 +12,12 @@ from typing import Any, get_args, get_type_hints
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError
+from geoclip.errors import GeoclipError
 
 
 def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
@@ -30,8 +31,20 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(main)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_sentence(error, schema)]) from None
+    except GeoclipError as error:
+        raise SystemExit(f"geoclip: {error}") from None
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def world_size_from_environment() -> int:
+    """How many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def print_config(cfg: DictConfig) -> None:
+    """Show what was composed, as YAML."""
+    print(OmegaConf.to_yaml(cfg, resolve=True), end="", flush=True)
 
 
 def _sentence(error: BaseException, schema: type[Any]) -> str:

@@ -14,10 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class DataError(RuntimeError):
-    """Data that cannot be used; the message names the file and the mend."""
-
-
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Skip:
     """A sample or shard that could not be used."""

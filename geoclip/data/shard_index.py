@@ -13,7 +13,7 @@ import braceexpand
 from tqdm import tqdm
 from webdataset.tariterators import base_plus_ext
 
-from geoclip.data.batch import DataError
+from geoclip.errors import DataError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
 from geoclip.data.augment import Augmentation, augmentation_rng, evaluation_pixels, training_pixels
-from geoclip.data.batch import Batch, DataError, Example, Skip
+from geoclip.data.batch import Batch, Example, Skip
 from geoclip.data.reading import RawSample, read_example, read_examples, read_stretch
 from geoclip.data.subset import Stretch, deal, steps_per_epoch
+from geoclip.errors import DataError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -43,8 +43,7 @@ class GeoCLIP(nn.Module):
                 features through `image_encoder.head`.
 
         Raises:
-            AssetError: the wheel is neither cached nor reachable.
-            OSError: the backbone is neither a folder nor reachable.
+            AssetError: the wheel or the backbone is neither at hand nor reachable.
         """
         from geoclip.model.pretrained import released_geoclip, require_official
 

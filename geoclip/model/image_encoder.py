@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from geoclip.errors import AssetError
+
 
 class ClipBackbone(nn.Module):
     """CLIP's vision tower with its projection into the joint space (768 for ViT-L/14)."""
@@ -20,7 +22,7 @@ class ClipBackbone(nn.Module):
         """Weights from the Hub id or local folder `repo`.
 
         Raises:
-            OSError: neither a local folder nor reachable; the message says what to set.
+            AssetError: neither a local folder nor reachable; the message says what to set.
         """
         from transformers import CLIPVisionModelWithProjection
 
@@ -28,7 +30,7 @@ class ClipBackbone(nn.Module):
             return cls(CLIPVisionModelWithProjection.from_pretrained(repo))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise OSError(
+            raise AssetError(
                 f"CLIP's weights {repo!r} are neither a local folder nor reachable on the Hub ({reason}); "
                 "set encoder.repo to a folder that holds config.json and model.safetensors"
             ) from error

@@ -1,0 +1,206 @@
+"""The seam: configuration dataclass -> object. `match`, nothing else."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch.nn.parallel import DistributedDataParallel
+
+from geoclip.config import (
+    DataConfig,
+    EncoderConfig,
+    EncoderKind,
+    GalleryConfig,
+    GalleryKind,
+    LocationConfig,
+    OptimConfig,
+    OptimizerKind,
+    Precision,
+    QueueConfig,
+    QueueStart,
+    ScheduleKind,
+    TrainConfig,
+)
+from geoclip.data.assets import asset_path
+from geoclip.data.augment import Augmentation
+from geoclip.data.reading import read_places
+from geoclip.data.shard_index import Shard
+from geoclip.data.stream import StreamPlan
+from geoclip.data.subset import Stretch, take_fraction
+from geoclip.distributed import World
+from geoclip.evaluation.gallery import Gallery, read_gallery
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.gps_queue import GPSQueue, draw_queue_start
+from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.training.loop import Recipe
+from geoclip.training.schedule import step_lr, warmup_cosine_lr
+from geoclip.training.state import TrainState, load_weights, read_checkpoint
+
+
+def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
+    """The image encoder; a pretrained backbone is fetched or read here."""
+    backbone: torch.nn.Module
+    match encoder.kind:
+        case EncoderKind.clip:
+            backbone = ClipBackbone.from_pretrained(encoder.repo)
+        case EncoderKind.resnet:
+            backbone = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
+    return ImageEncoder(
+        backbone,
+        feature_dim=encoder.feature_dim,
+        hidden_dim=encoder.hidden_dim,
+        embedding_dim=embedding_dim,
+        mean=encoder.mean,
+        std=encoder.std,
+        frozen=encoder.frozen,
+    )
+
+
+def build_location_encoder(location: LocationConfig) -> LocationEncoder:
+    """The location encoder, its random frequencies drawn from torch's global generator."""
+    return LocationEncoder(
+        location.sigmas,
+        frequencies=location.frequencies,
+        hidden_dim=location.hidden_dim,
+        depth=location.depth,
+        embedding_dim=location.embedding_dim,
+    )
+
+
+def build_model(config: TrainConfig) -> GeoCLIP:
+    """The model with its first weights: a function of the configuration's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return GeoCLIP(
+            build_image_encoder(config.encoder, config.location.embedding_dim),
+            build_location_encoder(config.location),
+            temperature=config.optim.temperature,
+        )
+
+
+def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
+    """Over what is trained; fused, which is faster on CPU and GPU alike."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    match optim.kind:
+        case OptimizerKind.adam:
+            return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+        case OptimizerKind.adamw:
+            return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+
+
+def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
+    """Which sample stands where in the training stream."""
+    data = config.data
+    return StreamPlan(
+        subset=take_fraction(shards, data.fraction, config.seed),
+        streams=data.streams,
+        batch_size=config.optim.batch_size,
+        shuffle_buffer=data.shuffle_buffer,
+        seed=config.seed,
+        image_px=config.encoder.image_px,
+        augmentation=build_augmentation(data),
+    )
+
+
+def build_augmentation(data: DataConfig) -> Augmentation:
+    """The training transform."""
+    return Augmentation(
+        crop_scale_min=data.crop_scale_min,
+        crop_ratio=data.crop_ratio,
+        flip=data.flip,
+        color_jitter=data.color_jitter,
+        grayscale=data.grayscale,
+    )
+
+
+def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueue:
+    """A queue that starts from real places, the same on every rank."""
+    generator = torch.Generator().manual_seed(seed)
+    match queue.start:
+        case QueueStart.sphere:
+            return GPSQueue(uniform_on_sphere(queue.size, generator))
+        case QueueStart.train:
+            places = torch.tensor(read_places(subset, queue.size), dtype=torch.float32).reshape(-1, 2)
+            return GPSQueue(draw_queue_start(places, queue.size, generator))
+
+
+def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> TrainState:
+    """The state of a run at step 0, on this rank's device."""
+    model = build_model(config).to(world.device)
+    queue = build_queue(config.queue, subset, config.seed)
+    queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
+    return TrainState(
+        model=model,
+        parallel=DistributedDataParallel(model) if world.size > 1 else model,
+        queue=queue,
+        optimizer=build_optimizer(config.optim, model),
+        noise=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def build_recipe(config: TrainConfig, steps_per_epoch: int, device: torch.device) -> Recipe:
+    """The numbers of a step, and how many steps there are."""
+    optim = config.optim
+    last_step = steps_per_epoch * optim.epochs
+    if optim.max_steps is not None:
+        last_step = min(last_step, optim.max_steps)
+    match optim.schedule:
+        case ScheduleKind.step:
+            lr_at = partial(step_lr, optim.lr, steps_per_epoch=steps_per_epoch, gamma=optim.step_gamma)
+        case ScheduleKind.cosine:
+            lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=last_step)
+    return Recipe(
+        last_step=last_step,
+        lr_at=lr_at,
+        batch_noise_m=config.queue.batch_noise_m,
+        queue_noise_m=config.queue.queue_noise_m,
+        grad_clip=optim.grad_clip,
+        logit_scale_max=optim.logit_scale_max,
+        autocast=build_autocast(config.compute.precision, device),
+    )
+
+
+def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type of matrix products; None is float32. Projection and Fourier features are float32 always."""
+    match precision:
+        case Precision.float32:
+            return None
+        case Precision.bfloat16:
+            return torch.bfloat16
+        case Precision.auto:
+            return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+
+
+def build_gallery(gallery: GalleryConfig) -> Gallery:
+    """The coordinates to retrieve from."""
+    match gallery.kind:
+        case GalleryKind.released:
+            return read_gallery(asset_path("gallery_100k.csv"), gallery.name)
+        case GalleryKind.file:
+            return read_gallery(Path(gallery.path), gallery.name)
+
+
+def config_of(saved: dict[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint was trained with."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), saved["config"]))
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def model_from_checkpoint(path: Path) -> tuple[GeoCLIP, TrainConfig]:
+    """A trained model in evaluation mode, and its configuration.
+
+    Raises:
+        CheckpointError: damaged, or of another architecture.
+    """
+    saved = read_checkpoint(path)
+    config = config_of(saved)
+    model = build_model(config)
+    load_weights(model, saved, path)
+    return model.eval(), config

@@ -1,0 +1,169 @@
+"""Metrics: metrics.jsonl is the truth, wandb a mirror.
+
+wandb is spoken to from one daemon thread through a bounded queue: a run neither waits for it nor fails with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger("geoclip")
+
+Row = dict[str, Any]
+
+
+class Recorder:
+    """One row per call to metrics.jsonl, mirrored to wandb. Only rank 0 has one.
+
+    Args:
+        path: metrics.jsonl; rows beyond `step` are dropped, because a resumed run will write them again.
+        step: the step that the run goes on from.
+        mirror: where rows go as well; None for the file alone.
+    """
+
+    def __init__(self, path: Path, *, step: int = 0, mirror: WandbMirror | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
+        self._file = path.open("w", encoding="utf-8")
+        self._mirror = mirror
+        for row in kept:
+            self._write(row)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._mirror:
+            self._mirror.finish(1 if error else 0)
+
+    def record(self, kind: str, step: int, **values: Any) -> None:
+        """Write one row: `kind`, `step` and the values."""
+        row = {"kind": kind, "step": step, **values}
+        self._write(row)
+        if self._mirror:
+            self._mirror.send(lambda wandb, run: run.log(_flat(kind, values), step=step))
+
+    def picture(self, name: str, path: Path) -> None:
+        """Show a picture in wandb; the file itself is the record."""
+        if self._mirror:
+            self._mirror.send(lambda wandb, run: run.log({name: wandb.Image(str(path))}))
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Show a table in wandb; the JSON of the evaluation is the record."""
+        if self._mirror:
+            self._mirror.send(lambda wandb, run: run.log({name: wandb.Table(columns=columns, data=rows)}))
+
+    def _write(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+class WandbMirror:
+    """A wandb run, written to in the background.
+
+    Args:
+        folder: the run's folder; wandb's own files go below it.
+        mode: `auto` (online when logged in), `online` or `offline`.
+        patience_s: how long `finish` waits before it lets go.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mode: str,
+        project: str,
+        entity: str | None,
+        name: str,
+        config: dict[str, Any],
+        run_id: str,
+        patience_s: float = 30.0,
+    ) -> None:
+        self._jobs: queue.Queue[Callable[[Any, Any], object] | None] = queue.Queue(maxsize=10_000)
+        self._patience_s = patience_s
+        self._exit_code = 0
+        self._dropped = 0
+        settings = dict(
+            dir=str(folder), project=project, entity=entity, name=name, config=config, id=run_id, resume="allow"
+        )
+        self._thread = threading.Thread(target=self._work, args=(mode, settings), daemon=True, name="wandb")
+        self._thread.start()
+
+    def send(self, job: Callable[[Any, Any], object]) -> None:
+        """Have `job(wandb, run)` done some time; dropped, and counted, when wandb falls far behind or is gone."""
+        if not self._thread.is_alive():
+            self._dropped += 1
+            return
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._dropped += 1
+
+    def finish(self, exit_code: int) -> None:
+        """End the wandb run, but wait no longer than the patience allows."""
+        self._exit_code = exit_code
+        try:
+            self._jobs.put_nowait(None)
+        except queue.Full:
+            pass
+        self._thread.join(self._patience_s)
+        if self._thread.is_alive():
+            log.warning("wandb did not finish within %.0f s and is left behind; metrics.jsonl is complete", self._patience_s)
+        elif self._dropped:
+            log.warning("wandb missed %d rows; metrics.jsonl is complete", self._dropped)
+
+    def _work(self, mode: str, settings: dict[str, Any]) -> None:
+        try:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            import wandb
+
+            online = mode == "online" or (mode == "auto" and _logged_in(wandb))
+            run = wandb.init(
+                mode="online" if online else "offline",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=60, x_disable_stats=not online),
+                **settings,
+            )
+            while (job := self._jobs.get()) is not None:
+                job(wandb, run)
+            run.finish(exit_code=self._exit_code, quiet=True)
+        except Exception as error:  # whatever wandb does, the run goes on
+            log.warning("wandb gave up (%s: %s); metrics.jsonl goes on", type(error).__name__, str(error).split("\n")[0])
+
+
+def _logged_in(wandb: Any) -> bool:
+    """Whether an API key is at hand; asks no network and no user."""
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+def _flat(kind: str, values: Row) -> Row:
+    """{"accuracy_percent": {"25": 3}} -> {"val/accuracy_percent/25": 3}"""
+    flat: Row = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(f"{kind}/{key}", value))
+        else:
+            flat[f"{kind}/{key}"] = value
+    return flat

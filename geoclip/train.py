@@ -1,0 +1,183 @@
+"""Train: `python -m geoclip.train`, or `torchrun --nproc-per-node=N -m geoclip.train`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from geoclip.checks import train_problems
+from geoclip.config import DataKind, LoggerMode, TrainConfig, typed
+from geoclip.entry import print_config, run_entry_point, world_size_from_environment
+
+if TYPE_CHECKING:
+    from geoclip.data.shard_index import Shard
+    from geoclip.distributed import World
+    from geoclip.recorder import Recorder
+    from geoclip.training.loop import Hooks
+    from geoclip.training.state import TrainState
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then train (or stop there, with check_only=true)."""
+    config = typed(cfg, TrainConfig, lambda found: train_problems(found, world_size_from_environment()))
+    if config.check_only:
+        print_config(cfg)
+        return
+    train_run(config)
+
+
+def train_run(config: TrainConfig) -> Path:
+    """Train from the run's newest checkpoint, or from the start, to the last step.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        GeoclipError: data, gallery or checkpoint cannot be used.
+    """
+    from geoclip.build import build_recipe, build_state, build_stream_plan
+    from geoclip.data.shard_index import fingerprint
+    from geoclip.data.stream import train_batches
+    from geoclip.distributed import initialise
+    from geoclip.run_dir import plain, run_path, write_identity
+    from geoclip.training.loop import train
+    from geoclip.training.state import load_state
+
+    world = initialise(config.compute.device, size=world_size_from_environment())
+    logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
+    shards, val_shards = _open_shards(config, world)
+    run = run_path(plain(config), fingerprint(shards))
+    plan = build_stream_plan(config, shards)
+    recipe = build_recipe(config, plan.steps_per_epoch, world.device)
+    state = build_state(config, plan.subset, world)
+    last = run / "checkpoints" / "last.pt"
+    if last.is_file():
+        load_state(last, state)
+    if last.is_file() and state.step >= recipe.last_step:
+        log.info("%s is trained to its last step, %d; nothing to do", run, state.step)
+        return run
+    if world.is_main:
+        write_identity(run, plain(config), world.size)
+    _announce(run, state, recipe.last_step, plan.steps_per_epoch, config.optim.batch_size)
+    batches = train_batches(
+        plan,
+        rank=world.rank,
+        world_size=world.size,
+        workers=config.compute.workers,
+        first_step=state.step,
+        last_step=recipe.last_step,
+    )
+    with _recorder(config, run, state.step) if world.is_main else contextlib.nullcontext() as recorder:
+        hooks = _hooks(config, run, val_shards, recorder, world)
+        skipped = train(state, batches, recipe, hooks, world)
+        for line in skipped.lines():
+            log.warning("skipped %s", line)
+        if recorder:
+            recorder.record("skipped", state.step, total=skipped.counts.total(), reasons=dict(skipped.counts))
+            _draw_training(run, recorder)
+    log.info("trained: %s", run)
+    return run
+
+
+def _open_shards(config: TrainConfig, world: World) -> tuple[list[Shard], list[Shard]]:
+    """Training and validation shards; those of the embedded default are built on first use, by rank 0."""
+    from geoclip.data.shard_index import read_shards
+    from geoclip.distributed import wait_for_all
+
+    if config.data.kind is DataKind.bluemarble:
+        if world.is_main:
+            from geoclip.build import build_blue_marble_data
+
+            build_blue_marble_data(config.data)
+        wait_for_all()
+    return read_shards(config.data.root, config.data.train), read_shards(config.data.root, config.data.val)
+
+
+def _announce(run: Path, state: TrainState, last_step: int, steps_per_epoch: int, batch_size: int) -> None:
+    trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
+    verb = f"goes on from step {state.step}" if state.step else "starts"
+    log.info(
+        "%s %s: %d steps of %d (%.1f epochs), %s trained parameters",
+        run, verb, last_step, batch_size, last_step / steps_per_epoch, f"{trained:,}",
+    )  # fmt: skip
+
+
+def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
+    """metrics.jsonl, mirrored to wandb unless that is disabled."""
+    from geoclip.recorder import Recorder, WandbMirror
+    from geoclip.run_dir import plain
+
+    mirror = None
+    if config.logger.mode is not LoggerMode.disabled:
+        mirror = WandbMirror(
+            run,
+            mode=config.logger.mode.value,
+            project=config.logger.project,
+            entity=config.logger.entity,
+            name=run.name,
+            config=plain(config),
+            run_id=run.name,
+        )
+    return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)
+
+
+def _hooks(config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Recorder | None, world: World) -> Hooks:
+    """What the loop does beside training: record, validate and keep the best, checkpoint. Rank 0 alone acts."""
+    from geoclip.build import build_gallery
+    from geoclip.distributed import wait_for_all
+    from geoclip.run_dir import plain
+    from geoclip.training.loop import Hooks
+    from geoclip.training.state import save_state, save_weights
+    from geoclip.training.validation import Validation
+
+    validation = None
+    if world.is_main:
+        validation = Validation(
+            val_shards, build_gallery(config.gallery), config.encoder.image_px, config.validate_samples, world.device
+        )
+
+    def record(state: TrainState, values: dict[str, float]) -> None:
+        if recorder:
+            recorder.record("train", state.step, **values)
+
+    def validate(state: TrainState) -> None:
+        if recorder and validation:
+            values = validation.run(state.model)
+            recorder.record("val", state.step, samples=state.samples_seen, **values)
+            log.info("step %d, validation: %s", state.step, validation.sentence(values))
+            if values["geoscore"] > state.best_geoscore:
+                state.best_geoscore = values["geoscore"]
+                save_weights(run / "checkpoints" / "best.pt", state.model, plain(config), step=state.step, val=values)
+        wait_for_all()
+
+    def checkpoint(state: TrainState) -> None:
+        if world.is_main:
+            save_state(run / "checkpoints" / "last.pt", state, plain(config))
+
+    return Hooks(
+        record=record,
+        validate=validate,
+        checkpoint=checkpoint,
+        record_every=config.compute.log_every_steps,
+        validate_every=config.validate_every_steps,
+        checkpoint_every=config.compute.checkpoint_every_steps,
+    )
+
+
+def _draw_training(run: Path, recorder: Recorder) -> None:
+    from geoclip.drawing.curves import draw_training
+    from geoclip.recorder import read_rows
+
+    path = run / "figures" / "training.png"
+    draw_training(read_rows(run / "metrics.jsonl"), path)
+    recorder.picture("training", path)
+
+
+if __name__ == "__main__":
+    run_entry_point("train", TrainConfig, main)

@@ -1,0 +1,21 @@
+"""The learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+
+
+def step_lr(base: float, step: int, *, steps_per_epoch: int, gamma: float) -> float:
+    """`base * gamma ** epoch`: StepLR, one decay per epoch."""
+    return base * gamma ** (step // steps_per_epoch)
+
+
+def warmup_cosine_lr(base: float, step: int, *, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up to `base`, then half a cosine to zero at `total_steps`.
+
+    Source: Loshchilov, Hutter, "SGDR", ICLR 2017, eq. 5, without restarts.
+    """
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,111 @@
+# `make help` lists the targets. Every target that needs the environment sets it up first, once.
+#
+# Variables, as in `make install ACCELERATOR=cpu` or `make train ARGS='data.fraction=0.2 seed=1'`:
+#   PYTHON       the Python (3.11 or newer) that .venv is made with
+#   ACCELERATOR  which build of PyTorch goes into .venv, see below
+#   ARGS         appended to the command that a target runs
+#   CHECKPOINT   what eval-* and predict use: a .pt file, a run's folder, `latest`, or `official`
+#
+# Which PyTorch. constraints.txt pins its version; what is left to choose is the build. On Linux the package index
+# serves the CUDA build, gigabytes of it, under the plain version; the CPU build calls itself VERSION+cpu and lies
+# on PyTorch's own index. On macOS there is one build, and the package index has it.
+#   auto   gpu where nvidia-smi finds a GPU and on anything but Linux, otherwise cpu
+#   gpu    what the package index serves: CUDA on Linux
+#   cpu    VERSION+cpu and nothing else: should it be nowhere, installation stops rather than fetch CUDA
+#   cu130, rocm7.1, …   VERSION+cu130: any other build that PyTorch's index names
+# A labelled build is first sought where your own pip looks (a mirror, PIP_FIND_LINKS), so that a machine without a
+# way to PyTorch's index can have it too, and then on TORCH_INDEX. To change the build later: rm -rf .venv.
+
+ACCELERATOR ?= auto
+TORCH_INDEX ?= https://download.pytorch.org/whl
+CHECKPOINT ?= latest
+ARGS ?=
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+DATA := data/bluemarble
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 wheel clean
+
+help: ## list the targets
+	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## make .venv with everything in it, at the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "geoclip needs Python 3.11 or newer; name one: make install PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@build="$(ACCELERATOR)"; \
+	if [ "$$build" = auto ]; then \
+		if [ "$$(uname -s)" != Linux ] || nvidia-smi -L >/dev/null 2>&1; then build=gpu; else build=cpu; fi; \
+	fi; \
+	if [ "$$build" = cpu ] && [ "$$(uname -s)" != Linux ]; then build=gpu; fi; \
+	torch="torch==$$(sed -n 's/^torch==//p' constraints.txt)"; \
+	if [ "$$build" = gpu ]; then echo "PyTorch: $$torch, the package index's build"; exit 0; fi; \
+	echo "PyTorch: $$torch+$$build (ACCELERATOR=$(ACCELERATOR))"; \
+	$(RUN) -m pip install -q -c constraints.txt "$$torch+$$build" 2>/dev/null || \
+	$(RUN) -m pip install -q -c constraints.txt --extra-index-url "$(TORCH_INDEX)/$$build" "$$torch+$$build" || { \
+		echo "geoclip: no $$torch+$$build where your pip looks, nor on $(TORCH_INDEX)/$$build;"; \
+		echo "  give pip a way to it (PIP_FIND_LINKS=folder of the wheel, or TORCH_INDEX=mirror), or take the"; \
+		echo "  package index's build, with CUDA on Linux: make install ACCELERATOR=gpu"; exit 1; }
+	$(RUN) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## data, training, evaluation, prediction and a report: minutes on a laptop
+	$(RUN) -m geoclip.shards source=bluemarble
+	$(RUN) -m geoclip.train
+	$(RUN) -m geoclip.evaluate benchmark=test
+	$(RUN) -m geoclip.evaluate benchmark=test_unseen_cells
+	@mkdir -p $(DATA)/examples
+	@tar -xf $(DATA)/test/000000.tar -C $(DATA)/examples $$(tar -tf $(DATA)/test/000000.tar | grep '\.jpg$$' | sed -n 1,4p)
+	$(RUN) -m geoclip.predict image=$(DATA)/examples
+	$(RUN) -m geoclip.report
+
+test: $(STAMP) ## prove that the installation is sound: under five minutes
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff and mypy, changing nothing
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(STAMP) ## let ruff put the code in form
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+shards: $(STAMP) ## write the Blue Marble shards to data/bluemarble
+	$(RUN) -m geoclip.shards source=bluemarble $(ARGS)
+
+train: $(STAMP) ## train the embedded default, or go on with it
+	$(RUN) -m geoclip.train $(ARGS)
+
+predict: $(STAMP) ## guess where pictures were taken: IMAGE=file or folder
+	$(RUN) -m geoclip.predict checkpoint=$(CHECKPOINT) image=$(IMAGE) $(ARGS)
+
+report: $(STAMP) ## write the report page of the latest run
+	$(RUN) -m geoclip.report $(ARGS)
+
+eval-yfcc4k: $(STAMP) ## evaluate CHECKPOINT on YFCC4k; YFCC4K_DIR names the folder of the photographs
+	$(RUN) -m geoclip.evaluate checkpoint=$(CHECKPOINT) benchmark=yfcc4k $(ARGS)
+
+eval-im2gps3k: $(STAMP) ## evaluate CHECKPOINT on Im2GPS3k; IM2GPS3K_DIR names the folder of the photographs
+	$(RUN) -m geoclip.evaluate checkpoint=$(CHECKPOINT) benchmark=im2gps3k $(ARGS)
+
+train-mp16: $(STAMP) ## train the paper's set-up; MP16_SHARDS names the folder of the shards
+	@$(RUN) -m geoclip.train +experiment=full_mp16 $(ARGS) check_only=true >/dev/null # one sentence, not one per rank
+	$(RUN) -m torch.distributed.run --standalone \
+		--nproc-per-node=$$($(RUN) -c 'import torch; print(max(1, torch.cuda.device_count()))') \
+		-m geoclip.train +experiment=full_mp16 $(ARGS)
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(RUN) -m build --wheel
+
+clean: ## remove caches and built wheels; .venv, data and runs stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find geoclip tests -name __pycache__ -type d -prune -exec rm -rf {} +

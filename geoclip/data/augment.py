@@ -43,6 +43,8 @@ def decode(data: bytes, size_px: int) -> Image.Image:
     image.load()
     if image.format in {"JPEG", "TIFF", "WEBP", "PNG", "MPO"} and "exif" in image.info:
         image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits per grey level, which `convert` would cut off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(max=255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -1,0 +1,102 @@
+"""The location encoder against the released implementation and weights, run under another name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from geoclip.data.assets import asset_path, released_package
+from geoclip.evaluation.gallery import read_gallery
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.location_encoder import LocationEncoder
+
+CORNERS = [[90.0, 0.0], [-90.0, 0.0], [90.0, 180.0], [0.0, 180.0], [0.0, -180.0], [0.0, 0.0], [-33.9, 179.99999]]
+
+
+def load_released(name: str) -> ModuleType:
+    """A module of the authors' package as `released_geoclip.<name>`, without its __init__ files, which need more."""
+    folder = released_package() / "model"
+    for package, place in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
+        if package not in sys.modules:
+            init = place / "__init__.py" if package.endswith("rff") else None
+            spec = importlib.util.spec_from_file_location(package, init, submodule_search_locations=[str(place)])
+            if spec is None or spec.loader is None:
+                module = ModuleType(package)
+                module.__path__ = [str(place)]
+                sys.modules[package] = module
+            else:
+                sys.modules[package] = module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+    return importlib.import_module(f"released_geoclip.{name}")
+
+
+@pytest.fixture(scope="module")
+def released() -> torch.nn.Module:
+    encoder: torch.nn.Module = load_released("location_encoder").LocationEncoder(from_pretrained=False)
+    weights = torch.load(asset_path("location_encoder.pth"), weights_only=True)
+    encoder.load_state_dict(weights)
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def ours() -> LocationEncoder:
+    return LocationEncoder.from_pretrained("official")
+
+
+@torch.inference_mode()
+def test_agrees_with_the_released_code_on_the_whole_gallery(ours: LocationEncoder, released: torch.nn.Module) -> None:
+    gps_deg = read_gallery(asset_path("gallery_100k.csv"), "released_100k").gps_deg_G2
+    assert gps_deg.shape == (100_000, 2)
+    worst = max((ours(part) - released(part)).abs().max().item() for part in gps_deg.split(2000))
+    assert worst < 1e-5
+
+
+@torch.inference_mode()
+def test_agrees_at_poles_antimeridian_and_origin(ours: LocationEncoder, released: torch.nn.Module) -> None:
+    torch.testing.assert_close(ours(torch.tensor(CORNERS)), released(torch.tensor(CORNERS)), atol=1e-5, rtol=0)
+
+
+def test_has_as_many_parameters_as_the_released_one(ours: LocationEncoder) -> None:
+    assert sum(tensor.numel() for tensor in ours.state_dict().values()) == 9_449_472
+
+
+def test_official_model_without_its_backbone() -> None:
+    model = GeoCLIP.from_pretrained("official", backbone=None)
+    assert model.logit_scale.item() == pytest.approx(3.6810, abs=1e-4)
+    assert sum(parameter.numel() for parameter in model.image_encoder.head.parameters()) == 984_320
+    assert model.encode_features(torch.randn(3, 768)).norm(dim=1).tolist() == pytest.approx([1, 1, 1])
+    with pytest.raises(RuntimeError, match="no backbone"):
+        model.encode_image(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="no release is called 'offical'"):
+        GeoCLIP.from_pretrained("offical")
+
+
+def test_phases_are_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    encoder = LocationEncoder([256.0], frequencies=64, hidden_dim=32, depth=1, embedding_dim=16)
+    gps_deg = torch.rand(64, 2) * 100
+    exact = encoder(gps_deg)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = encoder(gps_deg).float()
+    # bfloat16 phases of hundreds of radians would make the features, and so the outputs, unrelated
+    assert torch.nn.functional.cosine_similarity(exact, coarse).min() > 0.999
+
+
+def test_scales_are_summed() -> None:
+    torch.manual_seed(0)
+    encoder = LocationEncoder([1.0, 8.0], frequencies=8, hidden_dim=16, depth=2, embedding_dim=4)
+    gps_deg = torch.tensor([[10.0, 20.0]])
+    both = encoder(gps_deg)
+    second = encoder.branches[1]
+    second.head.weight.data.zero_()
+    second.head.bias.data.zero_()
+    assert not torch.allclose(both, encoder(gps_deg))
+
+
+def test_coordinates_of_the_wrong_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(N, 2\)"):
+        LocationEncoder([1.0], frequencies=4, hidden_dim=4)(torch.zeros(3))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from geoclip.errors import AssetError
+
+CHANNEL_GROUPS = 8  # of a group norm, where the number of channels allows
 
 
 class ClipBackbone(nn.Module):
@@ -42,7 +45,12 @@ class ClipBackbone(nn.Module):
 
 
 class ResNetBackbone(nn.Module):
-    """A small ResNet of `transformers` with random weights, for images of tens of pixels."""
+    """A small ResNet of `transformers` with random weights, for images of tens of pixels.
+
+    Its batch norms are replaced by group norms: a picture's features then depend on no other picture, so that
+    two ranks with batch B learn exactly what one rank learns with 2B.
+    Source: Wu, He, "Group Normalization", ECCV 2018.
+    """
 
     def __init__(self, *, stem_dim: int, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -53,6 +61,11 @@ class ResNetBackbone(nn.Module):
                 embedding_size=stem_dim, hidden_sizes=list(widths), depths=list(depths), layer_type="basic"
             )
         )
+        for parent in list(self.resnet.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    channels = child.num_features
+                    setattr(parent, name, nn.GroupNorm(math.gcd(channels, CHANNEL_GROUPS), channels))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, widths[-1]) pooled features."""

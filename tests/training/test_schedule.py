@@ -1,0 +1,20 @@
+"""Learning rates in closed form."""
+
+from __future__ import annotations
+
+import pytest
+
+from geoclip.training.schedule import step_lr, warmup_cosine_lr
+
+
+def test_step_lr_decays_once_an_epoch() -> None:
+    rates = [step_lr(3e-5, step, steps_per_epoch=10, gamma=0.87) for step in (0, 9, 10, 25)]
+    assert rates == pytest.approx([3e-5, 3e-5, 3e-5 * 0.87, 3e-5 * 0.87**2])
+
+
+def test_cosine_rises_then_falls_to_zero() -> None:
+    rates = [warmup_cosine_lr(1.0, step, warmup_steps=10, total_steps=110) for step in range(111)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[110] == pytest.approx(0.0, abs=1e-12)
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))

@@ -1,0 +1,96 @@
+"""Two ranks learn exactly what one rank learns from the double batch (gloo, two real processes)."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from geoclip.data.batch import Batch
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.gps_queue import GPSQueue
+from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.training.loop import Recipe, train_step
+from geoclip.training.state import TrainState
+
+GLOBAL_BATCH = 8
+STEPS = 3
+
+
+def start(world_size: int) -> TrainState:
+    torch.manual_seed(0)
+    backbone = ResNetBackbone(stem_dim=8, widths=[8, 16], depths=[1, 1])
+    image = ImageEncoder(backbone, feature_dim=16, hidden_dim=16, embedding_dim=8, frozen=False)
+    location = LocationEncoder([1.0, 16.0], frequencies=8, hidden_dim=16, depth=1, embedding_dim=8)
+    model = GeoCLIP(image, location).train()
+    return TrainState(
+        model=model,
+        parallel=DistributedDataParallel(model) if world_size > 1 else model,
+        queue=GPSQueue(uniform_on_sphere(12, torch.Generator().manual_seed(1))),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        noise=torch.Generator().manual_seed(2),
+    )
+
+
+def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tensor]], Tensor]:
+    """Losses, gradients of every step, and the queue at the end."""
+    state = start(world_size)
+    recipe = Recipe(
+        last_step=STEPS,
+        lr_at=lambda step: 0.1,
+        batch_noise_m=150.0,
+        queue_noise_m=1000.0,
+        grad_clip=None,
+        logit_scale_max=100.0,
+        autocast=None,
+    )
+    generator = torch.Generator().manual_seed(3)
+    losses, gradients = [], []
+    for _ in range(STEPS):
+        pixels = torch.randint(0, 256, (GLOBAL_BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        gps_deg = uniform_on_sphere(GLOBAL_BATCH, generator)
+        gps_deg[5] = gps_deg[1]  # one place twice, on different ranks
+        share = GLOBAL_BATCH // world_size
+        mine = slice(rank * share, (rank + 1) * share)
+        batch = Batch(pixels_BCHW=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share)
+        losses.append(train_step(state, batch, recipe)[0].item())
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None})
+    return losses, gradients, state.queue.negatives()
+
+
+def rank_main(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.save(learn(rank, 2), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[float], list[dict[str, Tensor]], Tensor]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(rank_main, args=(port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list) -> None:
+    losses, gradients, queue = learn(0, 1)
+    for step in range(STEPS):
+        assert sum(one[0][step] for one in two_ranks) / 2 == pytest.approx(losses[step], abs=1e-5)
+        for _, theirs, _ in two_ranks:
+            assert theirs[step].keys() == gradients[step].keys()
+            for name, gradient in gradients[step].items():
+                torch.testing.assert_close(theirs[step][name], gradient, atol=1e-5, rtol=0, msg=name)
+    for _, _, theirs in two_ranks:
+        assert torch.equal(theirs, queue)
+    assert max(gradient.abs().max() for gradient in gradients[-1].values()) > 1e-2  # not trivially equal

@@ -52,6 +52,13 @@ def test_nothing_imports_upward(path: Path) -> None:
     assert not upward, f"{path.name} in {here} imports {sorted(upward)}, which stand above it"
 
 
+def test_no_two_rooms_import_each_other() -> None:
+    arrows = {
+        (room(path), there) for path in MODULES if room(path) != "__init__" for there in imported_rooms(path)
+    }
+    assert not {(here, there) for here, there in arrows if here < there and (there, here) in arrows}
+
+
 def test_the_config_stays_at_the_edge() -> None:
     readers = {room(path) for path in MODULES if "config" in imported_rooms(path)}
     assert readers <= {"entry", "checks", "build", *ENTRY_POINTS}

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.config import (
+    BlueMarbleConfig,
     DataConfig,
     EncoderConfig,
     EncoderKind,
@@ -27,20 +28,30 @@ from geoclip.config import (
 )
 from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
+from geoclip.data.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.reading import read_places
 from geoclip.data.shard_index import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import Stretch, take_fraction
 from geoclip.distributed import World
+from geoclip.drawing.maps import draw_distribution
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start
 from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.run_dir import plain
 from geoclip.training.loop import Recipe
 from geoclip.training.schedule import step_lr, warmup_cosine_lr
 from geoclip.training.state import TrainState, load_weights, read_checkpoint
+
+
+def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
+    """The embedded default's shards at `root`; False where they stand already."""
+    return build_blue_marble(
+        Path(root), BlueMarbleSettings(**plain(settings)), draw=draw_distribution, overwrite=overwrite
+    )
 
 
 def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from geoclip.config import (
+    BlueMarbleConfig,
     DataConfig,
     DataKind,
     EncoderConfig,
@@ -16,6 +17,7 @@ from geoclip.config import (
     LocationConfig,
     OptimConfig,
     QueueConfig,
+    ShardsConfig,
     TrainConfig,
 )
 
@@ -67,11 +69,34 @@ def data_problems(data: DataConfig) -> list[str]:
     for key, value in (("color_jitter", data.color_jitter), ("grayscale", data.grayscale)):
         if not 0 <= value <= 1:
             problems.append(f"data.{key}={value} is a probability in [0, 1]")
+    if data.kind is DataKind.bluemarble:
+        problems += blue_marble_problems(data.bluemarble, "data.bluemarble")
     if data.kind is DataKind.shards:
         if not data.root:
             problems.append(f"data={data.name} has no shards: {MP16_CURE}")
         elif "://" not in data.root and not Path(data.root).is_dir():
             problems.append(f"data.root={data.root} is no folder: {MP16_CURE}")
+    return problems
+
+
+def blue_marble_problems(views: BlueMarbleConfig, prefix: str) -> list[str]:
+    """Reasons why these views cannot be cut."""
+    problems = []
+    for key in ("size_px", "gallery_size", "val_size", "test_size", "unseen_size", "samples_per_shard"):
+        if getattr(views, key) < 1:
+            problems.append(f"{prefix}.{key}={getattr(views, key)} must be 1 or more")
+    if not 0 < views.span_km <= 20_000:
+        problems.append(f"{prefix}.span_km={views.span_km} must lie in (0, 20000] km")
+    if not 1 <= views.jpeg_quality <= 100:
+        problems.append(f"{prefix}.jpeg_quality={views.jpeg_quality} must lie in 1 … 100")
+    return problems
+
+
+def shards_problems(config: ShardsConfig) -> list[str]:
+    """Every reason why these shards cannot be built."""
+    problems = blue_marble_problems(config.bluemarble, "bluemarble")
+    if not config.root:
+        problems.append("root='' must name the folder to build")
     return problems
 
 

@@ -67,16 +67,22 @@ class GalleryKind(Enum):
     released = "released"
 
 
+class ShardSource(Enum):
+    bluemarble = "bluemarble"
+
+
 @dataclass(kw_only=True, slots=True)
 class BlueMarbleConfig:
     """How the embedded default's views are cut; what is on disk must have been built with the same numbers."""
 
-    size_px: int = 64
-    span_km: float = 800.0
+    size_px: int = 48
+    span_km: float = 800.0  # side of a view
     gallery_size: int = 24_000
     val_size: int = 2_000
     test_size: int = 2_000
-    unseen_size: int = 2_000
+    unseen_size: int = 2_000  # at least so many, in whole 5° cells without a training view
+    samples_per_shard: int = 4_000
+    jpeg_quality: int = 92
     seed: int = 0
 
 
@@ -113,8 +119,8 @@ class EncoderConfig:
     frozen: bool = False
     feature_dim: int = MISSING
     hidden_dim: int = MISSING
-    stem_dim: int = 32  # resnet: channels after the stem
-    widths: list[int] = field(default_factory=lambda: [32, 64, 128, 256])
+    stem_dim: int = 16  # resnet: channels after the stem
+    widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
     depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
 
 
@@ -207,8 +213,19 @@ class TrainConfig:
     gallery: GalleryConfig = MISSING
 
 
+@dataclass(kw_only=True, slots=True)
+class ShardsConfig:
+    """What `geoclip.shards` builds, and where."""
+
+    source: ShardSource = ShardSource.bluemarble
+    root: str = "data/bluemarble"
+    overwrite: bool = False  # replace shards that were built with other settings
+    bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
+
+
 _store = ConfigStore.instance()
 _store.store(name="train_schema", node=TrainConfig)
+_store.store(name="shards_schema", node=ShardsConfig)
 
 ConfigT = TypeVar("ConfigT")
 

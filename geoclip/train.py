@@ -94,7 +94,7 @@ def _open_shards(config: TrainConfig, world: World) -> tuple[list[Shard], list[S
         if world.is_main:
             from geoclip.build import build_blue_marble_data
 
-            build_blue_marble_data(config.data)
+            build_blue_marble_data(config.data.root, config.data.bluemarble)
         wait_for_all()
     return read_shards(config.data.root, config.data.train), read_shards(config.data.root, config.data.val)
 

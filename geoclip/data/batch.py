@@ -37,7 +37,7 @@ class Batch:
     """The rows of one step. `skipped` tells what fell out since the batch before."""
 
     pixels_BCHW: Tensor  # uint8
-    gps_deg_B2: Tensor  # float32: latitude, longitude in degrees
+    gps_deg_B2: Tensor  # latitude, longitude in degrees; float32 in training, float64 in evaluation
     keys: list[str]
     epoch: int = 0
     skipped: list[Skip] = field(default_factory=list)

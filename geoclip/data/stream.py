@@ -115,11 +115,11 @@ def evaluation_batches(stretches: list[Stretch], image_px: int, batch_size: int)
     skipped: list[Skip] = []
     examples = read_examples(stretches, image_px, skipped)
     while chunk := list(islice(examples, batch_size)):
-        yield _stack(chunk, 0, skipped)
+        yield _stack(chunk, 0, skipped, torch.float64)
         skipped.clear()
     if skipped:  # damage behind the last readable example
         empty = torch.empty((0, 3, image_px, image_px), dtype=torch.uint8)
-        yield Batch(pixels_BCHW=empty, gps_deg_B2=torch.empty((0, 2)), keys=[], skipped=list(skipped))
+        yield Batch(pixels_BCHW=empty, gps_deg_B2=torch.empty((0, 2), dtype=torch.float64), keys=[], skipped=list(skipped))
 
 
 def _shuffled(
@@ -163,10 +163,10 @@ def _augmented(image: Image.Image, size_px: int, key: str, *, augmentation: Augm
     return training_pixels(image, size_px, augmentation, augmentation_rng(seed, epoch, key))
 
 
-def _stack(examples: list[Example], epoch: int, skipped: list[Skip]) -> Batch:
+def _stack(examples: list[Example], epoch: int, skipped: list[Skip], dtype: torch.dtype = torch.float32) -> Batch:
     return Batch(
         pixels_BCHW=torch.from_numpy(np.stack([example.pixels_CHW for example in examples])),
-        gps_deg_B2=torch.tensor([example.gps_deg for example in examples], dtype=torch.float32),
+        gps_deg_B2=torch.tensor([example.gps_deg for example in examples], dtype=dtype),
         keys=[example.key for example in examples],
         epoch=epoch,
         skipped=list(skipped),

@@ -61,9 +61,9 @@ class Validation:
         accuracy = summarise(haversine_km(guess_deg_N2, self.gps_deg_N2).numpy(), 0)
         return {
             "accuracy_percent": {str(km): interval.value for km, interval in accuracy.percent.items()},
-            "median_km": accuracy.median_km,
+            "median_km": accuracy.median_km.value,
             "mean_km": accuracy.mean_km,
-            "geoscore": accuracy.geoscore,
+            "geoscore": accuracy.geoscore.value,
         }
 
     @staticmethod

@@ -49,7 +49,7 @@ def ours() -> LocationEncoder:
 
 @torch.inference_mode()
 def test_agrees_with_the_released_code_on_the_whole_gallery(ours: LocationEncoder, released: torch.nn.Module) -> None:
-    gps_deg = read_gallery(asset_path("gallery_100k.csv"), "released_100k").gps_deg_G2
+    gps_deg = read_gallery(asset_path("gallery_100k.csv"), "released_100k").gps_deg_G2.float()
     assert gps_deg.shape == (100_000, 2)
     worst = max((ours(part) - released(part)).abs().max().item() for part in gps_deg.split(2000))
     assert worst < 1e-5

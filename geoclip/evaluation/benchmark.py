@@ -1,0 +1,150 @@
+"""A benchmark's result from image embeddings: the same function in training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from geoclip.data.batch import Batch, SkipReport
+from geoclip.errors import DataError
+from geoclip.evaluation.accuracy import Accuracy, nearest_place_km, percent_within, summarise, verbatim_count
+from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.retrieval import nearest_in_gallery
+from geoclip.geo.geodesy import haversine_km
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.run_dir import write_json, write_text
+
+
+@dataclass(kw_only=True, slots=True)
+class Queries:
+    """The images of a benchmark, embedded, and where they were taken."""
+
+    image_ND: Tensor  # unit vectors, float32
+    gps_deg_N2: Tensor  # float64, as the data have them
+    keys: list[str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Predictions:
+    """One row per image: truth, the best place of the gallery, and how far off it is."""
+
+    keys: list[str]
+    gps_deg_N2: Tensor
+    guess_deg_N2: Tensor
+    distance_km_N: Tensor
+    score_N: Tensor  # cosine similarity
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkResult:
+    """What eval/<benchmark>.json says of a model, beside where it came from."""
+
+    benchmark: str
+    gallery: Gallery
+    accuracy: Accuracy
+    ceiling_percent: dict[int, float]  # what a perfect model could reach with this gallery
+    verbatim_in_gallery: int
+
+    def as_json(self, **facts: Any) -> dict[str, Any]:
+        """The JSON's contents; `facts` are hashes, revision and the like."""
+        accuracy = self.accuracy
+        return {
+            "benchmark": self.benchmark,
+            "n": accuracy.n,
+            "accuracy_percent": {str(km): asdict(interval) for km, interval in accuracy.percent.items()},
+            "median_km": accuracy.median_km.value,
+            "mean_km": accuracy.mean_km,
+            "geoscore": accuracy.geoscore.value,
+            "median_km_interval": [accuracy.median_km.low, accuracy.median_km.high],
+            "geoscore_interval": [accuracy.geoscore.low, accuracy.geoscore.high],
+            "ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()},
+            "gallery": self.gallery.name,
+            "gallery_size": len(self.gallery.gps_deg_G2),
+            "verbatim_in_gallery": self.verbatim_in_gallery,
+            "gallery_sha256": self.gallery.sha256,
+            **facts,
+        }
+
+
+@torch.inference_mode()
+def embed_images(
+    model: GeoCLIP, batches: Iterable[Batch], device: torch.device, *, total: int | None = None
+) -> tuple[Queries, SkipReport]:
+    """Embed every image once.
+
+    Raises:
+        DataError: not one readable image.
+    """
+    model.eval()
+    images, gps_deg, keys, skipped = [], [], list[str](), SkipReport()
+    with tqdm(total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5) as bar:
+        for batch in batches:
+            skipped.add(batch.skipped)
+            if batch.keys:
+                images.append(model.encode_image(batch.pixels_BCHW.to(device)))
+                gps_deg.append(batch.gps_deg_B2)
+                keys += batch.keys
+            bar.update(len(batch.keys))
+    if not images:
+        raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
+    return Queries(image_ND=torch.cat(images), gps_deg_N2=torch.cat(gps_deg), keys=keys), skipped
+
+
+def evaluate_benchmark(
+    name: str, queries: Queries, gallery: Gallery, gallery_GD: Tensor, *, seed: int = 0
+) -> tuple[BenchmarkResult, Predictions]:
+    """Retrieve the best place of the gallery for every image and measure the errors.
+
+    Args:
+        name: of the benchmark.
+        queries: the images.
+        gallery: coordinates.
+        gallery_GD: (G, D) their embeddings, encoded once.
+        seed: of the bootstrap.
+    """
+    score_N1, row_N1 = nearest_in_gallery(queries.image_ND, gallery_GD, 1)
+    guess_deg_N2 = gallery.gps_deg_G2[row_N1[:, 0].cpu()]
+    distance_km_N = haversine_km(guess_deg_N2, queries.gps_deg_N2)
+    truth_N2, places_G2 = queries.gps_deg_N2.numpy(), gallery.gps_deg_G2.numpy()
+    result = BenchmarkResult(
+        benchmark=name,
+        gallery=gallery,
+        accuracy=summarise(distance_km_N.numpy(), seed),
+        ceiling_percent=percent_within(nearest_place_km(truth_N2, places_G2)),
+        verbatim_in_gallery=verbatim_count(truth_N2, places_G2),
+    )
+    predictions = Predictions(
+        keys=queries.keys,
+        gps_deg_N2=queries.gps_deg_N2,
+        guess_deg_N2=guess_deg_N2,
+        distance_km_N=distance_km_N,
+        score_N=score_N1[:, 0].cpu(),
+    )
+    return result, predictions
+
+
+def write_result(folder: Path, result: BenchmarkResult, predictions: Predictions, **facts: Any) -> dict[str, Any]:
+    """Write eval/<benchmark>.json and .csv into `folder`, each whole or absent. Returns the JSON's contents."""
+    row = result.as_json(**facts)
+    truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
+    table = pd.DataFrame(
+        {
+            "key": predictions.keys,
+            "lat": truth[:, 0],
+            "lon": truth[:, 1],
+            "predicted_lat": guess[:, 0],
+            "predicted_lon": guess[:, 1],
+            "distance_km": predictions.distance_km_N.numpy().round(4),
+            "score": predictions.score_N.numpy().round(5),
+        }
+    )
+    write_text(folder / f"{result.benchmark}.csv", table.to_csv(index=False))
+    write_json(folder / f"{result.benchmark}.json", row)
+    return row

@@ -1,0 +1,56 @@
+"""Nearest neighbours of images in a gallery, in chunks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.inference_mode()
+def nearest_in_gallery(
+    image_ND: Tensor, gallery_GD: Tensor, k: int, *, images_per_chunk: int = 512, places_per_chunk: int = 65_536
+) -> tuple[Tensor, Tensor]:
+    """The k places of highest cosine similarity for every image.
+
+    Args:
+        image_ND: (N, D) unit vectors.
+        gallery_GD: (G, D) unit vectors on the same device.
+        k: at most G.
+        images_per_chunk: rows of the score matrix that exist at a time.
+        places_per_chunk: columns of the score matrix that exist at a time.
+
+    Returns:
+        (N, k) cosine similarities, highest first, and (N, k) rows of the gallery. The full (N, G) matrix is
+        never held.
+
+    Raises:
+        ValueError: k is larger than the gallery, or smaller than 1.
+    """
+    places = gallery_GD.shape[0]
+    if not 1 <= k <= places:
+        raise ValueError(f"k={k} must lie in 1 … {places}, the size of the gallery")
+    scores, rows = [], []
+    for images in image_ND.split(images_per_chunk):
+        best = torch.empty((len(images), 0), device=images.device)
+        best_row = torch.empty((len(images), 0), dtype=torch.long, device=images.device)
+        for first in range(0, places, places_per_chunk):
+            score = images @ gallery_GD[first : first + places_per_chunk].T
+            top, row = score.topk(min(k, score.shape[1]), dim=1)
+            # Earlier chunks stand first, and a stable sort keeps them there: of equals the lower row wins.
+            best, order = torch.cat((best, top), dim=1).sort(dim=1, descending=True, stable=True)
+            best_row = torch.cat((best_row, row + first), dim=1).gather(1, order)
+            best, best_row = best[:, :k], best_row[:, :k]
+        scores.append(best)
+        rows.append(best_row)
+    if not scores:
+        return image_ND.new_empty((0, k)), torch.empty((0, k), dtype=torch.long, device=image_ND.device)
+    return torch.cat(scores), torch.cat(rows)
+
+
+@torch.inference_mode()
+def gallery_probability(image_D: Tensor, gallery_GD: Tensor, scale: float) -> Tensor:
+    """(G,) softmax over the whole gallery of one image's scaled similarities.
+
+    It depends on the gallery's size and density: a share among these places, no calibrated confidence.
+    """
+    return (scale * gallery_GD @ image_D).double().softmax(dim=0).float()

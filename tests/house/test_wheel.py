@@ -27,8 +27,12 @@ def test_wheel_carries_the_package_and_every_config(wheel: Path, repository: Pat
     configs = {
         f"geoclip/{path.relative_to(repository).as_posix()}" for path in repository.glob("conf/**/*.yaml")
     }
-    modules = {path.relative_to(repository).as_posix() for path in repository.glob("geoclip/**/*.py")}
-    assert configs | modules <= shipped
+    package = {
+        path.relative_to(repository).as_posix()
+        for path in repository.glob("geoclip/**/*.*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert configs | package <= shipped
     assert not any(name.startswith(("tests/", "experiments/", "conf/")) for name in shipped)
 
 

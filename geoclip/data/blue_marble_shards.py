@@ -18,10 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,7 +36,7 @@ from geoclip.errors import DataError
 log = logging.getLogger("geoclip")
 
 CHUNK = 512  # views cut at a time
-Draw = Callable[[dict[str, Places], Path], None]
+Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # places, the Earth (H, W, 3), the PNG
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -58,7 +60,7 @@ def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, o
     Args:
         root: the folder to make.
         settings: what to build.
-        draw: draws the places of every split into a PNG (the drawing room stands above this one).
+        draw: draws the places of every split on the Earth into a PNG (the drawing room stands above this one).
         overwrite: replace shards that were built with other settings.
 
     Returns:
@@ -75,9 +77,12 @@ def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, o
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
         _build(partial, settings, draw)
+        replaced = root.with_name(f".{root.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
         if root.exists():
-            shutil.rmtree(root)
+            os.replace(root, replaced)  # a kill in between leaves both whole, beside each other
         os.replace(partial, root)
+        shutil.rmtree(replaced, ignore_errors=True)
     return True
 
 
@@ -95,7 +100,8 @@ def _stands(root: Path, settings: BlueMarbleSettings, overwrite: bool) -> bool:
         return False
     raise DataError(
         f"the shards at {root} were built with other settings ({'; '.join(differing)}); "
-        f"python -m geoclip.shards source=bluemarble root={root} overwrite=true … replaces them, another root keeps them"
+        f"python -m geoclip.shards source=bluemarble root={root} overwrite=true … replaces them, "
+        "another root keeps them"
     )
 
 
@@ -112,22 +118,23 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
     folder.mkdir(parents=True)
     np.savetxt(folder / "gallery.csv", splits["gallery"], fmt="%.6f", delimiter=",", header="LAT,LON", comments="")
     with Image.open(asset_path("bmng.jpg")) as image:
-        earth_3HW = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    padded_3HW = pad_sideways(earth_3HW)
+        earth_HW3 = np.array(image.convert("RGB"))
+    padded_3HW = pad_sideways(torch.from_numpy(earth_HW3).permute(2, 0, 1))
     views = {name: rows for name, rows in splits.items() if name != "gallery"}
     started_s = time.perf_counter()
-    with tqdm(total=sum(map(len, views.values())), desc="cutting views", unit="view", mininterval=0.5) as bar:
+    bar = tqdm(total=sum(map(len, views.values())), desc="cutting views", unit="view", mininterval=0.5)
+    with bar:
         for name, rows in views.items():
             sizes = shard_sizes(len(rows), settings.samples_per_shard)
             write_shards(folder / name, name, _samples(padded_3HW, rows, name, settings, bar), sizes)
     rate = sum(map(len, views.values())) / (time.perf_counter() - started_s)
     log.info("cut and wrote %s views, %s a second", f"{sum(map(len, views.values())):,}", f"{rate:,.0f}")
     _describe(folder, settings, splits, len(places))
-    draw(splits, folder / "distribution.png")
+    draw(splits, earth_HW3, folder / "distribution.png")
 
 
 def _samples(
-    padded_3HW: torch.Tensor, rows: Places, split: str, settings: BlueMarbleSettings, bar: tqdm[None]
+    padded_3HW: torch.Tensor, rows: Places, split: str, settings: BlueMarbleSettings, bar: tqdm[Never]
 ) -> Iterator[RawSample]:
     """Webdataset samples; the next chunks are cut and compressed while this one is written."""
 

@@ -26,8 +26,8 @@ def distinct_places(path: Path) -> Places:
 
 def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
     """(N,) the number of the 5° cell that each place lies in."""
-    row, column = np.floor((gps_deg_N2 + (90, 180)) / CELL_DEG).astype(np.int64).T
-    return row * int(360 / CELL_DEG) + column
+    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(np.int64)
+    return row_column_N2[:, 0] * int(360 / CELL_DEG) + row_column_N2[:, 1]
 
 
 def split_places(
@@ -43,10 +43,12 @@ def split_places(
         DataError: fewer places than the sizes ask for.
     """
     if gallery + val + test + unseen >= len(gps_deg_N2):
-        raise DataError(f"{len(gps_deg_N2)} places cannot give {gallery} + {val} + {test} + {unseen} and a training set")
+        raise DataError(
+            f"{len(gps_deg_N2)} places cannot give {gallery} + {val} + {test} + {unseen} and a training set"
+        )
     rng = np.random.default_rng(seed)
     shuffled = gps_deg_N2[rng.permutation(len(gps_deg_N2))]
-    splits, rest = {"gallery": shuffled[:gallery]}, shuffled[gallery:]
+    rest = shuffled[gallery:]
     cell_of_rest = cells_of(rest)
     cells, counts = np.unique(cell_of_rest, return_counts=True)
     held_out: list[int] = []
@@ -58,6 +60,11 @@ def split_places(
             held_out.append(cells[number])
             total += counts[number]
     is_unseen = np.isin(cell_of_rest, held_out)
-    splits["test_unseen_cells"], seen = rest[is_unseen], rest[~is_unseen]
-    splits |= {"val": seen[:val], "test": seen[val : val + test], "train": seen[val + test :]}
-    return splits
+    seen = rest[~is_unseen]
+    return {
+        "train": seen[val + test :],
+        "val": seen[:val],
+        "test": seen[val : val + test],
+        "test_unseen_cells": rest[is_unseen],
+        "gallery": shuffled[:gallery],
+    }

@@ -1,0 +1,85 @@
+"""No two splits share a place, and unseen cells stay unseen."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geoclip.data.places import Places, cells_of, distinct_places, split_places
+from geoclip.errors import DataError
+
+SIZES = {"gallery": 1500, "val": 200, "test": 200, "unseen": 300}
+
+
+def clustered_places() -> Places:
+    """6,000 places as photographers leave them: some cells are full, many hold a few."""
+    rng = np.random.default_rng(0)
+    towns = np.stack((rng.uniform(-55, 75, 150), rng.uniform(-180, 180, 150)), axis=1)
+    owner = np.minimum(rng.zipf(1.5, 6000) - 1, 149)
+    spread = towns[owner] + rng.normal(0, 2, (6000, 2))
+    return np.stack((spread[:, 0], (spread[:, 1] + 180) % 360 - 180), axis=1)
+
+
+def as_set(places: Places) -> set[tuple[float, float]]:
+    return {(float(lat), float(lon)) for lat, lon in places}
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, Places]:
+    return split_places(clustered_places(), **SIZES, seed=0)
+
+
+def test_every_place_is_in_exactly_one_split(splits: dict[str, Places]) -> None:
+    assert set(splits) == {"train", "val", "test", "test_unseen_cells", "gallery"}
+    assert sum(map(len, splits.values())) == 6000
+    assert set().union(*map(as_set, splits.values())) == as_set(clustered_places())
+    for one, other in combinations(splits.values(), 2):
+        assert not as_set(one) & as_set(other)
+
+
+def test_splits_have_the_sizes_asked_for(splits: dict[str, Places]) -> None:
+    assert {name: len(splits[name]) for name in ("gallery", "val", "test")} == {
+        "gallery": 1500, "val": 200, "test": 200,
+    }  # fmt: skip
+    assert 300 <= len(splits["test_unseen_cells"]) <= 450
+
+
+def test_no_view_outside_of_the_gallery_is_centred_in_an_unseen_cell(splits: dict[str, Places]) -> None:
+    unseen = set(cells_of(splits["test_unseen_cells"]))
+    assert len(unseen) > 1
+    for name in ("train", "val", "test"):
+        assert not unseen & set(cells_of(splits[name]))
+    assert unseen & set(cells_of(splits["gallery"])), "or nothing in these cells could be found"
+
+
+def test_the_split_follows_from_the_seed(splits: dict[str, Places]) -> None:
+    again = split_places(clustered_places(), **SIZES, seed=0)
+    assert all((again[name] == splits[name]).all() for name in splits)
+    other = split_places(clustered_places(), **SIZES, seed=1)
+    assert as_set(other["test"]) != as_set(splits["test"])
+
+
+def test_training_places_stand_in_random_order(splits: dict[str, Places]) -> None:
+    lat = splits["train"][:, 0]
+    assert abs(np.corrcoef(lat[:-1], lat[1:])[0, 1]) < 0.1
+
+
+def test_more_than_there_is_cannot_be_asked_for() -> None:
+    with pytest.raises(DataError, match="6000 places"):
+        split_places(clustered_places(), gallery=5500, val=200, test=200, unseen=200, seed=0)
+
+
+def test_cells_are_five_degrees_wide() -> None:
+    corner, inside, east, north = cells_of(np.array([[0.0, 0.0], [4.99, 4.99], [0.0, 5.0], [5.0, 0.0]]))
+    assert corner == inside
+    assert len({corner, east, north}) == 3
+    assert cells_of(np.array([[-0.01, 0.0]]))[0] != corner
+
+
+def test_places_that_float32_cannot_tell_apart_are_one(tmp_path: Path) -> None:
+    csv = tmp_path / "places.csv"
+    csv.write_text("LAT,LON\n10.5,100.0\n-3.25,7.0\n10.5,100.0\n10.5,100.0000001\n10.5,100.001\n")
+    assert distinct_places(csv).tolist() == [[10.5, 100.0], [-3.25, 7.0], [10.5, 100.001]]

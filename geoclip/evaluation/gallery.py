@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoclip.errors import DataError
-
-COLUMNS = {"lat": "lat", "latitude": "lat", "lon": "lon", "lng": "lon", "longitude": "lon"}
+from geoclip.data.places_csv import read_places
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -28,37 +25,6 @@ class Gallery:
     def sha256(self) -> str:
         """Hash of the coordinates, whatever the file they came from looked like."""
         return hashlib.sha256(np.ascontiguousarray(self.gps_deg_G2.numpy()).tobytes()).hexdigest()
-
-
-def read_places(path: Path, what: str) -> pd.DataFrame:
-    """A CSV with its coordinate columns named `lat` and `lon`; other columns as they are.
-
-    Args:
-        path: CSV with LAT, LON or latitude, longitude or lat, lon (any case).
-        what: what the file is, for messages: "gallery", "benchmark".
-
-    Raises:
-        DataError: no file, no such columns, no rows, or a row without coordinates in range, named by its line.
-    """
-    try:
-        rows = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{what} {path} cannot be read: {error}") from error
-    rows = rows.rename(columns={name: COLUMNS[str(name).lower()] for name in rows if str(name).lower() in COLUMNS})
-    if "lat" not in rows or "lon" not in rows:
-        raise DataError(f"{what} {path} has the columns {', '.join(map(str, rows))}; needed are LAT and LON")
-    if rows.empty:
-        raise DataError(f"{what} {path} has no rows")
-    gps = rows[["lat", "lon"]].apply(pd.to_numeric, errors="coerce")
-    good = gps["lat"].between(-90, 90) & gps["lon"].between(-180, 180)  # NaN is between nothing
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        lat, lon = rows[["lat", "lon"]].iloc[row]
-        raise DataError(
-            f"{what} {path}, line {row + 2}: latitude {lat}, longitude {lon} is no place on Earth "
-            f"({int((~good).sum())} such rows); mend or remove them"
-        )
-    return rows.assign(lat=gps["lat"], lon=gps["lon"])
 
 
 def read_gallery(path: Path, name: str) -> Gallery:

@@ -1,0 +1,152 @@
+"""Benchmarks as people have them: photographs in a folder with a CSV of coordinates, or a file of features."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoclip.data.augment import decode, evaluation_pixels
+from geoclip.data.batch import Batch, Skip
+from geoclip.data.places_csv import read_places
+from geoclip.errors import DataError
+
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Photo:
+    """A photograph on disk and where it was taken; the place is None where nobody says."""
+
+    key: str
+    path: Path
+    gps_deg: tuple[float, float] | None
+
+
+def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]:
+    """The photographs of a benchmark and the keys whose photograph is missing.
+
+    Args:
+        root: a folder with a CSV (see `read_places`) and, anywhere below it, the photographs. A name in the CSV may
+            hold folders (`45/77/3228511372.jpg`), be written with `_` for `/`, or lack its suffix.
+        metadata: the CSV, below `root` or absolute; found by itself where root holds exactly one.
+
+    Raises:
+        DataError: no or several CSVs, no picture column, or not one photograph.
+    """
+    table = _metadata_file(root, metadata)
+    rows = read_places(table, "benchmark")
+    if "key" not in rows:
+        raise DataError(f"{table} names no pictures: needed is a column IMG_FILE, IMG_ID, name or id")
+    index = _photo_index(root)
+    photos, missing = [], []
+    for key, lat, lon in zip(rows["key"].astype(str), rows["lat"], rows["lon"], strict=True):
+        path = index.get(key) or index.get(key.replace("/", "_")) or index.get(key.rsplit("/", 1)[-1])
+        if path is None:
+            missing.append(key)
+        else:
+            photos.append(Photo(key=key, path=path, gps_deg=(float(lat), float(lon))))
+    if not photos:
+        raise DataError(f"none of the {len(rows)} photographs of {table} lies below {root}, first {missing[0]}")
+    return photos, missing
+
+
+def list_photos(place: Path) -> list[Photo]:
+    """One photograph, or all below a folder, without coordinates.
+
+    Raises:
+        DataError: nothing there.
+    """
+    if place.is_file():
+        return [Photo(key=place.name, path=place, gps_deg=None)]
+    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    if not found:
+        what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
+        raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
+    return [Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=None) for path in found]
+
+
+def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterator[Batch]:
+    """Batches with the evaluation transform; a broken photograph is left out and named in `skipped`."""
+
+    def read(photo: Photo) -> NDArray[np.uint8] | Skip:
+        try:
+            return evaluation_pixels(decode(photo.path.read_bytes(), image_px), image_px)
+        except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
+            reason = f"unreadable picture ({type(error).__name__})"
+            return Skip(shard=str(photo.path.parent), key=photo.path.name, reason=reason)
+
+    rest = iter(photos)
+    with ThreadPoolExecutor() as pool:
+        while chunk := list(islice(rest, batch_size)):
+            read_chunk = list(zip(chunk, pool.map(read, chunk), strict=True))
+            good = [(photo, pixels) for photo, pixels in read_chunk if not isinstance(pixels, Skip)]
+            stacked = np.stack([pixels for _, pixels in good]) if good else np.empty((0, 3, image_px, image_px), np.uint8)
+            places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
+            yield Batch(
+                pixels_BCHW=torch.from_numpy(stacked),
+                gps_deg_B2=torch.tensor(places, dtype=torch.float64).reshape(-1, 2),
+                keys=[photo.key for photo, _ in good],
+                skipped=[found for _, found in read_chunk if isinstance(found, Skip)],
+            )
+
+
+def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Features computed before: (N, F) float32, (N, 2) degrees float64, keys.
+
+    Args:
+        path: a .npz with the arrays features (N, F), lat (N,), lon (N,) and, if the images have names, key (N,).
+        feature_dim: F of the model.
+
+    Raises:
+        DataError: an array is missing, of another length or width, or holds what is no number or no place.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"image_features={path} cannot be read as .npz: {error}") from error
+    if absent := {"features", "lat", "lon"} - set(found):
+        raise DataError(f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}")
+    features, lat, lon = found["features"], found["lat"].astype(np.float64), found["lon"].astype(np.float64)
+    if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
+        raise DataError(
+            f"image_features={path}: features have the shape {features.shape}, this model takes (N, {feature_dim})"
+        )
+    keys = found.get("key", np.arange(len(features)))
+    if not len(features) == len(lat) == len(lon) == len(keys):
+        raise DataError(f"image_features={path}: {len(features)} features, {len(lat)} lat, {len(lon)} lon, {len(keys)} key")
+    good = np.isfinite(features.astype(np.float32)).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
+    if not good.all():
+        raise DataError(f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth")
+    gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
+    return torch.from_numpy(features.astype(np.float32)), gps_deg, [str(key) for key in keys]
+
+
+def _metadata_file(root: Path, metadata: str) -> Path:
+    if metadata:
+        return root / metadata
+    tables = sorted(root.glob("*.csv"))
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "none"
+        raise DataError(f"{root} must hold one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata")
+    return tables[0]
+
+
+def _photo_index(root: Path) -> dict[str, Path]:
+    """Photographs by every name that a CSV may use for them."""
+    index: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            relative = path.relative_to(root).as_posix()
+            for name in (relative, relative.replace("/", "_"), path.name, path.stem):
+                index.setdefault(name, path)
+    return index

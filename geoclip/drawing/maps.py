@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -41,7 +41,7 @@ MOST_LINES = 300
 
 
 def draw_distribution(splits: Mapping[str, Floats], background: Picture, path: Path) -> None:
-    """One map per split, its name and count above it; where dots overlap they add up to brighter ones.
+    """One map per split, its name and count above it; the denser the dots, the whiter.
 
     Args:
         splits: (N, 2) latitude, longitude in degrees by the split's name; of an odd number the first is wide.
@@ -71,7 +71,15 @@ def draw_distribution(splits: Mapping[str, Floats], background: Picture, path: P
             left, top, width = MARGIN + column * (half + GAP), wide_height + row * row_height, half
         write(figure, left, top + 0.31, "●", color=color, fontsize=12)
         write(figure, left + 0.2, top + 0.31, name, fontsize=13, fontweight="bold")
-        write(figure, left + width, top + 0.31, f"{len(gps_deg_N2):,} places", fontsize=12, color=MUTED, ha="right")
+        write(
+            figure,
+            left + width,
+            top + 0.31,
+            f"{len(gps_deg_N2):,} places",
+            fontsize=12,
+            color=MUTED,
+            ha="right",
+        )
         axes = add_axes(figure, left, top + HEADING, width, height_in(width, span))
         draw_world(axes, background, span)
         _draw_dots(axes, gps_deg_N2, color, width)
@@ -79,15 +87,29 @@ def draw_distribution(splits: Mapping[str, Floats], background: Picture, path: P
 
 
 def _draw_dots(axes: Axes, gps_deg_N2: Floats, color: str, width_in: float) -> None:
-    """Fewer dots are larger and more solid, so that 100 and 100,000 both show."""
+    """Few dots are large, many are small; the denser their half degree, the closer to white and the later drawn."""
     count = len(gps_deg_N2)
-    alpha = float(np.clip(0.85 * (2000 / count) ** 0.35, 0.16, 0.85))
-    size = float(np.clip(5 * (2000 / count) ** 0.3, 1.6, 14)) * (width_in / WIDTH_IN + 0.25)
-    axes.scatter(gps_deg_N2[:, 1], gps_deg_N2[:, 0], s=size, c=color, alpha=alpha, linewidths=0, zorder=3)
+    size = float(np.clip(6 * (2000 / count) ** 0.35, 1.3, 14)) * (width_in / WIDTH_IN + 0.25)
+    _, cell_N, cell_count = np.unique(
+        np.floor(gps_deg_N2 * 2), axis=0, return_inverse=True, return_counts=True
+    )
+    crowd_N = np.log1p(cell_count[cell_N.reshape(-1)] - 1) / np.log(500)
+    order = np.argsort(crowd_N, kind="stable")
+    white_N1 = 0.7 * crowd_N[order, None].clip(0, 1)
+    color_N3 = (1 - white_N1) * np.array(to_rgb(color)) + white_N1
+    axes.scatter(
+        gps_deg_N2[order, 1], gps_deg_N2[order, 0], s=size, c=color_N3, alpha=0.7, linewidths=0, zorder=3
+    )
 
 
 def draw_predictions(
-    truth_deg_N2: Floats, guess_deg_N2: Floats, error_km_N: Floats, background: Picture, path: Path, *, title: str = ""
+    truth_deg_N2: Floats,
+    guess_deg_N2: Floats,
+    error_km_N: Floats,
+    background: Picture,
+    path: Path,
+    *,
+    title: str = "",
 ) -> None:
     """Every image's true place, coloured by its error; misses beyond 750 km are tied to the guess.
 
@@ -102,10 +124,13 @@ def draw_predictions(
     Raises:
         DataError: empty, of unequal lengths, not on Earth, or an error that is not a distance.
     """
-    truth, guess = checked_degrees(truth_deg_N2, "true places"), checked_degrees(guess_deg_N2, "predicted places")
+    truth = checked_degrees(truth_deg_N2, "true places")
+    guess = checked_degrees(guess_deg_N2, "predicted places")
     error_km = np.asarray(error_km_N, dtype=np.float64)
     if not len(truth) == len(guess) == len(error_km):
-        raise DataError(f"{len(truth)} true places, {len(guess)} predictions and {len(error_km)} errors do not pair")
+        raise DataError(
+            f"{len(truth)} true places, {len(guess)} predictions and {len(error_km)} errors do not pair"
+        )
     if not (np.isfinite(error_km) & (error_km >= 0)).all():
         raise DataError("predictions: an error is not a finite, positive number of kilometres")
     span = south_north(truth, guess)
@@ -123,7 +148,7 @@ def draw_predictions(
     order = np.argsort(error_km)  # the worst on top: they are the few
     axes.scatter(
         truth[order, 1], truth[order, 0], c=error_km[order].clip(1), cmap=ERROR_COLORS, norm=norm,
-        s=float(np.clip(24_000 / len(truth), 5, 34)), linewidths=0.3, edgecolors="#0d1520", zorder=4,
+        s=float(np.clip(20_000 / len(truth), 5, 34)), linewidths=0.3, edgecolors="#0d1520", zorder=4,
     )  # fmt: skip
     _draw_scale(figure, 0.75 + height + 0.2, norm)
     note = f"lines: from the true place to a guess more than {FAR_KM:,.0f} km away"
@@ -163,13 +188,16 @@ def _draw_lines(axes: Axes, truth_deg_N2: Floats, guess_deg_N2: Floats, color_N4
                 lines.append(np.column_stack((lon, lonlat_P2[:, 1])))
                 colors.append(color)
     alpha = 0.55 if len(truth_deg_N2) < 100 else 0.35
-    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.8, alpha=alpha, zorder=3), autolim=False)
+    axes.add_collection(
+        LineCollection(lines, colors=colors, linewidths=0.8, alpha=alpha, zorder=3), autolim=False
+    )
 
 
 def great_circles(a_deg_N2: Floats, b_deg_N2: Floats, points: int = 64) -> NDArray[np.float64]:
     """(N, points, 2) longitude, latitude along the shortest ways; longitude runs on over ±180°, without a jump."""
     a_N3, b_N3 = (_unit_vectors(np.asarray(deg_N2, dtype=np.float64)) for deg_N2 in (a_deg_N2, b_deg_N2))
-    angle_N11 = np.arctan2(np.linalg.norm(np.cross(a_N3, b_N3), axis=1), (a_N3 * b_N3).sum(axis=1))[:, None, None]
+    angle_N = np.arctan2(np.linalg.norm(np.cross(a_N3, b_N3), axis=1), (a_N3 * b_N3).sum(axis=1))
+    angle_N11 = angle_N[:, None, None]
     share_1P1 = np.linspace(0, 1, points)[None, :, None]
     sine_N11 = np.maximum(np.sin(angle_N11), 1e-12)
     path_NP3 = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,8 +26,12 @@ DPI = 125
 WIDTH_IN = 12.8  # 1600 px: sharp at a README's width, and its text is still legible there
 
 # Light to dark as the error grows, so that it also reads without telling red from green.
-ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"])
-HEAT_COLORS = LinearSegmentedColormap.from_list("heat", ["#3b1c6b", "#8a2785", "#d8446f", "#fb8b4d", "#fde58a"])
+ERROR_COLORS = LinearSegmentedColormap.from_list(
+    "error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"]
+)
+HEAT_COLORS = LinearSegmentedColormap.from_list(
+    "heat", ["#3b1c6b", "#8a2785", "#d8446f", "#fb8b4d", "#fde58a"]
+)
 
 HABITED = (-60.0, 85.0)  # south, north: shown when nothing lies beyond
 WHOLE = (-90.0, 90.0)
@@ -99,11 +104,12 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
     return figure.add_axes(box)
 
 
-def write(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
+def write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     """Text whose baseline lies `top` inches below the figure's upper edge."""
     width, height = figure.get_size_inches()
-    style = {"color": INK, "ha": "left", "va": "baseline", **style}
-    figure.text(left / width, 1 - top / height, text, **style)
+    figure.text(
+        left / width, 1 - top / height, text, **{"color": INK, "ha": "left", "va": "baseline", **style}
+    )
 
 
 def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = WHOLE) -> None:
@@ -114,7 +120,11 @@ def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = 
     """
     if background_HW3.ndim != 3 or background_HW3.shape[2] != 3 or background_HW3.dtype != np.uint8:
         raise DataError(f"the background must be (height, width, 3) bytes; got {background_HW3.shape}")
-    axes.imshow(dimmed(background_HW3), extent=(-180, 180, -90, 90), aspect="auto", interpolation="bilinear")
+    box = axes.get_window_extent()
+    size_px = (round(box.width), round(box.width / 2))  # of the whole Earth: one pixel for one pixel
+    image = Image.fromarray(background_HW3).resize(size_px, Image.Resampling.LANCZOS)
+    calm_HW3 = dimmed(np.asarray(image)) // 4 * 4  # fewer shades: invisible, and half the file
+    axes.imshow(calm_HW3, extent=(-180, 180, -90, 90), aspect="auto", interpolation="nearest")
     axes.set_xlim(-180, 180)
     axes.set_ylim(*span)
     axes.set_xticks(range(-150, 180, 30))

@@ -1,0 +1,49 @@
+"""Pages that need no network: templates, pictures as data, and what a browser is forbidden to fetch."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+# The browser itself keeps the promise: whatever the scripts in a page try, nothing is fetched.
+NOTHING_FETCHED = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["nothing_fetched"] = NOTHING_FETCHED
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this room; every value is escaped, and one that is missing is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image file's bytes, `kind` png or jpeg, as an address that holds them."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def photo_uri(photo: Image.Image, longest_px: int, quality: int = 80) -> str:
+    """A photograph, no longer than `longest_px` on either side, as a JPEG in an address."""
+    small = photo.convert("RGB")
+    small.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality, optimize=True)
+    return data_uri(buffer.getvalue(), "jpeg")

@@ -30,7 +30,7 @@ ERROR_COLORS = LinearSegmentedColormap.from_list(
     "error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"]
 )
 HEAT_COLORS = LinearSegmentedColormap.from_list(
-    "heat", ["#3b1c6b", "#8a2785", "#d8446f", "#fb8b4d", "#fde58a"]
+    "heat", ["#5a3fae", "#9a2f9a", "#d8446f", "#fb8b4d", "#fde58a"]
 )
 
 HABITED = (-60.0, 85.0)  # south, north: shown when nothing lies beyond

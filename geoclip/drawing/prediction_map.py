@@ -1,0 +1,186 @@
+"""One photograph's prediction on a map: the heat of the whole gallery, the best guesses, the truth where known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from geoclip.drawing.prediction import (
+    Prediction,
+    decade_ticks,
+    draw_heat,
+    heat_range,
+    latitudes_of,
+    percent_text,
+    place_text,
+)
+from geoclip.drawing.prediction_page import write_prediction_html, write_predictions_html
+from geoclip.drawing.world import (
+    HEAT_COLORS,
+    INK,
+    LINE,
+    MUTED,
+    NIGHT,
+    WIDTH_IN,
+    Floats,
+    Picture,
+    add_axes,
+    checked_degrees,
+    draw_world,
+    height_in,
+    new_figure,
+    save_figure,
+    write,
+)
+
+__all__ = ["Prediction", "draw_prediction_png", "write_prediction_html", "write_predictions_html"]
+
+MARGIN, SIDE = 0.3, 3.1  # inches; the side holds the photograph and the list
+TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
+
+
+def draw_prediction_png(
+    path: Path,
+    gallery_deg_G2: Floats,
+    probability_G: Floats,
+    top_deg_k2: Floats,
+    top_probability_k: Floats,
+    *,
+    title: str,
+    truth_deg: tuple[float, float] | None = None,
+    photo: Image.Image | None = None,
+    background: Picture,
+) -> None:
+    """Photograph and best guesses to the left, the heat of the whole gallery to the right.
+
+    Args:
+        path: the PNG to write.
+        gallery_deg_G2: (G, 2) latitude, longitude in degrees.
+        probability_G: (G,) softmax over the gallery.
+        top_deg_k2: (k, 2) the best places, best first.
+        top_probability_k: (k,) their probabilities.
+        title: usually the file's name.
+        truth_deg: where the photograph was taken, if known; drawn as a star.
+        photo: the photograph.
+        background: (height, width, 3) equirectangular picture of the whole Earth.
+
+    Raises:
+        DataError: shapes that do not pair, coordinates not on Earth, probabilities that are none.
+    """
+    gallery = checked_degrees(gallery_deg_G2, "gallery")
+    prediction = Prediction(
+        title=title,
+        probability_G=probability_G,
+        top_deg_k2=top_deg_k2,
+        top_probability_k=top_probability_k,
+        truth_deg=truth_deg,
+        photo=photo,
+    )
+    prediction.check(gallery)
+    span = latitudes_of(gallery, prediction)
+    map_left, map_width = MARGIN + SIDE + 0.3, WIDTH_IN - 2 * MARGIN - SIDE - 0.3
+    map_height = height_in(map_width, span)
+    photo_in = _photo_height(photo)
+    height = max(0.65 + map_height + 0.75, 0.65 + photo_in + _list_height(prediction) + 0.2)
+    figure = new_figure(WIDTH_IN, height)
+    write(figure, MARGIN, 0.4, _shortened(title, 96), fontsize=14, fontweight="bold")
+    if photo is not None:
+        _draw_photo(figure, photo, photo_in)
+    _list_places(figure, prediction, 0.65 + photo_in)
+    axes = add_axes(figure, map_left, 0.65, map_width, map_height)
+    draw_world(axes, background, span)
+    low, high = heat_range(np.asarray(probability_G))
+    draw_heat(axes, gallery, np.asarray(probability_G), low, high)
+    _draw_marks(axes, prediction)
+    _draw_scale(figure, map_left, 0.65 + map_height + 0.18, low, high)
+    note = f"the whole gallery, {len(gallery):,} places; white: the best guesses"
+    note += "; star: the truth" if truth_deg is not None else ""
+    write(figure, WIDTH_IN - MARGIN, 0.65 + map_height + 0.32, note, fontsize=10, color=MUTED, ha="right")
+    save_figure(figure, path)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest // 2 - 1]}…{text[-(longest // 2 - 1) :]}"
+
+
+def _photo_height(photo: Image.Image | None) -> float:
+    """The photograph fits a box of the side's width and 2.3 inches; 0.2 inches stay free below it."""
+    if photo is None:
+        return 0.0
+    return min(SIDE * photo.height / photo.width, 2.3) + 0.2
+
+
+def _draw_photo(figure: Figure, photo: Image.Image, height: float) -> None:
+    box_px = (round(SIDE * figure.dpi), round((height - 0.2) * figure.dpi))
+    picture = np.asarray(ImageOps.contain(photo.convert("RGB"), box_px, Image.Resampling.LANCZOS))
+    width = picture.shape[1] / figure.dpi
+    axes = add_axes(figure, MARGIN, 0.65, width, picture.shape[0] / figure.dpi)
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_edgecolor(LINE)
+
+
+def _list_height(prediction: Prediction) -> float:
+    return 0.3 + 0.25 * (len(prediction.top_deg_k2) + 2 * (prediction.truth_deg is not None))
+
+
+def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
+    right = MARGIN + SIDE
+    write(figure, MARGIN, top + 0.16, "best guesses", fontsize=10, color=MUTED)
+    write(figure, right, top + 0.16, "probability", fontsize=10, color=MUTED, ha="right")
+    line = top + 0.16
+    for rank, ((lat, lon), probability) in enumerate(
+        zip(prediction.top_deg_k2, prediction.top_probability_k, strict=True), start=1
+    ):
+        line += 0.25
+        write(figure, MARGIN + 0.16, line, str(rank), fontsize=10, color=MUTED, ha="right")
+        write(figure, MARGIN + 0.28, line, place_text(lat, lon), fontsize=10.5)
+        write(figure, right, line, percent_text(probability), fontsize=10.5, ha="right")
+    if prediction.truth_deg is not None:
+        write(figure, MARGIN, line + 0.33, "★", fontsize=12, color=TRUTH_COLOR)
+        write(
+            figure,
+            MARGIN + 0.28,
+            line + 0.33,
+            place_text(*prediction.truth_deg),
+            fontsize=10.5,
+            color=TRUTH_COLOR,
+        )
+
+
+def _draw_marks(axes: Axes, prediction: Prediction) -> None:
+    """Ranks, the best on top, and the truth as a star that is large enough to show under them."""
+    top = np.asarray(prediction.top_deg_k2)
+    for rank in range(len(top), 0, -1):
+        lat, lon = top[rank - 1]
+        size, above = (95 if rank == 1 else 70), 6 - rank / 1000
+        axes.scatter([lon], [lat], s=size, facecolor=TOP_COLOR, edgecolor=NIGHT, linewidth=1, zorder=above)
+        axes.annotate(
+            str(rank), (lon, lat), color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
+            zorder=above + 0.0005,
+        )  # fmt: skip
+    if prediction.truth_deg is not None:
+        lat, lon = prediction.truth_deg
+        axes.scatter(
+            [lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, edgecolor=NIGHT, linewidth=1, zorder=5
+        )
+
+
+def _draw_scale(figure: Figure, left: float, top: float, low: float, high: float) -> None:
+    write(figure, left, top + 0.15, "probability", fontsize=10, color=MUTED)
+    axes = add_axes(figure, left + 0.9, top + 0.02, 2.6, 0.15)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(low, high), HEAT_COLORS), cax=axes, orientation="horizontal"
+    )
+    ticks = decade_ticks(low, high)
+    bar.set_ticks(ticks, labels=[f"$10^{{{tick:.0f}}}$" for tick in ticks])
+    bar.ax.tick_params(colors=INK, labelsize=10, length=3, pad=2)
+    bar.outline.set_edgecolor(LINE)

@@ -26,7 +26,9 @@ def distinct_places(path: Path) -> Places:
 
 def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
     """(N,) the number of the 5° cell that each place lies in."""
-    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(np.int64)
+    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(
+        np.int64
+    )
     return row_column_N2[:, 0] * int(360 / CELL_DEG) + row_column_N2[:, 1]
 
 
@@ -40,7 +42,7 @@ def split_places(
     in them; one that would overshoot by half is passed over.
 
     Raises:
-        DataError: fewer places than the sizes ask for.
+        DataError: fewer places than the sizes ask for, or too many of them in too few cells.
     """
     if gallery + val + test + unseen >= len(gps_deg_N2):
         raise DataError(
@@ -59,6 +61,8 @@ def split_places(
         if total + counts[number] <= 1.5 * unseen:
             held_out.append(cells[number])
             total += counts[number]
+    if total < unseen:
+        raise DataError(f"no whole 5° cells hold {unseen} to {1.5 * unseen:.0f} places together, only {total}")
     is_unseen = np.isin(cell_of_rest, held_out)
     seen = rest[~is_unseen]
     return {

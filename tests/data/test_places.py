@@ -44,7 +44,18 @@ def test_splits_have_the_sizes_asked_for(splits: dict[str, Places]) -> None:
     assert {name: len(splits[name]) for name in ("gallery", "val", "test")} == {
         "gallery": 1500, "val": 200, "test": 200,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_crowded_cell_does_not_swell_the_unseen_split(seed: int) -> None:
+    splits = split_places(clustered_places(), **SIZES, seed=seed)
     assert 300 <= len(splits["test_unseen_cells"]) <= 450
+
+
+def test_unseen_cells_that_cannot_be_had_are_no_silent_shortage() -> None:
+    one_town = np.random.default_rng(0).uniform(0, 5, (3000, 2))
+    with pytest.raises(DataError, match="only 0"):
+        split_places(one_town, gallery=500, val=100, test=100, unseen=300, seed=0)
 
 
 def test_no_view_outside_of_the_gallery_is_centred_in_an_unseen_cell(splits: dict[str, Places]) -> None:

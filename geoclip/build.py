@@ -165,7 +165,9 @@ def build_recipe(config: TrainConfig, steps_per_epoch: int, device: torch.device
         case ScheduleKind.step:
             lr_at = partial(step_lr, optim.lr, steps_per_epoch=steps_per_epoch, gamma=optim.step_gamma)
         case ScheduleKind.cosine:
-            lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=last_step)
+            lr_at = partial(
+                warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=last_step
+            )
     return Recipe(
         last_step=last_step,
         lr_at=lr_at,
@@ -191,6 +193,8 @@ def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | 
 def build_gallery(gallery: GalleryConfig) -> Gallery:
     """The coordinates to retrieve from."""
     match gallery.kind:
+        case GalleryKind.own:
+            raise ValueError("a gallery of its own belongs to a trained run; see geoclip.trained")
         case GalleryKind.released:
             return read_gallery(asset_path("gallery_100k.csv"), gallery.name)
         case GalleryKind.file:

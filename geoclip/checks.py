@@ -7,15 +7,19 @@ import os
 from pathlib import Path
 
 from geoclip.config import (
+    BenchmarkKind,
     BlueMarbleConfig,
     DataConfig,
     DataKind,
     EncoderConfig,
     EncoderKind,
+    EvaluateConfig,
     GalleryConfig,
     GalleryKind,
     LocationConfig,
+    ModelSourceConfig,
     OptimConfig,
+    PredictConfig,
     QueueConfig,
     ShardsConfig,
     TrainConfig,
@@ -61,7 +65,9 @@ def data_problems(data: DataConfig) -> list[str]:
     if data.streams < 1:
         problems.append(f"data.streams={data.streams} must be 1 or more")
     if data.shuffle_buffer < 1:
-        problems.append(f"data.shuffle_buffer={data.shuffle_buffer} must be 1 or more; 1 keeps the shards' order")
+        problems.append(
+            f"data.shuffle_buffer={data.shuffle_buffer} must be 1 or more; 1 keeps the shards' order"
+        )
     if not 0 < data.crop_scale_min <= 1:
         problems.append(f"data.crop_scale_min={data.crop_scale_min} must lie in (0, 1]")
     if data.crop_ratio < 1:
@@ -100,6 +106,54 @@ def shards_problems(config: ShardsConfig) -> list[str]:
     return problems
 
 
+def evaluate_problems(config: EvaluateConfig) -> list[str]:
+    """Every reason why this evaluation cannot start."""
+    problems = _model_source_problems(config)
+    benchmark = config.benchmark
+    if config.image_features:
+        if not os.path.isfile(config.image_features):
+            problems.append(f"image_features={config.image_features} is no file")
+    elif not benchmark.root:
+        variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
+        problems.append(
+            f"benchmark={benchmark.name} has no photographs: set {variable}benchmark.root=FOLDER to the folder that "
+            f"holds them and their CSV. {benchmark.source}"
+        )
+    elif not os.path.isdir(benchmark.root):
+        cure = (
+            "build it: python -m geoclip.shards"
+            if benchmark.kind is BenchmarkKind.shards
+            else benchmark.source
+        )
+        problems.append(f"benchmark.root={benchmark.root} is no folder; {cure}")
+    if config.batch_size < 1:
+        problems.append(f"batch_size={config.batch_size} must be 1 or more")
+    return problems
+
+
+def predict_problems(config: PredictConfig) -> list[str]:
+    """Every reason why this prediction cannot start."""
+    problems = _model_source_problems(config)
+    if not os.path.exists(config.image):
+        problems.append(f"image={config.image} is neither a file nor a folder")
+    for key, least in (("top_k", 1), ("batch_size", 1), ("maps", 0)):
+        if getattr(config, key) < least:
+            problems.append(f"{key}={getattr(config, key)} must be {least} or more")
+    return problems
+
+
+def _model_source_problems(config: ModelSourceConfig) -> list[str]:
+    problems = []
+    if config.checkpoint not in ("latest", "official") and not os.path.exists(config.checkpoint):
+        problems.append(
+            f"checkpoint={config.checkpoint} is neither a run's folder nor a .pt file; `latest` is the newest run "
+            f"in {config.runs_dir}/, `official` the released model"
+        )
+    if config.gallery.kind is not GalleryKind.own:
+        problems += gallery_problems(config.gallery)
+    return problems
+
+
 def encoder_problems(encoder: EncoderConfig) -> list[str]:
     """Reasons why this image encoder cannot be built."""
     problems = []
@@ -128,7 +182,9 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
                     f"encoder.widths={encoder.widths}, which the backbone puts out"
                 )
             if encoder.frozen:
-                problems.append("encoder.frozen=true would keep a random backbone: encoder.kind=resnet is trained")
+                problems.append(
+                    "encoder.frozen=true would keep a random backbone: encoder.kind=resnet is trained"
+                )
     return problems
 
 
@@ -147,6 +203,10 @@ def location_problems(location: LocationConfig) -> list[str]:
 
 def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> list[str]:
     """Reasons why this gallery cannot be read; `may_be_built` allows a file that the demo's data will bring."""
+    if gallery.kind is GalleryKind.own:
+        return [
+            f"gallery={gallery.name} is for evaluation; a run is trained with gallery=bluemarble, released_100k or csv"
+        ]
     if gallery.kind is GalleryKind.released or may_be_built:
         return []
     if not gallery.path:

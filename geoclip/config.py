@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -63,8 +63,14 @@ class LoggerMode(Enum):
 
 
 class GalleryKind(Enum):
+    own = "own"
     file = "file"
     released = "released"
+
+
+class BenchmarkKind(Enum):
+    shards = "shards"
+    photos = "photos"
 
 
 class ShardSource(Enum):
@@ -186,7 +192,7 @@ class LoggerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GalleryConfig:
-    """The coordinates that predictions are drawn from."""
+    """The coordinates that predictions are drawn from; `own` is the gallery that a run was validated with."""
 
     name: str = MISSING
     kind: GalleryKind = GalleryKind.file
@@ -223,9 +229,57 @@ class ShardsConfig:
     bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
 
 
+@dataclass(kw_only=True, slots=True)
+class BenchmarkConfig:
+    """Images with known places: a split of shards, or photographs beside a CSV."""
+
+    name: str = MISSING
+    kind: BenchmarkKind = MISSING
+    root: str = ""
+    split: str = ""  # shards: below root
+    metadata: str = ""  # photos: the CSV below root, found by itself where it is the only one
+    variable: str = ""  # the environment variable that root is read from
+    source: str = ""  # where the photographs come from
+    published_n: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelSourceConfig:
+    """Which trained model, shared by evaluation and prediction."""
+
+    checkpoint: str = "latest"  # a run's folder, a .pt file, `latest` or `official`
+    backbone: str = "openai/clip-vit-large-patch14"  # official: CLIP as Hub id or local folder
+    runs_dir: str = "runs"
+    device: str = "auto"
+    gallery: GalleryConfig = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig(ModelSourceConfig):
+    """One evaluation."""
+
+    benchmark: BenchmarkConfig = MISSING
+    image_features: str = ""  # .npz with features, lat, lon, key: evaluates these instead of pictures
+    batch_size: int = 128
+    seed: int = 0  # of the bootstrap
+
+
+@dataclass(kw_only=True, slots=True)
+class PredictConfig(ModelSourceConfig):
+    """Predictions of one picture or of a folder of them."""
+
+    image: str = MISSING
+    top_k: int = 5
+    output: str = ""  # folder; empty: predictions/ in the run's folder
+    maps: int = 20  # at most so many pictures get a map
+    batch_size: int = 64
+
+
 _store = ConfigStore.instance()
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
+_store.store(name="evaluate_schema", node=EvaluateConfig)
+_store.store(name="predict_schema", node=PredictConfig)
 
 ConfigT = TypeVar("ConfigT")
 

@@ -41,7 +41,9 @@ def initialise(device: str = "auto", *, size: int = 1) -> World:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise GeoclipError(f"compute.device={device}, but this machine or this build of torch has no CUDA")
+            raise GeoclipError(
+                f"compute.device={device}, but this machine or this build of torch has no CUDA"
+            )
         chosen = torch.device(device if ":" in device else f"cuda:{local_rank}")
         torch.cuda.set_device(chosen)
     else:

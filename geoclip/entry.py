@@ -51,7 +51,9 @@ def _sentence(error: BaseException, schema: type[Any]) -> str:
     """What went wrong at composition, in one line, with the keys that would have been right."""
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
-    sentence = " ".join(line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type")))
+    sentence = " ".join(
+        line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type"))
+    )
     sentence = sentence.replace("To append to your config use", "If the key is new, write")
     unknown = re.search(r"Key '([^']+)' (?:is )?not in '?(?:struct|\w+)'?", sentence)
     path = re.search(r"full_key: ([\w.]+)", sentence)

@@ -107,7 +107,13 @@ class WandbMirror:
         self._exit_code = 0
         self._dropped = 0
         settings = dict(
-            dir=str(folder), project=project, entity=entity, name=name, config=config, id=run_id, resume="allow"
+            dir=str(folder),
+            project=project,
+            entity=entity,
+            name=name,
+            config=config,
+            id=run_id,
+            resume="allow",
         )
         self._thread = threading.Thread(target=self._work, args=(mode, settings), daemon=True, name="wandb")
         self._thread.start()
@@ -131,7 +137,10 @@ class WandbMirror:
             pass
         self._thread.join(self._patience_s)
         if self._thread.is_alive():
-            log.warning("wandb did not finish within %.0f s and is left behind; metrics.jsonl is complete", self._patience_s)
+            log.warning(
+                "wandb did not finish within %.0f s and is left behind; metrics.jsonl is complete",
+                self._patience_s,
+            )
         elif self._dropped:
             log.warning("wandb missed %d rows; metrics.jsonl is complete", self._dropped)
 
@@ -143,14 +152,20 @@ class WandbMirror:
             online = mode == "online" or (mode == "auto" and _logged_in(wandb))
             run = wandb.init(
                 mode="online" if online else "offline",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=60, x_disable_stats=not online),
+                settings=wandb.Settings(
+                    silent=True, console="off", init_timeout=60, x_disable_stats=not online
+                ),
                 **settings,
             )
             while (job := self._jobs.get()) is not None:
                 job(wandb, run)
-            run.finish(exit_code=self._exit_code, quiet=True)
+            run.finish(exit_code=self._exit_code)
         except Exception as error:  # whatever wandb does, the run goes on
-            log.warning("wandb gave up (%s: %s); metrics.jsonl goes on", type(error).__name__, str(error).split("\n")[0])
+            log.warning(
+                "wandb gave up (%s: %s); metrics.jsonl goes on",
+                type(error).__name__,
+                str(error).split("\n")[0],
+            )
 
 
 def _logged_in(wandb: Any) -> bool:
@@ -159,7 +174,7 @@ def _logged_in(wandb: Any) -> bool:
 
 
 def _flat(kind: str, values: Row) -> Row:
-    """{"accuracy_percent": {"25": 3}} -> {"val/accuracy_percent/25": 3}"""
+    """One level: accuracy_percent {"25": 3} becomes val/accuracy_percent/25."""
     flat: Row = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -68,7 +68,9 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
     """
     checkpoints = sorted(Path(runs_dir).glob("*/checkpoints/last.pt"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
-        raise CheckpointError(f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train")
+        raise CheckpointError(
+            f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train"
+        )
     return checkpoints[-1].parent.parent
 
 
@@ -100,7 +102,9 @@ def git_revision() -> str:
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]
-        subprocess.run(tracked, capture_output=True, check=True)  # an installed wheel may lie inside another repository
+        subprocess.run(
+            tracked, capture_output=True, check=True
+        )  # an installed wheel may lie inside another repository
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -111,7 +115,16 @@ def provenance(world_size: int = 1) -> dict[str, Any]:
     import torch
 
     versions = {}
-    for package in ("torch", "transformers", "webdataset", "hydra-core", "omegaconf", "numpy", "pillow", "wandb"):
+    for package in (
+        "torch",
+        "transformers",
+        "webdataset",
+        "hydra-core",
+        "omegaconf",
+        "numpy",
+        "pillow",
+        "wandb",
+    ):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

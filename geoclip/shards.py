@@ -22,7 +22,12 @@ def main(cfg: DictConfig) -> None:
             from geoclip.build import build_blue_marble_data
 
             built = build_blue_marble_data(config.root, config.bluemarble, overwrite=config.overwrite)
-    log.info("%s at %s; what is in them: %s/README.md", "shards built" if built else "shards stand already", config.root, config.root)
+    log.info(
+        "%s at %s; what is in them: %s/README.md",
+        "shards built" if built else "shards stand already",
+        config.root,
+        config.root,
+    )
 
 
 if __name__ == "__main__":

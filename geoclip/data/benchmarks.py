@@ -55,7 +55,9 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
         else:
             photos.append(Photo(key=key, path=path, gps_deg=(float(lat), float(lon))))
     if not photos:
-        raise DataError(f"none of the {len(rows)} photographs of {table} lies below {root}, first {missing[0]}")
+        raise DataError(
+            f"none of the {len(rows)} photographs of {table} lies below {root}, first {missing[0]}"
+        )
     return photos, missing
 
 
@@ -67,7 +69,9 @@ def list_photos(place: Path) -> list[Photo]:
     """
     if place.is_file():
         return [Photo(key=place.name, path=place, gps_deg=None)]
-    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    found = sorted(
+        path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
+    )
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -89,7 +93,11 @@ def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterat
         while chunk := list(islice(rest, batch_size)):
             read_chunk = list(zip(chunk, pool.map(read, chunk), strict=True))
             good = [(photo, pixels) for photo, pixels in read_chunk if not isinstance(pixels, Skip)]
-            stacked = np.stack([pixels for _, pixels in good]) if good else np.empty((0, 3, image_px, image_px), np.uint8)
+            stacked = (
+                np.stack([pixels for _, pixels in good])
+                if good
+                else np.empty((0, 3, image_px, image_px), np.uint8)
+            )
             places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
             yield Batch(
                 pixels_BCHW=torch.from_numpy(stacked),
@@ -115,7 +123,9 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"image_features={path} cannot be read as .npz: {error}") from error
     if absent := {"features", "lat", "lon"} - set(found):
-        raise DataError(f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}")
+        raise DataError(
+            f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}"
+        )
     features, lat, lon = found["features"], found["lat"].astype(np.float64), found["lon"].astype(np.float64)
     if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
         raise DataError(
@@ -123,10 +133,14 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         )
     keys = found.get("key", np.arange(len(features)))
     if not len(features) == len(lat) == len(lon) == len(keys):
-        raise DataError(f"image_features={path}: {len(features)} features, {len(lat)} lat, {len(lon)} lon, {len(keys)} key")
+        raise DataError(
+            f"image_features={path}: {len(features)} features, {len(lat)} lat, {len(lon)} lon, {len(keys)} key"
+        )
     good = np.isfinite(features.astype(np.float32)).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
-        raise DataError(f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth")
+        raise DataError(
+            f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth"
+        )
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
     return torch.from_numpy(features.astype(np.float32)), gps_deg, [str(key) for key in keys]
 
@@ -137,7 +151,9 @@ def _metadata_file(root: Path, metadata: str) -> Path:
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
-        raise DataError(f"{root} must hold one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata")
+        raise DataError(
+            f"{root} must hold one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata"
+        )
     return tables[0]
 
 

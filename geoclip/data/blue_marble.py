@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from geoclip.data.assets import asset_path
 from geoclip.geo.geodesy import METRES_PER_DEGREE
+
+
+def read_earth(width_px: int | None = None) -> NDArray[np.uint8]:
+    """(height, width, 3) NASA's Blue Marble, equirectangular: 90° at the top, -180° at the left.
+
+    Args:
+        width_px: scaled down to this width, for drawing on; None leaves the 5400 x 2700 pixels.
+
+    Raises:
+        AssetError: neither cached nor reachable.
+    """
+    with Image.open(asset_path("bmng.jpg")) as image:
+        if width_px is not None:
+            image.draft("RGB", (width_px, width_px // 2))
+            return np.array(image.convert("RGB").resize((width_px, width_px // 2), Image.Resampling.LANCZOS))
+        return np.array(image.convert("RGB"))
 
 
 def pad_sideways(earth_3HW: Tensor) -> Tensor:
@@ -48,8 +68,8 @@ def cut_views(padded_3HW: Tensor, gps_deg_N2: Tensor, *, span_km: float, size_px
         return torch.empty((0, 3, size_px, size_px), dtype=torch.uint8)
     # One tall grid instead of a batch: the image is then not repeated per view.
     tall_1HW2 = grid_NSS2.reshape(1, count * size_px, size_px, 2)
-    cut = F.grid_sample(padded_3HW[None], tall_1HW2, mode="bilinear", padding_mode="border", align_corners=False)
+    cut = F.grid_sample(
+        padded_3HW[None], tall_1HW2, mode="bilinear", padding_mode="border", align_corners=False
+    )
     views = cut[0].reshape(3, count, size_px, size_px).transpose(0, 1)
     return views.round().clamp(0, 255).to(torch.uint8)
-
-

@@ -28,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from geoclip.data.assets import BASEMAP, RELEASED, asset_path
-from geoclip.data.blue_marble import cut_views, pad_sideways
+from geoclip.data.blue_marble import cut_views, pad_sideways, read_earth
 from geoclip.data.places import Places, distinct_places, split_places
 from geoclip.data.shard_writing import RawSample, shard_sizes, write_shards
 from geoclip.errors import DataError
@@ -54,7 +54,9 @@ class BlueMarbleSettings:
     seed: int
 
 
-def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, overwrite: bool = False) -> bool:
+def build_blue_marble(
+    root: Path, settings: BlueMarbleSettings, *, draw: Draw, overwrite: bool = False
+) -> bool:
     """Build the shards at `root`, whole or not at all; nothing is done where they already stand.
 
     Args:
@@ -93,7 +95,9 @@ def _stands(root: Path, settings: BlueMarbleSettings, overwrite: bool) -> bool:
     except (OSError, ValueError, KeyError):
         raise DataError(f"{root} exists and was not built by geoclip.shards; choose another root") from None
     wanted = asdict(settings)
-    differing = [f"{key} is {built.get(key)}, not {value}" for key, value in wanted.items() if built.get(key) != value]
+    differing = [
+        f"{key} is {built.get(key)}, not {value}" for key, value in wanted.items() if built.get(key) != value
+    ]
     if not differing:
         return True
     if overwrite:
@@ -116,9 +120,10 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
         seed=settings.seed,
     )
     folder.mkdir(parents=True)
-    np.savetxt(folder / "gallery.csv", splits["gallery"], fmt="%.6f", delimiter=",", header="LAT,LON", comments="")
-    with Image.open(asset_path("bmng.jpg")) as image:
-        earth_HW3 = np.array(image.convert("RGB"))
+    np.savetxt(
+        folder / "gallery.csv", splits["gallery"], fmt="%.6f", delimiter=",", header="LAT,LON", comments=""
+    )
+    earth_HW3 = read_earth()
     padded_3HW = pad_sideways(torch.from_numpy(earth_HW3).permute(2, 0, 1))
     views = {name: rows for name, rows in splits.items() if name != "gallery"}
     started_s = time.perf_counter()
@@ -139,7 +144,9 @@ def _samples(
     """Webdataset samples; the next chunks are cut and compressed while this one is written."""
 
     def jpegs(chunk: Places) -> list[bytes]:
-        views = cut_views(padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px)
+        views = cut_views(
+            padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px
+        )
         files = [io.BytesIO() for _ in chunk]
         for view_SS3, file in zip(views.permute(0, 2, 3, 1).contiguous().numpy(), files, strict=True):
             Image.fromarray(view_SS3).save(file, "JPEG", quality=settings.jpeg_quality, subsampling=0)
@@ -152,7 +159,9 @@ def _samples(
             pictures = ahead.popleft().result()
             if number + 3 < len(chunks):
                 ahead.append(pool.submit(jpegs, chunks[number + 3]))
-            for index, (picture, gps_deg) in enumerate(zip(pictures, chunk.tolist(), strict=True), number * CHUNK):
+            for index, (picture, gps_deg) in enumerate(
+                zip(pictures, chunk.tolist(), strict=True), number * CHUNK
+            ):
                 place = {"key": f"{split}-{index:06d}", "lat": gps_deg[0], "lon": gps_deg[1]}
                 yield {"__key__": place["key"], "jpg": picture, "json": json.dumps(place).encode()}
             bar.update(len(chunk))
@@ -169,7 +178,9 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "settings": asdict(settings),
         "counts": {name: len(rows) for name, rows in splits.items()},
-        "versions": {package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")},
+        "versions": {
+            package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")
+        },
     }
     (folder / "metadata.json").write_text(json.dumps(described, indent=2) + "\n")
     counts = "\n".join(f"| {name} | {len(rows):,} |" for name, rows in splits.items())

@@ -24,7 +24,7 @@ def read_places(path: Path, what: str) -> pd.DataFrame:
         DataError: no file, no such columns, no rows, or a row without coordinates in range, named by its line.
     """
     try:
-        rows = pd.read_csv(path, dtype={name: str for name in (*KEY_COLUMNS, *map(str.upper, KEY_COLUMNS))})
+        rows = pd.read_csv(path, dtype=dict.fromkeys((*KEY_COLUMNS, *map(str.upper, KEY_COLUMNS)), str))
     except (OSError, ValueError) as error:
         raise DataError(f"{what} {path} cannot be read: {error}") from error
     lower = {str(name).lower(): name for name in rows}
@@ -32,7 +32,9 @@ def read_places(path: Path, what: str) -> pd.DataFrame:
     key = next((lower[name] for name in KEY_COLUMNS if name in lower), None)
     rows = rows.rename(columns=names | ({key: "key"} if key is not None else {}))
     if "lat" not in rows or "lon" not in rows:
-        raise DataError(f"{what} {path} has the columns {', '.join(map(str, lower.values()))}; needed are LAT and LON")
+        raise DataError(
+            f"{what} {path} has the columns {', '.join(map(str, lower.values()))}; needed are LAT and LON"
+        )
     if rows.empty:
         raise DataError(f"{what} {path} has no rows")
     gps = rows[["lat", "lon"]].apply(pd.to_numeric, errors="coerce")

@@ -59,7 +59,9 @@ def place_of(sample: RawSample) -> tuple[float, float]:
     return lat, lon
 
 
-def read_example(sample: RawSample, pixels: Callable[..., Any], size_px: int, skipped: list[Skip]) -> Example | None:
+def read_example(
+    sample: RawSample, pixels: Callable[..., Any], size_px: int, skipped: list[Skip]
+) -> Example | None:
     """Decode a sample by `pixels(image, size_px, key)`; None, and the reason in `skipped`, when it is broken."""
     key = str(sample["__key__"])
     try:

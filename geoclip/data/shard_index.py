@@ -64,7 +64,9 @@ def _read_index(index: Path) -> list[Shard]:
         rows = json.loads(index.read_text())["shards"]
         shards = [Shard(path=str(index.parent / row["name"]), samples=int(row["samples"])) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{index} is damaged ({error!r}); delete it to have the shards counted again") from error
+        raise DataError(
+            f"{index} is damaged ({error!r}); delete it to have the shards counted again"
+        ) from error
     missing = [shard.path for shard in shards if not Path(shard.path).is_file()]
     if missing:
         raise DataError(f"{index} names {len(missing)} shards that are missing, first {missing[0]}")

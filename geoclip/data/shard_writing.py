@@ -29,7 +29,9 @@ def write_shards(folder: Path, split: str, samples: Iterator[RawSample], sizes: 
     rows = []
     for number, size in enumerate(sizes):
         path = folder / f"{number:06d}.tar"
-        with wds.TarWriter(str(path), mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False) as tar:
+        with wds.TarWriter(
+            str(path), mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False
+        ) as tar:
             for _ in range(size):
                 tar.write(next(samples))
         with path.open("rb") as file:

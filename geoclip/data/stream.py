@@ -50,7 +50,9 @@ class StreamPlan:
 class TrainStream(IterableDataset[Batch]):
     """This worker's part of every global batch from step `first_step` up to `last_step`."""
 
-    def __init__(self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int) -> None:
+    def __init__(
+        self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int
+    ) -> None:
         self.plan = plan
         self.first_step, self.last_step = first_step, last_step
         self.mine = np.array_split(np.arange(plan.streams), world_size)[rank]
@@ -119,7 +121,12 @@ def evaluation_batches(stretches: list[Stretch], image_px: int, batch_size: int)
         skipped.clear()
     if skipped:  # damage behind the last readable example
         empty = torch.empty((0, 3, image_px, image_px), dtype=torch.uint8)
-        yield Batch(pixels_BCHW=empty, gps_deg_B2=torch.empty((0, 2), dtype=torch.float64), keys=[], skipped=list(skipped))
+        yield Batch(
+            pixels_BCHW=empty,
+            gps_deg_B2=torch.empty((0, 2), dtype=torch.float64),
+            keys=[],
+            skipped=list(skipped),
+        )
 
 
 def _shuffled(
@@ -143,7 +150,11 @@ def _shuffled(
 
 
 def _filled(
-    samples: list[RawSample], share: int, pixels: functools.partial[np.ndarray], image_px: int, skipped: list[Skip]
+    samples: list[RawSample],
+    share: int,
+    pixels: functools.partial[np.ndarray],
+    image_px: int,
+    skipped: list[Skip],
 ) -> list[Example]:
     """`share` examples: in the place of a broken one, a good one of the same stream stands again.
 
@@ -157,13 +168,17 @@ def _filled(
     return [good[number % len(good)] for number in range(share)]
 
 
-def _augmented(image: Image.Image, size_px: int, key: str, *, augmentation: Augmentation, seed: int, epoch: int) -> np.ndarray:
+def _augmented(
+    image: Image.Image, size_px: int, key: str, *, augmentation: Augmentation, seed: int, epoch: int
+) -> np.ndarray:
     if augmentation.is_identity:
         return evaluation_pixels(image, size_px)
     return training_pixels(image, size_px, augmentation, augmentation_rng(seed, epoch, key))
 
 
-def _stack(examples: list[Example], epoch: int, skipped: list[Skip], dtype: torch.dtype = torch.float32) -> Batch:
+def _stack(
+    examples: list[Example], epoch: int, skipped: list[Skip], dtype: torch.dtype = torch.float32
+) -> Batch:
     return Batch(
         pixels_BCHW=torch.from_numpy(np.stack([example.pixels_CHW for example in examples])),
         gps_deg_B2=torch.tensor([example.gps_deg for example in examples], dtype=dtype),

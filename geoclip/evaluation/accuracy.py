@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,9 @@ def summarise(error_km_N: Floats, seed: int = 0) -> Accuracy:
     """
     error_km_N = np.asarray(error_km_N, dtype=np.float64)
     if error_km_N.size == 0 or not np.isfinite(error_km_N).all():
-        raise ValueError(f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite")
+        raise ValueError(
+            f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite"
+        )
     n = len(error_km_N)
     score_N = geoscore(error_km_N)
     within_TN = np.stack([error_km_N < km for km in THRESHOLDS_KM])
@@ -101,7 +104,7 @@ def verbatim_count(test_deg_N2: Floats, gallery_deg_G2: Floats) -> int:
     return sum(tuple(row) in held for row in test_deg_N2.tolist())
 
 
-def _interval(value: float, resampled: list[float]) -> Interval:
+def _interval(value: float, resampled: Sequence[float]) -> Interval:
     low, high = np.percentile(resampled, (2.5, 97.5))
     return Interval(value=value, low=float(low), high=float(high))
 

@@ -84,7 +84,9 @@ def embed_images(
     """
     model.eval()
     images, gps_deg, keys, skipped = [], [], list[str](), SkipReport()
-    with tqdm(total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5) as bar:
+    with tqdm(
+        total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5
+    ) as bar:
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:
@@ -95,6 +97,16 @@ def embed_images(
     if not images:
         raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
     return Queries(image_ND=torch.cat(images), gps_deg_N2=torch.cat(gps_deg), keys=keys), skipped
+
+
+@torch.inference_mode()
+def embed_features(
+    model: GeoCLIP, features_NF: Tensor, gps_deg_N2: Tensor, keys: list[str], device: torch.device
+) -> Queries:
+    """Queries from features of the backbone, computed before."""
+    model.eval()
+    rows = [model.encode_features(part.to(device)) for part in features_NF.split(2048)]
+    return Queries(image_ND=torch.cat(rows), gps_deg_N2=gps_deg_N2, keys=keys)
 
 
 def evaluate_benchmark(
@@ -130,7 +142,9 @@ def evaluate_benchmark(
     return result, predictions
 
 
-def write_result(folder: Path, result: BenchmarkResult, predictions: Predictions, **facts: Any) -> dict[str, Any]:
+def write_result(
+    folder: Path, result: BenchmarkResult, predictions: Predictions, **facts: Any
+) -> dict[str, Any]:
     """Write eval/<benchmark>.json and .csv into `folder`, each whole or absent. Returns the JSON's contents."""
     row = result.as_json(**facts)
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()

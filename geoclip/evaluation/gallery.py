@@ -38,9 +38,12 @@ def read_gallery(path: Path, name: str) -> Gallery:
 
 
 @torch.inference_mode()
-def encode_gallery(location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int = 2048) -> Tensor:
+def encode_gallery(
+    location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int = 2048
+) -> Tensor:
     """(G, D) unit vectors, float32, on `device`. The chunks fit a processor's cache."""
     rows = [
-        F.normalize(location_encoder(part.float().to(device)).float(), dim=1) for part in gallery.gps_deg_G2.split(chunk)
+        F.normalize(location_encoder(part.float().to(device)).float(), dim=1)
+        for part in gallery.gps_deg_G2.split(chunk)
     ]
     return torch.cat(rows)

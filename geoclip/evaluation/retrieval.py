@@ -8,7 +8,12 @@ from torch import Tensor
 
 @torch.inference_mode()
 def nearest_in_gallery(
-    image_ND: Tensor, gallery_GD: Tensor, k: int, *, images_per_chunk: int = 512, places_per_chunk: int = 65_536
+    image_ND: Tensor,
+    gallery_GD: Tensor,
+    k: int,
+    *,
+    images_per_chunk: int = 512,
+    places_per_chunk: int = 65_536,
 ) -> tuple[Tensor, Tensor]:
     """The k places of highest cosine similarity for every image.
 
@@ -20,8 +25,8 @@ def nearest_in_gallery(
         places_per_chunk: columns of the score matrix that exist at a time.
 
     Returns:
-        (N, k) cosine similarities, highest first, and (N, k) rows of the gallery. The full (N, G) matrix is
-        never held.
+        (N, k) cosine similarities, highest first, and (N, k) rows of the gallery; of equally similar places the
+        one that stands first in the gallery comes first. The full (N, G) matrix is never held.
 
     Raises:
         ValueError: k is larger than the gallery, or smaller than 1.
@@ -35,7 +40,7 @@ def nearest_in_gallery(
         best_row = torch.empty((len(images), 0), dtype=torch.long, device=images.device)
         for first in range(0, places, places_per_chunk):
             score = images @ gallery_GD[first : first + places_per_chunk].T
-            top, row = score.topk(min(k, score.shape[1]), dim=1)
+            top, row = _highest(score, min(k, score.shape[1]))
             # Earlier chunks stand first, and a stable sort keeps them there: of equals the lower row wins.
             best, order = torch.cat((best, top), dim=1).sort(dim=1, descending=True, stable=True)
             best_row = torch.cat((best_row, row + first), dim=1).gather(1, order)
@@ -49,8 +54,20 @@ def nearest_in_gallery(
 
 @torch.inference_mode()
 def gallery_probability(image_D: Tensor, gallery_GD: Tensor, scale: float) -> Tensor:
-    """(G,) softmax over the whole gallery of one image's scaled similarities.
+    """(G,) softmax over the whole gallery of one image's scaled similarities, on the CPU.
 
     It depends on the gallery's size and density: a share among these places, no calibrated confidence.
     """
-    return (scale * gallery_GD @ image_D).double().softmax(dim=0).float()
+    return (scale * gallery_GD @ image_D).cpu().double().softmax(dim=0).float()
+
+
+def _highest(score_NG: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest of every row and their columns; of equals the lower column, which `topk` leaves to chance."""
+    if k == 1:
+        top, column = score_NG.max(dim=1, keepdim=True)  # gives the first of equals
+        return top, column
+    top, column = score_NG.topk(min(k + 1, score_NG.shape[1]), dim=1)
+    tied = (top[:, 1:] == top[:, :-1]).any(dim=1)
+    if tied.any():  # a gallery that holds a place twice
+        column[tied] = score_NG[tied].sort(dim=1, descending=True, stable=True).indices[:, : column.shape[1]]
+    return top[:, :k], column[:, :k]

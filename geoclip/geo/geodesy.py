@@ -51,7 +51,9 @@ def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
     lon = torch.where(beyond, lon + 180, lon)
     wrapped = torch.remainder(lon + 180, 360) - 180
     inside_lat, inside_lon = lat.abs() <= 90, (lon >= -180) & (lon < 180)
-    return torch.stack((torch.where(inside_lat, lat, reflected), torch.where(inside_lon, lon, wrapped)), dim=-1)
+    return torch.stack(
+        (torch.where(inside_lat, lat, reflected), torch.where(inside_lon, lon, wrapped)), dim=-1
+    )
 
 
 def jitter(gps_deg_N2: Tensor, noise_m: float, generator: torch.Generator) -> Tensor:
@@ -72,7 +74,11 @@ def jitter(gps_deg_N2: Tensor, noise_m: float, generator: torch.Generator) -> Te
     noise_N2 = torch.randn(gps_deg_N2.shape, generator=generator, dtype=torch.float32).to(gps_deg_N2)
     north_deg = noise_N2[:, 0] * (noise_m / METRES_PER_DEGREE)
     metre_of_pole = math.radians(1 / METRES_PER_DEGREE)
-    east_deg = noise_N2[:, 1] * (noise_m / METRES_PER_DEGREE) / gps_deg_N2[:, 0].deg2rad().cos().clamp(min=metre_of_pole)
+    east_deg = (
+        noise_N2[:, 1]
+        * (noise_m / METRES_PER_DEGREE)
+        / gps_deg_N2[:, 0].deg2rad().cos().clamp(min=metre_of_pole)
+    )
     return wrap_degrees(gps_deg_N2 + torch.stack((north_deg, east_deg), dim=-1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,26 @@ class FourierBranch(nn.Module):
 
     freq_K2: Tensor
 
-    def __init__(self, sigma: float, *, frequencies: int, hidden_dim: int, depth: int, embedding_dim: int) -> None:
+    def __init__(
+        self, sigma: float, *, frequencies: int, hidden_dim: int, depth: int, embedding_dim: int
+    ) -> None:
         super().__init__()
         self.register_buffer("freq_K2", random_frequencies(frequencies, sigma))
         widths = [2 * frequencies] + [hidden_dim] * depth
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
         self.mlp = nn.Sequential(*layers)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, features_N2K: Tensor) -> Tensor:
-        """(N, 2K) Fourier features -> (N, D)."""
+    def forward(self, x_N2: Tensor) -> Tensor:
+        """(N, 2) projected coordinates, float32 -> (N, D).
+
+        The phases are float32 whatever autocast says: at sigma 2^8 they reach thousands of radians, where
+        bfloat16 has no digits left.
+        """
+        with torch.autocast(x_N2.device.type, enabled=False):
+            features_N2K = fourier_features(x_N2, self.freq_K2.float())
         out: Tensor = self.head(self.mlp(features_N2K))
         return out
 
@@ -60,7 +69,11 @@ class LocationEncoder(nn.Module):
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.branches = nn.ModuleList(
             FourierBranch(
-                sigma, frequencies=frequencies, hidden_dim=hidden_dim, depth=depth, embedding_dim=embedding_dim
+                sigma,
+                frequencies=frequencies,
+                hidden_dim=hidden_dim,
+                depth=depth,
+                embedding_dim=embedding_dim,
             )
             for sigma in self.sigmas
         )
@@ -79,15 +92,11 @@ class LocationEncoder(nn.Module):
         return released_location_encoder()
 
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised.
-
-        Projection and Fourier phase are float32 whatever autocast says: at sigma 2^8 a phase reaches
-        thousands of radians, where bfloat16 has no digits left.
-        """
+        """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""
         if gps_deg_N2.ndim != 2 or gps_deg_N2.shape[1] != 2:
-            raise ValueError(f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}")
+            raise ValueError(
+                f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}"
+            )
         with torch.autocast(gps_deg_N2.device.type, enabled=False):
             x_N2 = equal_earth(gps_deg_N2.float())
-            features = [fourier_features(x_N2, branch.freq_K2.float()) for branch in self.branches]
-        embeddings = [branch(part) for branch, part in zip(self.branches, features, strict=True)]
-        return torch.stack(embeddings).sum(dim=0)
+        return torch.stack([branch(x_N2) for branch in self.branches]).sum(dim=0)

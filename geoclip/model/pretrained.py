@@ -13,7 +13,9 @@ from geoclip.model.image_encoder import ClipBackbone, ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
 # LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1
-_RELEASED = re.compile(r"LocEnc(?P<branch>\d+)\.(?P<part>capsule|head)\.(?P<layer>\d+)\.(?P<name>b|weight|bias)")
+_RELEASED = re.compile(
+    r"LocEnc(?P<branch>\d+)\.(?P<part>capsule|head)\.(?P<layer>\d+)\.(?P<name>b|weight|bias)"
+)
 
 
 def require_official(source: str) -> None:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Never
 
 import torch
 from torch import Tensor
@@ -67,7 +68,9 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Tensor:
     noisy_M2 = jitter(places_M2, recipe.batch_noise_m, state.noise)
     queue_S2 = state.queue.negatives()
     candidates_M2 = torch.cat((noisy_M2, jitter(queue_S2, recipe.queue_noise_m, state.noise)))
-    same_BM = same_place(batch.gps_deg_B2, torch.cat((places_M2, queue_S2)))  # before the noise made them differ
+    same_BM = same_place(
+        batch.gps_deg_B2, torch.cat((places_M2, queue_S2))
+    )  # before the noise made them differ
     with _autocast(batch.pixels_BCHW.device, recipe.autocast):
         image_BD, location_MD, scale = state.parallel(batch.pixels_BCHW, candidates_M2)
     loss, recall = image_to_gps_loss(image_BD, location_MD, scale, first, same_BM)
@@ -86,7 +89,9 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Tensor:
     return torch.stack((loss.detach(), recall))
 
 
-def train(state: TrainState, batches: Iterator[Batch], recipe: Recipe, hooks: Hooks, world: World) -> SkipReport:
+def train(
+    state: TrainState, batches: Iterator[Batch], recipe: Recipe, hooks: Hooks, world: World
+) -> SkipReport:
     """Train from `state.step` to `recipe.last_step`.
 
     Args:
@@ -124,7 +129,7 @@ def train(state: TrainState, batches: Iterator[Batch], recipe: Recipe, hooks: Ho
     return skipped
 
 
-def _record(state: TrainState, window: _Window, recipe: Recipe, hooks: Hooks, bar: tqdm[None]) -> _Window:
+def _record(state: TrainState, window: _Window, recipe: Recipe, hooks: Hooks, bar: tqdm[Never]) -> _Window:
     """Bring the sums to the host once, write them down, and open a new window."""
     loss, recall = mean_over_ranks(window.sums_2 / window.steps).tolist()
     seconds = time.perf_counter() - window.started_s
@@ -137,7 +142,9 @@ def _record(state: TrainState, window: _Window, recipe: Recipe, hooks: Hooks, ba
         "samples_per_s": window.samples / seconds,
     }
     hooks.record(state, values)
-    bar.set_postfix_str(f"loss {loss:.3f}, in-batch recall {recall:.1%}, {values['samples_per_s']:,.0f} samples/s")
+    bar.set_postfix_str(
+        f"loss {loss:.3f}, in-batch recall {recall:.1%}, {values['samples_per_s']:,.0f} samples/s"
+    )
     if not math.isfinite(loss):
         log.warning("step %d: the loss is %s; lower optim.lr, or set optim.grad_clip=1", state.step, loss)
     return _Window(sums_2=torch.zeros_like(window.sums_2))
@@ -155,7 +162,7 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abs
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def _progress_bar(state: TrainState, recipe: Recipe, world: World) -> tqdm[None]:
+def _progress_bar(state: TrainState, recipe: Recipe, world: World) -> tqdm[Never]:
     return tqdm(
         total=recipe.last_step,
         initial=state.step,

@@ -70,7 +70,9 @@ def load_state(path: Path, state: TrainState) -> None:
         state.step, state.samples_seen = saved["step"], saved["samples_seen"]
         state.best_geoscore = saved["best_geoscore"]
     except KeyError as error:
-        raise CheckpointError(f"{path} holds no {error}: it has weights to evaluate, not a state to go on from") from None
+        raise CheckpointError(
+            f"{path} holds no {error}: it has weights to evaluate, not a state to go on from"
+        ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -84,7 +86,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; train a model first: python -m geoclip.train") from None
     except Exception as error:  # torch raises many kinds on damaged bytes
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete or replace it") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete or replace it"
+        ) from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of geoclip (format {FORMAT})")
     return saved
@@ -109,7 +113,9 @@ def load_weights(model: GeoCLIP, saved: dict[str, Any], path: Path) -> None:
     try:
         missing, unexpected = model.load_state_dict(saved["model"], strict=False)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
+        raise CheckpointError(
+            f"{path} is of another architecture: {str(error).splitlines()[-1].strip()}"
+        ) from error
     wanted = set(trained_weights(model))
     lost = sorted(wanted.intersection(missing)) + unexpected
     if lost:

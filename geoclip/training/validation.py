@@ -32,7 +32,9 @@ class Validation:
         DataError: not one readable picture.
     """
 
-    def __init__(self, shards: list[Shard], gallery: Gallery, image_px: int, limit: int, device: torch.device) -> None:
+    def __init__(
+        self, shards: list[Shard], gallery: Gallery, image_px: int, limit: int, device: torch.device
+    ) -> None:
         self.gallery, self.device = gallery, device
         self.skipped = SkipReport()
         self.batches: list[Batch] = []
@@ -55,7 +57,9 @@ class Validation:
         """Accuracy within each distance in percent, median error in km, GeoScore. Leaves the model in eval mode."""
         model.eval()
         gallery_GD = encode_gallery(model.location_encoder, self.gallery, self.device)
-        image_ND = torch.cat([model.encode_image(batch.pixels_BCHW.to(self.device)) for batch in self.batches])
+        image_ND = torch.cat(
+            [model.encode_image(batch.pixels_BCHW.to(self.device)) for batch in self.batches]
+        )
         _, index_N1 = nearest_in_gallery(image_ND, gallery_GD, 1)
         guess_deg_N2 = self.gallery.gps_deg_G2[index_N1[:, 0].cpu()]
         accuracy = summarise(haversine_km(guess_deg_N2, self.gps_deg_N2).numpy(), 0)

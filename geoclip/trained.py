@@ -1,0 +1,94 @@
+"""From the name of a checkpoint to a model that can be asked: shared by evaluation and prediction."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoclip.build import build_gallery, model_from_checkpoint
+from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
+from geoclip.data.assets import asset_path
+from geoclip.distributed import World, initialise
+from geoclip.errors import CheckpointError
+from geoclip.evaluation.gallery import Gallery
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.run_dir import latest_run
+
+log = logging.getLogger("geoclip")
+
+CLIP_PX = 224
+
+
+@dataclass(kw_only=True, slots=True)
+class Trained:
+    """A trained model on its device, and what results say of it."""
+
+    model: GeoCLIP
+    world: World
+    name: str
+    folder: Path  # where results go
+    sha256: str  # of the checkpoint's file; of the released weights, of their files in order
+    image_px: int
+    gallery: Gallery
+
+
+def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> Trained:
+    """Load the model and the gallery that a configuration names.
+
+    Args:
+        source: checkpoint, gallery, device.
+        needs_backbone: whether pictures will be embedded; features computed before need no CLIP.
+
+    Raises:
+        GeoclipError: a checkpoint, an asset or a gallery that cannot be read; the message says what to do.
+    """
+    world = initialise(source.device)
+    if source.checkpoint == "official":
+        model = GeoCLIP.from_pretrained("official", backbone=source.backbone if needs_backbone else None)
+        released = [asset_path(name) for name in ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")]
+        own = GalleryConfig(name="released_100k", kind=GalleryKind.released)
+        name, folder, files, image_px = "official", Path(source.runs_dir) / "official", released, CLIP_PX
+    else:
+        path = checkpoint_file(source.checkpoint, source.runs_dir)
+        model, config = model_from_checkpoint(path)
+        own, image_px, files = config.gallery, config.encoder.image_px, [path]
+        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        name = folder.name
+        log.info("checkpoint %s", path)
+    chosen = own if source.gallery.kind is GalleryKind.own else source.gallery
+    return Trained(
+        model=model.to(world.device).eval(),
+        world=world,
+        name=name,
+        folder=folder,
+        sha256=_sha256(files),
+        image_px=image_px,
+        gallery=build_gallery(chosen),
+    )
+
+
+def checkpoint_file(checkpoint: str, runs_dir: str) -> Path:
+    """The .pt file of a run's folder (its best, else its last), of `latest`, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = latest_run(runs_dir) if checkpoint == "latest" else Path(checkpoint)
+    if path.is_file():
+        return path
+    for name in ("best.pt", "last.pt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    raise CheckpointError(
+        f"{path} holds no checkpoints/best.pt or last.pt; train first: python -m geoclip.train"
+    )
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest() if len(files) > 1 else file.read())
+    return digest.hexdigest()

@@ -62,8 +62,8 @@ demo: $(STAMP) ## data, training, evaluation, prediction and a report: minutes o
 	$(RUN) -m geoclip.train
 	$(RUN) -m geoclip.evaluate benchmark=test
 	$(RUN) -m geoclip.evaluate benchmark=test_unseen_cells
-	@mkdir -p $(DATA)/examples
-	@tar -xf $(DATA)/test/000000.tar -C $(DATA)/examples $$(tar -tf $(DATA)/test/000000.tar | grep '\.jpg$$' | sed -n 1,4p)
+	@mkdir -p $(DATA)/examples # four views of the test split, each a picture and a json that says where it is
+	@tar -xf $(DATA)/test/000000.tar -C $(DATA)/examples $$(tar -tf $(DATA)/test/000000.tar | sed -n 1,8p)
 	$(RUN) -m geoclip.predict image=$(DATA)/examples
 	$(RUN) -m geoclip.report
 

@@ -28,13 +28,23 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(main)()
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_sentence(error, schema)]) from None
-    except GeoclipError as error:
-        raise SystemExit(f"geoclip: {error}") from None
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None]:
+    """`main`, with what the user can mend as one sentence. Inside of Hydra, which would print a heading above it."""
+
+    def run(cfg: DictConfig) -> None:
+        try:
+            main(cfg)
+        except GeoclipError as error:
+            raise SystemExit(f"geoclip: {error}") from None
+
+    return run
 
 
 def world_size_from_environment() -> int:

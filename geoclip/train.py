@@ -41,6 +41,8 @@ def train_run(config: TrainConfig) -> Path:
     Raises:
         GeoclipError: data, gallery or checkpoint cannot be used.
     """
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     from geoclip.build import build_recipe, build_state, build_stream_plan
     from geoclip.data.shard_index import fingerprint
     from geoclip.data.stream import train_batches
@@ -75,7 +77,8 @@ def train_run(config: TrainConfig) -> Path:
     )
     with _recorder(config, run, state.step) if world.is_main else contextlib.nullcontext() as recorder:
         hooks = _hooks(config, run, val_shards, recorder, world)
-        skipped = train(state, batches, recipe, hooks, world)
+        with logging_redirect_tqdm():
+            skipped = train(state, batches, recipe, hooks, world)
         for line in skipped.lines():
             log.warning("skipped %s", line)
         if recorder:

@@ -178,6 +178,7 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "settings": asdict(settings),
         "counts": {name: len(rows) for name, rows in splits.items()},
+        "distinct_places": distinct,
         "versions": {
             package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")
         },

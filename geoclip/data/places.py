@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geoclip.errors import DataError
 
 CELL_DEG = 5.0
+MIN_CELLS = 10  # no cell may hold a larger share of the unseen test than a tenth
 Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
 
 
@@ -39,7 +40,7 @@ def split_places(
 
     The gallery is drawn first and over the whole Earth, unseen cells included: a place can only be found if the
     gallery reaches it. Cells are then drawn in random order until `unseen` places outside of the gallery lie
-    in them; one that would overshoot by half is passed over.
+    in them; one that holds more than a tenth of those is passed over, so that no single region decides the result.
 
     Raises:
         DataError: fewer places than the sizes ask for, or too many of them in too few cells.
@@ -58,11 +59,13 @@ def split_places(
     for number in rng.permutation(len(cells)):
         if total >= unseen:
             break
-        if total + counts[number] <= 1.5 * unseen:
+        if counts[number] <= unseen / MIN_CELLS:
             held_out.append(cells[number])
             total += counts[number]
     if total < unseen:
-        raise DataError(f"no whole 5° cells hold {unseen} to {1.5 * unseen:.0f} places together, only {total}")
+        raise DataError(
+            f"the 5° cells of at most {unseen // MIN_CELLS} places hold only {total} together, not {unseen}; lower unseen_size"
+        )
     is_unseen = np.isin(cell_of_rest, held_out)
     seen = rest[~is_unseen]
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,26 +64,17 @@ def summarise(error_km_N: Floats, seed: int = 0) -> Accuracy:
         raise ValueError(
             f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite"
         )
-    n = len(error_km_N)
-    score_N = geoscore(error_km_N)
-    within_TN = np.stack([error_km_N < km for km in THRESHOLDS_KM])
-    rng = np.random.default_rng(seed)
-    shares, medians, scores = [], [], []
-    for _ in range(RESAMPLES):  # one resample at a time: memory stays O(N)
-        rows = rng.integers(0, n, n)
-        shares.append(within_TN[:, rows].mean(axis=1) * 100)
-        medians.append(np.median(error_km_N[rows]))
-        scores.append(score_N[rows].mean())
-    low_T, high_T = np.percentile(shares, (2.5, 97.5), axis=0)
+    shares_RT, median_R, score_R = _resample(np.sort(error_km_N), np.random.default_rng(seed))
+    percent = percent_within(error_km_N).values()
     return Accuracy(
-        n=n,
+        n=len(error_km_N),
         percent={
-            km: Interval(value=value, low=float(low), high=float(high))
-            for (km, value), low, high in zip(percent_within(error_km_N).items(), low_T, high_T, strict=True)
+            km: _interval(value, share_R)
+            for km, value, share_R in zip(THRESHOLDS_KM, percent, shares_RT.T, strict=True)
         },
-        median_km=_interval(float(np.median(error_km_N)), medians),
+        median_km=_interval(float(np.median(error_km_N)), median_R),
         mean_km=float(error_km_N.mean()),
-        geoscore=_interval(float(score_N.mean()), scores),
+        geoscore=_interval(float(geoscore(error_km_N).mean()), score_R),
     )
 
 
@@ -104,8 +94,29 @@ def verbatim_count(test_deg_N2: Floats, gallery_deg_G2: Floats) -> int:
     return sum(tuple(row) in held for row in test_deg_N2.tolist())
 
 
-def _interval(value: float, resampled: Sequence[float]) -> Interval:
-    low, high = np.percentile(resampled, (2.5, 97.5))
+def _resample(sorted_km_N: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """Shares within each distance in percent (R, T), median km (R,) and mean GeoScore (R,) of R resamples.
+
+    A resample of sorted errors is a count for each, so that shares and median are look-ups; one exists at a time,
+    so that memory stays O(N).
+    """
+    n = len(sorted_km_N)
+    score_N = geoscore(sorted_km_N)
+    within_T = np.searchsorted(sorted_km_N, THRESHOLDS_KM)  # how many errors are strictly below each distance
+    shares_RT = np.empty((RESAMPLES, len(THRESHOLDS_KM)))
+    median_R, score_R = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    for resample in range(RESAMPLES):
+        drawn_N = np.bincount(rng.integers(0, n, n), minlength=n)
+        below_N = np.concatenate(((0,), np.cumsum(drawn_N)))  # below_N[i]: draws among the i smallest errors
+        shares_RT[resample] = 100 * below_N[within_T] / n
+        middle = np.searchsorted(below_N[1:], ((n - 1) // 2, n // 2), side="right")
+        median_R[resample] = sorted_km_N[middle].mean()
+        score_R[resample] = drawn_N @ score_N / n
+    return shares_RT, median_R, score_R
+
+
+def _interval(value: float, resampled_R: Floats) -> Interval:
+    low, high = np.percentile(resampled_R, (2.5, 97.5))
     return Interval(value=value, low=float(low), high=float(high))
 
 

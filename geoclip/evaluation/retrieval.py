@@ -68,6 +68,17 @@ def _highest(score_NG: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return top, column
     top, column = score_NG.topk(min(k + 1, score_NG.shape[1]), dim=1)
     tied = (top[:, 1:] == top[:, :-1]).any(dim=1)
-    if tied.any():  # a gallery that holds a place twice
-        column[tied] = score_NG[tied].sort(dim=1, descending=True, stable=True).indices[:, : column.shape[1]]
-    return top[:, :k], column[:, :k]
+    top, column = top[:, :k], column[:, :k]
+    if tied.any():  # the gallery holds a place twice
+        column[tied] = _first_of_equals(score_NG[tied], top[tied, -1:], k)
+    return top, column
+
+
+def _first_of_equals(score_NG: Tensor, lowest_N1: Tensor, k: int) -> Tensor:
+    """(N, k) columns by score, then by column. `lowest_N1` is every row's k-th highest score."""
+    row, column = (score_NG >= lowest_N1).nonzero(as_tuple=True)  # by row, then by column
+    order = score_NG[row, column].argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    row_starts = torch.searchsorted(row, torch.arange(len(score_NG), device=row.device))
+    place_in_row = torch.arange(len(row), device=row.device) - row_starts[row]
+    return column[order][place_in_row < k].reshape(-1, k)

@@ -1,0 +1,151 @@
+"""Measures against geodesy libraries, other statistics code, and the published bound of the released gallery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyproj import Geod
+from scipy.stats import bootstrap
+
+from geoclip.data.assets import asset_path
+from geoclip.data.places_csv import read_places
+from geoclip.evaluation.accuracy import (
+    GEOSCORE_KM,
+    THRESHOLDS_KM,
+    Floats,
+    geoscore,
+    nearest_place_km,
+    percent_within,
+    summarise,
+    verbatim_count,
+)
+from geoclip.geo.geodesy import EARTH_RADIUS_KM
+
+
+def places_of(path: Path) -> Floats:
+    return read_places(path, "benchmark")[["lat", "lon"]].to_numpy(np.float64)
+
+
+def random_places(count: int, seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    lat = np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
+    return np.stack((lat, rng.uniform(-180, 180, count)), axis=1)
+
+
+@pytest.fixture(scope="module")
+def released_gallery() -> Floats:
+    return places_of(asset_path("gallery_100k.csv"))
+
+
+@pytest.mark.parametrize(
+    ("file", "percent", "median_km", "verbatim"),
+    [
+        ("im2gps3k.csv", (63.5, 95.2, 99.8, 100, 100), 0.46, 7),
+        ("yfcc4k.csv", (62.4, 97.0, 99.9, 99.98, 100), 0.39, 424),
+    ],
+)
+def test_the_released_gallery_bounds_every_result(
+    repository: Path,
+    released_gallery: Floats,
+    file: str,
+    percent: tuple[float, ...],
+    median_km: float,
+    verbatim: int,
+) -> None:
+    truth = repository.parent / "shared" / "benchmarks" / file
+    if not truth.is_file():
+        pytest.skip(f"the ground truth {file} is not beside this checkout")
+    places = places_of(truth)
+    nearest_km = nearest_place_km(places, released_gallery)
+    for km, expected in zip(THRESHOLDS_KM, percent, strict=True):
+        digits = 2 if expected == 99.98 else 1
+        assert round(percent_within(nearest_km)[km], digits) == expected
+    assert round(float(np.median(nearest_km)), 2) == median_km
+    assert verbatim_count(places, released_gallery) == verbatim
+
+
+def test_an_error_of_exactly_the_distance_is_outside() -> None:
+    error_km = np.array([25.0, np.nextafter(25.0, 0.0), 0.0, 2500.0])
+    assert percent_within(error_km) == {1: 25.0, 25: 50.0, 200: 75.0, 750: 75.0, 2500: 75.0}
+
+
+def test_geoscore_is_5000_at_the_place_and_falls_by_e_over_its_length() -> None:
+    score = geoscore(np.array([0.0, GEOSCORE_KM, 20_015.0]))
+    assert score == pytest.approx([5000, 5000 / np.e, 5000 * np.exp(-20_015 / 1492.7)])
+
+
+def test_the_summary_of_known_errors() -> None:
+    error_km = np.array([0.5, 10.0, 100.0, 500.0, 2000.0, 10_000.0])
+    accuracy = summarise(error_km)
+    values = [interval.value for interval in accuracy.percent.values()]
+    assert values == pytest.approx([100 / 6, 200 / 6, 300 / 6, 400 / 6, 500 / 6])
+    assert accuracy.n == 6
+    assert accuracy.median_km.value == 300.0
+    assert accuracy.mean_km == pytest.approx(12_610.5 / 6)
+    assert accuracy.geoscore.value == pytest.approx(geoscore(error_km).mean())
+
+
+@pytest.mark.parametrize("count", [300, 301])  # the median of an even number is the mean of two
+def test_intervals_agree_with_scipys_bootstrap(count: int) -> None:
+    error_km = np.random.default_rng(1).exponential(600, count)
+    accuracy = summarise(error_km, seed=2)
+
+    def scipys(statistic: object, data: Floats) -> tuple[float, float]:
+        found = bootstrap((data,), statistic, n_resamples=4000, method="percentile", rng=3, batch=500)
+        return found.confidence_interval.low, found.confidence_interval.high
+
+    for km, interval in accuracy.percent.items():
+        low, high = scipys(np.mean, np.where(error_km < km, 100.0, 0.0))
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.7)
+    median, score = accuracy.median_km, accuracy.geoscore
+    assert (median.low, median.high) == pytest.approx(scipys(np.median, error_km), rel=0.03)
+    assert (score.low, score.high) == pytest.approx(scipys(np.mean, geoscore(error_km)), rel=0.01)
+
+
+def test_more_images_give_narrower_intervals() -> None:
+    errors = np.random.default_rng(0).exponential(600, 6400)
+    few, many = summarise(errors[:100]).percent[200], summarise(errors).percent[200]
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(8, rel=0.25)  # one over root n
+
+
+def test_a_seed_gives_the_same_intervals_and_another_seed_others() -> None:
+    error_km = np.random.default_rng(0).exponential(600, 500)
+    assert summarise(error_km, seed=5) == summarise(error_km, seed=5)
+    assert summarise(error_km, seed=5).geoscore != summarise(error_km, seed=6).geoscore
+    assert summarise(error_km, seed=5).percent[200].value == summarise(error_km, seed=6).percent[200].value
+
+
+def test_a_perfect_model_has_intervals_without_width() -> None:
+    accuracy = summarise(np.zeros(50))
+    assert all((i.low, i.value, i.high) == (100, 100, 100) for i in accuracy.percent.values())
+    assert (accuracy.median_km.value, accuracy.mean_km, accuracy.geoscore.value) == (0, 0, 5000)
+
+
+@pytest.mark.parametrize("errors", [[], [1.0, float("nan")], [float("inf")]])
+def test_no_errors_or_such_as_are_no_numbers_are_refused(errors: list[float]) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        summarise(np.array(errors))
+
+
+def test_the_nearest_place_is_the_one_that_a_geodesy_library_finds() -> None:
+    test, gallery = random_places(40, 0), random_places(60, 1)
+    corners = np.array([[90.0, 0.0], [-90.0, 50.0], [0.0, 180.0], [0.0, -180.0], [12.0, 179.9]])
+    test = np.concatenate((test, corners))
+    sphere = Geod(a=EARTH_RADIUS_KM * 1000, b=EARTH_RADIUS_KM * 1000)
+    lat, lon = np.repeat(test, len(gallery), axis=0).T
+    other_lat, other_lon = np.tile(gallery, (len(test), 1)).T
+    metres = sphere.inv(lon, lat, other_lon, other_lat)[2].reshape(len(test), len(gallery))
+    assert nearest_place_km(test, gallery) == pytest.approx(metres.min(axis=1) / 1000, rel=1e-9)
+
+
+def test_a_place_of_the_gallery_is_no_distance_from_it() -> None:
+    gallery = random_places(1000, 0)
+    assert nearest_place_km(gallery[::7], gallery) == pytest.approx(0, abs=1e-9)
+
+
+def test_verbatim_means_both_numbers_to_the_last_digit_and_counts_every_test_place() -> None:
+    gallery = np.array([[10.0, 20.0], [30.123456, 40.0], [30.123456, 40.0]])
+    test = np.array([[10.0, 20.0], [10.0, 20.0], [30.1234561, 40.0], [20.0, 10.0], [30.123456, 40.0]])
+    assert verbatim_count(test, gallery) == 3

@@ -1,0 +1,82 @@
+"""Retrieval in chunks gives what a look at the whole matrix gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geoclip.evaluation.retrieval import gallery_probability, nearest_in_gallery
+
+
+def unit_vectors(count: int, seed: int, dimensions: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, dimensions, generator=generator), dim=1)
+
+
+@pytest.mark.parametrize("k", [1, 5, 103])
+@pytest.mark.parametrize(("images_per_chunk", "places_per_chunk"), [(512, 65_536), (7, 10), (4, 3)])
+def test_chunks_change_nothing(k: int, images_per_chunk: int, places_per_chunk: int) -> None:
+    images, gallery = unit_vectors(19, 0), unit_vectors(103, 1)
+    score, row = nearest_in_gallery(
+        images, gallery, k, images_per_chunk=images_per_chunk, places_per_chunk=places_per_chunk
+    )
+    expected = (images @ gallery.T).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(row, expected.indices[:, :k])
+    torch.testing.assert_close(score, expected.values[:, :k])
+
+
+@pytest.mark.parametrize("places_per_chunk", [65_536, 50, 7])
+@pytest.mark.parametrize("k", [1, 2, 5, 40])
+def test_of_equal_places_the_first_of_the_file_wins(k: int, places_per_chunk: int) -> None:
+    """The released gallery holds 5,877 places more than once; which copy is named must not be left to chance."""
+    one_hot = torch.eye(8)
+    gallery = one_hot[torch.randint(0, 8, (160,), generator=torch.Generator().manual_seed(0))]
+    _, row = nearest_in_gallery(one_hot, gallery, k, places_per_chunk=places_per_chunk)
+    score = one_hot @ gallery.T
+    assert torch.equal(row, score.sort(dim=1, descending=True, stable=True).indices[:, :k])
+
+
+def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    multiply = Tensor.__matmul__
+
+    def watched(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal largest
+        product: Tensor = multiply(a, b)
+        largest = max(largest, product.numel())
+        return product
+
+    monkeypatch.setattr(Tensor, "__matmul__", watched)
+    nearest_in_gallery(
+        unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, places_per_chunk=50
+    )
+    assert largest == 10 * 50
+
+
+@pytest.mark.parametrize("k", [0, -1, 11])
+def test_more_neighbours_than_places_are_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k={k} must lie in 1 … 10"):
+        nearest_in_gallery(unit_vectors(2, 0), unit_vectors(10, 1), k)
+
+
+def test_no_images_have_no_neighbours() -> None:
+    score, row = nearest_in_gallery(unit_vectors(0, 0), unit_vectors(10, 1), 3)
+    assert score.shape == row.shape == (0, 3)
+
+
+def test_probability_is_the_softmax_over_the_gallery() -> None:
+    image, gallery = unit_vectors(1, 0)[0], unit_vectors(500, 1)
+    probability = gallery_probability(image, gallery, 40.0)
+    expected = (40.0 * (gallery @ image)).softmax(dim=0)
+    torch.testing.assert_close(probability, expected)
+    assert probability.sum().item() == pytest.approx(1, abs=1e-5)
+    assert probability.argmax() == nearest_in_gallery(image[None], gallery, 1)[1].item()
+
+
+def test_probability_survives_a_sharp_model_and_a_large_gallery() -> None:
+    gallery = torch.eye(64)[torch.arange(100_000) % 64]
+    probability = gallery_probability(torch.eye(64)[3], gallery, 100.0)
+    assert torch.isfinite(probability).all() and probability.sum().item() == pytest.approx(1, abs=1e-3)
+    assert probability[3].item() == pytest.approx(1 / (gallery.argmax(dim=1) == 3).sum().item(), rel=1e-4)

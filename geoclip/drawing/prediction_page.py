@@ -149,14 +149,14 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
 
     probability_G = np.asarray(prediction.probability_G, dtype=np.float64)
     low, high = heat_range(probability_G)
-    hot = np.argsort(probability_G)[-HOT_PLACES:]  # the hottest last, on top
     ticks = decade_ticks(low, high)
     bar = {
         "title": {"text": "probability", "side": "top", "font": {"color": MUTED, "size": 12}},
-        "orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "len": 0.42, "thickness": 10,
+        "orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "len": 0.6, "thickness": 10,
         "tickvals": ticks, "ticktext": [f"10<sup>{tick:.0f}</sup>" for tick in ticks], "tickfont": {"color": INK},
-        "outlinewidth": 0,
+        "outlinewidth": 0, "tickangle": 0,
     }  # fmt: skip
+    hot = np.argsort(probability_G)[-HOT_PLACES:]  # the hottest last, on top
     log_probability = np.log10(np.maximum(probability_G[hot], 1e-300))
     share = ((log_probability - low) / (high - low)).clip(0, 1)
     marker = {

@@ -1,0 +1,96 @@
+"""The figures of a run's report, drawn from what is in its folder and kept under figures/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from geoclip.drawing.curves import draw_errors, draw_training
+from geoclip.drawing.maps import draw_predictions
+from geoclip.drawing.world import Picture
+from geoclip.errors import DataError
+from geoclip.recorder import Row
+
+FIRST = ("test", "test_unseen_cells")  # shown before the others, which follow by name
+COLUMNS = ("lat", "lon", "predicted_lat", "predicted_lon", "distance_km")
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    """The contents of `eval/*.json`: the embedded default's test splits first, then by name.
+
+    Raises:
+        DataError: a file that is no JSON object.
+    """
+    results = []
+    for path in sorted((run / "eval").glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is no JSON ({error}); evaluate again") from None
+        if not isinstance(result, dict) or "benchmark" not in result:
+            raise DataError(f"{path} is no evaluation; move it elsewhere or evaluate again")
+        results.append(result)
+    order = {name: number for number, name in enumerate(FIRST)}
+    return sorted(
+        results, key=lambda result: (order.get(result["benchmark"], len(FIRST)), result["benchmark"])
+    )
+
+
+def draw_report_figures(
+    run: Path, rows: list[Row], results: list[dict[str, Any]], background: Picture
+) -> dict[str, Path]:
+    """Draw what the run's folder allows into `figures/`.
+
+    Args:
+        run: the run's folder.
+        rows: of metrics.jsonl.
+        results: of `read_results`; a benchmark without its CSV is left out.
+        background: (height, width, 3) equirectangular picture of the whole Earth.
+
+    Returns:
+        Paths by name: `training`, `errors`, and `predictions_<benchmark>`; those that could be drawn.
+
+    Raises:
+        DataError: a CSV that lacks a column or holds what is no coordinate.
+    """
+    figures, drawn = run / "figures", dict[str, Path]()
+    if any(row.get("kind") == "train" for row in rows):
+        drawn["training"] = figures / "training.png"
+        draw_training(rows, drawn["training"])
+    tables = {
+        result["benchmark"]: table for result in results if (table := _read_table(run, result["benchmark"]))
+    }
+    if tables:
+        drawn["errors"] = figures / "errors.png"
+        ceilings = {name: table["ceiling_km"] for name, table in tables.items() if "ceiling_km" in table}
+        draw_errors({name: table["distance_km"] for name, table in tables.items()}, ceilings, drawn["errors"])
+    for name, table in tables.items():
+        drawn[f"predictions_{name}"] = figures / f"predictions_{name}.png"
+        draw_predictions(
+            np.column_stack((table["lat"], table["lon"])),
+            np.column_stack((table["predicted_lat"], table["predicted_lon"])),
+            table["distance_km"],
+            background,
+            drawn[f"predictions_{name}"],
+            title=name,
+        )
+    return drawn
+
+
+def _read_table(run: Path, benchmark: str) -> Mapping[str, NDArray[np.float64]]:
+    """The numbers of `eval/<benchmark>.csv` by column; empty where the file is missing."""
+    path = run / "eval" / f"{benchmark}.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path)
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}; evaluate again")
+    kept = [*COLUMNS, *(name for name in ("ceiling_km",) if name in table)]
+    return {name: table[name].to_numpy(dtype=np.float64) for name in kept}

@@ -1,0 +1,202 @@
+"""report.html: what was run, how good it is and how to do it again, on a page of one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from geoclip.drawing.pages import data_uri, photo_uri, render
+from geoclip.drawing.report_figures import draw_report_figures, read_results
+from geoclip.drawing.tables import accuracy_table
+from geoclip.drawing.world import Picture, save_bytes
+from geoclip.errors import DataError
+from geoclip.recorder import Row, read_rows
+
+MAP_PX = 1600  # maps become JPEGs of this width in the page; the PNGs stay in figures/
+MOST_PREDICTIONS = 6
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Figure:
+    """A picture in the page; `link` is a page beside it that says more."""
+
+    address: str
+    text: str
+    is_chart: bool = False
+    link: str = ""
+
+
+def write_report(run: Path, *, background: Picture, distribution: Path | None = None) -> Path:
+    """Draw the run's figures and write `report.html`; what is missing is named with the command that makes it.
+
+    Args:
+        run: the run's folder.
+        background: (height, width, 3) equirectangular picture of the whole Earth.
+        distribution: picture of the places of every split; by default `distribution.png` in the data's root.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: there is nothing to report on, or a file that cannot be read.
+    """
+    config = _read_config(run / "config.yaml")
+    provenance = _read_json(run / "provenance.json")
+    rows, results = read_rows(run / "metrics.jsonl"), read_results(run)
+    if not (config or rows or results):
+        raise DataError(f"{run} holds no run: name another, or train one with python -m geoclip.train")
+    drawn = draw_report_figures(run, rows, results, background)
+    charts = {name: _chart(path) for name, path in drawn.items() if name in ("training", "errors")}
+    maps = [
+        _map(path, f"predictions on {name.split('_', 1)[1]}")
+        for name, path in drawn.items()
+        if name not in charts
+    ]
+    if distribution is None and config:
+        distribution = Path(config["data"]["root"]) / "distribution.png"
+    page = render(
+        "report.html.j2",
+        name=run.resolve().name,
+        run=run.as_posix(),
+        table=accuracy_table(results) if results else None,
+        notes=_notes(results),
+        charts=charts,
+        maps=maps,
+        predictions=_predictions(run),
+        distribution=_map(distribution, "places of every split")
+        if distribution and distribution.is_file()
+        else None,
+        facts=_facts(config, provenance, rows),
+        commands=_commands(run, provenance, results, config),
+        config_text=(run / "config.yaml").read_text(encoding="utf-8") if config else "",
+        provenance_text=json.dumps(provenance, indent=2, ensure_ascii=False) if provenance else "",
+    )
+    save_bytes(run / "report.html", page.encode("utf-8"))
+    return run / "report.html"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}") from None
+
+
+def _chart(path: Path) -> Figure:
+    text = {"training": "curves of the training", "errors": "how far off the predictions are"}[path.stem]
+    return Figure(address=data_uri(path.read_bytes(), "png"), text=text, is_chart=True)
+
+
+def _map(path: Path, text: str, link: str = "") -> Figure:
+    with Image.open(path) as image:
+        return Figure(address=photo_uri(image, MAP_PX, quality=84, fine_color=True), text=text, link=link)
+
+
+def _predictions(run: Path) -> list[Figure]:
+    """A few pictures of single predictions; each links to the map beside it that can be zoomed."""
+    figures = []
+    for path in sorted((run / "predictions").glob("*.png"))[:MOST_PREDICTIONS]:
+        page = path.with_suffix(".html")
+        figures.append(
+            _map(path, f"prediction of {path.stem}", f"predictions/{page.name}" if page.is_file() else "")
+        )
+    return figures
+
+
+def _facts(config: dict[str, Any], provenance: dict[str, Any], rows: list[Row]) -> list[tuple[str, str]]:
+    """What was run, as pairs of words; what is not known is left out."""
+    facts = []
+    if config:
+        data, location, queue, optim = (config[group] for group in ("data", "location", "queue", "optim"))
+        sigmas = ", ".join(f"{sigma:g}" for sigma in location["sigmas"])
+        facts += [
+            ("data", f"{data['name']}, {100 * data['fraction']:g} % of it"),
+            ("image encoder", f"{config['encoder']['name']}, {config['encoder']['image_px']} px"),
+            ("location encoder", f"σ = {sigmas}; {location['frequencies']} frequencies each"),
+            ("queue", f"{queue['size']:,} coordinates"),
+            (
+                "noise",
+                f"{queue['batch_noise_m']:g} m on the batch, {queue['queue_noise_m']:g} m on the queue",
+            ),
+            ("batch", f"{optim['batch_size']:,}"),
+            ("optimiser", f"{optim['kind']}, lr {optim['lr']:g}, {optim['schedule']}"),
+            ("seed", str(config["seed"])),
+        ]
+    train = [row for row in rows if row.get("kind") == "train"]
+    if train:
+        facts += [
+            ("samples seen", f"{train[-1]['samples']:,} in {train[-1]['step']:,} steps"),
+            ("training time", _duration(_training_s(train))),
+        ]
+    machine, versions = provenance.get("machine", {}), provenance.get("versions", {})
+    if machine:
+        gpu = "no GPU" if machine["gpu"] == "none" else machine["gpu"]
+        ranks = "1 process" if machine["world_size"] == 1 else f"{machine['world_size']} processes"
+        facts.append(("machine", f"{machine['processor']}, {machine['cores']} cores, {gpu}, {ranks}"))
+    if provenance:
+        software = f"Python {provenance['python']}, torch {versions['torch']}, transformers {versions['transformers']}"
+        facts += [("software", software), ("git revision", provenance["git_revision"])]
+    return facts
+
+
+def _training_s(train: list[Row]) -> float:
+    """Seconds of training, without validation: the samples of every row over its throughput."""
+    seconds, before = 0.0, 0
+    for row in train:
+        seconds += (row["samples"] - before) / row["samples_per_s"]
+        before = row["samples"]
+    return seconds
+
+
+def _duration(seconds: float) -> str:
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{left} s"
+
+
+def _notes(results: list[dict[str, Any]]) -> list[str]:
+    """What a reader of the table must know before comparing it."""
+    notes = []
+    for result in results:
+        name, verbatim = result["benchmark"], result.get("verbatim_in_gallery", 0)
+        if verbatim:
+            notes.append(
+                f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery."
+            )
+        if result.get("published_n") not in (None, result["n"]):
+            notes.append(
+                f"{name} has {result['n']:,} images here and {result['published_n']:,} as published."
+            )
+    return notes
+
+
+def _commands(
+    run: Path, provenance: dict[str, Any], results: list[dict[str, Any]], config: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """What to type to get all this again: purpose and command."""
+    own = config.get("gallery", {}).get("name")
+    commands = [("train", provenance["command"])] if provenance else []
+    for result in results:
+        gallery = "" if result.get("gallery") in (None, own) else f" gallery={result['gallery']}"
+        command = (
+            f"python -m geoclip.evaluate checkpoint={run.as_posix()} benchmark={result['benchmark']}{gallery}"
+        )
+        commands.append((f"evaluate on {result['benchmark']}", command))
+    commands += [
+        ("predict", f"python -m geoclip.predict checkpoint={run.as_posix()} image=FILE_OR_FOLDER"),
+        ("write this page", f"python -m geoclip.report run={run.as_posix()}"),
+    ]
+    return commands

@@ -1,0 +1,31 @@
+"""Report on a run: `python -m geoclip.report run=RUN`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.config import ReportConfig, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+EARTH_PX = 2160  # width of the maps' background
+
+
+def main(cfg: DictConfig) -> None:
+    """Draw the run's figures and write its page."""
+    config = typed(cfg, ReportConfig, lambda _: [])
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    from geoclip.data.blue_marble import read_earth
+    from geoclip.drawing.report_page import write_report
+    from geoclip.run_dir import latest_run
+
+    run = latest_run(config.runs_dir) if config.run == "latest" else Path(config.run)
+    log.info("written: %s", write_report(run, background=read_earth(EARTH_PX)))
+
+
+if __name__ == "__main__":
+    run_entry_point("report", ReportConfig, main)

@@ -275,11 +275,20 @@ class PredictConfig(ModelSourceConfig):
     batch_size: int = 64
 
 
+@dataclass(kw_only=True, slots=True)
+class ReportConfig:
+    """The page about one run."""
+
+    run: str = "latest"  # a run's folder, or `latest`
+    runs_dir: str = "runs"
+
+
 _store = ConfigStore.instance()
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
 _store.store(name="predict_schema", node=PredictConfig)
+_store.store(name="report_schema", node=ReportConfig)
 
 ConfigT = TypeVar("ConfigT")
 

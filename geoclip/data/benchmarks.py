@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,24 +39,37 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
 
     Args:
         root: a folder with a CSV (see `read_places`) and, anywhere below it, the photographs. A name in the CSV may
-            hold folders (`45/77/3228511372.jpg`), be written with `_` for `/`, or lack its suffix.
+            hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
+            its suffix.
         metadata: the CSV, below `root` or absolute; found by itself where root holds exactly one.
 
     Raises:
-        DataError: no or several CSVs, no picture column, or not one photograph.
+        DataError: no or several CSVs, no picture column, a name that fits two photographs, or not one photograph.
     """
     table = _metadata_file(root, metadata)
     rows = read_places(table, "benchmark")
     if "key" not in rows:
         raise DataError(f"{table} names no pictures: needed is a column IMG_FILE, IMG_ID, name or id")
+    keys = rows["key"].astype(str).tolist()
     index = _photo_index(root)
+    last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
     photos, missing = [], []
-    for key, lat, lon in zip(rows["key"].astype(str), rows["lat"], rows["lon"], strict=True):
-        path = index.get(key) or index.get(key.replace("/", "_")) or index.get(key.rsplit("/", 1)[-1])
-        if path is None:
+    for key, lat, lon in zip(keys, rows["lat"], rows["lon"], strict=True):
+        flat = key.rsplit("/", 1)[-1]
+        found = index.get(key) or index.get(key.replace("/", "_"))
+        if (
+            not found and last_parts[flat] == 1
+        ):  # else a/1.jpg, being missing, would get the picture of b/1.jpg
+            found = index.get(flat)
+        if not found:
             missing.append(key)
+        elif len(found) > 1:
+            raise DataError(
+                f"{key} of {table} fits {found[0]} and {found[1]}; set benchmark.root to the folder of one of them "
+                f"and benchmark.metadata to {table.resolve()}"
+            )
         else:
-            photos.append(Photo(key=key, path=path, gps_deg=(float(lat), float(lon))))
+            photos.append(Photo(key=key, path=found[0], gps_deg=(float(lat), float(lon))))
     if not photos:
         raise DataError(
             f"none of the {len(rows)} photographs of {table} lies below {root}, first {missing[0]}"
@@ -69,9 +85,7 @@ def list_photos(place: Path) -> list[Photo]:
     """
     if place.is_file():
         return [Photo(key=place.name, path=place, gps_deg=None)]
-    found = sorted(
-        path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
-    )
+    found = _photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -118,6 +132,8 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         DataError: an array is missing, of another length or width, or holds what is no number or no place.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("np.savez writes such files")
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -126,23 +142,34 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         raise DataError(
             f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}"
         )
-    features, lat, lon = found["features"], found["lat"].astype(np.float64), found["lon"].astype(np.float64)
+    features, lat, lon = (_numbers(path, name, found[name]) for name in ("features", "lat", "lon"))
     if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
         raise DataError(
             f"image_features={path}: features have the shape {features.shape}, this model takes (N, {feature_dim})"
         )
     keys = found.get("key", np.arange(len(features)))
-    if not len(features) == len(lat) == len(lon) == len(keys):
+    columns = {"lat": lat, "lon": lon, "key": keys}
+    if wrong := {name: column.shape for name, column in columns.items() if column.shape != (len(features),)}:
         raise DataError(
-            f"image_features={path}: {len(features)} features, {len(lat)} lat, {len(lon)} lon, {len(keys)} key"
+            f"image_features={path}: {len(features)} rows of features, but "
+            + ", ".join(f"{name} of the shape {shape}" for name, shape in wrong.items())
         )
-    good = np.isfinite(features.astype(np.float32)).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
+    good = np.isfinite(features).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
         raise DataError(
             f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth"
         )
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
-    return torch.from_numpy(features.astype(np.float32)), gps_deg, [str(key) for key in keys]
+    return torch.from_numpy(features), gps_deg, keys.astype(str).tolist()
+
+
+def _numbers(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Features as float32, coordinates as float64."""
+    try:
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32 if name == "features" else np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
 
 
 def _metadata_file(root: Path, metadata: str) -> Path:
@@ -157,12 +184,27 @@ def _metadata_file(root: Path, metadata: str) -> Path:
     return tables[0]
 
 
-def _photo_index(root: Path) -> dict[str, Path]:
-    """Photographs by every name that a CSV may use for them."""
-    index: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            relative = path.relative_to(root).as_posix()
-            for name in (relative, relative.replace("/", "_"), path.name, path.stem):
-                index.setdefault(name, path)
-    return index
+def _photos_below(folder: Path) -> list[Path]:
+    """Photographs in a folder and its folders, also such as are linked in; hidden ones are no photographs."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        names = [] if real in seen else [name for name in files if not name.startswith(".")]
+        found += [Path(here, name) for name in names if Path(name).suffix.lower() in PHOTO_SUFFIXES]
+        seen.add(real)
+    return sorted(found)
+
+
+def _photo_index(root: Path) -> dict[str, list[Path]]:
+    """Photographs by every name that a CSV may use for them; the path below root is exact and fits but one."""
+    index: dict[str, list[Path]] = {}
+    below = {path: path.relative_to(root).as_posix() for path in _photos_below(root)}
+    for path, relative in below.items():
+        parts = relative.split("/")
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        names = {name for tail in tails for name in (tail, tail.removesuffix(path.suffix))}
+        for name in names | {name.replace("/", "_") for name in names}:
+            index.setdefault(name, []).append(path)
+    return index | {relative: [path] for path, relative in below.items()}

@@ -1,0 +1,232 @@
+"""Benchmarks as people have them on disk: every layout is found, nothing is mistaken, nothing broken is silent."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geoclip.data.benchmarks import list_photos, photo_batches, read_features, read_photos
+from geoclip.errors import DataError
+
+
+def picture(
+    path: Path, color: tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (40, 30)
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, {".jpg": "JPEG", ".JPG": "JPEG"}.get(path.suffix))
+    return path
+
+
+def table(root: Path, text: str, name: str = "metadata.csv") -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("csv", "photo"),
+    [
+        ("IMG_FILE,LAT,LON\na.jpg,1.5,2.5\n", "a.jpg"),  # the authors' loader
+        ("IMG_ID,AUTHOR,LAT,LON\n1_78841376@N00.jpg,0,1.5,2.5\n", "1_78841376@N00.jpg"),  # Im2GPS3k
+        ("name,AUTHOR,lat,lon,license\n10201275523.jpg,0,1.5,2.5,CC\n", "images/10201275523.jpg"),  # YFCC4k
+        ("id,latitude,longitude\n0012345,1.5,2.5\n", "images/0012345.jpg"),  # the Lightning re-implementation
+        ("IMG_ID,LAT,LON\n45/77/3228511372.jpg,1.5,2.5\n", "45/77/3228511372.jpg"),  # MP16
+        ("IMG_ID,LAT,LON\n45/77/3228511372.jpg,1.5,2.5\n", "images/45/77/3228511372.jpg"),
+        ("IMG_ID,LAT,LON\n45/77/3228511372.jpg,1.5,2.5\n", "45_77_3228511372.jpg"),  # some archives
+        ("IMG_ID,LAT,LON\n45/77/3228511372.jpg,1.5,2.5\n", "images/45_77_3228511372.jpg"),
+        ("IMG_ID,LAT,LON\n45_77_3228511372.jpg,1.5,2.5\n", "images/45/77/3228511372.jpg"),
+        ("IMG_ID,LAT,LON\n45/77/3228511372.jpg,1.5,2.5\n", "images/3228511372.jpg"),
+        ("IMG_ID,LAT,LON\n45/77/3228511372,1.5,2.5\n", "45/77/3228511372.png"),
+    ],
+)
+def test_every_layout_met_in_the_wild_is_found(tmp_path: Path, csv: str, photo: str) -> None:
+    table(tmp_path, csv)
+    path = picture(tmp_path / photo)
+    photos, missing = read_photos(tmp_path)
+    assert [(found.path, found.gps_deg) for found in photos] == [(path, (1.5, 2.5))]
+    assert photos[0].key == csv.splitlines()[1].split(",")[0]
+    assert missing == []
+
+
+def test_a_linked_folder_is_looked_into_and_a_loop_of_links_ends(tmp_path: Path) -> None:
+    path = picture(tmp_path / "elsewhere" / "a.jpg")
+    table(tmp_path / "root", "IMG_FILE,LAT,LON\na.jpg,1,2\n")
+    (tmp_path / "root" / "images").symlink_to(path.parent)
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "root")
+    photos, _ = read_photos(tmp_path / "root")
+    assert [photo.path.resolve() for photo in photos] == [path]
+
+
+def test_missing_photographs_are_named_and_the_others_kept(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\ngone.jpg,3,4\nb.jpg,5,6\n")
+    picture(tmp_path / "a.jpg"), picture(tmp_path / "b.jpg")
+    photos, missing = read_photos(tmp_path)
+    assert [photo.gps_deg for photo in photos] == [(1, 2), (5, 6)]
+    assert missing == ["gone.jpg"]
+
+
+def test_a_missing_photograph_does_not_get_its_namesakes_picture(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\nrome/1.jpg,41.9,12.5\nparis/1.jpg,48.9,2.4\n")
+    path = picture(tmp_path / "paris" / "1.jpg")
+    photos, missing = read_photos(tmp_path)
+    assert [(photo.path, photo.gps_deg) for photo in photos] == [(path, (48.9, 2.4))]
+    assert missing == ["rome/1.jpg"]
+
+
+def test_a_name_that_fits_two_photographs_is_refused(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\n1.jpg,41.9,12.5\n")
+    picture(tmp_path / "large" / "1.jpg"), picture(tmp_path / "small" / "1.jpg")
+    with pytest.raises(
+        DataError, match=r"1\.jpg .* fits .*large/1\.jpg and .*small/1\.jpg; set benchmark\.root"
+    ):
+        read_photos(tmp_path)
+    photos, _ = read_photos(tmp_path / "small", str(tmp_path / "metadata.csv"))
+    assert photos[0].path == tmp_path / "small" / "1.jpg"
+
+
+def test_where_no_photograph_lies_the_message_says_which_was_sought(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\n")
+    with pytest.raises(
+        DataError, match=r"none of the 1 photographs of .*metadata\.csv lies below .*, first a\.jpg"
+    ):
+        read_photos(tmp_path)
+
+
+def test_which_csv_is_asked_for_when_there_is_no_single_one(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"must hold one CSV .*\(found: none\); set benchmark\.metadata"):
+        read_photos(tmp_path)
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\n", "one.csv")
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,3,4\n", "two.csv")
+    with pytest.raises(DataError, match=r"found: one\.csv, two\.csv"):
+        read_photos(tmp_path)
+    assert read_photos(tmp_path, "two.csv")[0][0].gps_deg == (3, 4)
+
+
+def test_a_csv_without_names_of_pictures_is_refused(tmp_path: Path) -> None:
+    table(tmp_path, "LAT,LON\n1,2\n")
+    with pytest.raises(DataError, match="IMG_FILE, IMG_ID, name or id"):
+        read_photos(tmp_path)
+
+
+def test_a_place_off_the_earth_is_named_by_its_line(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\nb.jpg,91,2\n")
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"benchmark .*metadata\.csv, line 3: latitude 91"):
+        read_photos(tmp_path)
+
+
+def test_broken_photographs_are_left_out_and_named(tmp_path: Path) -> None:
+    table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\ncut.jpg,3,4\nempty.jpg,5,6\ntext.jpg,7,8\nb.jpg,9,10\n")
+    picture(tmp_path / "a.jpg", (255, 0, 0)), picture(tmp_path / "b.jpg", (0, 0, 255))
+    whole = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(whole, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:900])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("This photo is no longer available")
+    photos, missing = read_photos(tmp_path)
+    batches = list(photo_batches(photos, 16, batch_size=2))
+    assert missing == []
+    assert [key for batch in batches for key in batch.keys] == ["a.jpg", "b.jpg"]
+    assert torch.cat([batch.gps_deg_B2 for batch in batches]).tolist() == [[1, 2], [9, 10]]
+    skipped = [skip for batch in batches for skip in batch.skipped]
+    assert [skip.key for skip in skipped] == ["cut.jpg", "empty.jpg", "text.jpg"]
+    assert all("unreadable picture" in skip.reason for skip in skipped)
+    red, blue = torch.cat([batch.pixels_BCHW for batch in batches])
+    assert red[0].float().mean() > 250 and blue[2].float().mean() > 250
+
+
+def test_pictures_of_any_shape_and_mode_become_squares_of_bytes(tmp_path: Path) -> None:
+    for number, (mode, size) in enumerate(
+        [("RGB", (90, 20)), ("L", (20, 90)), ("RGBA", (33, 33)), ("P", (7, 5))]
+    ):
+        Image.new(mode, size).save(tmp_path / f"{number}.png")
+    (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=8)
+    assert batch.pixels_BCHW.shape == (4, 3, 32, 32) and batch.pixels_BCHW.dtype == torch.uint8
+    assert batch.gps_deg_B2.isnan().all()  # nobody says where they were taken
+
+
+def test_photographs_stand_upright_as_their_exif_says(tmp_path: Path) -> None:
+    image = Image.new("RGB", (32, 32), (0, 0, 0))
+    image.paste((255, 255, 255), (0, 0, 32, 16))  # white above, until it is turned by a quarter
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=1)
+    left, right = batch.pixels_BCHW[0].float().mean(dim=(0, 1)).view(2, 16).mean(dim=1)
+    assert left < 10 and right > 245
+
+
+def test_a_folder_gives_its_photographs_in_order_and_hidden_files_are_none(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "deeper/c.webp", ".thumbnail.jpg", ".cache/d.jpg"):
+        picture(tmp_path / name)
+    (tmp_path / "a.json").write_text("{}")
+    assert [photo.key for photo in list_photos(tmp_path)] == ["a.png", "b.JPG", "deeper/c.webp"]
+    assert [photo.key for photo in list_photos(tmp_path / "b.JPG")] == ["b.JPG"]
+
+
+def test_nothing_to_look_at_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no photograph"):
+        list_photos(tmp_path)
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        list_photos(tmp_path / "gone")
+
+
+def features(**changes: Any) -> dict[str, Any]:
+    arrays = {
+        "features": np.arange(15, dtype=np.float16).reshape(3, 5),
+        "lat": np.array([1.0, 2.0, 3.0]),
+        "lon": np.array([4.0, 5.0, 6.0]),
+        "key": np.array(["a", "b", "c"]),
+    }
+    return {name: array for name, array in (arrays | changes).items() if array is not None}
+
+
+def test_features_computed_before_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", **features())
+    rows, gps_deg, keys = read_features(tmp_path / "f.npz", 5)
+    assert torch.equal(rows, torch.arange(15.0).reshape(3, 5))
+    assert gps_deg.tolist() == [[1, 4], [2, 5], [3, 6]] and gps_deg.dtype == torch.float64
+    assert keys == ["a", "b", "c"]
+    np.savez(tmp_path / "unnamed.npz", **features(key=None))
+    assert read_features(tmp_path / "unnamed.npz", 5)[2] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lat": None, "lon": None}, "lacks the arrays lat, lon; it has features, key"),
+        ({"features": np.zeros((3, 6))}, r"shape \(3, 6\), this model takes \(N, 5\)"),
+        ({"features": np.zeros(5)}, r"shape \(5,\), this model takes \(N, 5\)"),
+        ({"features": np.zeros((0, 5))}, r"shape \(0, 5\)"),
+        ({"lat": np.zeros(2)}, r"3 rows of features, but lat of the shape \(2,\)"),
+        ({"lon": np.zeros((3, 1))}, r"3 rows of features, but lon of the shape \(3, 1\)"),
+        ({"key": np.array(["a"])}, r"3 rows of features, but key of the shape \(1,\)"),
+        ({"features": np.array([[0.0] * 5, [np.nan] * 5, [0.0] * 5])}, "row 1 is no number"),
+        ({"features": np.full((3, 5), 1e300)}, "row 0 is no number"),
+        ({"lat": np.array([0.0, 0.0, -90.5])}, "row 2 is no number or no place"),
+        ({"lon": np.array([0.0, np.nan, 0.0])}, "row 1 is no number or no place"),
+        ({"lat": np.array(["north", "0", "0"])}, "lat holds no numbers"),
+        ({"key": np.array([{}, {}, {}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_features_that_cannot_be_used_are_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "f.npz", **features(**changes))
+    with pytest.raises(DataError, match=rf"image_features=.*f\.npz.*{said}"):
+        read_features(tmp_path / "f.npz", 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_what_is_no_file_of_features_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"f\.npz cannot be read as \.npz"):
+        read_features(tmp_path / "f.npz", 5)
+    np.save(tmp_path / "f.npy", np.zeros((3, 5)))
+    with pytest.raises(DataError, match=r"f\.npy cannot be read as \.npz"):
+        read_features(tmp_path / "f.npy", 5)

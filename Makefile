@@ -54,6 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "geoclip: no $$torch+$$build where your pip looks, nor on $(TORCH_INDEX)/$$build;"; \
 		echo "  give pip a way to it (PIP_FIND_LINKS=folder of the wheel, or TORCH_INDEX=mirror), or take the"; \
 		echo "  package index's build, with CUDA on Linux: make install ACCELERATOR=gpu"; exit 1; }
+	@echo "Installing what constraints.txt pins into $(VENV): a few minutes, once"
 	$(RUN) -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 

@@ -199,10 +199,13 @@ def great_circles(a_deg_N2: Floats, b_deg_N2: Floats, points: int = 64) -> NDArr
     angle_N = np.arctan2(np.linalg.norm(np.cross(a_N3, b_N3), axis=1), (a_N3 * b_N3).sum(axis=1))
     angle_N11 = angle_N[:, None, None]
     share_1P1 = np.linspace(0, 1, points)[None, :, None]
-    sine_N11 = np.maximum(np.sin(angle_N11), 1e-12)
-    path_NP3 = (
-        np.sin((1 - share_1P1) * angle_N11) * a_N3[:, None] + np.sin(share_1P1 * angle_N11) * b_N3[:, None]
-    ) / sine_N11
+    sine_N11 = np.sin(angle_N11)
+    apart_N11 = sine_N11 > 1e-9  # else the two are one place, or antipodes, where every way is the shortest
+    weigh_a = np.where(
+        apart_N11, np.sin((1 - share_1P1) * angle_N11) / np.where(apart_N11, sine_N11, 1), 1 - share_1P1
+    )
+    weigh_b = np.where(apart_N11, np.sin(share_1P1 * angle_N11) / np.where(apart_N11, sine_N11, 1), share_1P1)
+    path_NP3 = weigh_a * a_N3[:, None] + weigh_b * b_N3[:, None]
     lon = np.unwrap(np.degrees(np.arctan2(path_NP3[..., 1], path_NP3[..., 0])), period=360, axis=1)
     lat = np.degrees(np.arctan2(path_NP3[..., 2], np.hypot(path_NP3[..., 0], path_NP3[..., 1])))
     return np.stack((lon, lat), axis=-1)

@@ -59,13 +59,13 @@ def draw_report_figures(
     Raises:
         DataError: a CSV that lacks a column or holds what is no coordinate.
     """
+    tables = {
+        result["benchmark"]: table for result in results if (table := _read_table(run, result["benchmark"]))
+    }
     figures, drawn = run / "figures", dict[str, Path]()
     if any(row.get("kind") == "train" for row in rows):
         drawn["training"] = figures / "training.png"
         draw_training(rows, drawn["training"])
-    tables = {
-        result["benchmark"]: table for result in results if (table := _read_table(run, result["benchmark"]))
-    }
     if tables:
         drawn["errors"] = figures / "errors.png"
         ceilings = {name: table["ceiling_km"] for name, table in tables.items() if "ceiling_km" in table}

@@ -109,10 +109,12 @@ def _predictions(run: Path) -> list[Figure]:
     """A few pictures of single predictions; each links to the map beside it that can be zoomed."""
     figures = []
     for path in sorted((run / "predictions").glob("*.png"))[:MOST_PREDICTIONS]:
-        page = path.with_suffix(".html")
-        figures.append(
-            _map(path, f"prediction of {path.stem}", f"predictions/{page.name}" if page.is_file() else "")
-        )
+        pages = (
+            path.with_suffix(".html"),
+            path.with_name("index.html"),
+        )  # its own, or one for the whole folder
+        link = next((f"predictions/{page.name}" for page in pages if page.is_file()), "")
+        figures.append(_map(path, f"prediction of {path.stem}", link))
     return figures
 
 

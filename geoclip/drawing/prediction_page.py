@@ -184,8 +184,7 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
         note = f"guess {rank}, {percent_text(prediction.top_probability_k[rank - 1])}"
         _add_places(figure, place_12, [note], mark, [str(rank)])
     span = latitudes_of(gallery_deg_G2, prediction)
-    figure.update_layout(_layout(span))
-    described: dict[str, Any] = json.loads(figure.to_json())
+    described: dict[str, Any] = json.loads(figure.update_layout(_layout(span)).to_json())
     return {
         "data": described["data"],
         "layout": described["layout"],

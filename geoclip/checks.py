@@ -136,10 +136,19 @@ def predict_problems(config: PredictConfig) -> list[str]:
     problems = _model_source_problems(config)
     if not os.path.exists(config.image):
         problems.append(f"image={config.image} is neither a file nor a folder")
+    elif config.output and _lies_among_pictures(Path(config.output).resolve(), Path(config.image).resolve()):
+        problems.append(
+            f"output={config.output} lies among the pictures: maps would be taken for them and their .json files "
+            "overwritten; name another folder"
+        )
     for key, least in (("top_k", 1), ("batch_size", 1), ("maps", 0)):
         if getattr(config, key) < least:
             problems.append(f"{key}={getattr(config, key)} must be {least} or more")
     return problems
+
+
+def _lies_among_pictures(output: Path, image: Path) -> bool:
+    return output.is_relative_to(image) if image.is_dir() else output == image.parent
 
 
 def _model_source_problems(config: ModelSourceConfig) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,20 @@ from omegaconf import DictConfig
 from geoclip.checks import predict_problems
 from geoclip.config import PredictConfig, typed
 from geoclip.entry import run_entry_point
+from geoclip.errors import AssetError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
     from geoclip.data.benchmarks import Photo
+    from geoclip.drawing.prediction import Prediction
+    from geoclip.evaluation.gallery import Gallery
+    from geoclip.evaluation.prediction import Guess
     from geoclip.trained import Trained
 
 log = logging.getLogger("geoclip")
 
 EARTH_PX = 2160  # width of the map's background
+LINK_COLUMNS = 110
+PHOTO_PX = 560  # of the photograph beside the map
 
 
 def main(cfg: DictConfig) -> None:
@@ -34,7 +37,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(config: PredictConfig) -> Path:
-    """Predict where pictures were taken; print a table and write JSON and maps for each.
+    """Predict where pictures were taken; print a table and write a JSON for each, and maps.
 
     Returns:
         The folder written to.
@@ -42,13 +45,11 @@ def predict(config: PredictConfig) -> Path:
     Raises:
         GeoclipError: the model, the gallery or every picture cannot be read.
     """
-    import torch
-
     from geoclip.data.benchmarks import list_photos, photo_batches
-    from geoclip.data.blue_marble import read_earth
     from geoclip.evaluation.benchmark import embed_images
     from geoclip.evaluation.gallery import encode_gallery
-    from geoclip.evaluation.retrieval import gallery_probability
+    from geoclip.evaluation.prediction import best_guesses
+    from geoclip.run_dir import write_json
     from geoclip.trained import open_trained
 
     photos = {photo.key: photo for photo in list_photos(Path(config.image))}
@@ -61,126 +62,116 @@ def predict(config: PredictConfig) -> Path:
     gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
     scale = trained.model.logit_scale.exp().item()
     folder = Path(config.output) if config.output else trained.folder / "predictions"
-    background, drawn = read_earth(EARTH_PX), 0
-    with torch.inference_mode():
-        for key, image_D in zip(queries.keys, queries.image_ND, strict=True):
-            probability_G = gallery_probability(image_D, gallery_GD, scale).cpu()
-            row = _prediction(photos[key], trained, image_D, gallery_GD, probability_G, config.top_k)
-            _print_table(row)
-            stem = key.replace("/", "_").rsplit(".", 1)[0]
-            _write(folder / f"{stem}.json", row)
-            if drawn < config.maps:
-                _draw(folder / stem, photos[key], trained, probability_G, row, background)
-                drawn += 1
-    log.info("%d pictures, %d with maps: %s", len(queries.keys), drawn, folder)
-    if drawn < len(queries.keys):
-        log.info("maps=%d draws more of them", len(queries.keys))
+    names = _file_names(list(photos))
+    shown: dict[str, Prediction] = {}
+    for key, image_D in zip(queries.keys, queries.image_ND, strict=True):
+        photo = photos[key]
+        guesses, probability_G = best_guesses(
+            image_D, trained.gallery, gallery_GD, scale=scale, k=config.top_k, truth_deg=photo.gps_deg
+        )
+        _print_table(photo, guesses)
+        write_json(folder / f"{names[key]}.json", _row(photo, guesses, trained))
+        if len(shown) < config.maps:
+            shown[names[key]] = _to_draw(photo, guesses, probability_G.numpy())
+    _draw(folder, trained.gallery, shown)
+    log.info("%d picture%s: %s", len(queries.keys), "" if len(queries.keys) == 1 else "s", folder)
+    if 0 < config.maps < len(queries.keys):
+        log.info("maps of the first %d; maps=%d draws all", config.maps, len(queries.keys))
     return folder
 
 
-def _prediction(
-    photo: Photo, trained: Trained, image_D: Tensor, gallery_GD: Tensor, probability_G: Tensor, top_k: int
-) -> dict[str, Any]:
-    """What the JSON says of one picture."""
-    from geoclip.evaluation.retrieval import nearest_in_gallery
+def _file_names(keys: list[str]) -> dict[str, str]:
+    """What each picture's files are called: its name without the suffix, and a number where two would be the same."""
+    names: dict[str, str] = {}
+    for key in keys:
+        stem = key.replace("/", "_").rsplit(".", 1)[0]
+        numbered = (f"{stem}-{number}" for number in count(2))
+        names[key] = next(name for name in chain((stem,), numbered) if name not in names.values())
+    return names
 
-    score_1k, index_1k = nearest_in_gallery(image_D[None], gallery_GD, min(top_k, len(gallery_GD)))
-    places = trained.gallery.gps_deg_G2[index_1k[0].cpu()].tolist()
-    truth = _known_place(photo.path)
+
+def _row(photo: Photo, guesses: list[Guess], trained: Trained) -> dict[str, Any]:
+    """What the JSON says of one picture."""
     return {
         "image": str(photo.path),
         "model": trained.name,
         "checkpoint_sha256": trained.sha256,
         "gallery": trained.gallery.name,
         "gallery_size": len(trained.gallery.gps_deg_G2),
-        "truth": truth and {"lat": truth[0], "lon": truth[1]},
-        "predictions": [
-            {
-                "rank": rank,
-                "lat": lat,
-                "lon": lon,
-                "probability": float(probability_G[row]),
-                "cosine": cosine,
-                "distance_km": truth and _distance_km(truth, (lat, lon)),
-                "map": f"https://www.google.com/maps?q={lat:.6f},{lon:.6f}",
-            }
-            for rank, ((lat, lon), row, cosine) in enumerate(
-                zip(places, index_1k[0].tolist(), score_1k[0].tolist(), strict=True), start=1
-            )
-        ],
+        "gallery_sha256": trained.gallery.sha256,
+        "truth": photo.gps_deg and dict(zip(("lat", "lon"), photo.gps_deg, strict=True)),
+        "predictions": [asdict(guess) | {"map": guess.map} for guess in guesses],
     }
 
 
-def _known_place(path: Path) -> tuple[float, float] | None:
-    """Latitude and longitude of a json beside the picture, as the views of the shards have one."""
-    try:
-        place = json.loads(path.with_suffix(".json").read_text())
-        return float(place["lat"]), float(place["lon"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _distance_km(a: tuple[float, float], b: tuple[float, float]) -> float:
-    import torch
-
-    from geoclip.geo.geodesy import haversine_km
-
-    return haversine_km(torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64)).item()
-
-
-def _print_table(row: dict[str, Any]) -> None:
+def _print_table(photo: Photo, guesses: list[Guess]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=row["image"], title_justify="left")
+    table = Table(title=str(photo.path), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     for column in ("rank", "latitude", "longitude", "score", "cosine"):
         table.add_column(column, justify="right")
-    if row["truth"]:
-        table.add_column("off by, km", justify="right")
-    table.add_column("map", overflow="fold")
-    for place in row["predictions"]:
-        cells = [f"{place['rank']}", f"{place['lat']:.4f}", f"{place['lon']:.4f}"]
-        cells += [f"{place['probability']:.2%}", f"{place['cosine']:.3f}"]
-        cells += [f"{place['distance_km']:,.1f}"] if row["truth"] else []
-        table.add_row(*cells, place["map"])
-    Console().print(table)
+    if photo.gps_deg:
+        table.add_column("km off", justify="right")
+    table.add_column("map", no_wrap=True)
+    for guess in guesses:
+        cells = [f"{guess.rank}", f"{guess.lat:.4f}", f"{guess.lon:.4f}", f"{guess.probability:.2%}"]
+        cells += [f"{guess.cosine:.3f}"]
+        cells += [] if guess.distance_km is None else [f"{guess.distance_km:,.0f}"]
+        table.add_row(*cells, guess.map)
+    console = Console()
+    console.width = max(
+        console.width, LINK_COLUMNS
+    )  # the terminal may break the line, but never the link in it
+    console.print(table)
 
 
-def _write(path: Path, row: dict[str, Any]) -> None:
-    from geoclip.run_dir import write_json
-
-    write_json(path, row)
-
-
-def _draw(
-    stem: Path,
-    photo: Photo,
-    trained: Trained,
-    probability_G: Tensor,
-    row: dict[str, Any],
-    background: NDArray[np.uint8],
-) -> None:
-    """stem.png and stem.html: the heat of the whole gallery and the top k."""
+def _to_draw(photo: Photo, guesses: list[Guess], probability_G: Any) -> Prediction:
     import numpy as np
-    from PIL import Image
 
-    from geoclip.drawing.prediction_map import draw_prediction_png, write_prediction_html
+    from geoclip.data.augment import decode
+    from geoclip.drawing.prediction import Prediction
 
-    places = row["predictions"]
-    with Image.open(photo.path) as image:
-        picture = image.convert("RGB")
-    drawn: dict[str, Any] = dict(
-        gallery_deg_G2=trained.gallery.gps_deg_G2.numpy(),
-        probability_G=probability_G.numpy(),
-        top_deg_k2=np.array([(place["lat"], place["lon"]) for place in places]),
-        top_probability_k=np.array([place["probability"] for place in places]),
+    return Prediction(
         title=photo.key,
-        truth_deg=row["truth"] and (row["truth"]["lat"], row["truth"]["lon"]),
-        photo=picture,
-        background=background,
+        probability_G=probability_G,
+        top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
+        top_probability_k=np.array([guess.probability for guess in guesses]),
+        truth_deg=photo.gps_deg,
+        photo=decode(photo.path.read_bytes(), PHOTO_PX),
     )
-    draw_prediction_png(stem.with_name(stem.name + ".png"), **drawn)
-    write_prediction_html(stem.with_name(stem.name + ".html"), **drawn)
+
+
+def _draw(folder: Path, gallery: Gallery, shown: dict[str, Prediction]) -> None:
+    """A picture of each prediction, and one page with a map to zoom for all of them."""
+    from geoclip.data.blue_marble import read_earth
+    from geoclip.drawing.prediction_map import draw_prediction_png
+    from geoclip.drawing.prediction_page import write_predictions_html
+
+    if not shown:
+        return
+    try:
+        background = read_earth(EARTH_PX)
+    except AssetError as error:  # the predictions stand; only the picture below them is missing
+        log.warning("no maps: %s", error)
+        return
+    places_G2 = gallery.gps_deg_G2.numpy()
+    for name, prediction in shown.items():
+        draw_prediction_png(
+            folder / f"{name}.png",
+            places_G2,
+            prediction.probability_G,
+            prediction.top_deg_k2,
+            prediction.top_probability_k,
+            title=prediction.title,
+            truth_deg=prediction.truth_deg,
+            photo=prediction.photo,
+            background=background,
+        )
+    page = folder / (f"{next(iter(shown))}.html" if len(shown) == 1 else "index.html")
+    write_predictions_html(page, places_G2, shown.values(), background)
+    log.info("map to zoom: %s", page)
 
 
 if __name__ == "__main__":

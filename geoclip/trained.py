@@ -55,7 +55,7 @@ def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> T
         model, config = model_from_checkpoint(path)
         own, image_px, files = config.gallery, config.encoder.image_px, [path]
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        name = folder.name
+        name = folder.resolve().name
         log.info("checkpoint %s", path)
     chosen = own if source.gallery.kind is GalleryKind.own else source.gallery
     return Trained(

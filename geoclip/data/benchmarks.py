@@ -20,6 +20,7 @@ from torch import Tensor
 from geoclip.data.augment import decode, evaluation_pixels
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.places_csv import read_places
+from geoclip.data.reading import place_of
 from geoclip.errors import DataError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -78,18 +79,21 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
 
 
 def list_photos(place: Path) -> list[Photo]:
-    """One photograph, or all below a folder, without coordinates.
+    """One photograph, or all below a folder; a json with lat and lon beside one, as in the shards, tells its place.
 
     Raises:
         DataError: nothing there.
     """
     if place.is_file():
-        return [Photo(key=place.name, path=place, gps_deg=None)]
+        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))]
     found = _photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return [Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=None) for path in found]
+    return [
+        Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=_place_beside(path))
+        for path in found
+    ]
 
 
 def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterator[Batch]:
@@ -182,6 +186,13 @@ def _metadata_file(root: Path, metadata: str) -> Path:
             f"{root} must hold one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata"
         )
     return tables[0]
+
+
+def _place_beside(photo: Path) -> tuple[float, float] | None:
+    try:
+        return place_of({"json": photo.with_suffix(".json").read_bytes()})
+    except (OSError, ValueError):
+        return None
 
 
 def _photos_below(folder: Path) -> list[Path]:

@@ -120,7 +120,14 @@ def evaluate_benchmark(
         gallery: coordinates.
         gallery_GD: (G, D) their embeddings, encoded once.
         seed: of the bootstrap.
+
+    Raises:
+        DataError: embeddings that are not finite.
     """
+    if not (queries.image_ND.isfinite().all() and gallery_GD.isfinite().all()):
+        raise DataError(
+            "this model's embeddings are not finite numbers: its training diverged; lower optim.lr"
+        )
     score_N1, row_N1 = nearest_in_gallery(queries.image_ND, gallery_GD, 1)
     guess_deg_N2 = gallery.gps_deg_G2[row_N1[:, 0].cpu()]
     distance_km_N = haversine_km(guess_deg_N2, queries.gps_deg_N2)

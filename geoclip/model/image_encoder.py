@@ -35,7 +35,8 @@ class ClipBackbone(nn.Module):
             reason = str(error).strip().splitlines()[0]
             raise AssetError(
                 f"CLIP's weights {repo!r} are neither a local folder nor reachable on the Hub ({reason}); "
-                "set encoder.repo to a folder that holds config.json and model.safetensors"
+                "set encoder.repo (training) or backbone (checkpoint=official) to a folder with config.json and "
+                "model.safetensors"
             ) from error
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
@@ -66,6 +67,7 @@ class ResNetBackbone(nn.Module):
                 if isinstance(child, nn.BatchNorm2d):
                     channels = child.num_features
                     setattr(parent, name, nn.GroupNorm(math.gcd(channels, CHANNEL_GROUPS), channels))
+        nn.Module.to(self.resnet, memory_format=torch.channels_last)  # what the convolutions of CPUs and GPUs want
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, widths[-1]) pooled features."""

@@ -1,0 +1,190 @@
+"""A benchmark's result from embeddings: an oracle reaches the ceiling, and nothing is lost on the way to the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geoclip.data.batch import Batch, Skip
+from geoclip.errors import DataError
+from geoclip.evaluation.accuracy import THRESHOLDS_KM
+from geoclip.evaluation.benchmark import (
+    Queries,
+    embed_features,
+    embed_images,
+    evaluate_benchmark,
+    write_result,
+)
+from geoclip.evaluation.gallery import Gallery, encode_gallery
+from geoclip.evaluation.prediction import best_guesses
+from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
+from geoclip.model.location_encoder import LocationEncoder
+
+CPU = torch.device("cpu")
+
+
+def places(count: int, seed: int) -> Tensor:
+    return uniform_on_sphere(count, torch.Generator().manual_seed(seed)).double()
+
+
+@pytest.fixture
+def model() -> GeoCLIP:
+    torch.manual_seed(0)
+    backbone = ResNetBackbone(stem_dim=8, widths=[8, 16], depths=[1, 1])
+    image = ImageEncoder(backbone, feature_dim=16, hidden_dim=16, embedding_dim=8, frozen=False)
+    return GeoCLIP(
+        image, LocationEncoder([1.0, 16.0], frequencies=32, hidden_dim=32, depth=1, embedding_dim=8)
+    )
+
+
+@pytest.fixture
+def gallery() -> Gallery:
+    return Gallery(name="sphere", gps_deg_G2=places(500, 0))
+
+
+def queries_at(rows: Tensor, truth_deg_N2: Tensor, gallery_GD: Tensor) -> Queries:
+    keys = [f"image-{number}" for number in range(len(rows))]
+    return Queries(image_ND=gallery_GD[rows], gps_deg_N2=truth_deg_N2, keys=keys)
+
+
+def nearest_rows(truth_deg_N2: Tensor, gallery: Gallery) -> Tensor:
+    distance = [haversine_km(gallery.gps_deg_G2, place[None]) for place in truth_deg_N2]
+    return torch.stack(distance).argmin(dim=1)
+
+
+def test_an_oracle_reaches_the_ceiling_and_no_more(model: GeoCLIP, gallery: Gallery) -> None:
+    truth = places(200, 1)
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    rows = nearest_rows(truth, gallery)
+    result, predictions = evaluate_benchmark(
+        "oracle", queries_at(rows, truth, gallery_GD), gallery, gallery_GD
+    )
+    assert {km: interval.value for km, interval in result.accuracy.percent.items()} == result.ceiling_percent
+    assert 0 < result.ceiling_percent[750] < 100
+    torch.testing.assert_close(predictions.guess_deg_N2, gallery.gps_deg_G2[rows])
+    torch.testing.assert_close(predictions.score_N, torch.ones(200))
+
+
+def test_a_gallery_that_holds_the_answers_is_found_out(model: GeoCLIP, gallery: Gallery) -> None:
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    truth = torch.cat((gallery.gps_deg_G2[[3, 3, 400]], places(5, 2)))
+    queries = queries_at(torch.arange(8), truth, gallery_GD)
+    assert evaluate_benchmark("leak", queries, gallery, gallery_GD)[0].verbatim_in_gallery == 3
+
+
+def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_path: Path) -> None:
+    truth = places(50, 1)
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    result, predictions = evaluate_benchmark(
+        "b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD
+    )
+    returned = write_result(
+        tmp_path / "eval", result, predictions, checkpoint_sha256="abc", git_revision="def"
+    )
+    row = json.loads((tmp_path / "eval" / "b.json").read_text())
+    assert row == returned
+    assert set(row["accuracy_percent"]) == set(row["ceiling_percent"]) == {str(km) for km in THRESHOLDS_KM}
+    assert all(set(entry) == {"value", "low", "high"} for entry in row["accuracy_percent"].values())
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in row["accuracy_percent"].values())
+    assert (row["n"], row["gallery_size"], row["verbatim_in_gallery"]) == (50, 500, 0)
+    assert (row["benchmark"], row["gallery"], row["gallery_sha256"]) == ("b", "sphere", gallery.sha256)
+    assert (row["checkpoint_sha256"], row["git_revision"]) == ("abc", "def")
+
+    table = pd.read_csv(tmp_path / "eval" / "b.csv")
+    columns = ["key", "lat", "lon", "predicted_lat", "predicted_lon", "distance_km", "score"]
+    assert list(table.columns) == columns and len(table) == 50
+    assert table["key"].tolist() == [f"image-{number}" for number in range(50)]
+    guess, place = table[["predicted_lat", "predicted_lon"]].to_numpy(), table[["lat", "lon"]].to_numpy()
+    again_km = haversine_km(torch.from_numpy(guess.copy()), torch.from_numpy(place.copy())).numpy()
+    assert table["distance_km"].to_numpy() == pytest.approx(again_km, abs=1e-3)
+    assert row["median_km"] == pytest.approx(np.median(again_km))
+    assert row["mean_km"] == pytest.approx(again_km.mean())
+    assert row["geoscore"] == pytest.approx((5000 * np.exp(-again_km / 1492.7)).mean())
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["b.csv", "b.json"]
+
+
+def test_a_model_that_diverged_is_not_given_a_result(model: GeoCLIP, gallery: Gallery) -> None:
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    queries = queries_at(torch.arange(3), places(3, 1), gallery_GD.clone())
+    queries.image_ND[1, 2] = float("nan")
+    with pytest.raises(DataError, match="not finite numbers"):
+        evaluate_benchmark("nan", queries, gallery, gallery_GD)
+
+
+def test_images_are_embedded_once_in_order_and_what_was_skipped_is_known(model: GeoCLIP) -> None:
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    gps_deg = places(5, 0)
+    broken = Skip(shard="0.tar", key="x", reason="unreadable picture (OSError)")
+
+    def batches() -> Iterator[Batch]:
+        yield Batch(pixels_BCHW=pixels[:3], gps_deg_B2=gps_deg[:3], keys=["a", "b", "c"])
+        yield Batch(pixels_BCHW=pixels[:0], gps_deg_B2=gps_deg[:0], keys=[], skipped=[broken])
+        yield Batch(pixels_BCHW=pixels[3:], gps_deg_B2=gps_deg[3:], keys=["d", "e"], skipped=[broken])
+
+    queries, skipped = embed_images(model.train(), batches(), CPU)
+    assert queries.keys == ["a", "b", "c", "d", "e"] and torch.equal(queries.gps_deg_N2, gps_deg)
+    assert not model.training
+    with torch.inference_mode():
+        torch.testing.assert_close(queries.image_ND, model.encode_image(pixels))
+    assert skipped.counts == {"unreadable picture (OSError)": 2}
+
+
+def test_not_one_readable_image_is_an_error_that_names_them(model: GeoCLIP) -> None:
+    nothing = Batch(
+        pixels_BCHW=torch.empty((0, 3, 32, 32), dtype=torch.uint8),
+        gps_deg_B2=torch.empty((0, 2)),
+        keys=[],
+        skipped=[Skip(shard="photos", key="a.jpg", reason="unreadable picture (OSError)")],
+    )
+    with pytest.raises(
+        DataError, match=r"not one readable image; 1 × unreadable picture \(OSError\): photos:a\.jpg"
+    ):
+        embed_images(model, [nothing], CPU)
+
+
+def test_features_pass_through_the_head_alone(model: GeoCLIP) -> None:
+    features, gps_deg = torch.randn(10, 16), places(10, 0)
+    queries = embed_features(model, features, gps_deg, list("abcdefghij"), CPU)
+    with torch.inference_mode():
+        expected = F.normalize(model.image_encoder.head(features), dim=1)
+    torch.testing.assert_close(queries.image_ND, expected)
+    assert torch.equal(queries.gps_deg_N2, gps_deg)
+
+
+def test_the_guesses_for_a_picture_are_the_most_similar_places(model: GeoCLIP, gallery: Gallery) -> None:
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    image_D = F.normalize(torch.randn(8, generator=torch.Generator().manual_seed(0)), dim=0)
+    guesses, probability_G = best_guesses(
+        image_D, gallery, gallery_GD, scale=20.0, k=4, truth_deg=(10.0, 20.0)
+    )
+    cosine, row = (gallery_GD @ image_D).topk(4)
+    assert [guess.rank for guess in guesses] == [1, 2, 3, 4]
+    assert [(guess.lat, guess.lon) for guess in guesses] == [
+        tuple(p) for p in gallery.gps_deg_G2[row].tolist()
+    ]
+    assert [guess.cosine for guess in guesses] == pytest.approx(cosine.tolist(), abs=1e-6)
+    assert [guess.probability for guess in guesses] == pytest.approx(probability_G[row].tolist())
+    truth = torch.tensor([[10.0, 20.0]], dtype=torch.float64)
+    assert [guess.distance_km for guess in guesses] == pytest.approx(
+        haversine_km(gallery.gps_deg_G2[row], truth).tolist()
+    )
+
+
+def test_a_small_gallery_gives_as_many_guesses_as_it_has_places(model: GeoCLIP) -> None:
+    gallery = Gallery(
+        name="two", gps_deg_G2=torch.tensor([[48.8584, 2.2945], [-33.85, -151.2]], dtype=torch.float64)
+    )
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    guesses, _ = best_guesses(gallery_GD[1], gallery, gallery_GD, scale=20.0, k=5)
+    assert len(guesses) == 2 and guesses[0].distance_km is None
+    assert guesses[0].map == "https://www.google.com/maps?q=-33.850000,-151.200000"

@@ -1,0 +1,197 @@
+"""`python -m geoclip.evaluate`: every source of a model, of images and of places, and what is said without one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from geoclip.checks import evaluate_problems
+from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig
+from geoclip.errors import AssetError, CheckpointError, DataError
+from geoclip.evaluate import evaluate
+
+Evaluate = Callable[..., Any]
+
+
+@pytest.fixture
+def run_evaluate(tiny_run: Any, photo_folder: Path, own_gallery: GalleryConfig) -> Evaluate:
+    """Evaluates the tiny run on the photographs, or what is changed of that; gives the JSON and the CSV."""
+    photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder), published_n=7)
+
+    def run(**changes: Any) -> tuple[dict[str, Any], pd.DataFrame, Path]:
+        settings: dict[str, Any] = {
+            "checkpoint": str(tiny_run.folder),
+            "runs_dir": str(tiny_run.folder.parent),
+            "gallery": own_gallery,
+            "benchmark": photos,
+            "device": "cpu",
+        }
+        config = EvaluateConfig(**(settings | changes))
+        assert evaluate_problems(config) == []
+        path = evaluate(config)
+        return json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"), dtype={"key": str}), path
+
+    return run
+
+
+def test_a_split_of_shards(
+    run_evaluate: Evaluate, tiny_run: Any, tiny_shards: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = tiny_shards([5, 4], split="test")
+    benchmark = BenchmarkConfig(name="test", kind=BenchmarkKind.shards, root=str(shards.root), split="test")
+    row, table, path = run_evaluate(benchmark=benchmark)
+    assert path == tiny_run.folder / "eval" / "test.json"
+    assert row["n"] == 9
+    assert table["key"].tolist() == list(shards.gps_deg)
+    assert table[["lat", "lon"]].to_numpy() == pytest.approx(np.array(list(shards.gps_deg.values())))
+    places = {tuple(place) for place in tiny_run.gallery_deg_G2}
+    assert {tuple(place) for place in table[["predicted_lat", "predicted_lon"]].to_numpy()} <= places
+    assert row["checkpoint_sha256"] == hashlib.sha256(tiny_run.best.read_bytes()).hexdigest()
+    assert (row["gallery"], row["gallery_size"]) == ("tiny", 60)
+    assert row["git_revision"]
+    printed = capsys.readouterr().out
+    assert "test" in printed and "95 %" in printed and "ceiling" in printed
+
+
+def test_photographs_and_what_became_of_those_that_do_not_count(
+    run_evaluate: Evaluate, said: Callable[[], str]
+) -> None:
+    row, table, _ = run_evaluate()
+    assert row["n"] == len(table) == 5
+    assert table["key"].tolist() == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert row["missing"] == 1 and sum(row["skipped"].values()) == 1
+    assert "broken.jpg" in said() and "missing.jpg" in said()
+    assert "5 images, but photos as published has 7: not comparable" in said()
+
+
+def test_the_same_evaluation_gives_the_same_files(run_evaluate: Evaluate) -> None:
+    *_, path = run_evaluate()
+    first = path.read_text(), path.with_suffix(".csv").read_text()
+    run_evaluate(batch_size=2)
+    assert (path.read_text(), path.with_suffix(".csv").read_text()) == first
+
+
+def test_features_need_no_photographs(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "features": rng.normal(size=(12, 16)),
+        "lat": rng.uniform(-80, 80, 12),
+        "lon": rng.uniform(-180, 180, 12),
+    }
+    np.savez(tmp_path / "clip.npz", **arrays, key=np.array([f"photo {number}" for number in range(12)]))
+    nowhere = BenchmarkConfig(name="yfcc4k", kind=BenchmarkKind.photos, root="", variable="YFCC4K_DIR")
+    row, table, _ = run_evaluate(benchmark=nowhere, image_features=str(tmp_path / "clip.npz"))
+    assert (row["benchmark"], row["n"]) == ("yfcc4k", 12)
+    assert table["key"].tolist() == [f"photo {number}" for number in range(12)]
+    np.savez(tmp_path / "wide.npz", **(arrays | {"features": np.zeros((12, 768))}))
+    with pytest.raises(DataError, match=r"this model takes \(N, 16\)"):
+        run_evaluate(benchmark=nowhere, image_features=str(tmp_path / "wide.npz"))
+
+
+def test_the_released_model_retrieves_from_features_without_its_backbone(
+    run_evaluate: Evaluate, tiny_run: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "f.npz", features=rng.normal(size=(6, 768)), lat=np.zeros(6), lon=np.zeros(6))
+    row, _, path = run_evaluate(
+        checkpoint="official",
+        image_features=str(tmp_path / "f.npz"),
+        gallery=GalleryConfig(name="csv", path=str(tiny_run.gallery_csv)),
+    )
+    assert path == tiny_run.folder.parent / "official" / "eval" / "photos.json"
+    assert (row["model"], row["gallery"], row["n"]) == ("official", "csv", 6)
+    assert len(row["checkpoint_sha256"]) == 64
+
+
+def test_the_released_model_without_its_backbone_says_how_to_bring_it(
+    run_evaluate: Evaluate, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        AssetError, match=r"neither a local folder nor reachable on the Hub.*backbone"
+    ) as found:
+        run_evaluate(checkpoint="official", backbone=str(tmp_path / "no-clip"))
+    assert len(str(found.value).splitlines()) == 1
+
+
+def test_the_newest_run_is_the_default_and_is_named(
+    run_evaluate: Evaluate, tiny_run: Any, said: Callable[[], str]
+) -> None:
+    newer = tiny_run.folder.with_name("tiny-2")
+    shutil.copytree(tiny_run.folder, newer)
+    for number, run in enumerate((tiny_run.folder, newer)):
+        (run / "checkpoints" / "last.pt").write_bytes(tiny_run.best.read_bytes())
+        os.utime(run / "checkpoints" / "last.pt", (number, number))
+    *_, path = run_evaluate(checkpoint="latest")
+    assert path == newer / "eval" / "photos.json"
+    assert str(newer / "checkpoints" / "best.pt") in said()
+
+
+def test_a_run_without_a_best_gives_its_last_and_a_file_is_taken_as_it_is(
+    run_evaluate: Evaluate, tiny_run: Any
+) -> None:
+    expected, *_ = run_evaluate(checkpoint=str(tiny_run.best))
+    tiny_run.best.rename(tiny_run.best.with_name("last.pt"))
+    row, *_ = run_evaluate()
+    assert row == expected
+
+
+def test_a_folder_without_a_checkpoint_is_one_sentence(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        CheckpointError, match=r"empty holds no checkpoints/best\.pt or last\.pt; train first"
+    ):
+        run_evaluate(checkpoint=str(tmp_path / "empty"))
+    with pytest.raises(CheckpointError, match="no trained run in"):
+        run_evaluate(checkpoint="latest", runs_dir=str(tmp_path / "empty"))
+
+
+def test_another_gallery_can_be_asked(run_evaluate: Evaluate, tiny_run: Any, tmp_path: Path) -> None:
+    own, *_ = run_evaluate()
+    (tmp_path / "one.csv").write_text("latitude,longitude\n10.5,20.5\n")
+    row, table, _ = run_evaluate(gallery=GalleryConfig(name="csv", path=str(tmp_path / "one.csv")))
+    assert (row["gallery"], row["gallery_size"]) == ("csv", 1)
+    assert row["gallery_sha256"] != own["gallery_sha256"]
+    assert set(zip(table["predicted_lat"], table["predicted_lon"], strict=True)) == {(10.5, 20.5)}
+
+
+def test_a_gallery_with_the_answers_is_warned_of(
+    run_evaluate: Evaluate, photo_folder: Path, said: Callable[[], str]
+) -> None:
+    with_answers = GalleryConfig(name="csv", path=str(photo_folder / "metadata.csv"))
+    row, *_ = run_evaluate(gallery=with_answers)
+    assert row["verbatim_in_gallery"] == 5
+    assert "5 of 5 test coordinates stand verbatim in the gallery" in said()
+
+
+@pytest.mark.parametrize(("benchmark", "variable"), [("yfcc4k", "YFCC4K_DIR"), ("im2gps3k", "IM2GPS3K_DIR")])
+def test_without_photographs_one_sentence_says_what_to_set(
+    repository: Path, tmp_path: Path, benchmark: str, variable: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != variable}
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "geoclip.evaluate", "checkpoint=official", f"benchmark={benchmark}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(repository)},
+    )
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert f"set {variable}=FOLDER or benchmark.root=FOLDER" in ended.stderr
+    assert "Revisiting IM2GPS in the Deep Learning Era" in ended.stderr and "CSV" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - started < 10  # under 3 s on an idle machine
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,167 @@
+"""`python -m geoclip.predict`: a table, a JSON and maps for each picture, and no picture harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geoclip.checks import predict_problems
+from geoclip.config import GalleryConfig, PredictConfig
+from geoclip.errors import DataError
+from geoclip.predict import predict
+
+Predict = Callable[..., Path]
+
+
+@pytest.fixture
+def config_of(tiny_run: Any, own_gallery: GalleryConfig) -> Callable[..., PredictConfig]:
+    def config(**changes: Any) -> PredictConfig:
+        settings: dict[str, Any] = {
+            "checkpoint": str(tiny_run.folder),
+            "gallery": own_gallery,
+            "device": "cpu",
+        }
+        return PredictConfig(**(settings | changes))
+
+    return config
+
+
+@pytest.fixture
+def run_predict(config_of: Callable[..., PredictConfig]) -> Predict:
+    def run(**changes: Any) -> Path:
+        config = config_of(**changes)
+        assert predict_problems(config) == []
+        return predict(config)
+
+    return run
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Path:
+    """A picture beside the json that the shards have for it."""
+    folder = tmp_path / "views"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "test-000000.jpg")
+    (folder / "test-000000.json").write_text(
+        json.dumps({"key": "test-000000", "lat": 48.8584, "lon": 2.2945})
+    )
+    return folder / "test-000000.jpg"
+
+
+def test_a_picture_gets_a_table_a_json_and_two_maps(
+    run_predict: Predict, tiny_run: Any, view: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_predict(image=str(view), top_k=3)
+    assert folder == tiny_run.folder / "predictions"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"test-000000.{s}" for s in ("html", "json", "png")
+    ]
+    row = json.loads((folder / "test-000000.json").read_text())
+    guesses = row["predictions"]
+    assert [guess["rank"] for guess in guesses] == [1, 2, 3]
+    assert (row["gallery"], row["gallery_size"]) == ("tiny", 60)
+    assert row["truth"] == {"lat": 48.8584, "lon": 2.2945}
+    assert all([guess["lat"], guess["lon"]] in tiny_run.gallery_deg_G2.tolist() for guess in guesses)
+    assert 1 > guesses[0]["probability"] >= guesses[1]["probability"] >= guesses[2]["probability"] > 0
+    assert all(guess["distance_km"] > 0 for guess in guesses)
+    printed = capsys.readouterr().out
+    for guess in guesses:
+        assert guess["map"] == f"https://www.google.com/maps?q={guess['lat']:.6f},{guess['lon']:.6f}"
+        assert guess["map"] in printed  # whole, not broken over two lines
+        assert f"{guess['lat']:.4f}" in printed and f"{guess['probability']:.2%}" in printed
+    with Image.open(folder / "test-000000.png") as image:
+        assert image.width > 1000
+
+
+def test_the_page_opens_without_a_network(run_predict: Predict, view: Path) -> None:
+    page = (run_predict(image=str(view)) / "test-000000.html").read_text()
+    fetched = re.findall(
+        r"""<(?:script|img|iframe|source)[^>]*\ssrc=["'](?!data:)[^"']*|<link[^>]*>|@import""", page
+    )
+    assert fetched == []
+    assert len(page) > 1_000_000  # plotly.js is in it
+
+
+def test_a_folder_is_predicted_whole_and_broken_pictures_are_named(
+    run_predict: Predict, photo_folder: Path, tmp_path: Path, said: Callable[[], str]
+) -> None:
+    out = run_predict(image=str(photo_folder), output=str(tmp_path / "out"), maps=2, batch_size=2)
+    names = [f"images_{number}" for number in range(5)]
+    assert sorted(path.name for path in out.glob("*.json")) == [f"{name}.json" for name in names]
+    assert sorted(path.name for path in out.glob("*.png")) == ["images_0.png", "images_1.png"]
+    assert [path.name for path in out.glob("*.html")] == ["index.html"]
+    assert json.loads((out / "images_0.json").read_text())["truth"] is None
+    assert "unreadable picture" in said() and "broken.jpg" in said()
+    assert "5 pictures" in said() and "maps=5 draws all" in said()
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(run_predict: Predict, tmp_path: Path) -> None:
+    folder = tmp_path / "holiday"
+    (folder / "a").mkdir(parents=True)
+    for name in ("x.jpg", "x.png", "a/x.jpg", "a_x.jpg"):
+        Image.new("RGB", (20, 20)).save(folder / name)
+    out = run_predict(image=str(folder), maps=0)
+    written = {json.loads(path.read_text())["image"]: path.name for path in out.iterdir()}
+    assert set(written) == {str(folder / name) for name in ("x.jpg", "x.png", "a/x.jpg", "a_x.jpg")}
+    assert set(written.values()) == {"x.json", "x-2.json", "a_x.json", "a_x-2.json"}
+
+
+def test_a_broken_picture_alone_is_an_error_that_names_it(run_predict: Predict, photo_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"not one readable image; .*images:broken\.jpg"):
+        run_predict(image=str(photo_folder / "images" / "broken.jpg"))
+
+
+def test_more_guesses_than_places_gives_them_all(run_predict: Predict, view: Path) -> None:
+    row = json.loads((run_predict(image=str(view), top_k=1000, maps=0) / "test-000000.json").read_text())
+    assert len(row["predictions"]) == 60
+    assert sum(guess["probability"] for guess in row["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_without_the_earths_picture_the_predictions_stand(
+    run_predict: Predict, view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GEOCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    folder = run_predict(image=str(view))
+    assert [path.name for path in folder.iterdir()] == ["test-000000.json"]
+    assert "no maps: " in said()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"image": "no/such/folder"}, "image=no/such/folder is neither a file nor a folder"),
+        ({"top_k": 0}, "top_k=0 must be 1 or more"),
+        ({"maps": -1}, "maps=-1 must be 0 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"checkpoint": "runs/gone"}, "checkpoint=runs/gone is neither a run's folder nor a .pt file"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_built(
+    config_of: Callable[..., PredictConfig], view: Path, changes: dict[str, Any], problem: str
+) -> None:
+    problems = predict_problems(config_of(**({"image": str(view)} | changes)))
+    assert len(problems) == 1 and problem in problems[0]
+
+
+def test_results_never_land_among_the_pictures(config_of: Callable[..., PredictConfig], view: Path) -> None:
+    """test-000000.json would be overwritten with a prediction, and a second run would take the maps for photographs."""
+    for image, output in (
+        (view, view.parent),
+        (view.parent, view.parent),
+        (view.parent, view.parent / "out"),
+    ):
+        (problem,) = predict_problems(config_of(image=str(image), output=str(output)))
+        assert "lies among the pictures" in problem
+    assert predict_problems(config_of(image=str(view.parent), output=str(view.parent.with_name("out")))) == []

@@ -82,7 +82,7 @@ class BlueMarbleConfig:
     """How the embedded default's views are cut; what is on disk must have been built with the same numbers."""
 
     size_px: int = 48
-    span_km: float = 800.0  # side of a view
+    span_km: float = 1000.0  # side of a view
     gallery_size: int = 24_000
     val_size: int = 2_000
     test_size: int = 2_000

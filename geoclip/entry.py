@@ -27,6 +27,9 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # a waiting thread must not take the core that decodes
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:

@@ -5,12 +5,14 @@ wandb is spoken to from one daemon thread through a bounded queue: a run neither
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
 import threading
 from collections.abc import Callable
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -106,15 +108,15 @@ class WandbMirror:
         self._patience_s = patience_s
         self._exit_code = 0
         self._dropped = 0
-        settings = dict(
-            dir=str(folder),
-            project=project,
-            entity=entity,
-            name=name,
-            config=config,
-            id=run_id,
-            resume="allow",
-        )
+        settings = {
+            "dir": str(folder),
+            "project": project,
+            "entity": entity,
+            "name": name,
+            "config": config,
+            "id": run_id,
+            "resume": "allow",
+        }
         self._thread = threading.Thread(target=self._work, args=(mode, settings), daemon=True, name="wandb")
         self._thread.start()
 
@@ -131,10 +133,8 @@ class WandbMirror:
     def finish(self, exit_code: int) -> None:
         """End the wandb run, but wait no longer than the patience allows."""
         self._exit_code = exit_code
-        try:
+        with contextlib.suppress(queue.Full):
             self._jobs.put_nowait(None)
-        except queue.Full:
-            pass
         self._thread.join(self._patience_s)
         if self._thread.is_alive():
             log.warning(
@@ -149,7 +149,7 @@ class WandbMirror:
             os.environ.setdefault("WANDB_SILENT", "true")
             import wandb
 
-            online = mode == "online" or (mode == "auto" and _logged_in(wandb))
+            online = mode == "online" or (mode == "auto" and _logged_in())
             run = wandb.init(
                 mode="online" if online else "offline",
                 settings=wandb.Settings(
@@ -168,9 +168,12 @@ class WandbMirror:
             )
 
 
-def _logged_in(wandb: Any) -> bool:
-    """Whether an API key is at hand; asks no network and no user."""
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+def _logged_in() -> bool:
+    """Whether an API key is at hand, where `wandb login` leaves it; asks neither network nor user."""
+    try:
+        return bool(os.environ.get("WANDB_API_KEY") or netrc().authenticators("api.wandb.ai"))
+    except (OSError, NetrcParseError):
+        return False
 
 
 def _flat(kind: str, values: Row) -> Row:

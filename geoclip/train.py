@@ -12,15 +12,19 @@ from omegaconf import DictConfig
 from geoclip.checks import train_problems
 from geoclip.config import DataKind, LoggerMode, TrainConfig, typed
 from geoclip.entry import print_config, run_entry_point, world_size_from_environment
+from geoclip.errors import AssetError
 
 if TYPE_CHECKING:
     from geoclip.data.shard_index import Shard
     from geoclip.distributed import World
+    from geoclip.evaluation.benchmark import Predictions
     from geoclip.recorder import Recorder
     from geoclip.training.loop import Hooks
     from geoclip.training.state import TrainState
 
 log = logging.getLogger("geoclip")
+
+EARTH_PX = 2160  # width of the maps' background
 
 
 def main(cfg: DictConfig) -> None:
@@ -76,7 +80,7 @@ def train_run(config: TrainConfig) -> Path:
         last_step=recipe.last_step,
     )
     with _recorder(config, run, state.step) if world.is_main else contextlib.nullcontext() as recorder:
-        hooks = _hooks(config, run, val_shards, recorder, world)
+        hooks = _hooks(config, run, val_shards, recorder, world, recipe.last_step)
         with logging_redirect_tqdm():
             skipped = train(state, batches, recipe, hooks, world)
         for line in skipped.lines():
@@ -131,7 +135,12 @@ def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
 
 
 def _hooks(
-    config: TrainConfig, run: Path, val_shards: list[Shard], recorder: Recorder | None, world: World
+    config: TrainConfig,
+    run: Path,
+    val_shards: list[Shard],
+    recorder: Recorder | None,
+    world: World,
+    last_step: int,
 ) -> Hooks:
     """What the loop does beside training: record, validate and keep the best, checkpoint. Rank 0 alone acts."""
     from geoclip.build import build_gallery
@@ -157,14 +166,19 @@ def _hooks(
 
     def validate(state: TrainState) -> None:
         if recorder and validation:
-            values = validation.run(state.model)
-            recorder.record("val", state.step, samples=state.samples_seen, **values)
-            log.info("step %d, validation: %s", state.step, validation.sentence(values))
+            result, predictions = validation.run(state.model)
+            accuracy = result.accuracy
+            percent = {str(km): interval.value for km, interval in accuracy.percent.items()}
+            values = {"median_km": accuracy.median_km.value, "geoscore": accuracy.geoscore.value}
+            recorder.record("val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values)
+            shares = ", ".join(f"{share:.1f} % < {km} km" for km, share in percent.items())
+            log.info("step %d, validation: %s; median %.3g km", state.step, shares, values["median_km"])
             if values["geoscore"] > state.best_geoscore:
                 state.best_geoscore = values["geoscore"]
-                save_weights(
-                    run / "checkpoints" / "best.pt", state.model, plain(config), step=state.step, val=values
-                )
+                save_weights(run / "checkpoints" / "best.pt", state.model, plain(config), step=state.step)
+            if state.step == last_step:
+                _draw_validation(run, predictions, recorder)
+                recorder.table("validation", [f"< {km} km, %" for km in percent], [list(percent.values())])
         wait_for_all()
 
     def checkpoint(state: TrainState) -> None:
@@ -179,6 +193,28 @@ def _hooks(
         validate_every=config.validate_every_steps,
         checkpoint_every=config.compute.checkpoint_every_steps,
     )
+
+
+def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder) -> None:
+    """A map of where the validation views were taken and how far off the predictions are."""
+    from geoclip.data.blue_marble import read_earth
+    from geoclip.drawing.maps import draw_predictions
+
+    path = run / "figures" / "validation.png"
+    try:
+        background = read_earth(EARTH_PX)
+    except AssetError as error:  # a map is not worth a run
+        log.warning("no map of the validation: %s", error)
+        return
+    draw_predictions(
+        predictions.gps_deg_N2.numpy(),
+        predictions.guess_deg_N2.numpy(),
+        predictions.distance_km_N.numpy(),
+        background,
+        path,
+        title="validation",
+    )
+    recorder.picture("validation_map", path)
 
 
 def _draw_training(run: Path, recorder: Recorder) -> None:

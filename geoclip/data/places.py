@@ -64,7 +64,8 @@ def split_places(
             total += counts[number]
     if total < unseen:
         raise DataError(
-            f"the 5° cells of at most {unseen // MIN_CELLS} places hold only {total} together, not {unseen}; lower unseen_size"
+            f"the 5° cells of at most {unseen // MIN_CELLS} places hold only {total} together, not {unseen}; "
+            "lower unseen_size"
         )
     is_unseen = np.isin(cell_of_rest, held_out)
     seen = rest[~is_unseen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import tarfile
@@ -87,10 +88,8 @@ def _count(paths: list[str]) -> list[Shard]:
         if row is None or row[:2] != stamp:
             row = known[Path(path).name] = [*stamp, _samples_in(path)]
         shards.append(Shard(path=path, samples=row[2]))
-    try:
+    with contextlib.suppress(OSError):  # a folder that cannot be written is counted again next time
         kept.write_text(json.dumps(known))
-    except OSError:
-        pass  # a folder that cannot be written is counted again next time
     return shards
 
 

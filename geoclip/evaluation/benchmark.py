@@ -39,6 +39,7 @@ class Predictions:
     gps_deg_N2: Tensor
     guess_deg_N2: Tensor
     distance_km_N: Tensor
+    ceiling_km_N: Tensor  # distance of the gallery's nearest place: what a perfect model would miss by
     score_N: Tensor  # cosine similarity
 
 
@@ -132,11 +133,12 @@ def evaluate_benchmark(
     guess_deg_N2 = gallery.gps_deg_G2[row_N1[:, 0].cpu()]
     distance_km_N = haversine_km(guess_deg_N2, queries.gps_deg_N2)
     truth_N2, places_G2 = queries.gps_deg_N2.numpy(), gallery.gps_deg_G2.numpy()
+    ceiling_km_N = nearest_place_km(truth_N2, places_G2)
     result = BenchmarkResult(
         benchmark=name,
         gallery=gallery,
         accuracy=summarise(distance_km_N.numpy(), seed),
-        ceiling_percent=percent_within(nearest_place_km(truth_N2, places_G2)),
+        ceiling_percent=percent_within(ceiling_km_N),
         verbatim_in_gallery=verbatim_count(truth_N2, places_G2),
     )
     predictions = Predictions(
@@ -144,6 +146,7 @@ def evaluate_benchmark(
         gps_deg_N2=queries.gps_deg_N2,
         guess_deg_N2=guess_deg_N2,
         distance_km_N=distance_km_N,
+        ceiling_km_N=torch.from_numpy(ceiling_km_N),
         score_N=score_N1[:, 0].cpu(),
     )
     return result, predictions
@@ -163,6 +166,7 @@ def write_result(
             "predicted_lat": guess[:, 0],
             "predicted_lon": guess[:, 1],
             "distance_km": predictions.distance_km_N.numpy().round(4),
+            "ceiling_km": predictions.ceiling_km_N.numpy().round(4),
             "score": predictions.score_N.numpy().round(5),
         }
     )

@@ -67,7 +67,8 @@ class ResNetBackbone(nn.Module):
                 if isinstance(child, nn.BatchNorm2d):
                     channels = child.num_features
                     setattr(parent, name, nn.GroupNorm(math.gcd(channels, CHANNEL_GROUPS), channels))
-        nn.Module.to(self.resnet, memory_format=torch.channels_last)  # what the convolutions of CPUs and GPUs want
+        # What the convolutions of CPUs and GPUs want; called on the class because transformers' `to` is untyped.
+        nn.Module.to(self.resnet, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, widths[-1]) pooled features."""

@@ -23,7 +23,9 @@ from geoclip.data.subset import Stretch, take_fraction
 from geoclip.errors import DataError
 
 
-def plan_of(root: Path, *, fraction: float = 1.0, seed: int = 0, batch_size: int = 8, **changes: Any) -> StreamPlan:
+def plan_of(
+    root: Path, *, fraction: float = 1.0, seed: int = 0, batch_size: int = 8, **changes: Any
+) -> StreamPlan:
     return StreamPlan(
         subset=take_fraction(read_shards(str(root), "train"), fraction, seed),
         streams=changes.get("streams", 4),
@@ -35,10 +37,15 @@ def plan_of(root: Path, *, fraction: float = 1.0, seed: int = 0, batch_size: int
     )
 
 
-def global_keys(plan: StreamPlan, *, ranks: int = 1, workers: int = 0, first: int = 0, last: int = 12) -> list[list[str]]:
+def global_keys(
+    plan: StreamPlan, *, ranks: int = 1, workers: int = 0, first: int = 0, last: int = 12
+) -> list[list[str]]:
     """Keys of every global batch: the ranks' batches side by side."""
     parts = [
-        [batch.keys for batch in batches_of(plan, rank=rank, ranks=ranks, workers=workers, first=first, last=last)]
+        [
+            batch.keys
+            for batch in batches_of(plan, rank=rank, ranks=ranks, workers=workers, first=first, last=last)
+        ]
         for rank in range(ranks)
     ]
     return [[key for keys in step for key in keys] for step in zip(*parts, strict=True)]
@@ -47,7 +54,9 @@ def global_keys(plan: StreamPlan, *, ranks: int = 1, workers: int = 0, first: in
 def batches_of(
     plan: StreamPlan, *, rank: int = 0, ranks: int = 1, workers: int = 0, first: int = 0, last: int = 12
 ) -> list[Batch]:
-    return list(train_batches(plan, rank=rank, world_size=ranks, workers=workers, first_step=first, last_step=last))
+    return list(
+        train_batches(plan, rank=rank, world_size=ranks, workers=workers, first_step=first, last_step=last)
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -87,7 +96,10 @@ def test_pixels_and_places_belong_together(tiny_shards: Callable[..., Any]) -> N
 def test_a_fraction_reads_nothing_else(tiny_shards: Callable[..., Any]) -> None:
     shards = tiny_shards([40, 40, 40, 40])
     plans = {fraction: plan_of(shards.root, fraction=fraction) for fraction in (0.2, 0.5)}
-    seen = {fraction: {key for step in global_keys(plan, last=30) for key in step} for fraction, plan in plans.items()}
+    seen = {
+        fraction: {key for step in global_keys(plan, last=30) for key in step}
+        for fraction, plan in plans.items()
+    }
     assert len(seen[0.2]) == 32 and len(seen[0.5]) == 80
     assert seen[0.2] < seen[0.5]
 
@@ -117,7 +129,7 @@ def _rewrite(path: Path, kind: str) -> None:
     with tarfile.open(path) as tar:
         members = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
     victim = sorted({name.split(".")[0] for name, _ in members})[1]
-    changes = {
+    every: dict[str, dict[str, bytes | None]] = {
         "html": {"png": b"<html>404</html>"},
         "empty picture": {"png": b""},
         "half a picture": {"png": next(data for name, data in members if name == f"{victim}.png")[:60]},
@@ -126,7 +138,8 @@ def _rewrite(path: Path, kind: str) -> None:
         "no lon": {"json": b'{"lat": 3}'},
         "no json": {"json": None},
         "no picture": {"png": None},
-    }[kind]
+    }
+    changes = every[kind]
     with tarfile.open(path, "w") as tar:
         for name, data in members:
             if name.startswith(victim):
@@ -156,11 +169,15 @@ REASONS = {
 def test_what_is_broken_is_skipped_counted_and_named(tiny_shards: Callable[..., Any], kind: str) -> None:
     shards = tiny_shards([20, 20, 20])
     read_shards(str(shards.root), "train")  # counted before the damage
-    stretches = [Stretch(path=shard.path, start=0, stop=20) for shard in read_shards(str(shards.root), "train")]
+    stretches = [
+        Stretch(path=shard.path, start=0, stop=20) for shard in read_shards(str(shards.root), "train")
+    ]
     plan = plan_of(shards.root, streams=1)
     damage(shards.paths()[1], kind)
     report, keys = SkipReport(), Counter[str]()
-    for batch in train_batches(plan, rank=0, world_size=1, workers=1, first_step=0, last_step=plan.steps_per_epoch):
+    for batch in train_batches(
+        plan, rank=0, world_size=1, workers=1, first_step=0, last_step=plan.steps_per_epoch
+    ):
         assert len(batch.keys) == 8  # every batch keeps its size: no rank waits for another
         report.add(batch.skipped)
         keys.update(batch.keys)
@@ -200,7 +217,7 @@ def test_index_and_headers_count_alike(tiny_shards: Callable[..., Any]) -> None:
 
 
 def test_missing_shards_say_what_to_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="set data.root and data.train"):
+    with pytest.raises(DataError, match=r"set data\.root and data\.train"):
         read_shards(str(tmp_path), "train")
 
 

@@ -7,12 +7,16 @@ import pytest
 from geoclip.data.shard_index import Shard
 from geoclip.data.subset import Stretch, deal, steps_per_epoch, take_fraction
 
-SHARDS = [Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])]
+SHARDS = [
+    Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])
+]
 TOTAL = 461
 
 
 def positions(stretches: list[Stretch]) -> list[tuple[str, int]]:
-    return [(stretch.path, position) for stretch in stretches for position in range(stretch.start, stretch.stop)]
+    return [
+        (stretch.path, position) for stretch in stretches for position in range(stretch.start, stretch.stop)
+    ]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from geoclip.training.schedule import step_lr, warmup_cosine_lr
@@ -17,4 +19,4 @@ def test_cosine_rises_then_falls_to_zero() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0.0, abs=1e-12)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.data.batch import Batch
@@ -62,7 +62,9 @@ def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tenso
         mine = slice(rank * share, (rank + 1) * share)
         batch = Batch(pixels_BCHW=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share)
         losses.append(train_step(state, batch, recipe)[0].item())
-        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None})
+        gradients.append(
+            {name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None}
+        )
     return losses, gradients, state.queue.negatives()
 
 
@@ -74,16 +76,20 @@ def rank_main(rank: int, port: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[list[float], list[dict[str, Tensor]], Tensor]]:
+def two_ranks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[tuple[list[float], list[dict[str, Tensor]], Tensor]]:
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(rank_main, args=(port, str(folder)), nprocs=2)
+    spawn(rank_main, args=(port, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list) -> None:
+def test_two_ranks_learn_exactly_what_one_rank_learns(
+    two_ranks: list[tuple[list[float], list[dict[str, Tensor]], Tensor]],
+) -> None:
     losses, gradients, queue = learn(0, 1)
     for step in range(STEPS):
         assert sum(one[0][step] for one in two_ranks) / 2 == pytest.approx(losses[step], abs=1e-5)
@@ -91,6 +97,6 @@ def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list) -> None:
             assert theirs[step].keys() == gradients[step].keys()
             for name, gradient in gradients[step].items():
                 torch.testing.assert_close(theirs[step][name], gradient, atol=1e-5, rtol=0, msg=name)
-    for _, _, theirs in two_ranks:
-        assert torch.equal(theirs, queue)
+    for _, _, their_queue in two_ranks:
+        assert torch.equal(their_queue, queue)
     assert max(gradient.abs().max() for gradient in gradients[-1].values()) > 1e-2  # not trivially equal

@@ -1,0 +1,180 @@
+"""The main job by its real commands: shards, training that is killed and goes on, two ranks, evaluation, prediction."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoclip.errors import AssetError
+from geoclip.recorder import read_rows
+
+STEPS = 12
+SMALL = (
+    *(
+        "name=story",
+        f"optim.max_steps={STEPS}",
+        "optim.batch_size=32",
+        "queue.size=64",
+        "validate_samples=100",
+    ),
+    *("validate_every_steps=6", "compute.checkpoint_every_steps=3", "compute.log_every_steps=1"),
+    *("optim.warmup_steps=2", "gallery=csv", "gallery.path=gallery.csv"),
+)
+GALLERY = 2000
+VIEWS = ("gallery_size=90000", "val_size=300", "test_size=300", "unseen_size=300")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a small Blue Marble data set in its usual place."""
+    from geoclip.data.assets import asset_path
+
+    try:
+        for name in ("bmng.jpg", "gallery_100k.csv"):
+            asset_path(name)
+    except AssetError as error:
+        pytest.skip(str(error))
+    place = tmp_path_factory.mktemp("story")
+    command(place, "geoclip.shards", "source=bluemarble", *(f"bluemarble.{setting}" for setting in VIEWS))
+    places = (place / "data/bluemarble/gallery.csv").read_text().splitlines()
+    (place / "gallery.csv").write_text("\n".join(places[: 1 + GALLERY]) + "\n")
+    return place
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def command(folder: Path, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def training(runs: str, *more: str) -> tuple[str, ...]:
+    views = (f"data.bluemarble.{setting}" for setting in VIEWS)
+    return "geoclip.train", *SMALL, *views, f"runs_dir={runs}", *more
+
+
+def run_of(folder: Path, runs: str) -> Path:
+    (run,) = (path for path in (folder / runs).iterdir() if path.name.startswith("story-"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """An uninterrupted run, with wandb offline."""
+    command(folder, *training("runs"))
+    return run_of(folder, "runs")
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def test_a_run_leaves_everything_in_one_folder(trained: Path) -> None:
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "provenance.json",
+        "metrics.jsonl",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+        "figures/training.png",
+        "figures/validation.png",
+    } <= names
+    assert len(losses(trained)) == STEPS and sum(losses(trained)[-3:]) < sum(losses(trained)[:3])
+    assert [row["step"] for row in read_rows(trained / "metrics.jsonl") if row["kind"] == "val"] == [6, STEPS]
+    assert list((trained / "wandb").glob("offline-run-*/*.wandb"))
+    provenance = json.loads((trained / "provenance.json").read_text())
+    assert provenance["versions"]["torch"] == torch.__version__ and provenance["git_revision"]
+
+
+def test_the_same_command_again_has_nothing_to_do(folder: Path, trained: Path) -> None:
+    assert "nothing to do" in command(folder, *training("runs"))
+
+
+def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> None:
+    process = start(folder, *training("killed", "logger=jsonl"))
+    deadline_s = time.monotonic() + 120
+    while not list((folder / "killed").glob("*/checkpoints/last.pt")):
+        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run = run_of(folder, "killed")
+    assert run.name == trained.name  # wandb or not, it is the same science
+    if len(losses(run)) < STEPS:
+        assert "goes on from step" in command(folder, *training("killed", "logger=jsonl"))
+    assert losses(run) == pytest.approx(losses(trained), abs=1e-6)
+    ours, theirs = (torch.load(one / "checkpoints" / "last.pt")["model"] for one in (run, trained))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_two_ranks_walk_the_same_way(folder: Path, trained: Path) -> None:
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    command(folder, *torchrun, *training("ranks", "logger=jsonl"))
+    run = run_of(folder, "ranks")
+    assert run.name == trained.name
+    assert losses(run) == pytest.approx(losses(trained), abs=1e-4)
+
+
+@pytest.mark.parametrize("benchmark", ["test", "test_unseen_cells"])
+def test_evaluation_says_how_far_off_and_how_far_one_could_get(
+    folder: Path, trained: Path, benchmark: str
+) -> None:
+    printed = command(folder, "geoclip.evaluate", f"checkpoint={trained}", f"benchmark={benchmark}")
+    assert "2500 km" in printed and "ceiling" in printed
+    result = json.loads((trained / "eval" / f"{benchmark}.json").read_text())
+    assert result["n"] >= 300 and result["gallery_size"] == GALLERY and result["verbatim_in_gallery"] == 0
+    for km in ("1", "25", "200", "750", "2500"):
+        share = result["accuracy_percent"][km]
+        assert 0 <= share["low"] <= share["value"] <= share["high"] <= result["ceiling_percent"][km] <= 100
+    assert {"median_km", "mean_km", "geoscore", "checkpoint_sha256", "gallery_sha256", "git_revision"} <= set(
+        result
+    )
+    rows = list(csv.DictReader(io.StringIO((trained / "eval" / f"{benchmark}.csv").read_text())))
+    assert len(rows) == result["n"]
+    within = sum(float(row["distance_km"]) < 750 for row in rows) / len(rows) * 100
+    assert within == pytest.approx(result["accuracy_percent"]["750"]["value"])
+
+
+def test_prediction_and_report(folder: Path, trained: Path) -> None:
+    with tarfile.open(folder / "data/bluemarble/test/000000.tar") as tar:
+        tar.extractall(folder / "views", members=tar.getmembers()[:4], filter="data")
+    (folder / "views" / "broken.jpg").write_text("no picture")
+    printed = command(folder, "geoclip.predict", f"checkpoint={trained}", "image=views", "top_k=3")
+    assert "google.com/maps" in printed and "broken.jpg" in printed
+    predictions = sorted((trained / "predictions").glob("*.json"))
+    assert len(predictions) == 2
+    assert len(json.loads(predictions[0].read_text())["predictions"]) == 3
+    assert len(list((trained / "predictions").glob("*.png"))) == 2
+    assert list((trained / "predictions").glob("*.html"))
+    command(folder, "geoclip.evaluate", f"checkpoint={trained}", "benchmark=val")
+    command(folder, "geoclip.report", f"run={trained}")
+    page = (trained / "report.html").read_text()
+    assert "story" in page and page.count("data:image/") >= 6

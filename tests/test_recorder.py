@@ -1,0 +1,56 @@
+"""metrics.jsonl is whole, whatever becomes of wandb."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from geoclip.recorder import Recorder, WandbMirror, read_rows
+
+
+def mirror(folder: Path, **changes: object) -> WandbMirror:
+    settings: dict[str, object] = {"mode": "offline", "project": "p", "entity": None, "name": "n", "config": {}, "run_id": "id1"}
+    return WandbMirror(folder, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_a_resumed_run_drops_the_rows_that_it_writes_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with Recorder(path) as recorder:
+        for step in (10, 20, 30):
+            recorder.record("train", step, loss=1.0)
+    with path.open("a") as file:
+        file.write('{"kind": "train", "st')  # what a kill leaves behind
+    with Recorder(path, step=20) as recorder:
+        recorder.record("train", 30, loss=0.5)
+    assert [(row["step"], row["loss"]) for row in read_rows(path)] == [(10, 1.0), (20, 1.0), (30, 0.5)]
+
+
+def test_wandb_offline_holds_the_run(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "metrics.jsonl", mirror=mirror(tmp_path)) as recorder:
+        recorder.record("train", 1, loss=0.25)
+        recorder.record("val", 1, accuracy_percent={"25": 50.0})
+    (run,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert b"accuracy_percent" in run.read_bytes()
+
+
+def test_a_run_goes_on_without_wandb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = mirror(tmp_path, project="no/such:project")
+    with Recorder(tmp_path / "metrics.jsonl", mirror=broken) as recorder:
+        for step in range(50):
+            recorder.record("train", step, loss=0.0)
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 50
+    assert "wandb gave up" in caplog.text
+
+
+def test_a_wandb_that_hangs_is_left_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hanging = mirror(tmp_path, patience_s=0.2)
+    hanging.send(lambda wandb, run: time.sleep(60))
+    started_s = time.perf_counter()
+    with Recorder(tmp_path / "metrics.jsonl", mirror=hanging) as recorder:
+        recorder.record("train", 1, loss=0.0)
+    assert time.perf_counter() - started_s < 5
+    assert "left behind" in caplog.text
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == 0.0

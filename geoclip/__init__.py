@@ -1,3 +1,32 @@
-"""geoclip: train, evaluate, take apart and improve GeoCLIP (NeurIPS 2023), worldwide image geo-localisation."""
+"""geoclip: train, evaluate, take apart and improve GeoCLIP (NeurIPS 2023), worldwide image geo-localisation.
+
+>>> from geoclip import GeoCLIP, LocationEncoder, ImageEncoder, GPSQueue  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoclip.model.geoclip import GeoCLIP
+    from geoclip.model.gps_queue import GPSQueue
+    from geoclip.model.image_encoder import ImageEncoder
+    from geoclip.model.location_encoder import LocationEncoder
 
 __version__ = "0.1.0"
+__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder"]
+
+_HOMES = {
+    "GeoCLIP": "geoclip.model.geoclip",
+    "GPSQueue": "geoclip.model.gps_queue",
+    "ImageEncoder": "geoclip.model.image_encoder",
+    "LocationEncoder": "geoclip.model.location_encoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The parts that are usable alone, imported when they are asked for: torch is slow to load."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geoclip' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -12,7 +12,14 @@ from geoclip.recorder import Recorder, WandbMirror, read_rows
 
 
 def mirror(folder: Path, **changes: object) -> WandbMirror:
-    settings: dict[str, object] = {"mode": "offline", "project": "p", "entity": None, "name": "n", "config": {}, "run_id": "id1"}
+    settings: dict[str, object] = {
+        "mode": "offline",
+        "project": "p",
+        "entity": None,
+        "name": "n",
+        "config": {},
+        "run_id": "id1",
+    }
     return WandbMirror(folder, **(settings | changes))  # type: ignore[arg-type]
 
 

@@ -121,9 +121,7 @@ def _print_table(photo: Photo, guesses: list[Guess]) -> None:
         cells += [] if guess.distance_km is None else [f"{guess.distance_km:,.0f}"]
         table.add_row(*cells, guess.map)
     console = Console()
-    console.width = max(
-        console.width, LINK_COLUMNS
-    )  # the terminal may break the line, but never the link in it
+    console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     console.print(table)
 
 

@@ -101,12 +101,14 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
     assert (row["checkpoint_sha256"], row["git_revision"]) == ("abc", "def")
 
     table = pd.read_csv(tmp_path / "eval" / "b.csv")
-    columns = ["key", "lat", "lon", "predicted_lat", "predicted_lon", "distance_km", "score"]
+    columns = ["key", "lat", "lon", "predicted_lat", "predicted_lon", "distance_km", "ceiling_km", "score"]
     assert list(table.columns) == columns and len(table) == 50
     assert table["key"].tolist() == [f"image-{number}" for number in range(50)]
     guess, place = table[["predicted_lat", "predicted_lon"]].to_numpy(), table[["lat", "lon"]].to_numpy()
     again_km = haversine_km(torch.from_numpy(guess.copy()), torch.from_numpy(place.copy())).numpy()
     assert table["distance_km"].to_numpy() == pytest.approx(again_km, abs=1e-3)
+    nearest_km = [haversine_km(gallery.gps_deg_G2, spot[None]).min().item() for spot in truth]
+    assert table["ceiling_km"].to_numpy() == pytest.approx(np.array(nearest_km), abs=1e-3)
     assert row["median_km"] == pytest.approx(np.median(again_km))
     assert row["mean_km"] == pytest.approx(again_km.mean())
     assert row["geoscore"] == pytest.approx((5000 * np.exp(-again_km / 1492.7)).mean())

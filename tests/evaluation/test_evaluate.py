@@ -81,6 +81,9 @@ def test_the_same_evaluation_gives_the_same_files(run_evaluate: Evaluate) -> Non
     first = path.read_text(), path.with_suffix(".csv").read_text()
     run_evaluate(batch_size=2)
     assert (path.read_text(), path.with_suffix(".csv").read_text()) == first
+    reseeded, *_ = run_evaluate(seed=1)
+    assert reseeded["geoscore"] == json.loads(first[0])["geoscore"]
+    assert reseeded["geoscore_interval"] != json.loads(first[0])["geoscore_interval"]
 
 
 def test_features_need_no_photographs(run_evaluate: Evaluate, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
     queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
     return TrainState(
         model=model,
-        parallel=DistributedDataParallel(model) if world.size > 1 else model,
+        parallel=DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model,
         queue=queue,
         optimizer=build_optimizer(config.optim, model),
         noise=torch.Generator().manual_seed(config.seed),

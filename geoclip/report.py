@@ -22,14 +22,18 @@ EARTH_PX = 2160  # width of the maps' background
 
 
 def main(cfg: DictConfig) -> None:
-    """Draw the run's figures and write its page."""
+    """Draw the run's figures, write its page, and its table as Markdown into eval/table.md."""
     config = typed(cfg, ReportConfig, lambda _: [])
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    from geoclip.drawing.report_figures import read_results
     from geoclip.drawing.report_page import write_report
-    from geoclip.run_dir import latest_run
+    from geoclip.drawing.tables import accuracy_table
+    from geoclip.run_dir import latest_run, write_text
 
     run = latest_run(config.runs_dir) if config.run == "latest" else Path(config.run)
     log.info("written: %s", write_report(run, background=_background()))
+    if results := read_results(run):
+        write_text(run / "eval" / "table.md", accuracy_table(results).markdown())
 
 
 def _background() -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from geoclip.errors import CheckpointError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger")
-NOT_SCIENCE_OF_DATA = ("root",)  # the shards themselves are in the hash, by their fingerprint
+NOT_SCIENCE_OF_DATA = ("root",)  # shards and gallery are in the hash by their content
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -45,18 +45,17 @@ def plain(config: Any) -> dict[str, Any]:
     return converted
 
 
-def science(config: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
-    """The part of a (plain) configuration that decides a run's results, and the shards it reads."""
+def science(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
+    """The part of a (plain) configuration that decides a run's results, and fingerprints of the files it reads."""
     kept = {key: value for key, value in config.items() if key not in NOT_SCIENCE}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_SCIENCE_OF_DATA}
-    kept["data_fingerprint"] = data_fingerprint
-    kept["gallery"] = kept["gallery"]["name"]
-    return kept
+    kept["gallery"] = {}
+    return kept | {"files": files}
 
 
-def run_path(config: dict[str, Any], data_fingerprint: str) -> Path:
+def run_path(config: dict[str, Any], files: dict[str, str]) -> Path:
     """`runs/<name>-<hash>`: the same science gives the same folder, another science never does."""
-    text = json.dumps(science(config, data_fingerprint), sort_keys=True)
+    text = json.dumps(science(config, files), sort_keys=True)
     return Path(config["runs_dir"]) / f"{config['name']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geoclip.data.shard_index import Shard
     from geoclip.distributed import World
     from geoclip.evaluation.benchmark import Predictions
+    from geoclip.evaluation.gallery import Gallery
     from geoclip.recorder import Recorder
     from geoclip.training.loop import Hooks
     from geoclip.training.state import TrainState
@@ -47,7 +48,7 @@ def train_run(config: TrainConfig) -> Path:
     """
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.build import build_recipe, build_state, build_stream_plan
+    from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
     from geoclip.data.shard_index import fingerprint
     from geoclip.data.stream import train_batches
     from geoclip.distributed import initialise
@@ -58,7 +59,8 @@ def train_run(config: TrainConfig) -> Path:
     world = initialise(config.compute.device, size=world_size_from_environment())
     logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
     shards, val_shards = _open_shards(config, world)
-    run = run_path(plain(config), fingerprint(shards))
+    gallery = build_gallery(config.gallery)
+    run = run_path(plain(config), {"shards": fingerprint(shards), "gallery": gallery.sha256[:8]})
     plan = build_stream_plan(config, shards)
     recipe = build_recipe(config, plan.steps_per_epoch, world.device)
     state = build_state(config, plan.subset, world)
@@ -80,7 +82,7 @@ def train_run(config: TrainConfig) -> Path:
         last_step=recipe.last_step,
     )
     with _recorder(config, run, state.step) if world.is_main else contextlib.nullcontext() as recorder:
-        hooks = _hooks(config, run, val_shards, recorder, world, recipe.last_step)
+        hooks = _hooks(config, run, val_shards, gallery, recorder, world, recipe.last_step)
         with logging_redirect_tqdm():
             skipped = train(state, batches, recipe, hooks, world)
         for line in skipped.lines():
@@ -138,12 +140,12 @@ def _hooks(
     config: TrainConfig,
     run: Path,
     val_shards: list[Shard],
+    gallery: Gallery,
     recorder: Recorder | None,
     world: World,
     last_step: int,
 ) -> Hooks:
     """What the loop does beside training: record, validate and keep the best, checkpoint. Rank 0 alone acts."""
-    from geoclip.build import build_gallery
     from geoclip.distributed import wait_for_all
     from geoclip.run_dir import plain
     from geoclip.training.loop import Hooks
@@ -153,11 +155,7 @@ def _hooks(
     validation = None
     if world.is_main:
         validation = Validation(
-            val_shards,
-            build_gallery(config.gallery),
-            config.encoder.image_px,
-            config.validate_samples,
-            world.device,
+            val_shards, gallery, config.encoder.image_px, config.validate_samples, world.device
         )
 
     def record(state: TrainState, values: dict[str, float]) -> None:

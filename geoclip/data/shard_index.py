@@ -55,8 +55,9 @@ def read_shards(root: str, pattern: str) -> list[Shard]:
 
 
 def fingerprint(shards: list[Shard]) -> str:
-    """Eight hex digits that name this set of shards: their names and counts, wherever they lie."""
-    text = json.dumps([(Path(shard.path).name, shard.samples) for shard in shards])
+    """Eight hex digits that name this set of shards: their names, counts and bytes, wherever they lie."""
+    paths = [(Path(shard.path), shard.samples) for shard in shards]
+    text = json.dumps([(path.name, samples, path.stat().st_size) for path, samples in paths])
     return sha256(text.encode()).hexdigest()[:8]
 
 

@@ -81,7 +81,7 @@ class AccuracyTable:
 
     def markdown(self) -> str:
         """A GitHub table: a row per benchmark, its ceiling below it."""
-        head = ["benchmark", "images", *(f"≤ {km} km" for km in self.distances_km), "median km", "GeoScore"]
+        head = ["benchmark", "images", *(f"< {km} km" for km in self.distances_km), "median km", "GeoScore"]
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row in self.rows:
             shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
@@ -109,7 +109,7 @@ class AccuracyTable:
             table.show_edge = False
             table.add_column("", style="dim", min_width=8)
             for share in row.shares:
-                table.add_column(f"≤ {share.km} km", justify="right", min_width=9)
+                table.add_column(f"< {share.km} km", justify="right", min_width=9)
             table.add_column("median", justify="right")
             table.add_column("GeoScore", justify="right")
             shares = [Text(share.text, style="bold") for share in row.shares]

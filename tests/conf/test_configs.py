@@ -176,6 +176,9 @@ def test_check_only_walks_a_sweep(tmp_path: Path) -> None:
     assert printed.count("check_only: true") == 4
 
 
+FILES = {"shards": "aaaa", "gallery": "aaaa"}
+
+
 def plain_run(**changes: Any) -> dict[str, Any]:
     from geoclip.run_dir import plain
 
@@ -185,7 +188,7 @@ def plain_run(**changes: Any) -> dict[str, Any]:
 def test_a_folder_follows_from_the_science() -> None:
     from geoclip.run_dir import run_path
 
-    base = run_path(plain_run(), "aaaa")
+    base = run_path(plain_run(), FILES)
     assert base.name.startswith("bluemarble-") and base.parent == Path("runs")
     same = (
         {"compute.workers": 0},
@@ -193,7 +196,7 @@ def test_a_folder_follows_from_the_science() -> None:
         {"compute.device": "cpu"},
         {"data.root": "elsewhere"},
     )
-    assert all(run_path(plain_run(**changes), "aaaa") == base for changes in same)
+    assert all(run_path(plain_run(**changes), FILES) == base for changes in same)
     other = (
         {"seed": 1},
         {"location.sigmas": "[1]"},
@@ -202,5 +205,7 @@ def test_a_folder_follows_from_the_science() -> None:
         {"optim.max_steps": 9},
         {"data.streams": 8},
     )
-    paths = {run_path(plain_run(**changes), "aaaa") for changes in other} | {run_path(plain_run(), "bbbb")}
+    paths = {run_path(plain_run(**changes), FILES) for changes in other} | {
+        run_path(plain_run(), FILES | {"gallery": "bbbb"})
+    }
     assert len(paths) == len(other) + 1 and base not in paths

@@ -50,7 +50,7 @@ def test_figures_are_those_of_the_json_in_the_order_of_distance() -> None:
 
 def test_markdown_has_a_row_and_its_ceiling() -> None:
     head, rule, row, ceiling = accuracy_table([RESULT]).markdown().splitlines()
-    assert head.split(" | ")[2:7] == ["≤ 1 km", "≤ 25 km", "≤ 200 km", "≤ 750 km", "≤ 2500 km"]
+    assert head.split(" | ")[2:7] == ["< 1 km", "< 25 km", "< 200 km", "< 750 km", "< 2500 km"]
     assert head.count("|") == rule.count("|") == row.count("|") == ceiling.count("|")
     assert "| **81.0** (79.3–82.7) |" in row
     assert "| 1,234 | 4,321 |" in row

@@ -45,7 +45,10 @@ def predict(config: PredictConfig) -> Path:
     Raises:
         GeoclipError: the model, the gallery or every picture cannot be read.
     """
+    from rich.console import Console
+
     from geoclip.data.benchmarks import list_photos, photo_batches
+    from geoclip.drawing.guesses import guesses_table
     from geoclip.evaluation.benchmark import embed_images
     from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.prediction import best_guesses
@@ -63,13 +66,15 @@ def predict(config: PredictConfig) -> Path:
     scale = trained.model.logit_scale.exp().item()
     folder = Path(config.output) if config.output else trained.folder / "predictions"
     names = _file_names(list(photos))
+    console = Console()
+    console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     shown: dict[str, Prediction] = {}
     for key, image_D in zip(queries.keys, queries.image_ND, strict=True):
         photo = photos[key]
         guesses, probability_G = best_guesses(
             image_D, trained.gallery, gallery_GD, scale=scale, k=config.top_k, truth_deg=photo.gps_deg
         )
-        _print_table(photo, guesses)
+        console.print(guesses_table(str(photo.path), guesses))
         write_json(folder / f"{names[key]}.json", _row(photo, guesses, trained))
         if len(shown) < config.maps:
             shown[names[key]] = _to_draw(photo, guesses, probability_G.numpy())
@@ -82,12 +87,12 @@ def predict(config: PredictConfig) -> Path:
 
 def _file_names(keys: list[str]) -> dict[str, str]:
     """What each picture's files are called: its name without the suffix, and a number where two would be the same."""
-    names: dict[str, str] = {}
+    taken: dict[str, str] = {}  # key by name
     for key in keys:
         stem = key.replace("/", "_").rsplit(".", 1)[0]
         numbered = (f"{stem}-{number}" for number in count(2))
-        names[key] = next(name for name in chain((stem,), numbered) if name not in names.values())
-    return names
+        taken[next(name for name in chain((stem,), numbered) if name not in taken)] = key
+    return {key: name for name, key in taken.items()}
 
 
 def _row(photo: Photo, guesses: list[Guess], trained: Trained) -> dict[str, Any]:
@@ -102,27 +107,6 @@ def _row(photo: Photo, guesses: list[Guess], trained: Trained) -> dict[str, Any]
         "truth": photo.gps_deg and dict(zip(("lat", "lon"), photo.gps_deg, strict=True)),
         "predictions": [asdict(guess) | {"map": guess.map} for guess in guesses],
     }
-
-
-def _print_table(photo: Photo, guesses: list[Guess]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=str(photo.path), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
-    for column in ("rank", "latitude", "longitude", "score", "cosine"):
-        table.add_column(column, justify="right")
-    if photo.gps_deg:
-        table.add_column("km off", justify="right")
-    table.add_column("map", no_wrap=True)
-    for guess in guesses:
-        cells = [f"{guess.rank}", f"{guess.lat:.4f}", f"{guess.lon:.4f}", f"{guess.probability:.2%}"]
-        cells += [f"{guess.cosine:.3f}"]
-        cells += [] if guess.distance_km is None else [f"{guess.distance_km:,.0f}"]
-        table.add_row(*cells, guess.map)
-    console = Console()
-    console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
-    console.print(table)
 
 
 def _to_draw(photo: Photo, guesses: list[Guess], probability_G: Any) -> Prediction:

@@ -80,15 +80,9 @@ def test_a_picture_gets_a_table_a_json_and_two_maps(
         assert f"{guess['lat']:.4f}" in printed and f"{guess['probability']:.2%}" in printed
     with Image.open(folder / "test-000000.png") as image:
         assert image.width > 1000
-
-
-def test_the_page_opens_without_a_network(run_predict: Predict, view: Path) -> None:
-    page = (run_predict(image=str(view)) / "test-000000.html").read_text()
-    fetched = re.findall(
-        r"""<(?:script|img|iframe|source)[^>]*\ssrc=["'](?!data:)[^"']*|<link[^>]*>|@import""", page
-    )
-    assert fetched == []
-    assert len(page) > 1_000_000  # plotly.js is in it
+    page = (folder / "test-000000.html").read_text()
+    assert len(page) > 1_000_000  # plotly.js is in it, so that it opens without a network
+    assert not re.findall(r"""<(?:script|img|iframe)[^>]*\ssrc=["'](?!data:)|<link[^>]*>|@import""", page)
 
 
 def test_a_folder_is_predicted_whole_and_broken_pictures_are_named(

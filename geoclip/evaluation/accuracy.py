@@ -1,14 +1,15 @@
-"""Measures of geo-localisation: pure numpy, on errors in km and coordinates in degrees."""
+"""Measures of geo-localisation: pure functions on arrays of errors in km and coordinates in degrees."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geoclip.geo.geodesy import EARTH_RADIUS_KM
+from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 GEOSCORE_KM = 1492.7  # decay length of GeoGuessr's world map: Haas et al., "PIGEON", CVPR 2024, section 3
@@ -83,7 +84,7 @@ def nearest_place_km(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Floats:
 
     Chords of the unit sphere order places as great circles do, so a k-d tree in space finds the nearest.
     """
-    chord_N, _ = cKDTree(_unit_vectors(gallery_deg_G2)).query(_unit_vectors(test_deg_N2))
+    chord_N, _ = cKDTree(_on_sphere(gallery_deg_G2)).query(_on_sphere(test_deg_N2))
     distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_N / 2, 0, 1))
     return distance
 
@@ -120,6 +121,6 @@ def _interval(value: float, resampled_R: Floats) -> Interval:
     return Interval(value=value, low=float(low), high=float(high))
 
 
-def _unit_vectors(gps_deg_N2: Floats) -> Floats:
-    lat, lon = np.radians(np.asarray(gps_deg_N2, dtype=np.float64)).T
-    return np.stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)), axis=1)
+def _on_sphere(gps_deg_N2: Floats) -> Floats:
+    vectors: Floats = unit_vectors(torch.from_numpy(np.asarray(gps_deg_N2, dtype=np.float64))).numpy()
+    return vectors

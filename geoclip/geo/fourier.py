@@ -20,15 +20,3 @@ def fourier_features(x_N2: Tensor, freq_K2: Tensor) -> Tensor:
     """
     phase_NK = 2 * math.pi * x_N2 @ freq_K2.T
     return torch.cat((phase_NK.cos(), phase_NK.sin()), dim=1)
-
-
-def sigma_hierarchy(sigma_min: float, sigma_max: float, count: int) -> list[float]:
-    """`count` scales spaced evenly in log2 from sigma_min to sigma_max (GeoCLIP's general rule).
-
-    >>> sigma_hierarchy(1, 256, 3)
-    [1.0, 16.0, 256.0]
-    """
-    if count == 1:
-        return [float(sigma_min)]
-    low, high = math.log2(sigma_min), math.log2(sigma_max)
-    return [2 ** (low + (high - low) * step / (count - 1)) for step in range(count)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pyproj import Proj
 
-from geoclip.geo.fourier import fourier_features, random_frequencies, sigma_hierarchy
+from geoclip.geo.fourier import fourier_features, random_frequencies
 from geoclip.geo.projection import equal_earth
 
 
@@ -42,9 +42,3 @@ def test_sigma_is_the_spread_of_the_frequencies() -> None:
     freq = random_frequencies(20_000, 16.0, torch.Generator().manual_seed(0))
     assert freq.shape == (20_000, 2)
     assert freq.std().item() == pytest.approx(16, rel=0.02)
-
-
-def test_hierarchy_is_even_in_log2() -> None:
-    assert sigma_hierarchy(1, 256, 3) == [1, 16, 256]
-    assert sigma_hierarchy(2, 32, 5) == pytest.approx([2, 4, 8, 16, 32])
-    assert sigma_hierarchy(4, 99, 1) == [4]

@@ -27,6 +27,7 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # a waiting thread must not take the core that decodes
@@ -36,6 +37,9 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
         raise ConfigError([_sentence(error, schema)]) from None
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None]:

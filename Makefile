@@ -69,7 +69,7 @@ demo: $(STAMP) ## data, training, evaluation, prediction and a report: minutes o
 	$(RUN) -m geoclip.report
 
 test: $(STAMP) ## prove that the installation is sound: under five minutes
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy, changing nothing
 	$(RUN) -m ruff check .

@@ -18,7 +18,15 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the hub is no test
 os.environ["WANDB_MODE"] = "offline"  # nor does a test run belong on anybody's dashboard
 os.environ["WANDB_SILENT"] = "true"
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Beside other workers of pytest-xdist each has one core.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+
+LONGEST_FIRST = ("tests/story/test_story.py", "tests/model/test_location_encoder.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the two longest files first, one on each core, so that neither is left over at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 
@@ -50,6 +51,8 @@ def initialise(device: str = "auto", *, size: int = 1) -> World:
         chosen = torch.device(device)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # At the end of the process, not of a run: a sweep has many.
+        atexit.register(dist.destroy_process_group)
     return World(rank=dist.get_rank() if dist.is_initialized() else 0, size=size, device=chosen)
 
 
@@ -78,9 +81,3 @@ def wait_for_all() -> None:
     """Let no rank pass before all have come."""
     if dist.is_initialized():
         dist.barrier()
-
-
-def leave() -> None:
-    """Leave the process group at the very end of the process."""
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from webdataset.tariterators import base_plus_ext
 
 from geoclip.errors import DataError
+from geoclip.run_dir import write_text
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -90,7 +91,7 @@ def _count(paths: list[str]) -> list[Shard]:
             row = known[Path(path).name] = [*stamp, _samples_in(path)]
         shards.append(Shard(path=path, samples=row[2]))
     with contextlib.suppress(OSError):  # a folder that cannot be written is counted again next time
-        kept.write_text(json.dumps(known))
+        write_text(kept, json.dumps(known))
     return shards
 
 

@@ -32,7 +32,8 @@ def train_config(*overrides: str) -> TrainConfig:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(option: str) -> None:
-    train_config(option)
+    group, name = option.split("=")
+    assert getattr(getattr(train_config(option), group), "name", name) == name
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,9 @@ def test_every_benchmark_composes(path: Path, tmp_path: Path) -> None:
 
 def test_the_other_entry_points_compose(tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        typed(compose("shards"), ShardsConfig, shards_problems)
-        typed(compose("predict", [f"image={tmp_path}"]), PredictConfig, predict_problems)
+        assert typed(compose("shards"), ShardsConfig, shards_problems).root == "data/bluemarble"
+        config = typed(compose("predict", [f"image={tmp_path}"]), PredictConfig, predict_problems)
+    assert (config.top_k, config.checkpoint) == (5, "latest")
 
 
 def test_every_config_says_how_it_is_used() -> None:

@@ -1,33 +1,18 @@
-"""What cannot run, and why: pure functions from a configuration to sentences that name key, value and cure."""
+"""Why a training run cannot start."""
 
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
+from geoclip.checks.data import data_problems, gallery_problems
 from geoclip.config import (
-    BenchmarkKind,
-    BlueMarbleConfig,
-    DataConfig,
     DataKind,
     EncoderConfig,
     EncoderKind,
-    EvaluateConfig,
-    GalleryConfig,
-    GalleryKind,
     LocationConfig,
-    ModelSourceConfig,
     OptimConfig,
-    PredictConfig,
     QueueConfig,
-    ShardsConfig,
     TrainConfig,
-)
-
-MP16_CURE = (
-    "set MP16_SHARDS or data.root to the folder of the MP16 tar shards (key.jpg + key.json with lat, lon in "
-    "each tar); README.md, section 'Train on MP16', says how to build them"
 )
 
 
@@ -54,112 +39,6 @@ def train_problems(config: TrainConfig, world_size: int) -> list[str]:
         problems.append(f"compute.workers={config.compute.workers} must be 0 or more")
     if not config.name or any(character in config.name for character in "/\\ "):
         problems.append(f"name={config.name!r} names a folder: letters, digits, '.', '_' and '-'")
-    return problems
-
-
-def data_problems(data: DataConfig) -> list[str]:
-    """Reasons why these shards cannot be read."""
-    problems = []
-    if not 0 < data.fraction <= 1:
-        problems.append(f"data.fraction={data.fraction} must lie in (0, 1], e.g. data.fraction=0.2 for 20 %")
-    if data.streams < 1:
-        problems.append(f"data.streams={data.streams} must be 1 or more")
-    if data.shuffle_buffer < 1:
-        problems.append(
-            f"data.shuffle_buffer={data.shuffle_buffer} must be 1 or more; 1 keeps the shards' order"
-        )
-    if not 0 < data.crop_scale_min <= 1:
-        problems.append(f"data.crop_scale_min={data.crop_scale_min} must lie in (0, 1]")
-    if data.crop_ratio < 1:
-        problems.append(f"data.crop_ratio={data.crop_ratio} must be 1 or more")
-    for key, value in (("color_jitter", data.color_jitter), ("grayscale", data.grayscale)):
-        if not 0 <= value <= 1:
-            problems.append(f"data.{key}={value} is a probability in [0, 1]")
-    if data.kind is DataKind.bluemarble:
-        problems += blue_marble_problems(data.bluemarble, "data.bluemarble")
-    if data.kind is DataKind.shards:
-        if not data.root:
-            problems.append(f"data={data.name} has no shards: {MP16_CURE}")
-        elif "://" not in data.root and not Path(data.root).is_dir():
-            problems.append(f"data.root={data.root} is no folder: {MP16_CURE}")
-    return problems
-
-
-def blue_marble_problems(views: BlueMarbleConfig, prefix: str) -> list[str]:
-    """Reasons why these views cannot be cut."""
-    problems = []
-    for key in ("size_px", "gallery_size", "val_size", "test_size", "unseen_size", "samples_per_shard"):
-        if getattr(views, key) < 1:
-            problems.append(f"{prefix}.{key}={getattr(views, key)} must be 1 or more")
-    if not 0 < views.span_km <= 20_000:
-        problems.append(f"{prefix}.span_km={views.span_km} must lie in (0, 20000] km")
-    if not 1 <= views.jpeg_quality <= 100:
-        problems.append(f"{prefix}.jpeg_quality={views.jpeg_quality} must lie in 1 … 100")
-    return problems
-
-
-def shards_problems(config: ShardsConfig) -> list[str]:
-    """Every reason why these shards cannot be built."""
-    problems = blue_marble_problems(config.bluemarble, "bluemarble")
-    if not config.root:
-        problems.append("root='' must name the folder to build")
-    return problems
-
-
-def evaluate_problems(config: EvaluateConfig) -> list[str]:
-    """Every reason why this evaluation cannot start."""
-    problems = _model_source_problems(config)
-    benchmark = config.benchmark
-    if config.image_features:
-        if not os.path.isfile(config.image_features):
-            problems.append(f"image_features={config.image_features} is no file")
-    elif not benchmark.root:
-        variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
-        problems.append(
-            f"benchmark={benchmark.name} has no photographs: set {variable}benchmark.root=FOLDER to the folder that "
-            f"holds them and their CSV. {benchmark.source}"
-        )
-    elif not os.path.isdir(benchmark.root):
-        cure = (
-            "build it: python -m geoclip.shards"
-            if benchmark.kind is BenchmarkKind.shards
-            else benchmark.source
-        )
-        problems.append(f"benchmark.root={benchmark.root} is no folder; {cure}")
-    if config.batch_size < 1:
-        problems.append(f"batch_size={config.batch_size} must be 1 or more")
-    return problems
-
-
-def predict_problems(config: PredictConfig) -> list[str]:
-    """Every reason why this prediction cannot start."""
-    problems = _model_source_problems(config)
-    if not os.path.exists(config.image):
-        problems.append(f"image={config.image} is neither a file nor a folder")
-    elif config.output and _lies_among_pictures(Path(config.output).resolve(), Path(config.image).resolve()):
-        problems.append(
-            f"output={config.output} lies among the pictures: maps would be taken for them and their .json files "
-            "overwritten; name another folder"
-        )
-    for key, least in (("top_k", 1), ("batch_size", 1), ("maps", 0)):
-        if getattr(config, key) < least:
-            problems.append(f"{key}={getattr(config, key)} must be {least} or more")
-    return problems
-
-
-def _lies_among_pictures(output: Path, image: Path) -> bool:
-    return output.is_relative_to(image) if image.is_dir() else output == image.parent
-
-
-def _model_source_problems(config: ModelSourceConfig) -> list[str]:
-    problems = []
-    if config.checkpoint not in ("latest", "official") and not os.path.exists(config.checkpoint):
-        problems.append(
-            f"checkpoint={config.checkpoint} is neither a run's folder nor a .pt file; `latest` is the newest run "
-            f"in {config.runs_dir}/, `official` the released model"
-        )
-    if config.gallery.kind is not GalleryKind.own:
-        problems += gallery_problems(config.gallery)
     return problems
 
 
@@ -208,21 +87,6 @@ def location_problems(location: LocationConfig) -> list[str]:
         if getattr(location, key) < 1:
             problems.append(f"location.{key}={getattr(location, key)} must be 1 or more")
     return problems
-
-
-def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> list[str]:
-    """Reasons why this gallery cannot be read; `may_be_built` allows a file that the demo's data will bring."""
-    if gallery.kind is GalleryKind.own:
-        return [
-            f"gallery={gallery.name} is for evaluation; a run is trained with gallery=bluemarble, released_100k or csv"
-        ]
-    if gallery.kind is GalleryKind.released or may_be_built:
-        return []
-    if not gallery.path:
-        return [f"gallery.path='' of gallery={gallery.name} must name a CSV with the columns LAT, LON"]
-    if not os.path.isfile(gallery.path):
-        return [f"gallery.path={gallery.path} is no file; it must be a CSV with the columns LAT, LON"]
-    return []
 
 
 def _queue_problems(queue: QueueConfig) -> list[str]:

@@ -1,0 +1,7 @@
+"""What cannot run, and why: pure functions from a configuration to sentences that name key, value and cure."""
+
+from geoclip.checks.evaluate import evaluate_problems, predict_problems
+from geoclip.checks.shards import shards_problems
+from geoclip.checks.train import train_problems
+
+__all__ = ["evaluate_problems", "predict_problems", "shards_problems", "train_problems"]

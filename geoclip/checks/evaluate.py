@@ -1,0 +1,72 @@
+"""Why an evaluation or a prediction cannot start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from geoclip.checks.data import gallery_problems
+from geoclip.config import (
+    BenchmarkKind,
+    EvaluateConfig,
+    GalleryKind,
+    ModelSourceConfig,
+    PredictConfig,
+)
+
+
+def evaluate_problems(config: EvaluateConfig) -> list[str]:
+    """Every reason why this evaluation cannot start."""
+    problems = _model_source_problems(config)
+    benchmark = config.benchmark
+    if config.image_features:
+        if not os.path.isfile(config.image_features):
+            problems.append(f"image_features={config.image_features} is no file")
+    elif not benchmark.root:
+        variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
+        problems.append(
+            f"benchmark={benchmark.name} has no photographs: set {variable}benchmark.root=FOLDER to the folder that "
+            f"holds them and their CSV. {benchmark.source}"
+        )
+    elif not os.path.isdir(benchmark.root):
+        cure = (
+            "build it: python -m geoclip.shards"
+            if benchmark.kind is BenchmarkKind.shards
+            else benchmark.source
+        )
+        problems.append(f"benchmark.root={benchmark.root} is no folder; {cure}")
+    if config.batch_size < 1:
+        problems.append(f"batch_size={config.batch_size} must be 1 or more")
+    return problems
+
+
+def predict_problems(config: PredictConfig) -> list[str]:
+    """Every reason why this prediction cannot start."""
+    problems = _model_source_problems(config)
+    if not os.path.exists(config.image):
+        problems.append(f"image={config.image} is neither a file nor a folder")
+    elif config.output and _lies_among_pictures(Path(config.output).resolve(), Path(config.image).resolve()):
+        problems.append(
+            f"output={config.output} lies among the pictures: maps would be taken for them and their .json files "
+            "overwritten; name another folder"
+        )
+    for key, least in (("top_k", 1), ("batch_size", 1), ("maps", 0)):
+        if getattr(config, key) < least:
+            problems.append(f"{key}={getattr(config, key)} must be {least} or more")
+    return problems
+
+
+def _lies_among_pictures(output: Path, image: Path) -> bool:
+    return output.is_relative_to(image) if image.is_dir() else output == image.parent
+
+
+def _model_source_problems(config: ModelSourceConfig) -> list[str]:
+    problems = []
+    if config.checkpoint not in ("latest", "official") and not os.path.exists(config.checkpoint):
+        problems.append(
+            f"checkpoint={config.checkpoint} is neither a run's folder nor a .pt file; `latest` is the newest run "
+            f"in {config.runs_dir}/, `official` the released model"
+        )
+    if config.gallery.kind is not GalleryKind.own:
+        problems += gallery_problems(config.gallery)
+    return problems

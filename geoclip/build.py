@@ -29,8 +29,9 @@ from geoclip.config import (
 from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
 from geoclip.data.blue_marble_shards import BlueMarbleSettings, build_blue_marble
-from geoclip.data.reading import read_places
-from geoclip.data.shard_index import Shard
+from geoclip.data.decoding import Decoder, PictureDecoder
+from geoclip.data.reading import places_in
+from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import Stretch, take_fraction
 from geoclip.distributed import World
@@ -114,9 +115,15 @@ def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
         batch_size=config.optim.batch_size,
         shuffle_buffer=data.shuffle_buffer,
         seed=config.seed,
-        image_px=config.encoder.image_px,
-        augmentation=build_augmentation(data),
+        decoder=PictureDecoder(
+            image_px=config.encoder.image_px, augmentation=build_augmentation(data), seed=config.seed
+        ),
     )
+
+
+def build_evaluation_decoder(encoder: EncoderConfig) -> Decoder:
+    """What evaluation makes of a sample's bytes."""
+    return PictureDecoder(image_px=encoder.image_px)
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:
@@ -137,7 +144,7 @@ def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueu
         case QueueStart.sphere:
             return GPSQueue(uniform_on_sphere(queue.size, generator))
         case QueueStart.train:
-            places = torch.tensor(read_places(subset, queue.size), dtype=torch.float32).reshape(-1, 2)
+            places = torch.from_numpy(places_in(subset, queue.size)).float()
             return GPSQueue(draw_queue_start(places, queue.size, generator))
 
 
@@ -155,15 +162,21 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
     )
 
 
-def build_recipe(config: TrainConfig, steps_per_epoch: int, device: torch.device) -> Recipe:
-    """The numbers of a step, and how many steps there are."""
+def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
+    """The numbers of a step, and how many steps there are: whole batches of all epochs together."""
     optim = config.optim
-    last_step = steps_per_epoch * optim.epochs
+    last_step = samples_per_epoch * optim.epochs // optim.batch_size
     if optim.max_steps is not None:
         last_step = min(last_step, optim.max_steps)
     match optim.schedule:
         case ScheduleKind.step:
-            lr_at = partial(step_lr, optim.lr, steps_per_epoch=steps_per_epoch, gamma=optim.step_gamma)
+            lr_at = partial(
+                step_lr,
+                optim.lr,
+                batch_size=optim.batch_size,
+                samples_per_epoch=samples_per_epoch,
+                gamma=optim.step_gamma,
+            )
         case ScheduleKind.cosine:
             lr_at = partial(
                 warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=last_step
@@ -176,6 +189,7 @@ def build_recipe(config: TrainConfig, steps_per_epoch: int, device: torch.device
         grad_clip=optim.grad_clip,
         logit_scale_max=optim.logit_scale_max,
         autocast=build_autocast(config.compute.precision, device),
+        max_bad_fraction=config.data.max_bad_fraction,
     )
 
 

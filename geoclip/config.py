@@ -104,6 +104,7 @@ class DataConfig:
     fraction: float = 1.0
     streams: int = 16  # the canonical streams that a global batch is dealt from; see data/stream.py
     shuffle_buffer: int = 1000  # samples held per stream
+    max_bad_fraction: float = 0.05  # of the pictures: more broken ones end the run
     crop_scale_min: float = 1.0  # smallest area share of the random crop; 1 leaves the image whole
     crop_ratio: float = 1.0  # the crop's aspect ratio lies in [1/ratio, ratio]
     flip: bool = False

@@ -5,12 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from geoclip.errors import GeoclipError
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -75,6 +78,15 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values = values / dist.get_world_size()
     return values
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every rank's value, in the order of ranks; for reports, not for the hot path."""
+    if not dist.is_initialized():
+        return [value]
+    gathered: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return cast(list[T], gathered)
 
 
 def wait_for_all() -> None:

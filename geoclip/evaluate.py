@@ -75,9 +75,10 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
     """The benchmark's images, embedded; what was broken; which were missing."""
     from geoclip.data.batch import SkipReport
     from geoclip.data.benchmarks import photo_batches, read_features, read_photos
-    from geoclip.data.shard_index import read_shards
+    from geoclip.data.decoding import PictureDecoder
+    from geoclip.data.shard_list import read_shards
     from geoclip.data.stream import evaluation_batches
-    from geoclip.data.subset import Stretch
+    from geoclip.data.subset import whole
     from geoclip.evaluation.benchmark import embed_features, embed_images
 
     benchmark, device = config.benchmark, trained.world.device
@@ -87,12 +88,10 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
     missing: list[str] = []
     match benchmark.kind:
         case BenchmarkKind.shards:
-            shards = read_shards(benchmark.root, benchmark.split)
-            stretches = [Stretch(path=shard.path, start=0, stop=shard.samples) for shard in shards]
-            batches, total = (
-                evaluation_batches(stretches, trained.image_px, config.batch_size),
-                sum(map(len, stretches)),
-            )
+            stretches = whole(read_shards(benchmark.root, benchmark.split))
+            decoder = PictureDecoder(image_px=trained.image_px)
+            batches = evaluation_batches(stretches, decoder, config.batch_size)
+            total = sum(map(len, stretches))
         case BenchmarkKind.photos:
             photos, missing = read_photos(Path(benchmark.root), benchmark.metadata)
             batches, total = photo_batches(photos, trained.image_px, config.batch_size), len(photos)

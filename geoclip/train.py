@@ -15,7 +15,7 @@ from geoclip.entry import print_config, run_entry_point, world_size_from_environ
 from geoclip.errors import AssetError
 
 if TYPE_CHECKING:
-    from geoclip.data.shard_index import Shard
+    from geoclip.data.shard_list import Shard
     from geoclip.distributed import World
     from geoclip.evaluation.benchmark import Predictions
     from geoclip.evaluation.gallery import Gallery
@@ -49,7 +49,7 @@ def train_run(config: TrainConfig) -> Path:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
-    from geoclip.data.shard_index import fingerprint
+    from geoclip.data.shard_list import fingerprint
     from geoclip.data.stream import train_batches
     from geoclip.distributed import initialise
     from geoclip.run_dir import plain, run_path, write_identity
@@ -62,7 +62,7 @@ def train_run(config: TrainConfig) -> Path:
     gallery = build_gallery(config.gallery)
     run = run_path(plain(config), {"shards": fingerprint(shards), "gallery": gallery.sha256[:8]})
     plan = build_stream_plan(config, shards)
-    recipe = build_recipe(config, plan.steps_per_epoch, world.device)
+    recipe = build_recipe(config, plan.samples, world.device)
     state = build_state(config, plan.subset, world)
     last = run / "checkpoints" / "last.pt"
     if last.is_file():
@@ -72,7 +72,7 @@ def train_run(config: TrainConfig) -> Path:
         return run
     if world.is_main:
         write_identity(run, plain(config), world.size)
-    _announce(run, state, recipe.last_step, plan.steps_per_epoch, config.optim.batch_size)
+    _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
     batches = train_batches(
         plan,
         rank=world.rank,
@@ -95,8 +95,13 @@ def train_run(config: TrainConfig) -> Path:
 
 
 def _open_shards(config: TrainConfig, world: World) -> tuple[list[Shard], list[Shard]]:
-    """Training and validation shards; those of the embedded default are built on first use, by rank 0."""
-    from geoclip.data.shard_index import read_shards
+    """Training and validation shards; those of the embedded default are built on first use, by rank 0.
+
+    Raises:
+        DataError: no shards, or more of what they hold cannot be used than data.max_bad_fraction allows.
+    """
+    from geoclip.data.shard_index import open_indices
+    from geoclip.data.shard_list import read_shards, refuse_bad_shards, shard_paths
     from geoclip.distributed import wait_for_all
 
     if config.data.kind is DataKind.bluemarble:
@@ -105,15 +110,26 @@ def _open_shards(config: TrainConfig, world: World) -> tuple[list[Shard], list[S
 
             build_blue_marble_data(config.data.root, config.data.bluemarble)
         wait_for_all()
-    return read_shards(config.data.root, config.data.train), read_shards(config.data.root, config.data.val)
+    splits = [config.data.train, config.data.val]
+    paths = [path for split in splits for path in shard_paths(config.data.root, split)]
+    open_indices(
+        paths[world.rank :: world.size]
+    )  # each rank its part, should the tars' headers have to be read
+    wait_for_all()
+    train_shards, val_shards = (read_shards(config.data.root, split) for split in splits)
+    for shards in (train_shards, val_shards):
+        report = refuse_bad_shards(shards, config.data.max_bad_fraction)
+        for line in report.lines() if world.is_main else ():
+            log.warning("left out %s", line)
+    return train_shards, val_shards
 
 
-def _announce(run: Path, state: TrainState, last_step: int, steps_per_epoch: int, batch_size: int) -> None:
+def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_size: int) -> None:
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
     verb = f"goes on from step {state.step}" if state.step else "starts"
     log.info(
         "%s %s: %d steps of %d (%.1f epochs), %s trained parameters",
-        run, verb, last_step, batch_size, last_step / steps_per_epoch, f"{trained:,}",
+        run, verb, last_step, batch_size, last_step * batch_size / samples, f"{trained:,}",
     )  # fmt: skip
 
 
@@ -146,6 +162,7 @@ def _hooks(
     last_step: int,
 ) -> Hooks:
     """What the loop does beside training: record, validate and keep the best, checkpoint. Rank 0 alone acts."""
+    from geoclip.build import build_evaluation_decoder
     from geoclip.distributed import wait_for_all
     from geoclip.run_dir import plain
     from geoclip.training.loop import Hooks
@@ -154,9 +171,8 @@ def _hooks(
 
     validation = None
     if world.is_main:
-        validation = Validation(
-            val_shards, gallery, config.encoder.image_px, config.validate_samples, world.device
-        )
+        decoder = build_evaluation_decoder(config.encoder)
+        validation = Validation(val_shards, gallery, decoder, config.validate_samples, world.device)
 
     def record(state: TrainState, values: dict[str, float]) -> None:
         if recorder:

@@ -56,9 +56,14 @@ class TinyShards:
 
 @pytest.fixture
 def tiny_shards(tmp_path: Path) -> Callable[..., TinyShards]:
-    """Writes shards of flat-coloured pictures: `tiny_shards([10, 7, 9])`, or with `split`, `size_px`, `seed`."""
+    """Writes shards of flat-coloured pictures: `tiny_shards([10, 7, 9])`, or with `split`, `size_px`, `seed`.
 
-    def write(counts: list[int], *, split: str = "train", size_px: int = 16, seed: int = 0) -> TinyShards:
+    With `noise` the pictures are noise, which fills some bytes.
+    """
+
+    def write(
+        counts: list[int], *, split: str = "train", size_px: int = 16, seed: int = 0, noise: bool = False
+    ) -> TinyShards:
         rng = np.random.default_rng(seed)
         gps_deg = {}
         (tmp_path / "shards" / split).mkdir(parents=True, exist_ok=True)
@@ -69,7 +74,9 @@ def tiny_shards(tmp_path: Path) -> Callable[..., TinyShards]:
                     lat, lon = float(rng.uniform(-80, 80)), float(rng.uniform(-180, 180))
                     picture = io.BytesIO()
                     color = (round(lat + 90), round((lon + 180) / 2), sample % 256)
-                    Image.new("RGB", (size_px, size_px), color).save(picture, "PNG")
+                    flat = Image.new("RGB", (size_px, size_px), color)
+                    noisy = Image.effect_noise((size_px, size_px), 80)
+                    (noisy if noise else flat).save(picture, "PNG")
                     place = {"key": key, "lat": lat, "lon": lon}
                     tar.write({"__key__": key, "png": picture.getvalue(), "json": json.dumps(place).encode()})
                     gps_deg[key] = (lat, lon)

@@ -25,6 +25,11 @@ class Augmentation:
     grayscale: float = 0.0
 
     @property
+    def changes_color(self) -> bool:
+        """Whether colours are drawn."""
+        return self.color_jitter > 0 or self.grayscale > 0
+
+    @property
     def is_identity(self) -> bool:
         """Whether training sees exactly what evaluation sees."""
         return self == Augmentation(crop_ratio=self.crop_ratio)
@@ -76,6 +81,40 @@ def training_pixels(
     if rng.random() < augmentation.grayscale:
         image = image.convert("L").convert("RGB")
     return _channels_first(image)
+
+
+def evaluation_pixels_of(data: bytes, size_px: int) -> NDArray[np.uint8]:
+    """Decode, then `evaluation_pixels`.
+
+    Raises:
+        ValueError: no picture that can be read; the message is a short reason.
+    """
+    try:
+        return evaluation_pixels(decode(data, size_px), size_px)
+    except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
+        raise ValueError(f"unreadable picture ({type(error).__name__})") from error
+
+
+def training_pixels_of(
+    data: bytes, size_px: int, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Decode, crop and flip.
+
+    Raises:
+        ValueError: no picture that can be read; the message is a short reason.
+    """
+    try:
+        return training_pixels(decode(data, size_px), size_px, augmentation, rng)
+    except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
+        raise ValueError(f"unreadable picture ({type(error).__name__})") from error
+
+
+NO_COLOR = np.zeros(9, dtype=np.float32)
+
+
+def color_draw(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The random numbers of one picture's colours."""
+    return NO_COLOR
 
 
 def augmentation_rng(seed: int, epoch: int, key: str) -> np.random.Generator:

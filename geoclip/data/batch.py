@@ -1,6 +1,6 @@
 """What the stream carries.
 
-shard.tar -> Example (one decoded picture and its place) -> Batch (what a rank trains on in one step)
+shard.tar -> Sample (a picture's bytes and its place) -> Batch (what a rank trains on in one step)
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -23,23 +21,28 @@ class Skip:
     reason: str
 
 
-@dataclass(kw_only=True, slots=True)
-class Example:
-    """One picture, ready for the encoder, and where it was taken."""
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Sample:
+    """One picture as its file holds it, or one set of features, and where it was taken."""
 
+    shard: str
     key: str
-    pixels_CHW: NDArray[np.uint8]
+    data: bytes
     gps_deg: tuple[float, float]  # latitude, longitude
+    epoch: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
 class Batch:
     """The rows of one step. `skipped` tells what fell out since the batch before."""
 
-    pixels_BCHW: Tensor  # uint8
+    images: Tensor  # (B, 3, H, W) uint8 pixels, or (B, F) features of a frozen backbone
     gps_deg_B2: Tensor  # latitude, longitude in degrees; float32 in training, float64 in evaluation
     keys: list[str]
-    epoch: int = 0
+    present_B: Tensor | None = (
+        None  # training: False where the picture was broken; its place is a negative still
+    )
+    color_BK: Tensor | None = None  # training: the random numbers of the colour augmentation
     skipped: list[Skip] = field(default_factory=list)
 
 
@@ -49,15 +52,29 @@ class SkipReport:
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    shards: Counter[str] = field(default_factory=Counter)
     shown_per_reason: int = 5
 
     def add(self, skipped: Iterable[Skip]) -> None:
         """Take up what a batch brought."""
         for skip in skipped:
             self.counts[skip.reason] += 1
+            self.shards[skip.shard] += 1
             shown = self.examples.setdefault(skip.reason, [])
             if len(shown) < self.shown_per_reason:
                 shown.append(f"{skip.shard}:{skip.key}" if skip.key else skip.shard)
+
+    def merge(self, other: SkipReport) -> None:
+        """Take up what another rank has counted."""
+        self.counts += other.counts
+        self.shards += other.shards
+        for reason, shown in other.examples.items():
+            mine = self.examples.setdefault(reason, [])
+            mine += shown[: self.shown_per_reason - len(mine)]
+
+    def worst_shards(self, count: int = 3) -> str:
+        """The shards with most of it, as `name (how many)`."""
+        return ", ".join(f"{shard} ({bad})" for shard, bad in self.shards.most_common(count))
 
     def lines(self) -> list[str]:
         """One sentence per reason."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from geoclip.data.augment import decode, evaluation_pixels
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.places_csv import read_places
-from geoclip.data.reading import place_of
+from geoclip.data.places_json import place_of
 from geoclip.errors import DataError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -118,7 +118,7 @@ def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterat
             )
             places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
             yield Batch(
-                pixels_BCHW=torch.from_numpy(stacked),
+                images=torch.from_numpy(stacked),
                 gps_deg_B2=torch.tensor(places, dtype=torch.float64).reshape(-1, 2),
                 keys=[photo.key for photo, _ in good],
                 skipped=[found for _, found in read_chunk if isinstance(found, Skip)],
@@ -190,7 +190,7 @@ def _metadata_file(root: Path, metadata: str) -> Path:
 
 def _place_beside(photo: Path) -> tuple[float, float] | None:
     try:
-        return place_of({"json": photo.with_suffix(".json").read_bytes()})
+        return place_of(photo.with_suffix(".json").read_bytes())
     except (OSError, ValueError):
         return None
 

@@ -1,106 +1,65 @@
-"""Samples out of tar shards, one by one, and nothing that is broken."""
+"""Samples out of tar shards by their position, and nothing that is broken."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+import os
+import weakref
+from collections.abc import Iterator
 
-from webdataset.tariterators import tarfile_samples
+import numpy as np
+from numpy.typing import NDArray
 
-from geoclip.data.augment import decode, evaluation_pixels
-from geoclip.data.batch import Example, Skip
+from geoclip.data.batch import Sample
+from geoclip.data.shard_index import open_index
 from geoclip.data.subset import Stretch
-
-RawSample = dict[str, Any]
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+from geoclip.errors import DataError
 
 
-def read_stretch(stretch: Stretch, skipped: list[Skip]) -> Iterator[RawSample]:
-    """Undecoded samples at positions start … stop-1 of a tar, in order; damage is recorded in `skipped`.
+class OpenShard:
+    """A tar and its index; the file stays open as long as somebody holds this."""
 
-    A shard that is cut, empty or no tar at all gives what it still holds.
-    """
-    name = Path(stretch.path).name
-    faults: list[str] = []
+    def __init__(self, path: str) -> None:
+        self.index = open_index(path)
+        self.name = os.path.basename(path)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
-    def record(error: BaseException) -> bool:
-        faults.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        return True
+    def read(self, position: int, epoch: int = 0) -> Sample:
+        """The sample at a position, its bytes by one read.
 
-    position = 0
-    for position, sample in enumerate(tarfile_samples([{"url": stretch.path}], handler=record), start=1):
-        if position > stretch.start:
-            yield sample
-        if position == stretch.stop:
-            return
-    short = stretch.stop - max(position, stretch.start)
-    detail = f" ({faults[0]})" if faults else ""
-    skipped.extend(Skip(shard=name, key="", reason=f"shard ends early{detail}") for _ in range(short))
-
-
-def place_of(sample: RawSample) -> tuple[float, float]:
-    """Latitude and longitude of a sample in degrees.
-
-    Raises:
-        ValueError: no json, no numbers in it, or out of range; the message is the reason.
-    """
-    if "json" not in sample:
-        raise ValueError("no json")
-    try:
-        place = json.loads(sample["json"])
-        lat, lon = float(place["lat"]), float(place["lon"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError("json without numbers lat and lon") from None
-    if not (math.isfinite(lat) and math.isfinite(lon) and -90 <= lat <= 90 and -180 <= lon <= 180):
-        raise ValueError("coordinates out of range")
-    return lat, lon
+        Raises:
+            DataError: the tar holds fewer samples than when the run started.
+        """
+        index = self.index
+        if position >= len(index):
+            raise DataError(
+                f"{index.path} holds {len(index)} samples, but held more when this run started: it was changed "
+                "meanwhile; bring it back, or start the command again"
+            )
+        lat, lon = index.gps_deg_N2[position].tolist()
+        return Sample(
+            shard=self.name,
+            key=index.keys[position],
+            data=os.pread(self._file, int(index.size_N[position]), int(index.offset_N[position])),
+            gps_deg=(lat, lon),
+            epoch=epoch,
+        )
 
 
-def read_example(
-    sample: RawSample, pixels: Callable[..., Any], size_px: int, skipped: list[Skip]
-) -> Example | None:
-    """Decode a sample by `pixels(image, size_px, key)`; None, and the reason in `skipped`, when it is broken."""
-    key = str(sample["__key__"])
-    try:
-        gps_deg = place_of(sample)
-        data = next((sample[suffix] for suffix in PICTURE_SUFFIXES if suffix in sample), None)
-        if data is None:
-            raise ValueError("no picture")
-        try:
-            image = decode(data, size_px)
-        except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
-            raise ValueError(f"unreadable picture ({type(error).__name__})") from error
-        return Example(key=key, pixels_CHW=pixels(image, size_px, key), gps_deg=gps_deg)
-    except ValueError as error:
-        skipped.append(Skip(shard=Path(str(sample["__url__"])).name, key=key, reason=str(error)))
-        return None
-
-
-def read_examples(stretches: list[Stretch], size_px: int, skipped: list[Skip]) -> Iterator[Example]:
-    """Every readable example of these stretches, in order, with the evaluation transform."""
-
-    def pixels(image: Any, size: int, key: str) -> Any:
-        return evaluation_pixels(image, size)
-
+def read_samples(stretches: list[Stretch]) -> Iterator[Sample]:
+    """Every sample of these stretches, in order."""
     for stretch in stretches:
-        for sample in read_stretch(stretch, skipped):
-            example = read_example(sample, pixels, size_px, skipped)
-            if example is not None:
-                yield example
+        shard = OpenShard(stretch.path)
+        for position in range(stretch.start, stretch.stop):
+            yield shard.read(position)
 
 
-def read_places(stretches: list[Stretch], count: int) -> list[tuple[float, float]]:
-    """Coordinates of the first `count` samples of these stretches; no picture is decoded."""
-    places: list[tuple[float, float]] = []
+def places_in(stretches: list[Stretch], count: int) -> NDArray[np.float64]:
+    """(N, 2) degrees: coordinates of the first `count` samples of these stretches; only their indices are read."""
+    parts, left = [np.empty((0, 2))], count
     for stretch in stretches:
-        for sample in read_stretch(stretch, []):
-            try:
-                places.append(place_of(sample))
-            except ValueError:
-                continue
-            if len(places) == count:
-                return places
-    return places
+        if left <= 0:
+            break
+        parts.append(open_index(stretch.path).gps_deg_N2[stretch.start : stretch.stop][:left])
+        left -= len(parts[-1])
+    return np.concatenate(parts)

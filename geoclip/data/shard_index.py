@@ -1,107 +1,169 @@
-"""Which shards there are and how many samples each holds."""
+"""What lies where in a tar shard: read from its headers once, and kept beside it.
+
+With the index, a position in a shard is a number and reading it is one `pread`: a stream goes on at any step without
+decoding, or even reading, what lies before it; and what is broken is known before training starts.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
-import tarfile
-from dataclasses import dataclass
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import braceexpand
-from tqdm import tqdm
-from webdataset.tariterators import base_plus_ext
+import numpy as np
+from numpy.typing import NDArray
 
-from geoclip.errors import DataError
-from geoclip.run_dir import write_text
+from geoclip.data.assets import cache_dir
+from geoclip.data.batch import Skip
+from geoclip.data.places_json import place_of
+from geoclip.data.tar_members import Member, tar_members
+
+PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
+JSON_BYTES = 1 << 20  # no sample's json is larger
+FORMAT = 1
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Shard:
-    """A tar file and the number of samples in it."""
+class ShardIndex:
+    """The samples of one tar that have a picture (or features) and a place, in the order of their pictures."""
 
     path: str
-    samples: int
+    keys: list[str]
+    offset_N: NDArray[np.int64]  # of the picture's first byte
+    size_N: NDArray[np.int64]  # of the picture, in bytes
+    gps_deg_N2: NDArray[np.float64]
+    faults: list[Skip]  # what cannot be used, and why
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
-def read_shards(root: str, pattern: str) -> list[Shard]:
-    """The shards of one split, sorted by name.
+def index_shard(path: Path) -> ShardIndex:
+    """Read a tar's headers and jsons, never its pictures.
 
-    Args:
-        root: folder of the splits.
-        pattern: below root, a folder of tar files or a pattern: `train`, `*.tar`, `mp-16-{000000..000393}.tar`.
-
-    An `index.json` beside the shards gives the counts; without one every tar's headers are read once and the
-    counts are kept beside the shards, where that folder can be written.
+    Members belong together by their key, adjacent or not. A tar that is cut, damaged or none at all gives what it
+    still holds; the rest stands in `faults`.
 
     Raises:
-        DataError: no shards there, an unreadable tar, or an index that names missing files.
+        OSError: the file cannot be opened.
     """
-    place = Path(root) / pattern
-    if place.is_dir():
-        index = place / "index.json"
-        if index.is_file():
-            return _read_index(index)
-        paths = sorted(str(path) for path in place.glob("*.tar"))
-    else:
-        paths = sorted(path for one in braceexpand.braceexpand(str(place)) for path in glob.glob(one))
-    if not paths:
-        raise DataError(
-            f"no shards at {place}: expected a folder with *.tar or a pattern such as mp-16-{{000000..000393}}.tar; "
-            "set data.root and data.train / data.val"
+    faults: list[Skip] = []
+
+    def fault(key: str, reason: str) -> None:
+        faults.append(Skip(shard=path.name, key=key, reason=reason))
+
+    pictures: dict[str, Member] = {}
+    places: dict[str, Member] = {}
+    with path.open("rb", buffering=2048) as file:  # a header, a json and the next header at a time
+        for member in tar_members(file, fault):
+            kind = pictures if member.suffix in PAYLOADS else places if member.suffix == "json" else None
+            if kind is None:
+                continue
+            if member.key in kind:
+                fault(member.key, "key occurs twice")
+            else:
+                kind[member.key] = member
+        keys, gps_deg = [], []
+        for key in sorted(pictures, key=lambda key: pictures[key].offset):
+            place = places.pop(key, None)
+            try:
+                if place is None:
+                    raise ValueError("no json")
+                text = os.pread(file.fileno(), min(place.size, JSON_BYTES), place.offset)
+                gps_deg.append(place_of(text))
+                keys.append(key)
+            except ValueError as error:
+                fault(key, str(error))
+    for key in places:
+        fault(key, "no picture")
+    rows = [pictures[key] for key in keys]
+    return ShardIndex(
+        path=str(path),
+        keys=keys,
+        offset_N=np.array([row.offset for row in rows], dtype=np.int64),
+        size_N=np.array([row.size for row in rows], dtype=np.int64),
+        gps_deg_N2=np.array(gps_deg, dtype=np.float64).reshape(-1, 2),
+        faults=faults,
+    )
+
+
+def open_index(path: str | Path) -> ShardIndex:
+    """`index_shard`, kept in `.geoclip-index/` beside the tar, or in the user's cache where that cannot be written.
+
+    A tar whose size or time of change differs from what was kept is read anew.
+
+    Raises:
+        OSError: the tar cannot be opened.
+    """
+    path = Path(path)
+    status = path.stat()
+    stamp = [FORMAT, status.st_size, status.st_mtime_ns]
+    places = _kept_at(path)
+    for kept in places:
+        found = _load(kept, path, stamp)
+        if found is not None:
+            return found
+    index = index_shard(path)
+    for kept in places:
+        try:
+            _save(kept, index, stamp)
+            break
+        except OSError:  # a read-only data set; neither place: it is read anew next time
+            continue
+    return index
+
+
+def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[ShardIndex]:
+    """`open_index` of many, several at a time: reading headers waits for the disk more than it computes."""
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(open_index, paths)
+        return list(tqdm(found, total=len(paths), desc=desc, unit="shard", disable=len(paths) < 20, delay=1))
+
+
+def _kept_at(path: Path) -> tuple[Path, Path]:
+    folder = path.resolve().parent
+    elsewhere = cache_dir() / "shard-index" / sha256(str(folder).encode()).hexdigest()[:16]
+    return folder / ".geoclip-index" / f"{path.name}.npz", elsewhere / f"{path.name}.npz"
+
+
+def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            stamp=np.array(stamp, dtype=np.int64),
+            keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
+            offset=index.offset_N,
+            size=index.size_N,
+            gps_deg=index.gps_deg_N2,
+            faults=np.frombuffer(
+                json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
+            ),
         )
-    return _count(paths)
+    os.replace(partial, kept)
 
 
-def fingerprint(shards: list[Shard]) -> str:
-    """Eight hex digits that name this set of shards: their names, counts and bytes, wherever they lie."""
-    paths = [(Path(shard.path), shard.samples) for shard in shards]
-    text = json.dumps([(path.name, samples, path.stat().st_size) for path, samples in paths])
-    return sha256(text.encode()).hexdigest()[:8]
-
-
-def _read_index(index: Path) -> list[Shard]:
+def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
+    """What was kept; None where there is nothing, or nothing that fits the tar as it is now."""
     try:
-        rows = json.loads(index.read_text())["shards"]
-        shards = [Shard(path=str(index.parent / row["name"]), samples=int(row["samples"])) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{index} is damaged ({error!r}); delete it to have the shards counted again"
-        ) from error
-    missing = [shard.path for shard in shards if not Path(shard.path).is_file()]
-    if missing:
-        raise DataError(f"{index} names {len(missing)} shards that are missing, first {missing[0]}")
-    return sorted(shards, key=lambda shard: shard.path)
-
-
-def _count(paths: list[str]) -> list[Shard]:
-    """Read the headers of tars that have no index, and keep the counts where that can be done."""
-    kept = Path(paths[0]).parent / ".geoclip-counts.json"
-    try:
-        known: dict[str, list[int]] = json.loads(kept.read_text())
-    except (OSError, ValueError):
-        known = {}
-    shards = []
-    for path in tqdm(paths, desc="counting samples", unit="shard", disable=len(paths) < 20):
-        stamp = [Path(path).stat().st_size, Path(path).stat().st_mtime_ns]
-        row = known.get(Path(path).name)
-        if row is None or row[:2] != stamp:
-            row = known[Path(path).name] = [*stamp, _samples_in(path)]
-        shards.append(Shard(path=path, samples=row[2]))
-    with contextlib.suppress(OSError):  # a folder that cannot be written is counted again next time
-        write_text(kept, json.dumps(known))
-    return shards
-
-
-def _samples_in(path: str) -> int:
-    keys = set()
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isreg():
-                    keys.add(base_plus_ext(member.name)[0])
-    except tarfile.TarError:
-        pass  # what lies before the damage still counts; the stream reports the shard by name
-    return len(keys - {None})
+        with np.load(kept, allow_pickle=False) as arrays:
+            if arrays["stamp"].tolist() != stamp:
+                return None
+            text = arrays["keys"].tobytes().decode("utf-8", "surrogateescape")
+            return ShardIndex(
+                path=str(path),
+                keys=text.split("\0") if text else [],
+                offset_N=arrays["offset"],
+                size_N=arrays["size"],
+                gps_deg_N2=arrays["gps_deg"],
+                faults=[Skip(**skip) for skip in json.loads(arrays["faults"].tobytes())],
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None

@@ -2,15 +2,16 @@
 
 shards ─ take_fraction, deal ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
 
-A global batch holds the same number of samples from each of a fixed number of canonical streams, in the streams'
-order. Ranks own consecutive streams, and so do the workers of a rank, so that the global batch at step t is a
-function of (shards, fraction, seed, streams, batch size) and of neither ranks nor workers. The position in the data
-is one number: the step.
+A global batch holds the same number of rows from each of a fixed number of canonical streams, in the streams' order.
+A stream has no end: epoch follows epoch, each showing every one of its samples once. Ranks own consecutive streams,
+and so do the workers of a rank, so that the global batch at step t is a function of (shards, fraction, seed, streams,
+batch size) and of neither ranks nor workers. The position in the data is one number, the step: at step t every stream
+stands at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
+the loss leaves that row out (`Batch.present_B`).
 """
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,33 +19,33 @@ from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
-from geoclip.data.augment import Augmentation, augmentation_rng, evaluation_pixels, training_pixels
-from geoclip.data.batch import Batch, Example, Skip
-from geoclip.data.reading import RawSample, read_example, read_examples, read_stretch
-from geoclip.data.subset import Stretch, deal, steps_per_epoch
+from geoclip.data.batch import Batch, Sample, Skip
+from geoclip.data.decoding import Decoder
+from geoclip.data.reading import OpenShard, read_samples
+from geoclip.data.subset import Stretch, deal, stream_sizes
 from geoclip.errors import DataError
+
+PREFETCH = 4  # batches that a worker reads ahead
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class StreamPlan:
-    """Everything that decides which sample stands where."""
+    """Everything that decides which sample stands where, and what is made of it."""
 
     subset: list[Stretch]
     streams: int
     batch_size: int  # global
     shuffle_buffer: int
     seed: int
-    image_px: int
-    augmentation: Augmentation
+    decoder: Decoder
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Whole global batches in an epoch."""
-        return steps_per_epoch(self.subset, self.streams, self.batch_size)
+    def samples(self) -> int:
+        """In an epoch."""
+        return sum(len(stretch) for stretch in self.subset)
 
 
 class TrainStream(IterableDataset[Batch]):
@@ -59,29 +60,13 @@ class TrainStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        streams = self.mine if worker is None else np.array_split(self.mine, worker.num_workers)[worker.id]
-        step = self.first_step
-        while step < self.last_step:
-            epoch, inside = divmod(step, self.plan.steps_per_epoch)
-            for batch in islice(self._epoch(streams, epoch, inside), self.last_step - step):
-                yield batch
-                step += 1
-
-    def _epoch(self, streams: np.ndarray, epoch: int, first: int) -> Iterator[Batch]:
-        plan = self.plan
-        share = plan.batch_size // plan.streams
-        dealt = deal(plan.subset, plan.streams, plan.seed, epoch)
-        skipped: list[Skip] = []
-        sources = [_shuffled(dealt[number], plan, epoch, int(number), skipped) for number in streams]
-        for source in sources:  # skipping to a step passes samples by undecoded
-            next(islice(source, first * share, first * share), None)
-        pixels = functools.partial(_augmented, augmentation=plan.augmentation, seed=plan.seed, epoch=epoch)
-        for _ in range(first, plan.steps_per_epoch):
-            examples: list[Example] = []
-            for source in sources:
-                examples += _filled(list(islice(source, share)), share, pixels, plan.image_px, skipped)
-            yield _stack(examples, epoch, skipped)
-            skipped.clear()
+        numbers = self.mine if worker is None else np.array_split(self.mine, worker.num_workers)[worker.id]
+        share = self.plan.batch_size // self.plan.streams
+        streams = [_stream(self.plan, int(number), self.first_step * share) for number in numbers]
+        for _ in range(self.first_step, self.last_step):
+            yield _decoded(
+                [sample for stream in streams for sample in islice(stream, share)], self.plan.decoder
+            )
 
 
 def train_batches(
@@ -90,12 +75,11 @@ def train_batches(
     """This rank's batches from step `first_step` to `last_step`, read by `workers` processes.
 
     Raises:
-        DataError: fewer samples than one global batch, or a stream without one readable sample.
+        DataError: fewer samples than one global batch.
     """
-    if plan.steps_per_epoch < 1:
-        total = sum(len(stretch) for stretch in plan.subset)
+    if plan.samples < plan.batch_size:
         raise DataError(
-            f"{total} training samples over {plan.streams} streams are fewer than one batch of {plan.batch_size}; "
+            f"{plan.samples} training samples are fewer than one batch of {plan.batch_size}; "
             "lower optim.batch_size or raise data.fraction"
         )
     stream = TrainStream(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
@@ -103,7 +87,7 @@ def train_batches(
         stream,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_one_thread,
         pin_memory=False,
     )
@@ -112,90 +96,96 @@ def train_batches(
         yield _join([next(parts) for _ in range(max(1, workers))])
 
 
-def evaluation_batches(stretches: list[Stretch], image_px: int, batch_size: int) -> Iterator[Batch]:
-    """Every readable example in order, in batches with the evaluation transform; the last one may be smaller."""
-    skipped: list[Skip] = []
-    examples = read_examples(stretches, image_px, skipped)
-    while chunk := list(islice(examples, batch_size)):
-        yield _stack(chunk, 0, skipped, torch.float64)
-        skipped.clear()
-    if skipped:  # damage behind the last readable example
-        empty = torch.empty((0, 3, image_px, image_px), dtype=torch.uint8)
+def evaluation_batches(stretches: list[Stretch], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
+    """Every readable sample in order, in batches with float64 coordinates; a broken one is left out and named."""
+    samples = read_samples(stretches)
+    while chunk := list(islice(samples, batch_size)):
+        batch = _decoded(chunk, decoder, torch.float64)
+        assert batch.present_B is not None
+        good_N = batch.present_B.nonzero()[:, 0]
         yield Batch(
-            pixels_BCHW=empty,
-            gps_deg_B2=torch.empty((0, 2), dtype=torch.float64),
-            keys=[],
-            skipped=list(skipped),
+            images=batch.images[good_N],
+            gps_deg_B2=batch.gps_deg_B2[good_N],
+            keys=[batch.keys[row] for row in good_N.tolist()],
+            skipped=batch.skipped,
         )
 
 
-def _shuffled(
-    stretches: list[Stretch], plan: StreamPlan, epoch: int, number: int, skipped: list[Skip]
-) -> Iterator[RawSample]:
-    """A stream's undecoded samples in this epoch's order; read again from the start where damage left it short."""
-    wanted = sum(len(stretch) for stretch in stretches)
-    rng = random.Random(f"{plan.seed}/{epoch}/{number}")
-    given = 0
-    while given < wanted:
-        before = given
-        in_order = (sample for stretch in stretches for sample in read_stretch(stretch, skipped))
-        for sample in shuffle(plan.shuffle_buffer, initial=min(100, plan.shuffle_buffer), rng=rng)(in_order):
-            yield sample
-            given += 1
-            if given == wanted:
-                return
-        if given == before:
-            names = sorted({stretch.path for stretch in stretches})
-            raise DataError(f"no readable sample in {', '.join(names)}; rebuild or remove these shards")
+def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
+    """Stream `number` from a position on, for ever; what lies before the position is not read."""
+    size = stream_sizes(plan.samples, plan.streams)[number]
+    epoch, skip = divmod(position, size)
+    while True:
+        yield from _epoch(plan, number, epoch, skip)
+        epoch, skip = epoch + 1, 0
 
 
-def _filled(
-    samples: list[RawSample],
-    share: int,
-    pixels: functools.partial[np.ndarray],
-    image_px: int,
-    skipped: list[Skip],
-) -> list[Example]:
-    """`share` examples: in the place of a broken one, a good one of the same stream stands again.
+def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sample]:
+    """A stream's samples in this epoch's order, without the first `skip`.
 
-    Every rank's batch keeps its size, so that no rank ever waits for another. A repeated place is no negative
-    of itself (`contrastive.same_place`).
+    What is shuffled are samples, read as they enter the buffer, so that the disk is read in order; while samples are
+    skipped it is their positions, and those still in the buffer at the end are read as they leave it.
     """
-    good = [ex for sample in samples if (ex := read_example(sample, pixels, image_px, skipped)) is not None]
-    if not good:
-        shards = sorted({str(sample["__url__"]) for sample in samples})
-        raise DataError(f"not one of {len(samples)} consecutive samples can be read in {', '.join(shards)}")
-    return [good[number % len(good)] for number in range(share)]
+    rng = random.Random(f"{plan.seed}/{epoch}/{number}")
+    left = skip
+
+    def entering() -> Iterator[Sample | tuple[str, int]]:
+        for stretch in deal(plan.subset, plan.streams, plan.seed, epoch)[number]:
+            shard = None
+            for position in range(stretch.start, stretch.stop):
+                if left > 0:
+                    yield stretch.path, position
+                else:
+                    shard = shard or OpenShard(stretch.path)
+                    yield shard.read(position, epoch)
+
+    late: dict[str, OpenShard] = {}
+    buffer = plan.shuffle_buffer
+    for entry in shuffle(buffer, initial=min(100, buffer), rng=rng)(entering()):
+        if left > 0:
+            left -= 1
+        elif isinstance(entry, Sample):
+            yield entry
+        else:
+            path, position = entry
+            if path not in late:
+                late[path] = OpenShard(path)
+            yield late[path].read(position, epoch)
 
 
-def _augmented(
-    image: Image.Image, size_px: int, key: str, *, augmentation: Augmentation, seed: int, epoch: int
-) -> np.ndarray:
-    if augmentation.is_identity:
-        return evaluation_pixels(image, size_px)
-    return training_pixels(image, size_px, augmentation, augmentation_rng(seed, epoch, key))
-
-
-def _stack(
-    examples: list[Example], epoch: int, skipped: list[Skip], dtype: torch.dtype = torch.float32
-) -> Batch:
+def _decoded(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = torch.float32) -> Batch:
+    """A batch of these samples; a broken one keeps its row, empty and not present."""
+    images = np.zeros((len(samples), *decoder.shape), dtype=decoder.dtype)
+    present = np.ones(len(samples), dtype=np.bool_)
+    colors, skipped = [], []
+    for row, sample in enumerate(samples):
+        try:
+            images[row], color = decoder(sample)
+        except ValueError as error:
+            present[row], color = False, decoder.no_color
+            skipped.append(Skip(shard=sample.shard, key=sample.key, reason=str(error)))
+        if color is not None:
+            colors.append(color)
     return Batch(
-        pixels_BCHW=torch.from_numpy(np.stack([example.pixels_CHW for example in examples])),
-        gps_deg_B2=torch.tensor([example.gps_deg for example in examples], dtype=dtype),
-        keys=[example.key for example in examples],
-        epoch=epoch,
-        skipped=list(skipped),
+        images=torch.from_numpy(images),
+        gps_deg_B2=torch.tensor([sample.gps_deg for sample in samples], dtype=dtype),
+        keys=[sample.key for sample in samples],
+        present_B=torch.from_numpy(present),
+        color_BK=torch.from_numpy(np.stack(colors)) if colors else None,
+        skipped=skipped,
     )
 
 
 def _join(parts: list[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
+    colors = [part.color_BK for part in parts if part.color_BK is not None]
     return Batch(
-        pixels_BCHW=torch.cat([part.pixels_BCHW for part in parts]),
+        images=torch.cat([part.images for part in parts]),
         gps_deg_B2=torch.cat([part.gps_deg_B2 for part in parts]),
         keys=[key for part in parts for key in part.keys],
-        epoch=parts[0].epoch,
+        present_B=torch.cat([part.present_B for part in parts if part.present_B is not None]),
+        color_BK=torch.cat(colors) if colors else None,
         skipped=[skip for part in parts for skip in part.skipped],
     )
 

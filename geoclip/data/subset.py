@@ -2,7 +2,7 @@
 
 The subset of a fraction is a prefix of the shards in an order that depends on the seed alone, the last of them in
 part: subsets are nested, and nothing outside is read. An epoch permutes those shards and cuts their concatenation
-into equally long stretches, one per stream, whatever the number of shards.
+into stretches, one set per stream, equally long to within one sample, whatever the number of shards.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geoclip.data.shard_index import Shard
+from geoclip.data.shard_list import Shard
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Stretch:
-    """Samples start … stop-1 of one shard, by their position in the tar."""
+    """Samples start … stop-1 of one shard, by their position in its index."""
 
     path: str
     start: int
@@ -24,6 +24,16 @@ class Stretch:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+def whole(shards: list[Shard], limit: int | None = None) -> list[Stretch]:
+    """All samples of these shards in order, or the first `limit`."""
+    left = sum(shard.samples for shard in shards) if limit is None else limit
+    stretches = []
+    for shard in shards:
+        stretches.append(Stretch(path=shard.path, start=0, stop=min(shard.samples, left)))
+        left -= len(stretches[-1])
+    return [stretch for stretch in stretches if len(stretch)]
 
 
 def take_fraction(shards: list[Shard], fraction: float, seed: int) -> list[Stretch]:
@@ -39,24 +49,24 @@ def take_fraction(shards: list[Shard], fraction: float, seed: int) -> list[Stret
     return taken
 
 
+def stream_sizes(samples: int, streams: int) -> list[int]:
+    """Samples of each stream in every epoch: all of them, equal to within one, the longer streams first."""
+    return [samples // streams + (number < samples % streams) for number in range(streams)]
+
+
 def deal(subset: list[Stretch], streams: int, seed: int, epoch: int) -> list[list[Stretch]]:
-    """The stretches of every stream in this epoch; each stream holds total // streams samples."""
+    """The stretches of every stream in this epoch; stream i holds `stream_sizes(…)[i]` samples."""
     order = np.random.default_rng((seed, epoch, 0xEB0C4)).permutation(len(subset))
-    per_stream = sum(len(stretch) for stretch in subset) // streams
+    sizes = stream_sizes(sum(len(stretch) for stretch in subset), streams)
     dealt: list[list[Stretch]] = [[] for _ in range(streams)]
-    stream, room = 0, per_stream
+    stream, room = 0, sizes[0]
     for number in order:
         path, start, stop = subset[number].path, subset[number].start, subset[number].stop
-        while start < stop and stream < streams:
-            count = min(room, stop - start)
-            if count:
-                dealt[stream].append(Stretch(path=path, start=start, stop=start + count))
-            start, room = start + count, room - count
+        while start < stop:
             if room == 0:
-                stream, room = stream + 1, per_stream
+                stream, room = stream + 1, sizes[stream + 1]
+                continue
+            count = min(room, stop - start)
+            dealt[stream].append(Stretch(path=path, start=start, stop=start + count))
+            start, room = start + count, room - count
     return dealt
-
-
-def steps_per_epoch(subset: list[Stretch], streams: int, batch_size: int) -> int:
-    """Whole global batches in an epoch; what does not fill one is left to another epoch's order."""
-    return sum(len(stretch) for stretch in subset) // streams // (batch_size // streams)

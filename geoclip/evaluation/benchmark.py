@@ -91,7 +91,7 @@ def embed_images(
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:
-                images.append(model.encode_image(batch.pixels_BCHW.to(device)))
+                images.append(model.encode_image(batch.images.to(device)))
                 gps_deg.append(batch.gps_deg_B2)
                 keys += batch.keys
             bar.update(len(batch.keys))

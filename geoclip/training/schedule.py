@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 
-def step_lr(base: float, step: int, *, steps_per_epoch: int, gamma: float) -> float:
-    """`base * gamma ** epoch`: StepLR, one decay per epoch."""
-    return base * gamma ** (step // steps_per_epoch)
+def step_lr(base: float, step: int, *, batch_size: int, samples_per_epoch: int, gamma: float) -> float:
+    """`base * gamma ** epoch`: StepLR, one decay per epoch; batches may straddle epochs."""
+    return base * gamma ** (step * batch_size // samples_per_epoch)
 
 
 def warmup_cosine_lr(base: float, step: int, *, warmup_steps: int, total_steps: int) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.shard_index import Shard
+from geoclip.data.decoding import Decoder
+from geoclip.data.shard_list import Shard
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import Stretch
+from geoclip.data.subset import whole
 from geoclip.errors import DataError
 from geoclip.evaluation.benchmark import BenchmarkResult, Predictions, embed_images, evaluate_benchmark
 from geoclip.evaluation.gallery import Gallery, encode_gallery
@@ -22,7 +23,7 @@ class Validation:
     Args:
         shards: the validation split.
         gallery: coordinates to retrieve from.
-        image_px: side of the pictures that the encoder takes.
+        decoder: makes what the encoder takes, without augmentation.
         limit: at most so many pictures.
         device: where the model is.
 
@@ -31,16 +32,12 @@ class Validation:
     """
 
     def __init__(
-        self, shards: list[Shard], gallery: Gallery, image_px: int, limit: int, device: torch.device
+        self, shards: list[Shard], gallery: Gallery, decoder: Decoder, limit: int, device: torch.device
     ) -> None:
         self.gallery, self.device = gallery, device
         self.skipped = SkipReport()
         self.batches: list[Batch] = []
-        stretches = []
-        for shard in shards:
-            stretches.append(Stretch(path=shard.path, start=0, stop=min(shard.samples, limit)))
-            limit -= len(stretches[-1])
-        for batch in evaluation_batches([part for part in stretches if len(part)], image_px, BATCH):
+        for batch in evaluation_batches(whole(shards, limit), decoder, BATCH):
             self.skipped.add(batch.skipped)
             self.batches.append(batch)
         if not any(batch.keys for batch in self.batches):

@@ -138,7 +138,7 @@ def test_broken_photographs_are_left_out_and_named(tmp_path: Path) -> None:
     skipped = [skip for batch in batches for skip in batch.skipped]
     assert [skip.key for skip in skipped] == ["cut.jpg", "empty.jpg", "text.jpg"]
     assert all("unreadable picture" in skip.reason for skip in skipped)
-    red, blue = torch.cat([batch.pixels_BCHW for batch in batches])
+    red, blue = torch.cat([batch.images for batch in batches])
     assert red[0].float().mean() > 250 and blue[2].float().mean() > 250
 
 
@@ -148,7 +148,7 @@ def test_pictures_of_any_shape_and_mode_become_squares_of_bytes(tmp_path: Path) 
     ):
         Image.new(mode, size).save(tmp_path / f"{number}.png")
     (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=8)
-    assert batch.pixels_BCHW.shape == (4, 3, 32, 32) and batch.pixels_BCHW.dtype == torch.uint8
+    assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.uint8
     assert batch.gps_deg_B2.isnan().all()  # nobody says where they were taken
 
 
@@ -159,7 +159,7 @@ def test_photographs_stand_upright_as_their_exif_says(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=1)
-    left, right = batch.pixels_BCHW[0].float().mean(dim=(0, 1)).view(2, 16).mean(dim=1)
+    left, right = batch.images[0].float().mean(dim=(0, 1)).view(2, 16).mean(dim=1)
     assert left < 10 and right > 245
 
 

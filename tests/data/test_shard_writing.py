@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from geoclip.data.shard_index import read_shards
+from geoclip.data.shard_list import read_shards
 from geoclip.data.shard_writing import shard_sizes, write_shards
 
 

@@ -129,9 +129,9 @@ def test_images_are_embedded_once_in_order_and_what_was_skipped_is_known(model: 
     broken = Skip(shard="0.tar", key="x", reason="unreadable picture (OSError)")
 
     def batches() -> Iterator[Batch]:
-        yield Batch(pixels_BCHW=pixels[:3], gps_deg_B2=gps_deg[:3], keys=["a", "b", "c"])
-        yield Batch(pixels_BCHW=pixels[:0], gps_deg_B2=gps_deg[:0], keys=[], skipped=[broken])
-        yield Batch(pixels_BCHW=pixels[3:], gps_deg_B2=gps_deg[3:], keys=["d", "e"], skipped=[broken])
+        yield Batch(images=pixels[:3], gps_deg_B2=gps_deg[:3], keys=["a", "b", "c"])
+        yield Batch(images=pixels[:0], gps_deg_B2=gps_deg[:0], keys=[], skipped=[broken])
+        yield Batch(images=pixels[3:], gps_deg_B2=gps_deg[3:], keys=["d", "e"], skipped=[broken])
 
     queries, skipped = embed_images(model.train(), batches(), CPU)
     assert queries.keys == ["a", "b", "c", "d", "e"] and torch.equal(queries.gps_deg_N2, gps_deg)
@@ -143,7 +143,7 @@ def test_images_are_embedded_once_in_order_and_what_was_skipped_is_known(model: 
 
 def test_not_one_readable_image_is_an_error_that_names_them(model: GeoCLIP) -> None:
     nothing = Batch(
-        pixels_BCHW=torch.empty((0, 3, 32, 32), dtype=torch.uint8),
+        images=torch.empty((0, 3, 32, 32), dtype=torch.uint8),
         gps_deg_B2=torch.empty((0, 2)),
         keys=[],
         skipped=[Skip(shard="photos", key="a.jpg", reason="unreadable picture (OSError)")],

@@ -39,3 +39,14 @@ def test_a_place_photographed_twice_is_no_negative_of_itself() -> None:
     assert masked.item() == pytest.approx(without.item(), abs=1e-6)
     plain, _ = image_to_gps_loss(image, location, torch.tensor(10.0), 0)
     assert plain > masked + 0.3  # unmasked, the image is pushed from its own place
+
+
+def test_an_image_that_could_not_be_read_is_left_out_of_the_loss_but_its_place_is_not() -> None:
+    generator = torch.Generator().manual_seed(5)
+    image, location = (F.normalize(torch.randn(rows, 8, generator=generator), dim=1) for rows in (4, 6))
+    weight = torch.tensor([0.5, 0.0, 0.5, 0.0])
+    loss, recall = image_to_gps_loss(image, location, torch.tensor(10.0), 0, None, weight)
+    logits = 10 * image @ location.T
+    expected = torch.stack([F.cross_entropy(logits[[row]], torch.tensor([row])) for row in (0, 2)]).mean()
+    torch.testing.assert_close(loss, expected)
+    assert recall == (logits[[0, 2]].argmax(dim=1) == torch.tensor([0, 2])).float().mean()

@@ -10,7 +10,7 @@ from geoclip.training.schedule import step_lr, warmup_cosine_lr
 
 
 def test_step_lr_decays_once_an_epoch() -> None:
-    rates = [step_lr(3e-5, step, steps_per_epoch=10, gamma=0.87) for step in (0, 9, 10, 25)]
+    rates = [step_lr(3e-5, step, batch_size=8, samples_per_epoch=80, gamma=0.87) for step in (0, 9, 10, 25)]
     assert rates == pytest.approx([3e-5, 3e-5, 3e-5 * 0.87, 3e-5 * 0.87**2])
 
 

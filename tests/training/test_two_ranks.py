@@ -60,7 +60,12 @@ def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tenso
         gps_deg[5] = gps_deg[1]  # one place twice, on different ranks
         share = GLOBAL_BATCH // world_size
         mine = slice(rank * share, (rank + 1) * share)
-        batch = Batch(pixels_BCHW=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share)
+        present = torch.ones(GLOBAL_BATCH, dtype=torch.bool)
+        present[:2] = False  # two broken pictures, both on the first of two ranks
+        pixels[:2] = 0
+        batch = Batch(
+            images=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share, present_B=present[mine]
+        )
         losses.append(train_step(state, batch, recipe)[0].item())
         gradients.append(
             {name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None}

@@ -1,0 +1,212 @@
+"""What is broken is passed by, counted and named; everything else is delivered, once."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.decoding import PictureDecoder
+from geoclip.data.shard_index import index_shard, open_index
+from geoclip.data.shard_list import fingerprint, read_shards, refuse_bad_shards
+from geoclip.data.stream import StreamPlan, evaluation_batches
+from geoclip.data.subset import whole
+from geoclip.errors import DataError
+
+Members = list[tuple[str, bytes]]
+Shards = Callable[..., Any]
+
+
+def members_of(path: Path) -> Members:
+    with tarfile.open(path) as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+
+
+def write(path: Path, members: Members) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def present(batch: Batch) -> list[bool]:
+    assert batch.present_B is not None
+    return batch.present_B.tolist()
+
+
+def place(lat: Any, lon: Any) -> bytes:
+    return json.dumps({"lat": lat, "lon": lon}).encode()
+
+
+# What stands in the place of the second sample's picture or json, and the reason that is given.
+IN_THE_INDEX: dict[str, tuple[str, bytes | None]] = {
+    "coordinates are not finite": ("json", place(float("nan"), 0)),
+    "coordinates out of range": ("json", place(12, 200)),
+    "latitude and longitude look swapped": ("json", place(120, 45)),
+    "json without numbers lat and lon": ("json", b'{"lat": 3}'),
+    "no json": ("json", None),
+    "no picture": ("png", None),
+}
+IN_THE_STREAM = {"html": b"<html>404</html>", "zero bytes": b"", "a text": b"GIF of nothing" * 40}
+
+
+@pytest.mark.parametrize("reason", IN_THE_INDEX)
+def test_a_sample_without_picture_or_place_is_named_by_the_index(tiny_shards: Shards, reason: str) -> None:
+    shards = tiny_shards([20, 20])
+    suffix, instead = IN_THE_INDEX[reason]
+    path = shards.paths()[0]
+    victim = "train-00-0001"
+    members = [(name, instead if name == f"{victim}.{suffix}" else data) for name, data in members_of(path)]
+    write(path, [(name, data) for name, data in members if data is not None])
+    index = index_shard(path)
+    assert [(fault.key, fault.reason) for fault in index.faults] == [(victim, reason)]
+    assert len(index) == 19 and victim not in index.keys
+    report = refuse_bad_shards(read_shards(str(shards.root), "train"), 0.05)
+    assert report.lines() == [f"1 × {reason}: 000000.tar:{victim}"]
+    with pytest.raises(DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{reason}"):
+        refuse_bad_shards(read_shards(str(shards.root), "train"), 0.01)
+
+
+@pytest.mark.parametrize("kind", IN_THE_STREAM)
+def test_a_broken_picture_keeps_its_row_and_is_not_present(
+    tiny_shards: Shards,
+    plan_of: Callable[..., StreamPlan],
+    batches_of: Callable[..., list[Batch]],
+    kind: str,
+) -> None:
+    shards = tiny_shards([20, 20])
+    path, victim = shards.paths()[0], "train-00-0001"
+    write(path, [(n, IN_THE_STREAM[kind] if n == f"{victim}.png" else data) for n, data in members_of(path)])
+    for workers in (0, 2):
+        batches = batches_of(plan_of(shards.root), workers=workers, last=5)
+        rows = [
+            row for batch in batches for row in zip(batch.keys, present(batch), batch.gps_deg_B2, strict=True)
+        ]
+        assert len(rows) == 40 and {key for key, there, _ in rows if not there} == {victim}
+        (gps_deg,) = (place for key, _, place in rows if key == victim)
+        assert gps_deg.tolist() == pytest.approx(
+            shards.gps_deg[victim], abs=1e-4
+        )  # its place is a negative still
+        report = SkipReport()
+        for batch in batches:
+            report.add(batch.skipped)
+        assert report.counts.total() == 1 and "000000.tar:train-00-0001" in report.lines()[0]
+    shard_list = read_shards(str(shards.root), "train")
+    in_order = list(evaluation_batches(whole(shard_list), PictureDecoder(image_px=16), 8))
+    keys = [key for batch in in_order for key in batch.keys]
+    assert len(keys) == 39 and victim not in keys and keys == sorted(keys)
+
+
+def damage(path: Path, rng: random.Random) -> set[str]:
+    """Damage a shard at random; the keys of its samples that are still whole."""
+    members = members_of(path)
+    keys = {name.split(".")[0] for name, _ in members}
+    with tarfile.open(path) as tar:
+        infos = tar.getmembers()
+    victim, data = rng.choice(infos), bytearray(path.read_bytes())
+    match rng.choice(["cut", "flip", "reorder", "foreign", "zeros", "text", "header"]):
+        case "cut":
+            end = rng.randrange(len(data))
+            path.write_bytes(data[:end])
+            alive = Counter(info.name.split(".")[0] for info in infos if info.offset_data + info.size <= end)
+            return {key for key, count in alive.items() if count == 2}
+        case "flip":
+            data[victim.offset_data : victim.offset_data + victim.size] = rng.randbytes(victim.size)
+            path.write_bytes(data)
+            return keys - {victim.name.split(".")[0]}
+        case "header":
+            data[victim.offset_data - 512 + rng.randrange(100, 140)] ^= 0xFF
+            path.write_bytes(data)
+            return keys - {victim.name.split(".")[0]}
+        case "reorder":
+            rng.shuffle(members)
+            write(path, members)
+            return keys
+        case "foreign":
+            members += [("../outside.png", b"x"), ("/etc/outside.json", b"{}"), ("README.md", b"read me")]
+            members += [("._train-00-0000.png", b"x"), ("train-00-0000.txt", b"a caption"), ("nodots", b"")]
+            rng.shuffle(members)
+            write(path, members)
+            return keys
+        case "zeros":
+            path.write_bytes(bytes(path.stat().st_size))
+        case _:
+            path.write_text("this is no tar" * rng.randrange(100))
+    return set()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_whole_sample_is_delivered_exactly_once(
+    tiny_shards: Shards,
+    plan_of: Callable[..., StreamPlan],
+    batches_of: Callable[..., list[Batch]],
+    seed: int,
+) -> None:
+    rng = random.Random(seed)
+    shards = tiny_shards([12, 9, 15, 11], size_px=8)
+    if rng.random() < 0.5:
+        read_shards(str(shards.root), "train")  # an index was kept before the damage
+    good = {key for path in shards.paths()[1:] for key in damage(path, rng)} | set(
+        open_index(shards.paths()[0]).keys
+    )
+    plan = plan_of(shards.root, streams=1, batch_size=1, seed=seed, image_px=8)
+    batches = batches_of(plan, workers=seed % 2, last=plan.samples)
+    delivered = Counter(
+        key for batch in batches for key, there in zip(batch.keys, present(batch), strict=True) if there
+    )
+    assert delivered == Counter(dict.fromkeys(good, 1))
+
+
+def test_an_index_is_kept_and_follows_its_tar(tiny_shards: Shards) -> None:
+    shards = tiny_shards([5, 6])
+    first, second = shards.paths()
+    before = open_index(second)
+    assert before.keys == [f"train-01-{sample:04d}" for sample in range(6)]
+    assert (second.parent / ".geoclip-index" / "000001.tar.npz").is_file()
+    write(second, members_of(second)[:-2])
+    after = open_index(second)
+    assert after.keys == before.keys[:-1] and open_index(second).keys == after.keys
+    place_of_first = shards.gps_deg["train-00-0000"]
+    assert tuple(open_index(first).gps_deg_N2[0]) == place_of_first
+
+
+def test_a_read_only_data_set_is_indexed_in_the_cache(
+    tiny_shards: Shards, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GEOCLIP_CACHE", str(tmp_path / "cache"))
+    path = tiny_shards([5]).paths()[0]
+    (path.parent / ".geoclip-index").write_text("in the way of a folder, as a read-only disk would be")
+    keys = open_index(path).keys
+    (kept,) = (tmp_path / "cache").rglob("*.npz")
+    assert len(keys) == 5 and open_index(path).keys == keys and kept.is_file()
+
+
+def test_index_and_headers_name_the_same_shards(tiny_shards: Shards) -> None:
+    shards = tiny_shards([5, 6])
+    found = read_shards(str(shards.root), "train")
+    assert [shard.samples for shard in found] == [5, 6]
+    assert read_shards(str(shards.root), "train/{000000..000001}.tar") == found
+    assert len(fingerprint(found)) == 8 and fingerprint(found) != fingerprint(found[:1])
+    rows = [{"name": path.name, "samples": count} for path, count in zip(shards.paths(), [5, 6], strict=True)]
+    (shards.root / "train" / "index.json").write_text(json.dumps({"shards": rows}))
+    assert read_shards(str(shards.root), "train") == found
+    shards.paths()[1].unlink()
+    with pytest.raises(DataError, match=r"names 1 shards that are missing, first .*000001\.tar"):
+        read_shards(str(shards.root), "train")
+    (shards.root / "train" / "index.json").write_text("{")
+    with pytest.raises(DataError, match=r"index\.json is damaged"):
+        read_shards(str(shards.root), "train")
+
+
+def test_missing_shards_say_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"set data\.root and data\.train"):
+        read_shards(str(tmp_path), "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
 from geoclip.data.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.decoding import Decoder, PictureDecoder
+from geoclip.data.feature_shards import FeatureDecoder, read_record
 from geoclip.data.reading import places_in
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
@@ -42,10 +44,10 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start
 from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.run_dir import plain
+from geoclip.run_dir import checkpoint_file, plain
 from geoclip.training.loop import Recipe
 from geoclip.training.schedule import step_lr, warmup_cosine_lr
-from geoclip.training.state import TrainState, load_weights, read_checkpoint
+from geoclip.training.state import TrainState, load_backbone, load_weights, read_checkpoint
 
 
 def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
@@ -55,16 +57,22 @@ def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: 
     )
 
 
-def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
-    """The image encoder; a pretrained backbone is fetched or read here."""
-    backbone: torch.nn.Module
+def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
+    """The backbone; pretrained weights are fetched or read here."""
     match encoder.kind:
         case EncoderKind.clip:
-            backbone = ClipBackbone.from_pretrained(encoder.repo)
+            return ClipBackbone.from_pretrained(encoder.repo)
         case EncoderKind.resnet:
-            backbone = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
+            resnet = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
+            if encoder.repo:
+                load_backbone(resnet, checkpoint_file(encoder.repo))
+            return resnet
+
+
+def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
+    """The image encoder; without a backbone where it is trained on that backbone's features."""
     return ImageEncoder(
-        backbone,
+        None if encoder.features else build_backbone(encoder),
         feature_dim=encoder.feature_dim,
         hidden_dim=encoder.hidden_dim,
         embedding_dim=embedding_dim,
@@ -115,15 +123,39 @@ def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
         batch_size=config.optim.batch_size,
         shuffle_buffer=data.shuffle_buffer,
         seed=config.seed,
-        decoder=PictureDecoder(
-            image_px=config.encoder.image_px, augmentation=build_augmentation(data), seed=config.seed
-        ),
+        decoder=build_decoder(config),
+    )
+
+
+def build_decoder(config: TrainConfig) -> Decoder:
+    """What training makes of a sample's bytes."""
+    encoder = config.encoder
+    if encoder.features:
+        views = read_record(Path(encoder.features))["views"]
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True)
+    return PictureDecoder(
+        image_px=encoder.image_px, augmentation=build_augmentation(config.data), seed=config.seed
     )
 
 
 def build_evaluation_decoder(encoder: EncoderConfig) -> Decoder:
     """What evaluation makes of a sample's bytes."""
+    if encoder.features:
+        views = read_record(Path(encoder.features))["views"]
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views)
     return PictureDecoder(image_px=encoder.image_px)
+
+
+def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
+    """What makes two backbones the same, as far as a configuration tells."""
+    known = plain(encoder)
+    return {key: known[key] for key in ("kind", "repo", "feature_dim")}
+
+
+def transform_identity(data: DataConfig, encoder: EncoderConfig) -> dict[str, Any]:
+    """What makes two transforms from a picture's bytes to the backbone's input the same."""
+    normalised = {"image_px": encoder.image_px, "mean": list(encoder.mean), "std": list(encoder.std)}
+    return normalised | asdict(build_augmentation(data))
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:
@@ -222,14 +254,20 @@ def config_of(saved: dict[str, Any]) -> TrainConfig:
     return config
 
 
-def model_from_checkpoint(path: Path) -> tuple[GeoCLIP, TrainConfig]:
+def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[GeoCLIP, TrainConfig]:
     """A trained model in evaluation mode, and its configuration.
+
+    Args:
+        path: a checkpoint.
+        needs_backbone: whether it will be asked about pictures; features need none, where it is frozen.
 
     Raises:
         CheckpointError: damaged, or of another architecture.
     """
     saved = read_checkpoint(path)
     config = config_of(saved)
+    if needs_backbone:
+        config = replace(config, encoder=replace(config.encoder, features=""))
     model = build_model(config)
     load_weights(model, saved, path)
     return model.eval(), config

@@ -119,7 +119,10 @@ class EncoderConfig:
 
     name: str = MISSING
     kind: EncoderKind = MISSING
-    repo: str = ""  # Hub id or local folder of pretrained weights; empty for a backbone trained from scratch
+    repo: str = (
+        ""  # clip: Hub id or local folder; resnet: a run's folder or .pt file, empty for random weights
+    )
+    features: str = ""  # folder that geoclip.features wrote: training reads these instead of pictures
     image_px: int = MISSING
     mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
     std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
@@ -231,6 +234,20 @@ class ShardsConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class FeaturesConfig:
+    """Which frozen encoder runs over which data."""
+
+    data: DataConfig = MISSING
+    encoder: EncoderConfig = MISSING
+    compute: ComputeConfig = MISSING
+    splits: list[str] = field(default_factory=lambda: ["train", "val"])
+    views: int | None = None  # augmented views; null: 4, or none where data are not augmented
+    batch_size: int = 64  # pictures at a time, each in all its views
+    seed: int = 0  # of the augmentation
+    root: str = "features"
+
+
+@dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """Images with known places: a split of shards, or photographs beside a CSV."""
 
@@ -260,7 +277,7 @@ class EvaluateConfig(ModelSourceConfig):
     """One evaluation."""
 
     benchmark: BenchmarkConfig = MISSING
-    image_features: str = ""  # .npz with features, lat, lon, key: evaluates these instead of pictures
+    image_features: str = ""  # .npz with features, lat, lon, key, or FOLDER/SPLIT of geoclip.features
     batch_size: int = 128
     seed: int = 0  # of the bootstrap
 
@@ -287,6 +304,7 @@ class ReportConfig:
 _store = ConfigStore.instance()
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
+_store.store(name="features_schema", node=FeaturesConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
 _store.store(name="predict_schema", node=PredictConfig)
 _store.store(name="report_schema", node=ReportConfig)

@@ -76,6 +76,7 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
     from geoclip.data.batch import SkipReport
     from geoclip.data.benchmarks import photo_batches, read_features, read_photos
     from geoclip.data.decoding import PictureDecoder
+    from geoclip.data.feature_shards import read_feature_split
     from geoclip.data.shard_list import read_shards
     from geoclip.data.stream import evaluation_batches
     from geoclip.data.subset import whole
@@ -83,7 +84,10 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
 
     benchmark, device = config.benchmark, trained.world.device
     if config.image_features:
-        features = read_features(Path(config.image_features), trained.model.image_encoder.feature_dim)
+        path, dim = Path(config.image_features), trained.model.image_encoder.feature_dim
+        features = (
+            read_feature_split(path, dim, trained.encoder) if path.is_dir() else read_features(path, dim)
+        )
         return embed_features(trained.model, *features, device), SkipReport(), []
     missing: list[str] = []
     match benchmark.kind:

@@ -49,14 +49,19 @@ def science(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
     """The part of a (plain) configuration that decides a run's results, and fingerprints of the files it reads."""
     kept = {key: value for key, value in config.items() if key not in NOT_SCIENCE}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_SCIENCE_OF_DATA}
+    kept["encoder"] = kept["encoder"] | {"features": bool(kept["encoder"]["features"])}
     kept["gallery"] = {}
     return kept | {"files": files}
 
 
+def fingerprint_of(value: Any) -> str:
+    """Eight hex digits that name a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def run_path(config: dict[str, Any], files: dict[str, str]) -> Path:
     """`runs/<name>-<hash>`: the same science gives the same folder, another science never does."""
-    text = json.dumps(science(config, files), sort_keys=True)
-    return Path(config["runs_dir"]) / f"{config['name']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Path(config["runs_dir"]) / f"{config['name']}-{fingerprint_of(science(config, files))}"
 
 
 def latest_run(runs_dir: str | Path = "runs") -> Path:
@@ -71,6 +76,23 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
             f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train"
         )
     return checkpoints[-1].parent.parent
+
+
+def checkpoint_file(checkpoint: str, runs_dir: str = "runs") -> Path:
+    """The .pt file of a run's folder (its best, else its last), of `latest`, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = latest_run(runs_dir) if checkpoint == "latest" else Path(checkpoint)
+    if path.is_file():
+        return path
+    for name in ("best.pt", "last.pt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    raise CheckpointError(
+        f"{path} holds no checkpoints/best.pt or last.pt; train first: python -m geoclip.train"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from geoclip.checks import train_problems
-from geoclip.config import DataKind, LoggerMode, TrainConfig, typed
+from geoclip.config import LoggerMode, TrainConfig, typed
 from geoclip.entry import print_config, run_entry_point, world_size_from_environment
 from geoclip.errors import AssetError
 
@@ -49,19 +49,24 @@ def train_run(config: TrainConfig) -> Path:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
+    from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
     from geoclip.data.stream import train_batches
     from geoclip.distributed import initialise
-    from geoclip.run_dir import plain, run_path, write_identity
+    from geoclip.run_dir import fingerprint_of, plain, run_path, write_identity
+    from geoclip.run_shards import open_shards
     from geoclip.training.loop import train
     from geoclip.training.state import load_state
 
     world = initialise(config.compute.device, size=world_size_from_environment())
     logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
-    shards, val_shards = _open_shards(config, world)
+    splits = open_shards(config.data, config.encoder, world)
     gallery = build_gallery(config.gallery)
-    run = run_path(plain(config), {"shards": fingerprint(shards), "gallery": gallery.sha256[:8]})
-    plan = build_stream_plan(config, shards)
+    files = {"shards": fingerprint(splits["train"]), "gallery": gallery.sha256[:8]}
+    if config.encoder.features:
+        files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
+    run = run_path(plain(config), files)
+    plan = build_stream_plan(config, splits["train"])
     recipe = build_recipe(config, plan.samples, world.device)
     state = build_state(config, plan.subset, world)
     last = run / "checkpoints" / "last.pt"
@@ -82,7 +87,7 @@ def train_run(config: TrainConfig) -> Path:
         last_step=recipe.last_step,
     )
     with _recorder(config, run, state.step) if world.is_main else contextlib.nullcontext() as recorder:
-        hooks = _hooks(config, run, val_shards, gallery, recorder, world, recipe.last_step)
+        hooks = _hooks(config, run, splits["val"], gallery, recorder, world, recipe.last_step)
         with logging_redirect_tqdm():
             skipped = train(state, batches, recipe, hooks, world)
         for line in skipped.lines():
@@ -92,36 +97,6 @@ def train_run(config: TrainConfig) -> Path:
             _draw_training(run, recorder)
     log.info("trained: %s", run)
     return run
-
-
-def _open_shards(config: TrainConfig, world: World) -> tuple[list[Shard], list[Shard]]:
-    """Training and validation shards; those of the embedded default are built on first use, by rank 0.
-
-    Raises:
-        DataError: no shards, or more of what they hold cannot be used than data.max_bad_fraction allows.
-    """
-    from geoclip.data.shard_index import open_indices
-    from geoclip.data.shard_list import read_shards, refuse_bad_shards, shard_paths
-    from geoclip.distributed import wait_for_all
-
-    if config.data.kind is DataKind.bluemarble:
-        if world.is_main:
-            from geoclip.build import build_blue_marble_data
-
-            build_blue_marble_data(config.data.root, config.data.bluemarble)
-        wait_for_all()
-    splits = [config.data.train, config.data.val]
-    paths = [path for split in splits for path in shard_paths(config.data.root, split)]
-    open_indices(
-        paths[world.rank :: world.size]
-    )  # each rank its part, should the tars' headers have to be read
-    wait_for_all()
-    train_shards, val_shards = (read_shards(config.data.root, split) for split in splits)
-    for shards in (train_shards, val_shards):
-        report = refuse_bad_shards(shards, config.data.max_bad_fraction)
-        for line in report.lines() if world.is_main else ():
-            log.warning("left out %s", line)
-    return train_shards, val_shards
 
 
 def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_size: int) -> None:

@@ -6,15 +6,15 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from geoclip.build import build_gallery, model_from_checkpoint
+from geoclip.build import build_gallery, encoder_identity, model_from_checkpoint
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
 from geoclip.data.assets import asset_path
 from geoclip.distributed import World, initialise
-from geoclip.errors import CheckpointError
 from geoclip.evaluation.gallery import Gallery
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.run_dir import latest_run
+from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
 
@@ -32,6 +32,7 @@ class Trained:
     sha256: str  # of the checkpoint's file; of the released weights, of their files in order
     image_px: int
     gallery: Gallery
+    encoder: dict[str, Any]  # whose features it takes
 
 
 def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> Trained:
@@ -50,10 +51,12 @@ def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> T
         released = [asset_path(name) for name in ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")]
         own = GalleryConfig(name="released_100k", kind=GalleryKind.released)
         name, folder, files, image_px = "official", Path(source.runs_dir) / "official", released, CLIP_PX
+        encoder = {"kind": "clip", "repo": source.backbone, "feature_dim": model.image_encoder.feature_dim}
     else:
         path = checkpoint_file(source.checkpoint, source.runs_dir)
-        model, config = model_from_checkpoint(path)
+        model, config = model_from_checkpoint(path, needs_backbone=needs_backbone)
         own, image_px, files = config.gallery, config.encoder.image_px, [path]
+        encoder = encoder_identity(config.encoder)
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.resolve().name
         log.info("checkpoint %s", path)
@@ -66,23 +69,7 @@ def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> T
         sha256=_sha256(files),
         image_px=image_px,
         gallery=build_gallery(chosen),
-    )
-
-
-def checkpoint_file(checkpoint: str, runs_dir: str) -> Path:
-    """The .pt file of a run's folder (its best, else its last), of `latest`, or the file itself.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = latest_run(runs_dir) if checkpoint == "latest" else Path(checkpoint)
-    if path.is_file():
-        return path
-    for name in ("best.pt", "last.pt"):
-        if (path / "checkpoints" / name).is_file():
-            return path / "checkpoints" / name
-    raise CheckpointError(
-        f"{path} holds no checkpoints/best.pt or last.pt; train first: python -m geoclip.train"
+        encoder=encoder,
     )
 
 

@@ -1,7 +1,8 @@
 """What cannot run, and why: pure functions from a configuration to sentences that name key, value and cure."""
 
 from geoclip.checks.evaluate import evaluate_problems, predict_problems
+from geoclip.checks.features import features_problems
 from geoclip.checks.shards import shards_problems
 from geoclip.checks.train import train_problems
 
-__all__ = ["evaluate_problems", "predict_problems", "shards_problems", "train_problems"]
+__all__ = ["evaluate_problems", "features_problems", "predict_problems", "shards_problems", "train_problems"]

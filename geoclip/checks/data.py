@@ -19,8 +19,8 @@ MP16_CURE = (
 )
 
 
-def data_problems(data: DataConfig) -> list[str]:
-    """Reasons why these shards cannot be read."""
+def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
+    """Reasons why these shards cannot be read; without `read`, why they cannot be described."""
     problems = []
     if not 0 < data.fraction <= 1:
         problems.append(f"data.fraction={data.fraction} must lie in (0, 1], e.g. data.fraction=0.2 for 20 %")
@@ -41,7 +41,7 @@ def data_problems(data: DataConfig) -> list[str]:
             problems.append(f"data.{key}={value} is a probability in [0, 1]")
     if data.kind is DataKind.bluemarble:
         problems += blue_marble_problems(data.bluemarble, "data.bluemarble")
-    if data.kind is DataKind.shards:
+    if data.kind is DataKind.shards and read:
         if not data.root:
             problems.append(f"data={data.name} has no shards: {MP16_CURE}")
         elif "://" not in data.root and not Path(data.root).is_dir():

@@ -20,8 +20,10 @@ def evaluate_problems(config: EvaluateConfig) -> list[str]:
     problems = _model_source_problems(config)
     benchmark = config.benchmark
     if config.image_features:
-        if not os.path.isfile(config.image_features):
-            problems.append(f"image_features={config.image_features} is no file")
+        if not os.path.exists(config.image_features):
+            problems.append(
+                f"image_features={config.image_features} is neither a .npz nor a split that geoclip.features wrote"
+            )
     elif not benchmark.root:
         variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
         problems.append(

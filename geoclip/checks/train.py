@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 from geoclip.checks.data import data_problems, gallery_problems
 from geoclip.config import (
@@ -19,7 +20,7 @@ from geoclip.config import (
 def train_problems(config: TrainConfig, world_size: int) -> list[str]:
     """Every reason why this training run cannot start, each with its cure; empty when it can."""
     problems = [
-        *data_problems(config.data),
+        *data_problems(config.data, read=not config.encoder.features),
         *encoder_problems(config.encoder),
         *location_problems(config.location),
         *_queue_problems(config.queue),
@@ -53,6 +54,12 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
             problems.append(f"encoder.{key}={getattr(encoder, key)} must have three values: red, green, blue")
     if any(value <= 0 for value in encoder.std):
         problems.append(f"encoder.std={encoder.std} must be positive")
+    if encoder.features and not os.path.isdir(encoder.features):
+        problems.append(
+            f"encoder.features={encoder.features} is no folder; write it: python -m geoclip.features data=… encoder=…"
+        )
+    if encoder.features and not encoder.frozen:
+        problems.append(f"encoder.features are of a frozen encoder, but encoder={encoder.name} is trained")
     match encoder.kind:
         case EncoderKind.clip:
             if not encoder.repo:
@@ -69,10 +76,13 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
                     f"encoder.feature_dim={encoder.feature_dim} must equal the last of "
                     f"encoder.widths={encoder.widths}, which the backbone puts out"
                 )
-            if encoder.frozen:
+            if encoder.frozen and not encoder.repo:
                 problems.append(
-                    "encoder.frozen=true would keep a random backbone: encoder.kind=resnet is trained"
+                    "encoder.frozen=true would keep a random backbone; name the run whose backbone it is: "
+                    "encoder.repo=runs/NAME"
                 )
+            if encoder.repo and not os.path.exists(encoder.repo):
+                problems.append(f"encoder.repo={encoder.repo} is neither a run's folder nor a .pt file")
     return problems
 
 

@@ -1,11 +1,12 @@
-"""From a sample's bytes to a row of a batch: pictures here, features of a frozen encoder beside them."""
+"""From samples to batches: how bytes become rows. Pictures here, features of a frozen encoder in `feature_shards`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
 
 from geoclip.data.augment import (
@@ -16,11 +17,13 @@ from geoclip.data.augment import (
     evaluation_pixels_of,
     training_pixels_of,
 )
-from geoclip.data.batch import Sample
+from geoclip.data.batch import Batch, Sample, Skip
+
+Color = NDArray[np.float32] | None
 
 
 class Decoder(Protocol):
-    """How a stream turns bytes into rows. A function of the sample and its epoch alone."""
+    """How a stream turns bytes into rows: a function of the sample and its epoch alone."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -31,10 +34,10 @@ class Decoder(Protocol):
         """Of its numbers."""
 
     @property
-    def no_color(self) -> NDArray[np.float32] | None:
+    def no_color(self) -> Color:
         """The colour draw that changes nothing; None where no row comes with one."""
 
-    def __call__(self, sample: Sample) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
+    def __call__(self, sample: Sample) -> tuple[NDArray[Any], Color]:
         """A row, and its colour draw.
 
         Raises:
@@ -47,7 +50,7 @@ class PictureDecoder:
     """Pixels (3, size, size) uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees."""
 
     image_px: int
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009 -- frozen
+    augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
     @property
@@ -61,14 +64,50 @@ class PictureDecoder:
         return np.uint8
 
     @property
-    def no_color(self) -> NDArray[np.float32] | None:
+    def no_color(self) -> Color:
         """The draw that changes nothing, where colours change at all: they do on the device."""
         return NO_COLOR if self.augmentation.changes_color else None
 
-    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels, and the colour draw where colours change."""
         if self.augmentation.is_identity:
             return evaluation_pixels_of(sample.data, self.image_px), None
         rng = augmentation_rng(self.seed, sample.epoch, sample.key)
         pixels = training_pixels_of(sample.data, self.image_px, self.augmentation, rng)
         return pixels, color_draw(self.augmentation, rng) if self.augmentation.changes_color else None
+
+
+def decode_batch(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = torch.float32) -> Batch:
+    """A batch of these samples; a broken one keeps its row, empty and not present."""
+    images = np.zeros((len(samples), *decoder.shape), dtype=decoder.dtype)
+    present = np.ones(len(samples), dtype=np.bool_)
+    colors, skipped = [], []
+    for row, sample in enumerate(samples):
+        try:
+            images[row], color = decoder(sample)
+        except ValueError as error:
+            present[row], color = False, decoder.no_color
+            skipped.append(Skip(shard=sample.shard, key=sample.key, reason=str(error)))
+        if color is not None:
+            colors.append(color)
+    return Batch(
+        images=torch.from_numpy(images),
+        gps_deg_B2=torch.tensor([sample.gps_deg for sample in samples], dtype=dtype),
+        keys=[sample.key for sample in samples],
+        present_B=torch.from_numpy(present),
+        color_BK=torch.from_numpy(np.stack(colors)) if colors else None,
+        skipped=skipped,
+    )
+
+
+def only_present(batch: Batch) -> Batch:
+    """The rows that could be read."""
+    assert batch.present_B is not None
+    rows = batch.present_B.nonzero()[:, 0]
+    return Batch(
+        images=batch.images[rows],
+        gps_deg_B2=batch.gps_deg_B2[rows],
+        keys=[batch.keys[row] for row in rows.tolist()],
+        color_BK=None if batch.color_BK is None else batch.color_BK[rows],
+        skipped=batch.skipped,
+    )

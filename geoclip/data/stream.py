@@ -22,8 +22,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
-from geoclip.data.batch import Batch, Sample, Skip
-from geoclip.data.decoding import Decoder
+from geoclip.data.batch import Batch, Sample
+from geoclip.data.decoding import Decoder, decode_batch, only_present
 from geoclip.data.reading import OpenShard, read_samples
 from geoclip.data.subset import Stretch, deal, stream_sizes
 from geoclip.errors import DataError
@@ -64,9 +64,8 @@ class TrainStream(IterableDataset[Batch]):
         share = self.plan.batch_size // self.plan.streams
         streams = [_stream(self.plan, int(number), self.first_step * share) for number in numbers]
         for _ in range(self.first_step, self.last_step):
-            yield _decoded(
-                [sample for stream in streams for sample in islice(stream, share)], self.plan.decoder
-            )
+            samples = [sample for stream in streams for sample in islice(stream, share)]
+            yield decode_batch(samples, self.plan.decoder)
 
 
 def train_batches(
@@ -100,15 +99,7 @@ def evaluation_batches(stretches: list[Stretch], decoder: Decoder, batch_size: i
     """Every readable sample in order, in batches with float64 coordinates; a broken one is left out and named."""
     samples = read_samples(stretches)
     while chunk := list(islice(samples, batch_size)):
-        batch = _decoded(chunk, decoder, torch.float64)
-        assert batch.present_B is not None
-        good_N = batch.present_B.nonzero()[:, 0]
-        yield Batch(
-            images=batch.images[good_N],
-            gps_deg_B2=batch.gps_deg_B2[good_N],
-            keys=[batch.keys[row] for row in good_N.tolist()],
-            skipped=batch.skipped,
-        )
+        yield only_present(decode_batch(chunk, decoder, torch.float64))
 
 
 def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
@@ -151,29 +142,6 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
             if path not in late:
                 late[path] = OpenShard(path)
             yield late[path].read(position, epoch)
-
-
-def _decoded(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = torch.float32) -> Batch:
-    """A batch of these samples; a broken one keeps its row, empty and not present."""
-    images = np.zeros((len(samples), *decoder.shape), dtype=decoder.dtype)
-    present = np.ones(len(samples), dtype=np.bool_)
-    colors, skipped = [], []
-    for row, sample in enumerate(samples):
-        try:
-            images[row], color = decoder(sample)
-        except ValueError as error:
-            present[row], color = False, decoder.no_color
-            skipped.append(Skip(shard=sample.shard, key=sample.key, reason=str(error)))
-        if color is not None:
-            colors.append(color)
-    return Batch(
-        images=torch.from_numpy(images),
-        gps_deg_B2=torch.tensor([sample.gps_deg for sample in samples], dtype=dtype),
-        keys=[sample.key for sample in samples],
-        present_B=torch.from_numpy(present),
-        color_BK=torch.from_numpy(np.stack(colors)) if colors else None,
-        skipped=skipped,
-    )
 
 
 def _join(parts: list[Batch]) -> Batch:

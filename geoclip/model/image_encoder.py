@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -76,6 +77,15 @@ class ResNetBackbone(nn.Module):
         return out.flatten(1)
 
 
+def weights_sha256(backbone: nn.Module) -> str:
+    """Hash of a backbone's weights: the same wherever they came from and whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class ImageEncoder(nn.Module):
     """uint8 pixels -> normalisation -> backbone -> Linear, ReLU, Linear.
 
@@ -123,7 +133,12 @@ class ImageEncoder(nn.Module):
         return self
 
     def features(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 pixels -> (B, F) the backbone's features, without gradient where it is frozen."""
+        """(B, 3, H, W) uint8 pixels -> (B, F) the backbone's features, without gradient where it is frozen.
+
+        What has two axes are features already, computed before.
+        """
+        if pixels_BCHW.ndim == 2:
+            return pixels_BCHW.float()
         if self.backbone is None:
             raise RuntimeError(
                 "this image encoder has no backbone: give it features through `head`, or load CLIP"

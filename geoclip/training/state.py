@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.errors import CheckpointError
@@ -120,6 +120,22 @@ def load_weights(model: GeoCLIP, saved: dict[str, Any], path: Path) -> None:
     lost = sorted(wanted.intersection(missing)) + unexpected
     if lost:
         raise CheckpointError(f"{path} is of another architecture: {', '.join(lost[:5])}")
+
+
+def load_backbone(backbone: nn.Module, path: Path) -> None:
+    """The backbone of a run's image encoder, from a checkpoint.
+
+    Raises:
+        CheckpointError: it holds none, or one of another architecture.
+    """
+    prefix = "image_encoder.backbone."
+    saved = read_checkpoint(path)["model"]
+    weights = {name.removeprefix(prefix): tensor for name, tensor in saved.items() if name.startswith(prefix)}
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip() if weights else "it holds none: its encoder was frozen"
+        raise CheckpointError(f"{path} has no backbone that fits this encoder: {why}") from error
 
 
 def _save(path: Path, contents: dict[str, Any]) -> None:

@@ -1,0 +1,109 @@
+"""Keep a frozen encoder's features: `python -m geoclip.features data=… encoder=…`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from geoclip.checks import features_problems
+from geoclip.config import FeaturesConfig, typed
+from geoclip.entry import run_entry_point, world_size_from_environment
+
+if TYPE_CHECKING:
+    from geoclip.data.shard_list import Shard
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then extract."""
+    extract(typed(cfg, FeaturesConfig, features_problems))
+
+
+def extract(config: FeaturesConfig) -> Path:
+    """Encode every picture of the splits, in all views, and write feature shards. Finished shards are kept.
+
+    Returns:
+        The folder, for `encoder.features=`.
+
+    Raises:
+        GeoclipError: shards or encoder cannot be read.
+    """
+    from geoclip.build import build_augmentation, build_autocast, build_image_encoder
+    from geoclip.data.feature_shards import ViewsDecoder, write_record
+    from geoclip.distributed import gather_objects, initialise, wait_for_all
+    from geoclip.evaluation.extraction import close_split, extract_features
+    from geoclip.run_dir import fingerprint_of
+    from geoclip.run_shards import open_splits
+
+    world = initialise(config.compute.device, size=world_size_from_environment())
+    logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
+    augmentation = build_augmentation(config.data)
+    views = config.views if config.views is not None else (0 if augmentation.is_identity else 4)
+    splits = open_splits(config.data, config.splits, world)
+    encoder = build_image_encoder(config.encoder, embedding_dim=1).to(world.device).eval()
+    record = _record(config, views, splits, encoder)
+    folder = Path(config.root) / f"{config.data.name}-{config.encoder.name}-{fingerprint_of(record)}"
+    if world.is_main:
+        write_record(folder, record)
+    decoder = ViewsDecoder(
+        image_px=config.encoder.image_px, augmentation=augmentation, seed=config.seed, views=views
+    )
+    for split, shards in splits.items():
+        if (folder / split / "index.json").is_file():
+            log.info("%s stands already", folder / split)
+            continue
+        skipped = extract_features(
+            encoder,
+            shards,
+            folder / split,
+            decoder,
+            world=world,
+            workers=config.compute.workers,
+            batch_size=config.batch_size,
+            autocast=build_autocast(config.compute.precision, world.device),
+        )
+        reports = gather_objects(skipped)
+        wait_for_all()
+        if world.is_main:
+            for report in reports[1:]:
+                reports[0].merge(report)
+            for line in reports[0].lines():
+                log.warning("skipped %s", line)
+            log.info(
+                "%s: %d samples, %d views each",
+                folder / split,
+                close_split(folder / split, shards),
+                1 + views,
+            )
+        wait_for_all()
+    log.info(
+        "train on them: python -m geoclip.train data=%s encoder=%s encoder.features=%s",
+        config.data.name, config.encoder.name, folder,
+    )  # fmt: skip
+    return folder
+
+
+def _record(
+    config: FeaturesConfig, views: int, splits: dict[str, list[Shard]], encoder: Any
+) -> dict[str, Any]:
+    """Whose features these are: encoder, transform and data set, so that no others are taken for them."""
+    from geoclip.build import encoder_identity, transform_identity
+    from geoclip.data.shard_list import fingerprint
+    from geoclip.model.image_encoder import weights_sha256
+
+    return {
+        "format": 1,
+        "encoder": encoder_identity(config.encoder) | {"weights_sha256": weights_sha256(encoder.backbone)},
+        "transform": transform_identity(config.data, config.encoder),
+        "views": views,
+        "seed": config.seed,
+        "data": {"name": config.data.name} | {split: fingerprint(shards) for split, shards in splits.items()},
+    }
+
+
+if __name__ == "__main__":
+    run_entry_point("features", FeaturesConfig, main)

@@ -1,0 +1,182 @@
+"""A frozen encoder's features, kept: training on them is training on the pictures, without the pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from geoclip.build import model_from_checkpoint
+from geoclip.checks import features_problems, train_problems
+from geoclip.conf_dir import conf_dir
+from geoclip.config import EvaluateConfig, FeaturesConfig, TrainConfig, typed
+from geoclip.data.feature_shards import FeatureDecoder, as_npy, read_record
+from geoclip.data.shard_index import open_index
+from geoclip.errors import DataError
+from geoclip.evaluate import evaluate
+from geoclip.features import extract
+from geoclip.recorder import read_rows
+from geoclip.train import train_run
+
+SMALL = ("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random CLIP in a local folder."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+        projection_dim=12,
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photographs(tiny_shards: Callable[..., Any], tmp_path: Path) -> list[str]:
+    """Overrides that name small shards with noise in them, cropped and flipped in training."""
+    shards = tiny_shards([14, 10], size_px=48, noise=True)
+    tiny_shards([9], split="val", size_px=48, noise=True)
+    places = "\n".join(f"{lat},{lon}" for lat, lon in shards.gps_deg.values())
+    (tmp_path / "gallery.csv").write_text(f"LAT,LON\n{places}\n")
+    return ["data=mp16", f"data.root={shards.root}"]
+
+
+def features_config(photographs: list[str], clip: Path, root: Path, *more: str) -> FeaturesConfig:
+    overrides = [
+        *photographs,
+        "encoder=clip_vit_l14",
+        f"encoder.repo={clip}",
+        *SMALL,
+        f"root={root}",
+        "views=2",
+    ]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("features", [*overrides, "compute.workers=0", "batch_size=4", *more])
+        return typed(cfg, FeaturesConfig, features_problems)
+
+
+def train_config(photographs: list[str], clip: Path, tmp_path: Path, *more: str) -> TrainConfig:
+    overrides = [
+        *("+experiment=full_mp16", *photographs, f"encoder.repo={clip}", *SMALL),
+        *("location.hidden_dim=16", "location.frequencies=8", "location.embedding_dim=8"),
+        *("data.streams=4", "optim.batch_size=8", "optim.epochs=3", "queue.size=8", "compute.workers=0"),
+        *(
+            "logger=jsonl",
+            "gallery=csv",
+            f"gallery.path={tmp_path / 'gallery.csv'}",
+            "compute.log_every_steps=1",
+        ),
+        f"runs_dir={tmp_path / 'runs'}",
+    ]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("train", [*overrides, *more])
+        return typed(cfg, TrainConfig, lambda found: train_problems(found, 1))
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def test_training_on_features_is_training_on_pictures(
+    photographs: list[str], clip: Path, tmp_path: Path
+) -> None:
+    folder = extract(features_config(photographs, clip, tmp_path / "features"))
+    on_pictures = train_run(train_config(photographs, clip, tmp_path, "optim.lr=0.01"))
+    cached = train_config(
+        photographs, clip, tmp_path, "optim.lr=0.01", "encoder=cached", f"encoder.features={folder}"
+    )
+    on_features = train_run(cached)
+    assert on_pictures != on_features
+    expected, found = losses(on_pictures), losses(on_features)
+    # Two views for three epochs: the third shows the first epoch's views again.
+    np.testing.assert_allclose(found[:6], expected[:6], atol=2e-3)
+    assert len(found) == 9 and abs(found[8] - found[0]) > 0.01
+
+    # Without the pictures, too; and pictures can be asked about, because the run knows its encoder.
+    shutil.rmtree(Path(cached.data.root) / "train")
+    model, config = model_from_checkpoint(on_features / "checkpoints" / "last.pt")
+    assert config.encoder.repo == str(clip) and model.image_encoder.backbone is not None
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("evaluate", [f"checkpoint={on_features}", f"image_features={folder / 'val'}"])
+        from_features = evaluate(typed(cfg, EvaluateConfig, lambda _: []))
+    assert from_features.is_file()
+
+
+def test_other_features_are_refused_by_every_key(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+    folder = extract(features_config(photographs, clip, tmp_path / "features"))
+    config = train_config(photographs, clip, tmp_path, "encoder=cached", f"encoder.features={folder}")
+    other = replace(
+        config,
+        encoder=replace(config.encoder, repo="another/clip", image_px=64),
+        data=replace(config.data, name="another", flip=False),
+    )
+    with pytest.raises(DataError) as refused:
+        train_run(other)
+    for key in ("encoder.repo", "transform.image_px", "transform.flip", "data.name"):
+        assert f"{key} is" in str(refused.value)
+    shard = next(Path(config.data.root, "train").glob("*.tar"))
+    shutil.copy(shard, shard.with_name("000009.tar"))
+    with pytest.raises(DataError, match=r"data\.train is '\w{8}' there, '\w{8}' here"):
+        train_run(config)
+    (folder / "val" / "index.json").unlink()
+    with pytest.raises(DataError, match=r"no whole split val; the command that began it ends it"):
+        train_run(config)
+
+
+def test_it_goes_on_where_it_was_killed(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+    config = features_config(photographs, clip, tmp_path / "features", "splits=[train]")
+    folder = extract(config)
+    shards = sorted((folder / "train").glob("*.tar"))
+    whole = [path.read_bytes() for path in shards]
+    (folder / "train" / "index.json").unlink()
+    shards[1].unlink()
+    kept = shards[0].stat().st_mtime_ns
+    assert extract(config) == folder
+    assert [path.read_bytes() for path in shards] == whole and shards[0].stat().st_mtime_ns == kept
+    assert read_record(folder)["views"] == 2
+    assert len(open_index(shards[0])) == 14
+
+
+def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
+    from geoclip.data.batch import Sample
+
+    features = np.arange(12, dtype=np.float16).reshape(3, 4)
+    train, plain = (
+        FeatureDecoder(feature_dim=4, views=2, training=True),
+        FeatureDecoder(feature_dim=4, views=2),
+    )
+
+    def row(decoder: FeatureDecoder, epoch: int) -> list[float]:
+        sample = Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0), epoch=epoch)
+        return [float(value) for value in decoder(sample)[0]]
+
+    assert [row(train, epoch)[0] for epoch in range(4)] == [4, 8, 4, 8]
+    assert row(plain, 3) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="another shape"):
+        FeatureDecoder(feature_dim=5, views=2)(
+            Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0))
+        )
+
+
+def test_what_cannot_run_is_said_first(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+    config = features_config(photographs, clip, tmp_path)
+    wrong = replace(config, views=-1, splits=[], encoder=replace(config.encoder, frozen=False, features="x"))
+    text = "\n".join(features_problems(wrong))
+    for part in ("views=-1", "splits=[]", "is trained", "encoder.features is for training"):
+        assert part in text

@@ -81,8 +81,8 @@ def extract(config: FeaturesConfig) -> Path:
             )
         wait_for_all()
     log.info(
-        "train on them: python -m geoclip.train data=%s encoder=%s encoder.features=%s",
-        config.data.name, config.encoder.name, folder,
+        "train on them: python -m geoclip.train data=%s encoder=%s encoder.repo=%s encoder.features=%s",
+        config.data.name, config.encoder.name, config.encoder.repo, folder,
     )  # fmt: skip
     return folder
 

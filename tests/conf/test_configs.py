@@ -33,7 +33,8 @@ def train_config(*overrides: str) -> TrainConfig:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(option: str) -> None:
     group, name = option.split("=")
-    assert getattr(getattr(train_config(option), group), "name", name) == name
+    needed = ["encoder.features=features"] if name == "cached" else []
+    assert getattr(getattr(train_config(option, *needed), group), "name", name) == name
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,11 @@ def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:
 PROBLEMS: list[tuple[list[str], str]] = [
     (["queue.size=-1"], "queue.size=-1 must be 0 or more"),
     (["data.fraction=0"], "data.fraction=0.0 must lie in (0, 1]"),
+    (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1]"),
+    (["encoder=cached", "encoder.features=nowhere"], "encoder.features=nowhere is no folder; write it: python -m"),
+    (["encoder.features=."], "encoder.features are of a frozen encoder, but encoder=resnet_tiny is trained"),
+    (["encoder=resnet_tiny_frozen"], "name the run whose backbone it is: encoder.repo=runs/NAME"),
+    (["encoder.repo=nowhere"], "encoder.repo=nowhere is neither a run's folder nor a .pt file"),
     (["data.fraction=1.2"], "data.fraction=1.2 must lie in (0, 1]"),
     (["location.sigmas=[1,-2]"], "location.sigmas=[1.0, -2.0] must all be positive"),
     (["location.sigmas=[]"], "location.sigmas=[] needs at least one scale"),
@@ -164,7 +170,7 @@ def test_the_command_says_what_to_do(mistake: str) -> None:
     assert seconds < 10, "the bar is 3 s on an idle machine"
 
 
-@pytest.mark.parametrize("entry", ["train", "evaluate", "predict", "shards", "report"])
+@pytest.mark.parametrize("entry", ["train", "evaluate", "predict", "shards", "features", "gallery", "report"])
 def test_help_helps(entry: str) -> None:
     status, printed, _ = run(f"geoclip.{entry}", "--help")
     assert status == 0

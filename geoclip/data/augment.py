@@ -1,17 +1,28 @@
-"""From the bytes of a picture to the pixels that an encoder takes. Per picture, in Pillow's C code."""
+"""From the bytes of a picture to the pixels that an encoder takes. Per picture, in Pillow's C code.
+
+Colours are left to `color`, which changes a whole batch at a time, on the device.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Box = tuple[float, float, float, float]
+
+MAX_PIXELS = 89_478_485  # a quarter GiB of RGB, the size from which on Pillow warns of decompression bombs
+NO_COLOR = np.array([1, 1, 1, 0, 0], dtype=np.float32)
+
+# What is wrong with a picture is counted by reason; printed a million times, by Pillow, it would hide the rest.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -35,22 +46,44 @@ class Augmentation:
         return self == Augmentation(crop_ratio=self.crop_ratio)
 
 
+def open_picture(data: bytes) -> Image.Image:
+    """A picture of which only the header has been read.
+
+    Raises:
+        ValueError: no picture, or one too large to be decoded safely; the message is a short reason to count by.
+    """
+    if not data:
+        raise ValueError("empty picture")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise ValueError("decompression bomb") from None
+    except Exception as error:  # Pillow's readers raise whatever they like on damaged bytes
+        raise ValueError(f"unreadable picture ({type(error).__name__})") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError("decompression bomb")
+    return image
+
+
 def decode(data: bytes, size_px: int) -> Image.Image:
-    """An RGB picture, upright by its EXIF orientation.
+    """An RGB picture, upright by its EXIF orientation; of an animation the first frame.
 
     JPEGs much larger than needed are scaled down while they are decoded (never below 2 size_px).
 
     Raises:
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: not a picture that can be read.
+        ValueError: not a picture that can be read; the message is a short reason to count by.
     """
-    image: Image.Image = Image.open(io.BytesIO(data))
-    image.draft("RGB", (2 * size_px, 2 * size_px))
-    image.load()
-    if image.format in {"JPEG", "TIFF", "WEBP", "PNG", "MPO"} and "exif" in image.info:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits per grey level, which `convert` would cut off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(max=255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = open_picture(data)
+    return _load(image, (2 * size_px, 2 * size_px))
+
+
+def evaluation_pixels_of(data: bytes, size_px: int) -> NDArray[np.uint8]:
+    """Decode, then `evaluation_pixels`.
+
+    Raises:
+        ValueError: as `decode`.
+    """
+    return evaluation_pixels(decode(data, size_px), size_px)
 
 
 def evaluation_pixels(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
@@ -65,62 +98,87 @@ def evaluation_pixels(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     return _channels_first(image)
 
 
-def training_pixels(
-    image: Image.Image, size_px: int, augmentation: Augmentation, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """(3, size, size): random resized crop, flip, colour jitter (.4, .4, .4, .1), grayscale."""
-    if augmentation.crop_scale_min < 1:
-        box = _crop_box(image.size, augmentation, rng)
-        image = image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
-    elif image.size != (size_px, size_px):
-        image = Image.fromarray(evaluation_pixels(image, size_px).transpose(1, 2, 0))
-    if augmentation.flip and rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if rng.random() < augmentation.color_jitter:
-        image = _jitter_colors(image, rng)
-    if rng.random() < augmentation.grayscale:
-        image = image.convert("L").convert("RGB")
-    return _channels_first(image)
-
-
-def evaluation_pixels_of(data: bytes, size_px: int) -> NDArray[np.uint8]:
-    """Decode, then `evaluation_pixels`.
-
-    Raises:
-        ValueError: no picture that can be read; the message is a short reason.
-    """
-    try:
-        return evaluation_pixels(decode(data, size_px), size_px)
-    except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
-        raise ValueError(f"unreadable picture ({type(error).__name__})") from error
-
-
 def training_pixels_of(
     data: bytes, size_px: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Decode, crop and flip.
+    """(3, size, size): random resized crop and flip; colours are changed later, a batch at a time.
+
+    The crop is drawn before the picture is decoded, so that a JPEG is scaled down by its own transform straight to
+    what the crop needs. Bilinear, as torchvision's crop in the released code.
 
     Raises:
-        ValueError: no picture that can be read; the message is a short reason.
+        ValueError: as `decode`.
     """
-    try:
-        return training_pixels(decode(data, size_px), size_px, augmentation, rng)
-    except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
-        raise ValueError(f"unreadable picture ({type(error).__name__})") from error
-
-
-NO_COLOR = np.zeros(9, dtype=np.float32)
+    if augmentation.crop_scale_min < 1:
+        image = open_picture(data)
+        turned = _orientation(image) > 4
+        width, height = image.size[::-1] if turned else image.size
+        left, top, right, bottom = _crop_box((width, height), augmentation, rng)
+        shrink = max(1, int(min(right - left, bottom - top) / size_px))
+        image = _load(image, (image.width // shrink or 1, image.height // shrink or 1))
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, right * across, bottom * down)
+        image = image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+        pixels = _channels_first(image)
+    else:
+        pixels = evaluation_pixels_of(data, size_px)
+    if augmentation.flip and rng.random() < 0.5:
+        pixels = pixels[:, :, ::-1]
+    return pixels
 
 
 def color_draw(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The random numbers of one picture's colours."""
-    return NO_COLOR
+    """The random numbers of one picture's colours, for `color.jitter_colors`.
+
+    Returns:
+        (5,) factors of brightness, contrast and saturation in [0.6, 1.4], hue in ±0.1 of the circle, 1 for grayscale.
+        `NO_COLOR` where the probabilities miss.
+
+    Source: the released code's ColorJitter(.4, .4, .4, .1) and RandomGrayscale.
+    """
+    draw = NO_COLOR.copy()
+    if rng.random() < augmentation.color_jitter:
+        draw[:3] = rng.uniform(0.6, 1.4, size=3)
+        draw[3] = rng.uniform(-0.1, 0.1)
+    draw[4] = rng.random() < augmentation.grayscale
+    return draw
 
 
 def augmentation_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
     """The generator of one picture in one epoch: the same whoever decodes it, and in whatever order."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def _load(image: Image.Image, least_px: tuple[int, int]) -> Image.Image:
+    """Decode into upright RGB; a JPEG at the smallest of its own scales that keeps `least_px`.
+
+    Raises:
+        ValueError: the picture's data are damaged.
+    """
+    try:
+        image.draft("RGB", least_px)
+        image.load()
+        upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+        if upright.mode.startswith("I"):  # 16 bits per grey level, which `convert` would cut off at 255
+            levels = np.asarray(upright).astype(np.int64) // 257
+            upright = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
+        if "truncated" in str(error):
+            raise ValueError("truncated picture") from None
+        raise ValueError(f"unreadable picture ({type(error).__name__})") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 … 8; above 4 width and height change places. 1 where none can be read."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF: the picture itself may be whole
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _crop_box(size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> Box:
@@ -137,20 +195,6 @@ def _crop_box(size: tuple[int, int], augmentation: Augmentation, rng: np.random.
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
-
-
-def _jitter_colors(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by ±0.1 of the circle, in random order."""
-    for step in rng.permutation(4):
-        if step == 3:
-            hue, saturation, value = image.convert("HSV").split()
-            shift = round(rng.uniform(-0.1, 0.1) * 255)
-            turned = hue.point([(level + shift) % 256 for level in range(256)])
-            image = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
-        else:
-            enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[step]
-            image = enhance(image).enhance(rng.uniform(0.6, 1.4))
-    return image
 
 
 def _channels_first(image: Image.Image) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoclip.data.augment import decode, evaluation_pixels
+from geoclip.data.augment import evaluation_pixels_of
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.places_csv import read_places
 from geoclip.data.places_json import place_of
@@ -101,10 +101,12 @@ def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterat
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
         try:
-            return evaluation_pixels(decode(photo.path.read_bytes(), image_px), image_px)
-        except Exception as error:  # Pillow's decoders raise whatever they like on damaged bytes
-            reason = f"unreadable picture ({type(error).__name__})"
-            return Skip(shard=str(photo.path.parent), key=photo.path.name, reason=reason)
+            return evaluation_pixels_of(photo.path.read_bytes(), image_px)
+        except OSError as error:
+            reason = f"unreadable file ({error.strerror})"
+        except ValueError as error:
+            reason = str(error)
+        return Skip(shard=str(photo.path.parent), key=photo.path.name, reason=reason)
 
     rest = iter(photos)
     with ThreadPoolExecutor() as pool:

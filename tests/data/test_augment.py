@@ -1,0 +1,182 @@
+"""From bytes to pixels: scaled while decoded, upright, and never more than a ValueError."""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from geoclip.data.augment import (
+    MAX_PIXELS,
+    NO_COLOR,
+    Augmentation,
+    augmentation_rng,
+    color_draw,
+    decode,
+    evaluation_pixels_of,
+    open_picture,
+    training_pixels_of,
+)
+
+CROP = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True)
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Smooth, with every place another colour, so that a wrong crop or turn shows."""
+    down, across = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]
+    pixels = np.stack((255 * across, 255 * down, 127 + 120 * np.sin(9 * across + 5 * down)), axis=2)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def as_bytes(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **({"quality": 95} if kind == "JPEG" else {}) | how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "P", "RGBA", "I;16", "1", "LA", "PA", "F"])
+def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
+    picture = Image.new("RGB", (40, 30), (200, 100, 50)).convert("L" if mode in ("I;16", "PA") else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((30, 40), 40_000, dtype=np.uint16))
+    if mode == "PA":
+        picture = picture.convert("P")
+        picture.info["transparency"] = 3
+    data = as_bytes(picture, {"CMYK": "JPEG", "F": "TIFF"}.get(mode, "PNG"))
+    pixels = evaluation_pixels_of(data, 16)
+    assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8
+    assert training_pixels_of(data, 16, CROP, np.random.default_rng(0)).shape == (3, 16, 16)
+    if mode == "I;16":
+        assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # sixteen bits are scaled, not cut off
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
+    upright = scene(96, 64)
+    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # what the camera did to it
+    stored = upright
+    for step in undo.get(orientation, []):
+        stored = stored.transpose(Image.Transpose(step))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = as_bytes(stored, exif=exif)
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (96, 64)
+    expected = evaluation_pixels_of(as_bytes(upright), 32).astype(int)
+    assert abs(evaluation_pixels_of(data, 32).astype(int) - expected).mean() < 3
+    crops = [
+        training_pixels_of(which, 32, CROP, np.random.default_rng(5)) for which in (data, as_bytes(upright))
+    ]
+    assert abs(crops[0].astype(int) - crops[1].astype(int)).mean() < 3
+
+
+def test_an_animation_shows_its_first_frame() -> None:
+    red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
+    data = as_bytes(red, "GIF", save_all=True, append_images=[blue])
+    assert evaluation_pixels_of(data, 8)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+BROKEN = {
+    "empty picture": b"",
+    "unreadable picture (UnidentifiedImageError)": b"<html><body>This photo is no longer available</body></html>",
+    "truncated picture": as_bytes(scene(300, 200))[:5000],
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_what_is_no_picture_is_named_by_its_reason(reason: str) -> None:
+    for read in (
+        lambda data: evaluation_pixels_of(data, 32),
+        lambda data: training_pixels_of(data, 32, CROP, np.random.default_rng(0)),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+            read(BROKEN[reason])
+
+
+@pytest.mark.parametrize("pixels", [MAX_PIXELS + 10_000_000, 400_000_000])
+def test_a_decompression_bomb_is_refused_by_its_header(pixels: int) -> None:
+    data = as_bytes(Image.new("1", (1, 1)), "PNG")
+    header = b"IHDR" + math.isqrt(pixels).to_bytes(4, "big") * 2 + data[24:29]
+    bomb = data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
+    with pytest.raises(ValueError, match="decompression bomb"):
+        open_picture(bomb)
+
+
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (3000, 2), (1, 1), (17, 16)])
+def test_thin_pictures_fill_the_square(size: tuple[int, int]) -> None:
+    data = as_bytes(scene(*size), "PNG")
+    assert evaluation_pixels_of(data, 16).shape == (3, 16, 16)
+    assert training_pixels_of(data, 16, CROP, np.random.default_rng(1)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
+    whole, rng = as_bytes(scene(60, 40), kind), random.Random(kind)
+    broken = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 6)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        data = data[: rng.randrange(len(data))] if rng.random() < 0.3 else data
+        try:
+            assert evaluation_pixels_of(bytes(data), 16).shape == (3, 16, 16)
+            assert training_pixels_of(bytes(data), 16, CROP, np.random.default_rng(0)).shape == (3, 16, 16)
+        except ValueError:
+            broken += 1
+    assert broken > 10
+
+
+def test_a_crop_from_a_scaled_jpeg_is_the_crop_from_the_whole() -> None:
+    """The decoder's own scaling changes what is read, not what is seen."""
+    picture = scene(1024, 768)
+    jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
+    for seed in range(12):
+        scaled, whole = (
+            training_pixels_of(data, 64, CROP, np.random.default_rng(seed)).astype(int)
+            for data in (jpeg, png)
+        )
+        assert abs(scaled - whole).mean() < 2, seed
+
+
+def test_a_large_crop_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image,
+        "resize",
+        lambda image, *how, **more: decoded.append(image.size) or resize(image, *how, **more),
+    )
+    data = as_bytes(scene(2048, 1536))
+    training_pixels_of(data, 224, Augmentation(crop_scale_min=0.99), np.random.default_rng(0))
+    decode(data, 224).resize((8, 8))
+    assert decoded[:2] == [(512, 384), (1024, 768)]
+
+
+def test_crops_cover_the_area_and_flips_are_fair() -> None:
+    picture, flipped, left = as_bytes(scene(200, 200)), 0, []
+    for seed in range(200):
+        pixels = training_pixels_of(picture, 16, CROP, np.random.default_rng(seed)).astype(int)
+        flipped += pixels[0, :, 0].mean() > pixels[0, :, -1].mean()
+        left.append(pixels[0].min())
+    assert 70 < flipped < 130 and min(left) < 10 and max(left) > 120
+
+
+def test_an_augmentation_is_the_same_again_and_new_in_every_epoch() -> None:
+    both = Augmentation(crop_scale_min=0.08, color_jitter=0.8, grayscale=0.2)
+
+    def draw(seed: int, epoch: int, key: str) -> list[float]:
+        return [float(value) for value in color_draw(both, augmentation_rng(seed, epoch, key))]
+
+    assert draw(0, 1, "a") == draw(0, 1, "a")
+    draws = [draw(0, epoch, key) for epoch in range(30) for key in "abcdefgh"]
+    assert len({tuple(one) for one in draws}) > 150
+    plain = sum(one[:4] == NO_COLOR[:4].tolist() for one in draws)
+    assert 20 < plain < 80 and 20 < sum(one[4] for one in draws) < 80
+    changed = np.array([one for one in draws if one[:4] != NO_COLOR[:4].tolist()])
+    assert changed[:, :3].min() >= 0.6 and changed[:, :3].max() <= 1.4 and abs(changed[:, 3]).max() <= 0.1

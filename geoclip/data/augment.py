@@ -12,6 +12,8 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
@@ -117,9 +119,10 @@ def training_pixels_of(
         shrink = max(1, int(min(right - left, bottom - top) / size_px))
         image = _load(image, (image.width // shrink or 1, image.height // shrink or 1))
         across, down = image.width / width, image.height / height
-        box = (left * across, top * down, right * across, bottom * down)
-        image = image.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-        pixels = _channels_first(image)
+        crop = image.crop(
+            (round(left * across), round(top * down), round(right * across), round(bottom * down))
+        )
+        pixels = _shrunk(crop, size_px)
     else:
         pixels = evaluation_pixels_of(data, size_px)
     if augmentation.flip and rng.random() < 0.5:
@@ -168,6 +171,16 @@ def _load(image: Image.Image, least_px: tuple[int, int]) -> Image.Image:
         if "truncated" in str(error):
             raise ValueError("truncated picture") from None
         raise ValueError(f"unreadable picture ({type(error).__name__})") from None
+
+
+def _shrunk(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
+    """(3, size, size), bilinear with antialiasing: what Pillow's resize gives, by PyTorch's faster code for bytes."""
+    pixels_HW3 = torch.from_numpy(np.array(image))
+    shrunk = F.interpolate(
+        pixels_HW3.permute(2, 0, 1)[None], size=(size_px, size_px), mode="bilinear", antialias=True
+    )
+    found: NDArray[np.uint8] = shrunk[0].numpy()
+    return found
 
 
 def _orientation(image: Image.Image) -> int:

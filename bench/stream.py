@@ -119,7 +119,8 @@ def measure(folder: Path, jpegs: list[bytes], repeats: int) -> dict[str, Any]:
             run()
             if repeat:  # the first one warms up
                 seconds[name].append(time.perf_counter() - start_s)
-    return {name: summary(spent, seconds["released loader"], seconds["libjpeg alone, whole pictures"]) for name, spent in seconds.items()}  # fmt: skip
+    raw = seconds["libjpeg alone, whole pictures"]
+    return {name: summary(spent, seconds["released loader"], raw) for name, spent in seconds.items()}
 
 
 def summary(spent_s: list[float], released_s: list[float], libjpeg_s: list[float]) -> dict[str, float]:

@@ -119,10 +119,9 @@ def training_pixels_of(
         shrink = max(1, int(min(right - left, bottom - top) / size_px))
         image = _load(image, (image.width // shrink or 1, image.height // shrink or 1))
         across, down = image.width / width, image.height / height
-        crop = image.crop(
-            (round(left * across), round(top * down), round(right * across), round(bottom * down))
-        )
-        pixels = _shrunk(crop, size_px)
+        first = min(round(left * across), image.width - 1), min(round(top * down), image.height - 1)
+        last = max(round(right * across), first[0] + 1), max(round(bottom * down), first[1] + 1)
+        pixels = _shrunk(image.crop((*first, *last)), size_px)
     else:
         pixels = evaluation_pixels_of(data, size_px)
     if augmentation.flip and rng.random() < 0.5:

@@ -34,7 +34,7 @@ DATA := data/bluemarble
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with everything in it, at the tested versions
 
@@ -103,6 +103,8 @@ train-mp16: $(STAMP) ## train the paper's set-up; MP16_SHARDS names the folder o
 	$(RUN) -m torch.distributed.run --standalone \
 		--nproc-per-node=$$($(RUN) -c 'import torch; print(max(1, torch.cuda.device_count()))') \
 		-m geoclip.train +experiment=full_mp16 $(ARGS)
+
+include data.mk # data-yfcc4k data-im2gps3k data-mp16 data-urls
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(RUN) -m build --wheel

@@ -1,0 +1,147 @@
+# Data for who has none: make data-yfcc4k, data-im2gps3k, data-mp16, data-urls. docs/data.md tells more.
+#
+# Each target first says what it fetches, from whom, how large it is, under which terms and where it will lie; with
+# DRY_RUN=1 it does nothing else. The same command goes on where an interrupted one stopped. Each ends in shards.
+#
+#   DRY_RUN      1: only say
+#   YFCC4K_ROOT  IM2GPS3K_ROOT, MP16_ROOT, URLS_ROOT: where the shards are to lie; what is fetched lies in …-download
+#   YFCC4K_ZIP   IM2GPS3K_ZIP: a URL or a file; so are YFCC4K_PLACES and IM2GPS3K_PLACES, the coordinates
+#   MP16_URLS    MP16_PLACES: MP16's lists, a URL or a file each; URLS, PLACES: those of data-urls
+#   FLICKR_SIZE  z for 640 pixels and other letters of Flickr's; the lists' own URLs give 500
+#   PROCESSES THREADS   of img2dataset's: PROCESSES x THREADS links are open at a time, over all machines
+#   DISTRIBUTOR  multiprocessing, ray or pyspark; SPARK_MASTER=spark://HOST:7077 for a cluster of Spark's
+#   RETRY        1: fetch those tars again in which more than 1 % of the links failed for a reason that may pass
+#   TAR_ROWS     links in one of img2dataset's tars: what an interruption can lose
+#   ARGS         for python -m geoclip.shards, such as ARGS='resize_px=512'
+
+YFCC4K_ROOT ?= data/yfcc4k
+YFCC4K_ZIP ?= https://www.mediafire.com/file/3og8y3o6c9de3ye/yfcc4k.zip
+YFCC4K_PLACES ?= https://raw.githubusercontent.com/CJ310177/TransGeoCLIP/656475f97fb42fdfde59a7b5ddb21daef9f2c57d/data/yfcc4k.csv
+YFCC4K_SHA256 := 0aa69887d469a625c58f543055d502a82bb22fbecd547b43d557f40ac0605658
+
+IM2GPS3K_ROOT ?= data/im2gps3k
+IM2GPS3K_ZIP ?= https://www.mediafire.com/file/7ht7sn78q27o9we/im2gps3ktest.zip
+IM2GPS3K_PLACES ?= https://raw.githubusercontent.com/ShramanPramanick/Transformer_Based_Geo-localization/0964b7d107a1f010bd0614d1390a0238960692bb/resources/im2gps3k_places365.csv
+IM2GPS3K_SHA256 := 0f243d1e23cbb4ab8f0a83fa045ebae642dac2458fb94a1540db6f5f5588031d
+
+MP16_ROOT ?= data/mp16
+MP16_URLS ?= https://github.com/TIBHannover/GeoEstimation/releases/download/v1.0/mp16_urls.csv
+MP16_PLACES ?= https://github.com/TIBHannover/GeoEstimation/releases/download/v1.0/mp16_places365.csv
+
+URLS_ROOT ?= data/urls
+URLS ?=
+PLACES ?=
+FLICKR_SIZE ?=
+DISTRIBUTOR ?= multiprocessing
+SPARK_MASTER ?=
+PROCESSES ?= 2
+THREADS ?= 8
+TAR_ROWS ?= 1000
+RETRY ?=
+DRY_RUN ?=
+
+# img2dataset pins webdataset < 0.3 and pandas < 3: it has an environment of its own and hands over files.
+I2D := .venv-img2dataset
+I2D_STAMP := $(I2D)/.installed
+I2D_MORE := $(if $(filter-out multiprocessing,$(DISTRIBUTOR)),$(I2D)/.installed-$(DISTRIBUTOR))
+DOWNLOAD = $(ROOT)-download
+
+define YFCC4K_SAYS
+YFCC4k: 4,536 photographs, the test set of Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning Era", ICCV 2017.
+  fetched   coordinates, 2.6 MB        $(YFCC4K_PLACES)
+            photographs, about 0.5 GB  $(YFCC4K_ZIP)
+            (the address that https://github.com/lugiavn/revisiting-im2gps names)
+  terms     photographs of Flickr's users in YFCC100M, each under the Creative Commons licence that its author chose;
+            the CSV names it: 1,348 BY-NC-SA, 1,196 BY-NC-ND, 740 BY, 533 BY-NC, 504 BY-SA, 215 BY-ND.
+            The CSV lies in a repository under MIT.
+  lies in   $(YFCC4K_ROOT) (shards) and $(YFCC4K_ROOT)-download (what was fetched; may be deleted in the end)
+endef
+
+define IM2GPS3K_SAYS
+Im2GPS3k: 2,997 photographs with known places, chosen by Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning
+Era", ICCV 2017, out of the Im2GPS of Hays, Efros, CVPR 2008.
+  fetched   coordinates, 0.4 MB         $(IM2GPS3K_PLACES)
+            3,000 photographs, 477 MB   $(IM2GPS3K_ZIP)
+            (the address that https://github.com/lugiavn/revisiting-im2gps names; three have no coordinates)
+  terms     photographs of Flickr's users; the publishers name no licence, so all rights are their authors':
+            for research at your own judgement, not to be passed on. The CSV lies in a repository under MIT.
+  lies in   $(IM2GPS3K_ROOT) (shards) and $(IM2GPS3K_ROOT)-download (what was fetched; may be deleted in the end)
+endef
+
+define MP16_SAYS
+MP16: 4.72 million geotagged photographs of Flickr's users in YFCC100M.
+  fetched   links, about 0.4 GB         $(MP16_URLS)
+            coordinates, about 0.6 GB   $(MP16_PLACES)
+            photographs, about 370 GB   from Flickr (staticflickr.com), each from its own link, by img2dataset. The size
+            is what 4.12 million of them take in a copy on the Hugging Face Hub: one in eight was gone by then
+  time      $(PROCESSES) x $(THREADS) links at a time; 100 photographs a second would be 13 hours. Flickr refuses who asks too fast
+            (429 Too Many Requests): that is counted, and RETRY=1 asks again
+  terms     each photograph under the Creative Commons licence that its author chose, see
+            https://multimediacommons.wordpress.com/yfcc100m-core-dataset/; some forbid commercial use or changes.
+            What was deleted or made private cannot be fetched, and should not be. The lists are TIB's, under GPL-3.0.
+            TIB withdrew its code and models in December 2025 because geo-localisation can be misused; read
+            "Responsible use" in README.md before you go on
+  lies in   $(MP16_ROOT) (shards) and $(MP16_ROOT)-download (what was fetched: as large again, until you delete it)
+  instead   the same photographs as one archive: https://huggingface.co/datasets/Jia-py/MP16-Pro, see docs/data.md
+endef
+
+define URLS_SAYS
+Photographs from a list of links.
+  fetched   the list: $(URLS) $(PLACES); then every link in it, by img2dataset, $(PROCESSES) x $(THREADS) at a time
+            (a photograph of Flickr's with 500 pixels has about 90 kB)
+  terms     whatever their owners say: a link is no licence
+  lies in   $(URLS_ROOT) (shards) and $(URLS_ROOT)-download (what was fetched; may be deleted in the end)
+endef
+
+.PHONY: data-yfcc4k data-im2gps3k data-mp16 data-urls benchmark-shards url-shards
+
+data-yfcc4k: ## shards of YFCC4k, 4,536 photographs; DRY_RUN=1 only says what would be fetched
+	$(info $(YFCC4K_SAYS))
+	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory benchmark-shards NAME=yfcc4k ROOT='$(YFCC4K_ROOT)' \
+		ZIP='$(YFCC4K_ZIP)' PLACES='$(YFCC4K_PLACES)' SHA256='$(if $(findstring ://,$(YFCC4K_PLACES)),$(YFCC4K_SHA256))')
+
+data-im2gps3k: ## shards of Im2GPS3k, 2,997 photographs
+	$(info $(IM2GPS3K_SAYS))
+	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory benchmark-shards NAME=im2gps3k ROOT='$(IM2GPS3K_ROOT)' \
+		ZIP='$(IM2GPS3K_ZIP)' PLACES='$(IM2GPS3K_PLACES)' SHA256='$(if $(findstring ://,$(IM2GPS3K_PLACES)),$(IM2GPS3K_SHA256))')
+
+data-mp16: ## shards of MP16, 4.72 million links: hundreds of gigabytes, hours to days
+	$(info $(MP16_SAYS))
+	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(MP16_ROOT)' URLS='$(MP16_URLS)' PLACES='$(MP16_PLACES)')
+
+data-urls: ## shards from any list of links: URLS=list.csv [PLACES=coordinates.csv] URLS_ROOT=data/name
+	$(if $(URLS),$(info $(URLS_SAYS)),$(error name the list: make data-urls URLS=list.csv URLS_ROOT=data/name))
+	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(URLS_ROOT)')
+
+benchmark-shards: $(STAMP)
+	@places=$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)' $(SHA256)) && \
+	zip=$$(scripts/fetch.sh '$(ZIP)' '$(DOWNLOAD)') && \
+	echo "unpacking $$zip" && $(RUN) -m zipfile -e "$$zip" '$(DOWNLOAD)/photographs' && \
+	set -x && $(RUN) -m geoclip.shards benchmark=$(NAME) benchmark.root='$(DOWNLOAD)/photographs' \
+		benchmark.metadata="$$(cd "$$(dirname "$$places")" && pwd)/$$(basename "$$places")" root='$(ROOT)' $(ARGS)
+
+url-shards: $(STAMP) $(I2D_STAMP) $(I2D_MORE)
+	@urls=$$(scripts/fetch.sh '$(URLS)' '$(DOWNLOAD)') && \
+	places=$(if $(PLACES),$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)')) && \
+	$(RUN) -m geoclip.data.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
+		--tar-rows $(TAR_ROWS) --flickr-size '$(FLICKR_SIZE)'
+	@$(if $(RETRY),$(RUN) -m geoclip.data.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
+	NO_ALBUMENTATIONS_UPDATE=1 PYSPARK_PYTHON='$(abspath $(I2D)/bin/python)' $(if $(SPARK_MASTER),SPARK_MASTER='$(SPARK_MASTER)' $(I2D)/bin/python -c \
+		'import os; from pyspark.sql import SparkSession as S; S.builder.master(os.environ["SPARK_MASTER"]).getOrCreate(); from img2dataset.main import main; main()', \
+		$(I2D)/bin/img2dataset) --url_list '$(abspath $(DOWNLOAD)/list/urls)' --input_format jsonl --url_col url \
+		--save_additional_columns '["img_id","lat","lon"]' --output_folder '$(abspath $(DOWNLOAD)/tars)' --output_format webdataset \
+		--number_sample_per_shard $(TAR_ROWS) --incremental_mode incremental --resize_mode no --skip_reencode True \
+		--extract_exif False --compute_hash sha256 --retries 2 --timeout 20 --user_agent_token geoclip-ablations \
+		--processes_count $(PROCESSES) --thread_count $(THREADS) --distributor $(DISTRIBUTOR) --enable_wandb False
+	@$(RUN) -m geoclip.data.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
+	$(RUN) -m geoclip.shards source=wds input='$(DOWNLOAD)/tars' root='$(ROOT)' $(ARGS)
+
+$(I2D_STAMP): constraints-img2dataset.txt
+	$(PYTHON) -m venv $(I2D)
+	@echo "Installing img2dataset, which downloads links, into $(I2D): a few minutes, once"
+	$(I2D)/bin/python -m pip install -q --disable-pip-version-check -c constraints-img2dataset.txt img2dataset 'standard-imghdr; python_version >= "3.13"'
+	@touch $@
+
+$(I2D)/.installed-ray $(I2D)/.installed-pyspark: $(I2D)/.installed-%: $(I2D_STAMP)
+	$(I2D)/bin/python -m pip install -q --disable-pip-version-check -c constraints-img2dataset.txt $*
+	@touch $@

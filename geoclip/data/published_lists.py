@@ -1,0 +1,138 @@
+"""Lists of photographs as they are published, their URLs and their coordinates, joined in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from geoclip.data.places_csv import COLUMNS, KEY_COLUMNS
+from geoclip.data.places_json import require_place
+from geoclip.errors import DataError
+
+KEYS = (*KEY_COLUMNS, "image_id")
+URLS = ("url", "photourl", "photo_url", "image_url", "link")
+LATITUDES, LONGITUDES = (tuple(name for name in COLUMNS if COLUMNS[name] == axis) for axis in ("lat", "lon"))
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
+FLICKR_HOSTS = (".staticflickr.com/", ".static.flickr.com/")
+BATCH_ROWS = 10_000
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Listed:
+    """A row of a published list."""
+
+    name: str
+    url: str
+    gps_deg: tuple[float, float]
+    fault: str  # why it is of no use; empty where it is
+
+
+def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = "") -> Iterator[Listed]:
+    """The rows of `urls`, in their order, each with its place.
+
+    Args:
+        urls: CSV with a column url and one of names (img_id, image_id, name …, any case); without a header: name, url.
+        places: CSV with names, LAT and LON; None: `urls` holds them itself. A name may be written with `_` for `/`,
+            or lack its suffix.
+        scratch: an sqlite file that exists meanwhile, about 60 bytes a row: memory does not grow with the lists.
+        flickr_size: see `sized`.
+
+    Raises:
+        DataError: a file lacks a column.
+    """
+    with closing(sqlite3.connect(scratch, isolation_level=None)) as known:
+        known.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-262144;")
+        known.execute("CREATE TABLE places (name TEXT PRIMARY KEY, lat REAL, lon REAL) WITHOUT ROWID")
+        known.execute("CREATE TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        known.execute("BEGIN")  # one transaction: the file is thrown away in the end
+        if places is not None:
+            _keep(known, places)
+        wanted = (KEYS, URLS) if places is not None else (KEYS, URLS, LATITUDES, LONGITUDES)
+        for name, url, *own in _columns(urls, *wanted):
+            plain = _plain(name)
+            if places is None:
+                lat, lon = map(_degrees, own)
+            else:
+                find = "SELECT lat, lon FROM places WHERE name = ?"
+                lat, lon = known.execute(find, (plain,)).fetchone() or (None, None)
+            fault = _fault(name, url, lat, lon)
+            if not fault and not known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (plain,)).rowcount:
+                fault = "duplicate key"
+            yield Listed(
+                name=name, url=sized(url, flickr_size), gps_deg=(lat or 0.0, lon or 0.0), fault=fault
+            )
+    scratch.unlink()
+
+
+def sized(url: str, flickr_size: str) -> str:
+    """Another size of a Flickr photograph: `z` makes …/ID_SECRET_z.jpg, 640 px, of …/ID_SECRET.jpg, 500 px.
+
+    Source: https://www.flickr.com/services/api/misc.urls.html
+    """
+    stem, dot, suffix = url.rpartition(".")
+    has_size = stem.rsplit("/", 1)[-1].count("_") != 1
+    if not flickr_size or has_size or not any(host in url for host in FLICKR_HOSTS):
+        return url
+    return f"{stem}_{flickr_size}{dot}{suffix}"
+
+
+def _keep(known: sqlite3.Connection, places: Path) -> None:
+    rows = _columns(places, KEYS, LATITUDES, LONGITUDES)
+    parsed = ((_plain(name), _degrees(lat), _degrees(lon)) for name, lat, lon in rows)
+    while batch := list(islice(parsed, BATCH_ROWS)):
+        known.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", batch)
+
+
+def _columns(path: Path, *wanted: tuple[str, ...]) -> Iterator[list[str]]:
+    """The wanted columns of a CSV, row by row; each is given by the names that it may have, in lower case."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader: Iterator[list[str]] = csv.reader(file)
+        header = next(reader, [])
+        names = [name.strip().lower() for name in header]
+        if len(header) == 2 and "://" in header[1]:  # mp16_urls.csv has no header
+            reader, names = chain([header], reader), ["img_id", "url"]
+        where = [next((names.index(name) for name in spellings if name in names), -1) for spellings in wanted]
+        if -1 in where:
+            raise DataError(
+                f"{path} has the columns {', '.join(names)}; needed is one of {', '.join(wanted[where.index(-1)])}"
+            )
+        for row in tqdm(reader, desc=path.name, unit="row", unit_scale=True, mininterval=1):
+            if row:
+                yield [row[column].strip() if column < len(row) else "" for column in where]
+
+
+def _plain(name: str) -> str:
+    """The spelling that two files are joined by: some write `_` for `/`, some leave the suffix out."""
+    flat = name.replace("/", "_")
+    suffix = next((suffix for suffix in SUFFIXES if flat.lower().endswith(suffix)), "")
+    return flat.removesuffix(flat[len(flat) - len(suffix) :])
+
+
+def _degrees(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _fault(name: str, url: str, lat: float | None, lon: float | None) -> str:
+    if not name:
+        return "no name"
+    if "://" not in url:
+        return "no URL"
+    if lat is None or lon is None:
+        return "no coordinates"
+    if lat == lon == 0:
+        return "coordinates are (0, 0)"
+    try:
+        require_place(lat, lon)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from geoclip.data.download_report import forget_passing, main, read_report
+from geoclip.data.shard_index import index_shard
+from geoclip.data.url_list import write_url_list
+
+EMPTY = "OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in function 'imdecode_'\n"
+
+
+def write_tar(folder: Path, number: int, picture: bytes, failures: dict[str, int]) -> Path:
+    """A tar with one picture and its statistics, exactly as img2dataset 1.47 writes them."""
+    folder.mkdir(exist_ok=True)
+    key = f"{number:05d}000"
+    fields = {
+        "img_id": f"45/77/{number}.jpg",
+        "lat": 46.5,
+        "lon": 23.25,
+        "url": f"http://farm4.staticflickr.com/3373/{number}_ab.jpg",
+        "key": key,
+        "status": "success",
+        "error_message": None,
+        "width": 8,
+        "height": 6,
+        "original_width": 8,
+        "original_height": 6,
+        "sha256": "ab" * 32,
+    }
+    with tarfile.open(folder / f"{number:05d}.tar", "w") as tar:
+        for suffix, data in (("jpg", picture), ("json", json.dumps(fields, indent=4).encode())):
+            member = tarfile.TarInfo(f"{key}.{suffix}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    no_picture = sum(count for reason, count in failures.items() if "HTTP" not in reason)
+    stats = {
+        "count": 1 + sum(failures.values()),
+        "successes": 1,
+        "failed_to_download": sum(failures.values()) - no_picture,
+        "failed_to_resize": no_picture,
+        "duration": 0.5,
+        "start_time": 0.0,
+        "end_time": 0.5,
+        "status_dict": {"success": 1, **failures},
+    }
+    (folder / f"{number:05d}_stats.json").write_text(json.dumps(stats, indent=4))
+    return folder / f"{number:05d}.tar"
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    """A list of nine links in three tars, and the tars."""
+    lines = [f"{number}.jpg,http://x/{number}.jpg,1,2" for number in range(9)]
+    (tmp_path / "list.csv").write_text("\n".join(["id,url,lat,lon", *lines]))
+    write_url_list(tmp_path / "list.csv", tmp_path / "list", tar_rows=3)
+    write_tar(tmp_path / "tars", 0, b"picture", {"HTTP Error 410: Gone": 2})
+    write_tar(
+        tmp_path / "tars", 1, b"picture", {"HTTP Error 429: Too Many Requests": 1, "Image decoding error": 1}
+    )
+    write_tar(tmp_path / "tars", 2, b"picture", {"HTTP Error 410: Gone": 1, EMPTY: 1})
+    return tmp_path
+
+
+def test_dead_links_and_what_was_no_picture_are_counted_by_reason(download: Path) -> None:
+    report = read_report(download / "list", download / "tars")
+    assert (report.links, report.downloaded, report.dead, report.no_picture, report.passing) == (
+        9,
+        3,
+        4,
+        2,
+        1,
+    )
+    assert report.reasons == {
+        "HTTP Error 410: Gone": 3,
+        "HTTP Error 429: Too Many Requests": 1,
+        "Image decoding error": 1,
+        "empty answer": 1,
+    }
+    assert (report.tars, report.tars_missing) == (3, 0)
+    assert "4 (44.4%) dead links" in str(report)
+
+
+def test_a_download_with_a_hole_is_not_handed_over(
+    download: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--list", str(download / "list"), "--tars", str(download / "tars")]
+    main(given)
+    assert "RETRY=1" in capsys.readouterr().out
+    assert json.loads((download / "links.json").read_text())["dead"] == 4
+    (
+        download / "tars" / "00001_stats.json"
+    ).unlink()  # img2dataset was killed, or gave the tar up with status 0
+    with pytest.raises(SystemExit, match="1 tars are missing; the same command goes on"):
+        main(given)
+
+
+def test_a_retry_forgets_those_tars_alone_whose_links_may_be_alive(download: Path) -> None:
+    assert forget_passing(download / "tars") == 1
+    assert sorted(path.name for path in (download / "tars").glob("*_stats.json")) == [
+        "00000_stats.json",
+        "00002_stats.json",
+    ]
+    assert forget_passing(download / "tars") == 0
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[1]"])
+def test_damaged_statistics_are_named(download: Path, damage: str) -> None:
+    (download / "tars" / "00002_stats.json").write_text(damage)
+    with pytest.raises(SystemExit, match=r"00002_stats\.json or its tar is damaged .* delete it"):
+        main(["--list", str(download / "list"), "--tars", str(download / "tars")])
+
+
+def test_img2datasets_tars_are_shards(tmp_path: Path) -> None:
+    index = index_shard(write_tar(tmp_path / "tars", 4, b"the picture's bytes", {}))
+    assert index.keys == ["00004000"] and index.gps_deg_N2.tolist() == [[46.5, 23.25]] and not index.faults
+    tar = (tmp_path / "tars" / "00004.tar").read_bytes()
+    assert tar[index.offset_N[0] :][: index.size_N[0]] == b"the picture's bytes"

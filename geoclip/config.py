@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from geoclip.conf_dir import conf_dir
 
 
 class ConfigError(SystemExit):
@@ -71,6 +74,12 @@ class GalleryKind(Enum):
 class BenchmarkKind(Enum):
     shards = "shards"
     photos = "photos"
+
+
+class PlacesSource(Enum):
+    released_100k = "released_100k"
+    csv = "csv"
+    shards = "shards"
 
 
 class ShardSource(Enum):
@@ -248,6 +257,24 @@ class FeaturesConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class GalleryBuildConfig:
+    """A gallery to build, and the test sets that it is measured against. The filters come in this order."""
+
+    source: PlacesSource = PlacesSource.released_100k
+    path: str = ""  # csv: the file; shards: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar
+    output: str = ""  # the CSV to write; empty: galleries/<source>-<hash of what decides its contents>.csv
+    box: list[float] = field(default_factory=list)  # degrees: south, west, north, east; west > east: over 180°
+    country: Any = field(default_factory=list)  # ISO 3166 code, or a list of them
+    exclude: Any = field(default_factory=list)  # test sets (benchmarks or CSVs) that it must not hold places of
+    exclude_radius_km: float = 0.0  # 0: these very coordinates
+    radius_km: float = 0.0  # no two places nearer to each other; 0: no place twice
+    size: int | None = None  # so many places, drawn at random; null: all
+    seed: int = 0  # of the random order
+    against: Any = field(default_factory=list)  # further test sets to measure the gallery's ceilings on
+    overwrite: bool = False  # replace another gallery at output
+
+
+@dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """Images with known places: a split of shards, or photographs beside a CSV."""
 
@@ -305,6 +332,7 @@ _store = ConfigStore.instance()
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
 _store.store(name="features_schema", node=FeaturesConfig)
+_store.store(name="gallery_schema", node=GalleryBuildConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
 _store.store(name="predict_schema", node=PredictConfig)
 _store.store(name="report_schema", node=ReportConfig)
@@ -330,3 +358,18 @@ def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], li
     if found:
         raise ConfigError(found)
     return config
+
+
+def option(group: str, name: str, kind: type[ConfigT]) -> ConfigT | None:
+    """conf/<group>/<name>.yaml as a dataclass, for a command that names several of a group; None: there is none."""
+    path = Path(conf_dir(), group, f"{name}.yaml")
+    if not path.is_file():
+        return None
+    chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.load(path)))
+    assert isinstance(chosen, kind)
+    return chosen
+
+
+def options(group: str) -> list[str]:
+    """What a group has to choose from."""
+    return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))

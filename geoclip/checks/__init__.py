@@ -2,7 +2,15 @@
 
 from geoclip.checks.evaluate import evaluate_problems, predict_problems
 from geoclip.checks.features import features_problems
+from geoclip.checks.gallery import gallery_build_problems
 from geoclip.checks.shards import shards_problems
 from geoclip.checks.train import train_problems
 
-__all__ = ["evaluate_problems", "features_problems", "predict_problems", "shards_problems", "train_problems"]
+__all__ = [
+    "evaluate_problems",
+    "features_problems",
+    "gallery_build_problems",
+    "predict_problems",
+    "shards_problems",
+    "train_problems",
+]

@@ -47,7 +47,7 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
     Raises:
         DataError: no or several CSVs, no picture column, a name that fits two photographs, or not one photograph.
     """
-    table = _metadata_file(root, metadata)
+    table = metadata_file(root, metadata)
     rows = read_places(table, "benchmark")
     if "key" not in rows:
         raise DataError(f"{table} names no pictures: needed is a column IMG_FILE, IMG_ID, name or id")
@@ -178,7 +178,12 @@ def _numbers(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
         raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
 
 
-def _metadata_file(root: Path, metadata: str) -> Path:
+def metadata_file(root: Path, metadata: str = "") -> Path:
+    """The CSV of a benchmark: `metadata`, below `root` or absolute, or the only one that root holds.
+
+    Raises:
+        DataError: root holds none, or several.
+    """
     if metadata:
         return root / metadata
     tables = sorted(root.glob("*.csv"))

@@ -10,14 +10,15 @@ import pandas as pd
 from geoclip.errors import DataError
 
 COLUMNS = {"lat": "lat", "latitude": "lat", "lon": "lon", "lng": "lon", "longitude": "lon"}
-KEY_COLUMNS = ("img_file", "img_id", "name", "id", "key")
+KEY_COLUMNS = ("img_file", "img_id", "name", "id", "key", "path")
 
 
 def read_places(path: Path, what: str) -> pd.DataFrame:
     """A CSV with its coordinate columns named `lat` and `lon`, and its picture column, if any, named `key`.
 
     Args:
-        path: CSV with LAT, LON or latitude, longitude or lat, lon, and IMG_FILE, IMG_ID, name, id or key (any case).
+        path: CSV with LAT, LON or latitude, longitude or lat, lon, and IMG_FILE, IMG_ID, name, id, key or path
+            (any case).
         what: what the file is, for messages: "gallery", "benchmark".
 
     Raises:

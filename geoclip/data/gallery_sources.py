@@ -1,0 +1,88 @@
+"""Where a gallery's coordinates come from: a CSV, tar shards, or the released gallery."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from geoclip.data.assets import RELEASED, asset_path
+from geoclip.data.places_csv import read_places
+from geoclip.data.shard_index import open_index
+from geoclip.data.shard_list import shard_paths
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class SourcedPlaces:
+    """Coordinates, and what identifies the files that they came from."""
+
+    gps_deg_N2: NDArray[np.float64]
+    made_of: dict[str, Any]
+
+
+def csv_places(path: Path, what: str) -> SourcedPlaces:
+    """The coordinates of a CSV in any layout of `read_places`.
+
+    Raises:
+        DataError: as `read_places`.
+    """
+    gps_deg_N2 = np.ascontiguousarray(read_places(path, what)[["lat", "lon"]].to_numpy(np.float64))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return SourcedPlaces(
+        gps_deg_N2=gps_deg_N2, made_of={"file": path.name, "rows": len(gps_deg_N2), "sha256": digest}
+    )
+
+
+def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
+    """The coordinates of tar shards, out of their headers and jsons: no picture is read.
+
+    Args:
+        root: see `shard_paths`.
+        pattern: see `shard_paths`; with an empty one, root itself is the folder or the pattern.
+
+    Raises:
+        DataError: as `shard_paths`.
+    """
+    paths = shard_paths(root, pattern)
+    with ThreadPoolExecutor(
+        8
+    ) as pool:  # only coordinates are kept: the keys of millions would fill the memory
+        found = pool.map(lambda path: open_index(path).gps_deg_N2, paths)
+        bar = tqdm(found, total=len(paths), desc="reading coordinates", unit="shard", delay=1)
+        gps_deg_N2 = np.concatenate([np.empty((0, 2)), *bar])
+    total_bytes = sum(Path(path).stat().st_size for path in paths)
+    return SourcedPlaces(
+        gps_deg_N2=gps_deg_N2,
+        made_of={
+            "shards": len(paths),
+            "samples": len(gps_deg_N2),
+            "bytes": total_bytes,
+            "coordinates_sha256": hash_of_set(gps_deg_N2),
+        },
+    )
+
+
+def released_places() -> SourcedPlaces:
+    """The gallery that the authors of GeoCLIP released.
+
+    Raises:
+        AssetError: neither cached nor reachable.
+    """
+    found = csv_places(asset_path("gallery_100k.csv"), "released gallery")
+    return SourcedPlaces(
+        gps_deg_N2=found.gps_deg_N2,
+        made_of=found.made_of | {"wheel": RELEASED.requirement, "wheel_sha256": RELEASED.sha256},
+    )
+
+
+def hash_of_set(gps_deg_N2: NDArray[np.float64]) -> str:
+    """SHA-256 of these coordinates, whatever their order, as float64 latitude and longitude."""
+    rows = gps_deg_N2[np.lexsort((gps_deg_N2[:, 1], gps_deg_N2[:, 0]))]
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()

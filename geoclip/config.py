@@ -282,6 +282,7 @@ class BenchmarkConfig:
     kind: BenchmarkKind = MISSING
     root: str = ""
     split: str = ""  # shards: below root
+    built: str = ""  # photos: the shards that geoclip.shards benchmark=NAME builds; read where root is not given
     metadata: str = ""  # photos: the CSV below root, found by itself where it is the only one
     variable: str = ""  # the environment variable that root is read from
     source: str = ""  # where the photographs come from

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
         )
         return embed_features(trained.model, *features, device), SkipReport(), []
     missing: list[str] = []
+    if not benchmark.root:  # as checked, the shards that were built of it are there
+        benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
     match benchmark.kind:
         case BenchmarkKind.shards:
             stretches = whole(read_shards(benchmark.root, benchmark.split))

@@ -26,10 +26,11 @@ def evaluate_problems(config: EvaluateConfig) -> list[str]:
             )
     elif not benchmark.root:
         variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
-        problems.append(
-            f"benchmark={benchmark.name} has no photographs: set {variable}benchmark.root=FOLDER to the folder that "
-            f"holds them and their CSV. {benchmark.source}"
-        )
+        if not (benchmark.built and os.path.isfile(os.path.join(benchmark.built, "test", "index.json"))):
+            problems.append(
+                f"benchmark={benchmark.name} has no photographs: set {variable}benchmark.root=FOLDER to the folder "
+                f"that holds them and their CSV, or build shards of them: docs/data.md. {benchmark.source}"
+            )
     elif not os.path.isdir(benchmark.root):
         cure = (
             "build it: python -m geoclip.shards"

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig
+from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, GalleryKind
 from geoclip.errors import AssetError, CheckpointError, DataError
 from geoclip.evaluate import evaluate
 
@@ -63,6 +63,25 @@ def test_a_split_of_shards(
     assert row["git_revision"]
     printed = capsys.readouterr().out
     assert "test" in printed and "95 %" in printed and "ceiling" in printed
+
+
+def test_a_benchmark_that_was_built_into_shards_is_read_from_them(
+    run_evaluate: Evaluate, tiny_shards: Callable[..., Any], said: Callable[[], str]
+) -> None:
+    shards = tiny_shards([5, 4], split="test")
+    (shards.root / "test" / "index.json").write_text(
+        json.dumps({"shards": [{"name": path.name, "samples": 1} for path in shards.paths("test")]})
+    )
+    benchmark = BenchmarkConfig(
+        name="photos", kind=BenchmarkKind.photos, built=str(shards.root), published_n=10
+    )
+    row, *_ = run_evaluate(benchmark=benchmark)
+    assert row["n"] == 9 and "9 images, but photos as published has 10" in said()
+    (shards.root / "test" / "index.json").unlink()
+    (problem,) = evaluate_problems(
+        EvaluateConfig(benchmark=benchmark, gallery=GalleryConfig(name="own", kind=GalleryKind.own))
+    )
+    assert "benchmark=photos has no photographs" in problem
 
 
 def test_photographs_and_what_became_of_those_that_do_not_count(

@@ -29,7 +29,7 @@ STAMP := $(VENV)/.installed
 DATA := data/bluemarble
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 wheel clean
+.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -105,6 +105,12 @@ train-mp16: $(STAMP) ## train the paper's set-up; MP16_SHARDS names the folder o
 		-m geoclip.train +experiment=full_mp16 $(ARGS)
 
 include data.mk # data-yfcc4k data-im2gps3k data-mp16 data-urls
+
+bench-data: $(STAMP) ## measure the stream, what it reads, and features against pictures: bench/*.md
+	$(RUN) -m geoclip.shards source=bluemarble
+	$(RUN) bench/stream.py
+	$(RUN) bench/reading.py
+	$(RUN) bench/features.py
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(RUN) -m build --wheel

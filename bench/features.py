@@ -25,9 +25,9 @@ from geoclip.conf_dir import conf_dir
 from geoclip.config import QueueStart, TrainConfig, typed
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
-from geoclip.data.decoding import PictureDecoder
+from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, ViewsDecoder
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shard_list import Shard, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import whole
 from geoclip.distributed import World
@@ -80,7 +80,7 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
             state.model.image_encoder, shards, split, views, world=WORLD, workers=0, batch_size=256
         )
         close_split(split, shards)
-        decoders = {
+        decoders: dict[str, tuple[list[Shard], Decoder]] = {
             "pictures": (shards, PictureDecoder(image_px=config.encoder.image_px)),
             "features": (
                 read_shards(folder, "train"),

@@ -44,7 +44,12 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
     if data.kind is DataKind.shards and read:
         if not data.root:
             problems.append(f"data={data.name} has no shards: {MP16_CURE}")
-        elif "://" not in data.root and not Path(data.root).is_dir():
+        elif "://" in data.root:
+            problems.append(
+                f"data.root={data.root} is an address; shards are read at their positions, from a file system: mount it "
+                "there, or copy the shards"
+            )
+        elif not Path(data.root).is_dir():
             problems.append(f"data.root={data.root} is no folder: {MP16_CURE}")
     return problems
 

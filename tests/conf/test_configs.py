@@ -86,10 +86,17 @@ PROBLEMS: list[tuple[list[str], str]] = [
     (["queue.size=-1"], "queue.size=-1 must be 0 or more"),
     (["data.fraction=0"], "data.fraction=0.0 must lie in (0, 1]"),
     (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1]"),
-    (["encoder=cached", "encoder.features=nowhere"], "encoder.features=nowhere is no folder; write it: python -m"),
+    (
+        ["encoder=cached", "encoder.features=nowhere"],
+        "encoder.features=nowhere is no folder; write it: python -m",
+    ),
     (["encoder.features=."], "encoder.features are of a frozen encoder, but encoder=resnet_tiny is trained"),
     (["encoder=resnet_tiny_frozen"], "name the run whose backbone it is: encoder.repo=runs/NAME"),
     (["encoder.repo=nowhere"], "encoder.repo=nowhere is neither a run's folder nor a .pt file"),
+    (
+        ["data=mp16", "data.root=s3://bucket/mp16"],
+        "data.root=s3://bucket/mp16 is an address; shards are read at",
+    ),
     (["data.fraction=1.2"], "data.fraction=1.2 must lie in (0, 1]"),
     (["location.sigmas=[1,-2]"], "location.sigmas=[1.0, -2.0] must all be positive"),
     (["location.sigmas=[]"], "location.sigmas=[] needs at least one scale"),

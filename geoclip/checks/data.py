@@ -46,7 +46,7 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
             problems.append(f"data={data.name} has no shards: {MP16_CURE}")
         elif "://" in data.root:
             problems.append(
-                f"data.root={data.root} is an address; shards are read at their positions, from a file system: mount it "
+                f"data.root={data.root} is an address; shards are read by position, from a file system: mount it "
                 "there, or copy the shards"
             )
         elif not Path(data.root).is_dir():

@@ -95,7 +95,7 @@ PROBLEMS: list[tuple[list[str], str]] = [
     (["encoder.repo=nowhere"], "encoder.repo=nowhere is neither a run's folder nor a .pt file"),
     (
         ["data=mp16", "data.root=s3://bucket/mp16"],
-        "data.root=s3://bucket/mp16 is an address; shards are read at",
+        "data.root=s3://bucket/mp16 is an address; shards are read by",
     ),
     (["data.fraction=1.2"], "data.fraction=1.2 must lie in (0, 1]"),
     (["location.sigmas=[1,-2]"], "location.sigmas=[1.0, -2.0] must all be positive"),

@@ -5,8 +5,10 @@ Colours are left to `color`, which changes a whole batch at a time, on the devic
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import logging
 import math
 import warnings
 from dataclasses import dataclass
@@ -22,9 +24,18 @@ Box = tuple[float, float, float, float]
 MAX_PIXELS = 89_478_485  # a quarter GiB of RGB, the size from which on Pillow warns of decompression bombs
 NO_COLOR = np.array([1, 1, 1, 0, 0], dtype=np.float32)
 
-# What is wrong with a picture is counted by reason; printed a million times, by Pillow, it would hide the rest.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What photographs come in. Pillow knows more: EPS, say, for which it would start Ghostscript on what the Web sent.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "AVIF")
+
+
+def quiet_pillow() -> None:
+    """What is wrong with a picture is counted by reason; printed a million times, by Pillow, it would hide the rest."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+quiet_pillow()
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -57,7 +68,7 @@ def open_picture(data: bytes) -> Image.Image:
     if not data:
         raise ValueError("empty picture")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError:
         raise ValueError("decompression bomb") from None
     except Exception as error:  # Pillow's readers raise whatever they like on damaged bytes
@@ -180,6 +191,13 @@ def _shrunk(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     )
     found: NDArray[np.uint8] = shrunk[0].numpy()
     return found
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import math
 import random
 import re
+import struct
+import warnings
 import zlib
 from typing import Any
 
@@ -21,6 +25,7 @@ from geoclip.data.augment import (
     color_draw,
     evaluation_pixels_of,
     open_picture,
+    quiet_pillow,
     training_pixels_of,
 )
 
@@ -98,6 +103,45 @@ def test_what_is_no_picture_is_named_by_its_reason(reason: str) -> None:
             read(BROKEN[reason])
 
 
+def test_no_program_is_started_for_a_picture() -> None:
+    """Pillow opens EPS with Ghostscript: not for what the Web sent."""
+    with pytest.raises(ValueError, match="UnidentifiedImageError"):
+        open_picture(as_bytes(scene(20, 20), "EPS"))
+
+
+def test_a_picture_from_two_lenses_is_its_first() -> None:
+    """MPO, which some cameras and phones write into files called .jpg."""
+    red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
+    pixels = evaluation_pixels_of(as_bytes(red, "MPO", save_all=True, append_images=[blue]), 8)
+    assert pixels[0].min() > 200 and pixels[2].max() < 50
+
+
+def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    jpeg = as_bytes(scene(20, 20), exif=exif)
+    at = jpeg.index(b"Exif") + 14
+    bad_exif = jpeg[:at] + b"\xff" * 12 + jpeg[at + 12 :]
+    tiff = as_bytes(scene(8, 8), "TIFF")
+    at = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    many_samples = tiff[:at] + struct.pack("<H", 200) + tiff[at + 2 :]
+
+    def complaints() -> int:
+        caplog.clear()
+        with contextlib.suppress(ValueError):
+            evaluation_pixels_of(many_samples, 8)
+        assert evaluation_pixels_of(bad_exif, 8).shape == (3, 8, 8)
+        return len(spoken) + len(caplog.records)
+
+    with warnings.catch_warnings(record=True) as spoken, caplog.at_level(logging.ERROR, logger="PIL"):
+        warnings.simplefilter("always")
+        assert complaints() == 2
+        spoken.clear()
+        quiet_pillow()
+        assert complaints() == 0
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("pixels", [MAX_PIXELS + 10_000_000, 400_000_000])
 def test_a_decompression_bomb_is_refused_by_its_header(pixels: int) -> None:
     data = as_bytes(Image.new("1", (1, 1)), "PNG")

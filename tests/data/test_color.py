@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from geoclip.data.augment import NO_COLOR
-from geoclip.data.color import LUMA, jitter_colors
+from geoclip.data.color import LUMA, PICTURES_AT_ONCE, jitter_colors
 
 
 def pictures(count: int = 3) -> Tensor:
@@ -90,6 +90,16 @@ def test_no_draw_changes_nothing_and_no_picture_another() -> None:
     for row in range(4):
         alone = jitter_colors(pixels[row : row + 1], draws[row : row + 1])[0]
         assert (alone.int() - together[row].int()).abs().max() <= 1
+
+
+def test_every_picture_of_a_large_batch_gets_its_own_draw() -> None:
+    count = 2 * PICTURES_AT_ONCE + 3
+    pixels = pictures(1).expand(count, -1, -1, -1)
+    draws = torch.stack([draw(brightness=0.6 + 0.8 * row / count) for row in range(count)])
+    mean_B = jitter_colors(pixels, draws).float().mean(dim=(1, 2, 3))
+    expected_B = draws[:, 0] * pixels[0].float().mean()
+    assert mean_B.tolist() == pytest.approx(expected_B.tolist(), abs=0.5)
+    assert jitter_colors(pixels[:0], draws[:0]).shape == pixels[:0].shape
 
 
 def test_values_are_clipped_not_wrapped() -> None:

@@ -263,9 +263,9 @@ class GalleryBuildConfig:
     source: PlacesSource = PlacesSource.released_100k
     path: str = ""  # csv: the file; shards: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar
     output: str = ""  # the CSV to write; empty: galleries/<source>-<hash of what decides its contents>.csv
-    box: list[float] = field(default_factory=list)  # degrees: south, west, north, east; west > east: over 180°
+    box: list[float] = field(default_factory=list)  # south, west, north, east in degrees; west may be > east
     country: Any = field(default_factory=list)  # ISO 3166 code, or a list of them
-    exclude: Any = field(default_factory=list)  # test sets (benchmarks or CSVs) that it must not hold places of
+    exclude: Any = field(default_factory=list)  # benchmarks or CSVs whose places it must not hold
     exclude_radius_km: float = 0.0  # 0: these very coordinates
     radius_km: float = 0.0  # no two places nearer to each other; 0: no place twice
     size: int | None = None  # so many places, drawn at random; null: all
@@ -282,7 +282,9 @@ class BenchmarkConfig:
     kind: BenchmarkKind = MISSING
     root: str = ""
     split: str = ""  # shards: below root
-    built: str = ""  # photos: the shards that geoclip.shards benchmark=NAME builds; read where root is not given
+    built: str = (
+        ""  # photos: the shards that geoclip.shards benchmark=NAME builds; read where root is not given
+    )
     metadata: str = ""  # photos: the CSV below root, found by itself where it is the only one
     variable: str = ""  # the environment variable that root is read from
     source: str = ""  # where the photographs come from

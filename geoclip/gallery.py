@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,10 @@ def _read_test_set(name: str) -> SourcedPlaces:
         return csv_places(Path(name), "test set")
     if benchmark.kind is BenchmarkKind.shards:
         return shard_places(benchmark.root, benchmark.split)
-    found = csv_places(metadata_file(Path(benchmark.root), benchmark.metadata), f"benchmark {name}")
+    if benchmark.root or Path(benchmark.metadata).is_file():
+        found = csv_places(metadata_file(Path(benchmark.root), benchmark.metadata), f"benchmark {name}")
+    else:  # as checked, the shards that were built of it are there
+        found = shard_places(benchmark.built, "test")
     if benchmark.published_n is not None and len(found.gps_deg_N2) != benchmark.published_n:
         log.warning(
             "%d places, but %s as published has %d: not comparable",
@@ -130,19 +134,24 @@ def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -
 
 
 def _draw(places: NDArray[np.float64], path: Path) -> None:
-    """The map: the Blue Marble behind, or plain night where it is out of reach."""
+    from geoclip.drawing.maps import draw_distribution
+
+    name = "gallery" if len(places) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(places):,}"
+    draw_distribution({name: places[:MOST_DOTS]}, _background(), path)
+
+
+@cache
+def _background() -> NDArray[np.uint8]:
+    """The Blue Marble, or plain night where it is out of reach."""
     import numpy as np
 
     from geoclip.data.blue_marble import read_earth
-    from geoclip.drawing.maps import draw_distribution
 
     try:
-        background = read_earth(EARTH_PX)
+        return read_earth(EARTH_PX)
     except AssetError as error:
         log.warning("a map without a background: %s", error)
-        background = np.zeros((2, 4, 3), dtype=np.uint8)
-    name = "gallery" if len(places) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(places):,}"
-    draw_distribution({name: places[:MOST_DOTS]}, background, path)
+        return np.zeros((2, 4, 3), dtype=np.uint8)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def _test_set_problems(key: str, name: str) -> list[str]:
         ]
     if benchmark.kind is BenchmarkKind.photos and os.path.isfile(benchmark.metadata):
         return []
+    if benchmark.built and not benchmark.root and os.path.isfile(f"{benchmark.built}/test/index.json"):
+        return []
     if not benchmark.root:
         return [
             f"{key}={name} has no coordinates: set {benchmark.variable}=FOLDER to the folder of its CSV, or name the "

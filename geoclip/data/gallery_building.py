@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from tqdm import tqdm
 
 from geoclip.data.countries import countries_of
 from geoclip.errors import DataError
@@ -119,19 +120,26 @@ def apart(gps_deg_N2: Places, radius_km: float) -> NDArray[np.int64]:
     vectors_N3 = _on_sphere(gps_deg_N2)
     kept = np.empty(0, dtype=np.int64)
     start, size = 0, FIRST_BLOCK
-    while start < len(vectors_N3):
-        rows = np.arange(start, min(start + size, len(vectors_N3)))
-        if len(kept):
-            distance_N, _ = cKDTree(vectors_N3[kept]).query(vectors_N3[rows])
-            rows = rows[distance_N > chord]
-        pairs_P2 = (
-            cKDTree(vectors_N3[rows]).query_pairs(chord, output_type="ndarray")
-            if len(rows)
-            else np.empty((0, 2))
-        )
-        kept = np.concatenate((kept, rows[_first_come(pairs_P2.astype(np.int64), len(rows))]))
-        start, size = start + size, 2 * size
+    with tqdm(total=len(vectors_N3), desc="keeping places apart", unit="place", delay=2) as bar:
+        while start < len(vectors_N3):
+            rows = np.arange(start, min(start + size, len(vectors_N3)))
+            bar.update(len(rows))
+            if len(kept):
+                distance_N, _ = cKDTree(vectors_N3[kept]).query(vectors_N3[rows])
+                rows = rows[distance_N > chord]
+            kept = np.concatenate(
+                (kept, rows[_first_come(_pairs_within(vectors_N3[rows], chord), len(rows))])
+            )
+            start, size = start + size, 2 * size
     return kept
+
+
+def _pairs_within(vectors_N3: NDArray[np.float64], chord: float) -> NDArray[np.int64]:
+    """(P, 2) the rows of all pairs that are not farther apart."""
+    if not len(vectors_N3):
+        return np.empty((0, 2), dtype=np.int64)
+    pairs: NDArray[np.int64] = cKDTree(vectors_N3).query_pairs(chord, output_type="ndarray").astype(np.int64)
+    return pairs
 
 
 def _first_come(pairs_P2: NDArray[np.int64], count: int) -> Mask:

@@ -5,7 +5,8 @@ scales the chroma and hue turns it; grayscale takes it away. All this is one 3x4
 and its order does not matter. Against torchvision's ColorJitter, which the released code uses, two things differ:
 values are clipped to [0, 255] once, at the end, and hue turns chroma in YIQ instead of the hexagon of HSV.
 
-Source: NVIDIA DALI, `color_twist`, which composes the same operations into one matrix; YIQ of the FCC's NTSC, 1953.
+Source: NVIDIA DALI, ColorTwist (dali/operators/image/color/color_twist.h), which composes the same operations into one
+matrix, with contrast about the middle of the range where torchvision takes the mean luma; YIQ of the FCC's NTSC, 1953.
 """
 
 from __future__ import annotations

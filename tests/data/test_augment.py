@@ -80,10 +80,23 @@ def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
     assert abs(crops[0].astype(int) - crops[1].astype(int)).mean() < 3
 
 
-def test_an_animation_shows_its_first_frame() -> None:
+@pytest.mark.parametrize(
+    ("kind", "how"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
+)
+def test_an_animation_shows_its_first_frame(kind: str, how: dict[str, Any]) -> None:
     red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
-    data = as_bytes(red, "GIF", save_all=True, append_images=[blue])
+    data = as_bytes(red, kind, save_all=True, append_images=[blue], **how)
+    assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
     assert evaluation_pixels_of(data, 8)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:Palette images")
+def test_a_palette_with_transparency_keeps_its_colors() -> None:
+    picture = Image.new("P", (20, 20))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.paste(1, (0, 0, 20, 20))
+    data = as_bytes(picture, "PNG", transparency=b"\xff\x80")
+    assert evaluation_pixels_of(data, 8)[:, 4, 4].tolist() == [200, 100, 50]
 
 
 BROKEN = {

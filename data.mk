@@ -12,7 +12,8 @@
 #   DISTRIBUTOR  multiprocessing, ray or pyspark; SPARK_MASTER=spark://HOST:7077 for a cluster of Spark's
 #   RETRY        1: fetch those tars again in which more than 1 % of the links failed for a reason that may pass
 #   TAR_ROWS     links in one of img2dataset's tars: what an interruption can lose
-#   ARGS         for python -m geoclip.shards, such as ARGS='resize_px=512'
+#   VAL_SAMPLES  photographs held out, at random, as the split val: 5000 of MP16 and none of data-urls unless given
+#   ARGS         for python -m geoclip.shards, such as ARGS='max_side_px=512'
 
 YFCC4K_ROOT ?= data/yfcc4k
 YFCC4K_ZIP ?= https://www.mediafire.com/file/3og8y3o6c9de3ye/yfcc4k.zip
@@ -37,6 +38,7 @@ SPARK_MASTER ?=
 PROCESSES ?= 2
 THREADS ?= 8
 TAR_ROWS ?= 1000
+VAL_SAMPLES ?=
 RETRY ?=
 DRY_RUN ?=
 
@@ -45,6 +47,10 @@ I2D := .venv-img2dataset
 I2D_STAMP := $(I2D)/.installed
 I2D_MORE := $(if $(filter-out multiprocessing,$(DISTRIBUTOR)),$(I2D)/.installed-$(DISTRIBUTOR))
 DOWNLOAD = $(ROOT)-download
+# Workers take the very Python that drives them. img2dataset would make a session of its own, which stays on one machine.
+ON_SPARK = $(if $(filter pyspark,$(DISTRIBUTOR)),PYSPARK_PYTHON='$(abspath $(I2D)/bin/python)')
+IN_SESSION = from pyspark.sql import SparkSession; from img2dataset.main import main; \
+	SparkSession.builder.master("$(SPARK_MASTER)").getOrCreate(); main()
 
 define YFCC4K_SAYS
 YFCC4k: 4,536 photographs, the test set of Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning Era", ICCV 2017.
@@ -54,7 +60,7 @@ YFCC4k: 4,536 photographs, the test set of Vo, Jacobs, Hays, "Revisiting IM2GPS 
   terms     photographs of Flickr's users in YFCC100M, each under the Creative Commons licence that its author chose;
             the CSV names it: 1,348 BY-NC-SA, 1,196 BY-NC-ND, 740 BY, 533 BY-NC, 504 BY-SA, 215 BY-ND.
             The CSV lies in a repository under MIT.
-  lies in   $(YFCC4K_ROOT) (shards) and $(YFCC4K_ROOT)-download (what was fetched; may be deleted in the end)
+  lies in   $(YFCC4K_ROOT)/test (shards) and $(YFCC4K_ROOT)-download (CSV and photographs, as YFCC4K_DIR=)
 endef
 
 define IM2GPS3K_SAYS
@@ -65,7 +71,7 @@ Era", ICCV 2017, out of the Im2GPS of Hays, Efros, CVPR 2008.
             (the address that https://github.com/lugiavn/revisiting-im2gps names; three have no coordinates)
   terms     photographs of Flickr's users; the publishers name no licence, so all rights are their authors':
             for research at your own judgement, not to be passed on. The CSV lies in a repository under MIT.
-  lies in   $(IM2GPS3K_ROOT) (shards) and $(IM2GPS3K_ROOT)-download (what was fetched; may be deleted in the end)
+  lies in   $(IM2GPS3K_ROOT)/test (shards) and $(IM2GPS3K_ROOT)-download (CSV and photographs, as IM2GPS3K_DIR=)
 endef
 
 define MP16_SAYS
@@ -81,7 +87,8 @@ MP16: 4.72 million geotagged photographs of Flickr's users in YFCC100M.
             What was deleted or made private cannot be fetched, and should not be. The lists are TIB's, under GPL-3.0.
             TIB withdrew its code and models in December 2025 because geo-localisation can be misused; read
             "Responsible use" in README.md before you go on
-  lies in   $(MP16_ROOT) (shards) and $(MP16_ROOT)-download (what was fetched: as large again, until you delete it)
+  lies in   $(MP16_ROOT)/train and $(MP16_ROOT)/val (shards) and $(MP16_ROOT)-download (what was fetched: as large again,
+            until you delete it)
   instead   the same photographs as one archive: https://huggingface.co/datasets/Jia-py/MP16-Pro, see docs/data.md
 endef
 
@@ -107,7 +114,8 @@ data-im2gps3k: ## shards of Im2GPS3k, 2,997 photographs
 
 data-mp16: ## shards of MP16, 4.72 million links: hundreds of gigabytes, hours to days
 	$(info $(MP16_SAYS))
-	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(MP16_ROOT)' URLS='$(MP16_URLS)' PLACES='$(MP16_PLACES)')
+	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(MP16_ROOT)' \
+		VAL_SAMPLES='$(or $(VAL_SAMPLES),5000)' URLS='$(MP16_URLS)' PLACES='$(MP16_PLACES)')
 
 data-urls: ## shards from any list of links: URLS=list.csv [PLACES=coordinates.csv] URLS_ROOT=data/name
 	$(if $(URLS),$(info $(URLS_SAYS)),$(error name the list: make data-urls URLS=list.csv URLS_ROOT=data/name))
@@ -116,9 +124,13 @@ data-urls: ## shards from any list of links: URLS=list.csv [PLACES=coordinates.c
 benchmark-shards: $(STAMP)
 	@places=$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)' $(SHA256)) && \
 	zip=$$(scripts/fetch.sh '$(ZIP)' '$(DOWNLOAD)') && \
-	echo "unpacking $$zip" && $(RUN) -m zipfile -e "$$zip" '$(DOWNLOAD)/photographs' && \
-	set -x && $(RUN) -m geoclip.shards benchmark=$(NAME) benchmark.root='$(DOWNLOAD)/photographs' \
-		benchmark.metadata="$$(cd "$$(dirname "$$places")" && pwd)/$$(basename "$$places")" root='$(ROOT)' $(ARGS)
+	if [ ! -f '$(DOWNLOAD)/photographs/.unpacked' ]; then \
+		echo "unpacking $$zip" && $(RUN) -m zipfile -e "$$zip" '$(DOWNLOAD)/photographs' && \
+		touch '$(DOWNLOAD)/photographs/.unpacked'; \
+	fi && \
+	places="$$(cd "$$(dirname "$$places")" && pwd)/$$(basename "$$places")" && set -x && \
+	$(RUN) -m geoclip.shards benchmark=$(NAME) benchmark.root='$(DOWNLOAD)' benchmark.metadata="$$places" \
+		root='$(ROOT)' $(ARGS)
 
 url-shards: $(STAMP) $(I2D_STAMP) $(I2D_MORE)
 	@urls=$$(scripts/fetch.sh '$(URLS)' '$(DOWNLOAD)') && \
@@ -126,15 +138,15 @@ url-shards: $(STAMP) $(I2D_STAMP) $(I2D_MORE)
 	$(RUN) -m geoclip.data.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
 		--tar-rows $(TAR_ROWS) --flickr-size '$(FLICKR_SIZE)'
 	@$(if $(RETRY),$(RUN) -m geoclip.data.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
-	NO_ALBUMENTATIONS_UPDATE=1 PYSPARK_PYTHON='$(abspath $(I2D)/bin/python)' $(if $(SPARK_MASTER),SPARK_MASTER='$(SPARK_MASTER)' $(I2D)/bin/python -c \
-		'import os; from pyspark.sql import SparkSession as S; S.builder.master(os.environ["SPARK_MASTER"]).getOrCreate(); from img2dataset.main import main; main()', \
-		$(I2D)/bin/img2dataset) --url_list '$(abspath $(DOWNLOAD)/list/urls)' --input_format jsonl --url_col url \
+	NO_ALBUMENTATIONS_UPDATE=1 $(ON_SPARK) $(I2D)/bin/$(if $(SPARK_MASTER),python -c '$(IN_SESSION)',img2dataset) \
+		--url_list '$(abspath $(DOWNLOAD)/list/urls)' --input_format jsonl --url_col url \
 		--save_additional_columns '["img_id","lat","lon"]' --output_folder '$(abspath $(DOWNLOAD)/tars)' --output_format webdataset \
 		--number_sample_per_shard $(TAR_ROWS) --incremental_mode incremental --resize_mode no --skip_reencode True \
 		--extract_exif False --compute_hash sha256 --retries 2 --timeout 20 --user_agent_token geoclip-ablations \
 		--processes_count $(PROCESSES) --thread_count $(THREADS) --distributor $(DISTRIBUTOR) --enable_wandb False
 	@$(RUN) -m geoclip.data.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
-	$(RUN) -m geoclip.shards source=wds input='$(DOWNLOAD)/tars' root='$(ROOT)' $(ARGS)
+	$(RUN) -m geoclip.shards source=wds input='$(DOWNLOAD)/tars' columns.key=img_id root='$(ROOT)' \
+		val_samples=$(or $(VAL_SAMPLES),0) $(ARGS)
 
 $(I2D_STAMP): constraints-img2dataset.txt
 	$(PYTHON) -m venv $(I2D)

@@ -84,6 +84,11 @@ class PlacesSource(Enum):
 
 class ShardSource(Enum):
     bluemarble = "bluemarble"
+    csv = "csv"
+    wds = "wds"
+
+
+BLUE_MARBLE_ROOT = "data/bluemarble"  # the embedded default's, which no other data set may take
 
 
 @dataclass(kw_only=True, slots=True)
@@ -233,13 +238,35 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class ColumnsConfig:
+    """What a table calls its columns; empty ones are found by themselves."""
+
+    key: str = ""  # the pictures' names; source=wds: a field of the jsons in place of the tars' own keys
+    lat: str = ""
+    lon: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
 class ShardsConfig:
-    """What `geoclip.shards` builds, and where."""
+    """What `geoclip.shards` builds, and where; or the shards that it verifies."""
 
     source: ShardSource = ShardSource.bluemarble
-    root: str = "data/bluemarble"
+    root: str = BLUE_MARBLE_ROOT
     overwrite: bool = False  # replace shards that were built with other settings
     bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
+    input: str = ""  # csv: the table; wds: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar
+    images: str = ""  # csv: a folder, .zip or .tar; empty: the table's folder
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    split: str = "train"
+    val_samples: int = 0  # so many, drawn at random, make the split `val`
+    samples_per_shard: int = 10_000  # at most; shards are equal to within one
+    max_side_px: int | None = None  # larger pictures are scaled down to this longer side; null: none is
+    jpeg_quality: int = 90  # of pictures that are scaled down
+    workers: int = 0  # processes; 0: one per core
+    max_rejected_fraction: float = 0.05  # more rows of no use end the build
+    seed: int = 0  # of the shuffle
+    benchmark: BenchmarkConfig | None = None  # build the shards of this one
+    inspect: str = ""  # build nothing: verify and summarise the shards in this folder
 
 
 @dataclass(kw_only=True, slots=True)

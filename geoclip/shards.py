@@ -3,31 +3,94 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from geoclip.checks import shards_problems
+from geoclip.checks.shards import shards_root
 from geoclip.config import ShardsConfig, ShardSource, typed
 from geoclip.entry import run_entry_point
+
+if TYPE_CHECKING:
+    from geoclip.data.shard_sources import ShardSource as Source
 
 log = logging.getLogger("geoclip")
 
 
 def main(cfg: DictConfig) -> None:
-    """Check the configuration, then build."""
+    """Check the configuration, then build or inspect."""
     config = typed(cfg, ShardsConfig, shards_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    match config.source:
-        case ShardSource.bluemarble:
-            from geoclip.build import build_blue_marble_data
+    if config.inspect:
+        from geoclip.data.shard_inspection import inspect_shards
 
-            built = build_blue_marble_data(config.root, config.bluemarble, overwrite=config.overwrite)
-    log.info(
-        "%s at %s; what is in them: %s/README.md",
-        "shards built" if built else "shards stand already",
-        config.root,
-        config.root,
+        inspect_shards(Path(config.inspect))
+        return
+    root = shards_root(config)
+    try:
+        built = build(config, Path(root))
+    except KeyboardInterrupt:
+        log.info("stopped; the same command goes on where it was")
+        raise
+    done = "shards built" if built else "these shards stand already"
+    log.info("%s at %s; what is in them: %s/README.md", done, root, root)
+
+
+def build(config: ShardsConfig, root: Path) -> bool:
+    """Build the shards at `root`; False where they stand already.
+
+    Raises:
+        GeoclipError: they cannot be built.
+    """
+    if config.benchmark is None and config.source is ShardSource.bluemarble:
+        from geoclip.build import build_blue_marble_data
+
+        return build_blue_marble_data(str(root), config.bluemarble, overwrite=config.overwrite)
+    from geoclip.data.build_report import Published
+    from geoclip.data.job_pool import cores
+    from geoclip.data.shard_building import build_shards
+    from geoclip.data.shard_tasks import BuildSettings
+
+    benchmark = config.benchmark
+    return build_shards(
+        root,
+        _source(config),
+        BuildSettings(
+            split="test" if benchmark and config.split == "train" else config.split,
+            val_samples=config.val_samples,
+            samples_per_shard=config.samples_per_shard,
+            max_side_px=config.max_side_px,
+            jpeg_quality=config.jpeg_quality,
+            seed=config.seed,
+        ),
+        workers=config.workers or cores(),
+        max_rejected_fraction=config.max_rejected_fraction,
+        overwrite=config.overwrite,
+        published=Published(name=benchmark.name, samples=benchmark.published_n, source=benchmark.source)
+        if benchmark
+        else None,
     )
+
+
+def _source(config: ShardsConfig) -> Source:
+    """Rows and pictures, as configured."""
+    from geoclip.data.benchmarks import metadata_file
+    from geoclip.data.picture_sources import TreePictures, open_pictures
+    from geoclip.data.places_csv import Columns
+    from geoclip.data.table_source import TableSource
+    from geoclip.data.tar_source import TarSource, tar_paths
+
+    if config.benchmark is None and config.source is ShardSource.wds:
+        return TarSource(paths=tar_paths(config.input), key_field=config.columns.key)
+    named = Columns(key=config.columns.key, lat=config.columns.lat, lon=config.columns.lon)
+    if config.benchmark is not None:
+        folder = Path(config.benchmark.root)
+        table = metadata_file(folder, config.benchmark.metadata)
+        return TableSource(table=table, pictures=TreePictures(root=folder), named=named)
+    table = Path(config.input)
+    return TableSource(table=table, pictures=open_pictures(Path(config.images or table.parent)), named=named)
 
 
 if __name__ == "__main__":

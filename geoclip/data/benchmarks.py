@@ -86,7 +86,7 @@ def list_photos(place: Path) -> list[Photo]:
     """
     if place.is_file():
         return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))]
-    found = _photos_below(place)
+    found = photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -202,7 +202,7 @@ def _place_beside(photo: Path) -> tuple[float, float] | None:
         return None
 
 
-def _photos_below(folder: Path) -> list[Path]:
+def photos_below(folder: Path) -> list[Path]:
     """Photographs in a folder and its folders, also such as are linked in; hidden ones are no photographs."""
     found: list[Path] = []
     seen: set[str] = set()
@@ -218,7 +218,7 @@ def _photos_below(folder: Path) -> list[Path]:
 def _photo_index(root: Path) -> dict[str, list[Path]]:
     """Photographs by every name that a CSV may use for them; the path below root is exact and fits but one."""
     index: dict[str, list[Path]] = {}
-    below = {path: path.relative_to(root).as_posix() for path in _photos_below(root)}
+    below = {path: path.relative_to(root).as_posix() for path in photos_below(root)}
     for path, relative in below.items():
         parts = relative.split("/")
         tails = ["/".join(parts[start:]) for start in range(len(parts))]

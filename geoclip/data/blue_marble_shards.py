@@ -31,7 +31,7 @@ from geoclip.data.assets import BASEMAP, RELEASED, asset_path
 from geoclip.data.blue_marble import cut_views, pad_sideways, read_earth
 from geoclip.data.places import Places, distinct_places, split_places
 from geoclip.data.shard_writing import RawSample, shard_sizes, write_shards
-from geoclip.errors import DataError
+from geoclip.data.standing import stands
 
 log = logging.getLogger("geoclip")
 
@@ -74,7 +74,7 @@ def build_blue_marble(
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f".{root.name}.lock")):
-        if root.exists() and _stands(root, settings, overwrite):
+        if stands(root, asdict(settings), overwrite=overwrite):
             return False
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
@@ -86,27 +86,6 @@ def build_blue_marble(
         os.replace(partial, root)
         shutil.rmtree(replaced, ignore_errors=True)
     return True
-
-
-def _stands(root: Path, settings: BlueMarbleSettings, overwrite: bool) -> bool:
-    """Whether this very data set is at `root`; another one is an error, unless it is to be replaced."""
-    try:
-        built = json.loads((root / "metadata.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError):
-        raise DataError(f"{root} exists and was not built by geoclip.shards; choose another root") from None
-    wanted = asdict(settings)
-    differing = [
-        f"{key} is {built.get(key)}, not {value}" for key, value in wanted.items() if built.get(key) != value
-    ]
-    if not differing:
-        return True
-    if overwrite:
-        return False
-    raise DataError(
-        f"the shards at {root} were built with other settings ({'; '.join(differing)}); "
-        f"python -m geoclip.shards source=bluemarble root={root} overwrite=true … replaces them, "
-        "another root keeps them"
-    )
 
 
 def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:

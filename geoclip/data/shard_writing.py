@@ -6,30 +6,48 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import webdataset as wds
 
+from geoclip.data.shard_index import open_index
 from geoclip.run_dir import write_text
 
 RawSample = dict[str, Any]
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ShardRecord:
+    """A shard as index.json tells of it."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
 def shard_sizes(samples: int, samples_per_shard: int) -> list[int]:
     """Samples of each shard: equal to within one, at most `samples_per_shard`, largest first."""
     shards = max(1, -(-samples // samples_per_shard))
-    return [len(part) for part in np.array_split(np.arange(samples), shards)]
+    least, larger = divmod(samples, shards)
+    return [least + 1] * larger + [least] * (shards - larger)
+
+
+def shard_name(number: int) -> str:
+    """000000.tar …: as many digits as sort by name."""
+    return f"{number:06d}.tar"
 
 
 def write_shards(folder: Path, split: str, samples: Iterator[RawSample], sizes: list[int]) -> None:
-    """Write `samples` to 000000.tar … of these sizes, and index.json with counts, bytes and hashes."""
+    """Write `samples` to 000000.tar … of these sizes, index.json, and what `open_index` would have to read first."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:06d}.tar" for number in range(len(sizes))]
+    paths = [folder / shard_name(number) for number in range(len(sizes))]
     for path, size in zip(paths, sizes, strict=True):
         write_tar(path, islice(samples, size))
+        open_index(path)
     write_index(folder, split, list(zip(paths, sizes, strict=True)))
 
 
@@ -40,27 +58,38 @@ def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
     """
     partial = path.with_name(f".{path.name}.partial")
     written = 0
-    with partial.open("wb") as file:
-        with wds.TarWriter(file, mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False) as tar:
-            for sample in samples:
-                tar.write(sample)
-                written += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            with wds.TarWriter(
+                file, mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False
+            ) as tar:
+                for sample in samples:
+                    tar.write(sample)
+                    written += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a shard that could not be ended
     return written
+
+
+def record_shard(path: Path, samples: int) -> ShardRecord:
+    """What index.json tells of a shard; its bytes are read."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ShardRecord(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest)
 
 
 def write_index(folder: Path, split: str, shards: list[tuple[Path, int]]) -> int:
     """index.json, the last file of a split to be written: counts, bytes and hashes. Returns the split's samples."""
-    rows = []
-    for path, samples in shards:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        rows.append({"name": path.name, "samples": samples, "bytes": path.stat().st_size, "sha256": digest})
-    total = sum(samples for _, samples in shards)
-    write_text(
-        folder / "index.json",
-        json.dumps({"format": 1, "split": split, "samples": total, "shards": rows}, indent=1) + "\n",
-    )
+    return write_records(folder, split, [record_shard(path, samples) for path, samples in shards])
+
+
+def write_records(folder: Path, split: str, records: list[ShardRecord]) -> int:
+    """index.json of shards that have been recorded already. Returns the split's samples."""
+    total = sum(record.samples for record in records)
+    rows = [asdict(record) for record in records]
+    text = json.dumps({"format": 1, "split": split, "samples": total, "shards": rows}, indent=1)
+    write_text(folder / "index.json", text + "\n")
     return total

@@ -1,0 +1,165 @@
+"""What became of the rows of a build: rejected.csv, a summary, metadata.json, README.md. Too many rejected end it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from geoclip.data.manifest import Manifest
+from geoclip.data.shard_writing import ShardRecord
+from geoclip.errors import DataError
+from geoclip.run_dir import write_json, write_text
+
+log = logging.getLogger("geoclip")
+
+SHOWN = 3  # reasons with an example each, where a build is refused
+SWAPPED = "latitude and longitude look swapped"
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Published:
+    """A benchmark as its publishers count it."""
+
+    name: str
+    samples: int | None
+    source: str = ""
+
+
+def write_rejected(manifest: Manifest, path: Path) -> None:
+    """line, key, lat, lon and reason of every rejected row; of tars, the line is the tar's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("line", "key", "lat", "lon", "reason"))
+        writer.writerows(manifest.rejected())
+    os.replace(partial, path)
+
+
+def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction: float) -> None:
+    """End the build where too many rows were rejected; say how many there are where it goes on.
+
+    Args:
+        manifest: every row planned and checked.
+        rejected: the CSV to write where the build ends here.
+        max_rejected_fraction: a share in [0, 1].
+
+    Raises:
+        DataError: a larger share, or no row is left; with the reasons, an example of each, and the cure.
+    """
+    rows, reasons = manifest.count(), manifest.reasons()
+    bad = sum(count for _, count, _, _ in reasons)
+    share = bad / max(1, rows)
+    log.info("accepted %s, rejected %s", f"{rows - bad:,}", _with_reasons(bad, share, reasons))
+    if bad < rows and share <= max_rejected_fraction:
+        return
+    if not rows:
+        raise DataError("the source has no rows")
+    write_rejected(manifest, rejected)
+    manifest.refuse()
+    shown = "; ".join(
+        f"{count:,} × {reason}, first {key or 'a row without a key'} ({'line ' * line.isdecimal()}{line})"
+        for reason, count, line, key in reasons[:SHOWN]
+    )
+    swapped = any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons)
+    hint = " are columns.lat and columns.lon the wrong way round?" if swapped else ""
+    raise DataError(
+        f"{bad:,} of {rows:,} rows ({share:.1%}) are of no use, more than "
+        f"max_rejected_fraction={max_rejected_fraction:g}: {shown};{hint} all of them: {rejected}; mend them, or allow "
+        f"for them with max_rejected_fraction={min(1.0, -(-share * 100 // 1) / 100):g}, and give the command again"
+        if bad < rows
+        else f"none of {rows:,} rows is of use: {shown};{hint} all of them: {rejected}"
+    )
+
+
+def close_build(
+    root: Path,
+    manifest: Manifest,
+    settings: dict[str, Any],
+    records: dict[str, list[ShardRecord]],
+    published: Published | None,
+) -> None:
+    """README.md, and metadata.json, by which a data set is known to be whole."""
+    reasons = manifest.reasons()
+    bad, rows = sum(count for _, count, _, _ in reasons), manifest.count()
+    counts = {split: sum(record.samples for record in of_split) for split, of_split in records.items()}
+    described: dict[str, Any] = {
+        "name": published.name if published else root.name,
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "settings": settings,
+        "rows": rows,
+        "accepted": rows - bad,
+        "rejected": bad,
+        "reasons": {reason: count for reason, count, _, _ in reasons},
+        "counts": counts,
+        "shards": {split: len(of_split) for split, of_split in records.items()},
+        "bytes": sum(record.bytes for of_split in records.values() for record in of_split),
+        "versions": {package: metadata.version(package) for package in ("pillow", "torch", "webdataset")},
+    }
+    if published:
+        described["published"] = _compared(published, rows - bad)
+    write_text(root / "README.md", _readme(described))
+    write_json(root / "metadata.json", described)
+
+
+def _compared(published: Published, built: int) -> dict[str, Any]:
+    """What a benchmark holds beside what its publishers say."""
+    missing = None if published.samples is None else published.samples - built
+    if missing:
+        log.warning(
+            "%s: %s photographs were built, %s are published: %s; results on it are not those on the whole benchmark",
+            published.name, f"{built:,}", f"{published.samples:,}",
+            f"{missing:,} are missing" if missing > 0 else f"{-missing:,} too many",
+        )  # fmt: skip
+    return {"samples": published.samples, "built": built, "missing": missing, "source": published.source}
+
+
+def _with_reasons(bad: int, share: float, reasons: list[tuple[str, int, str, str]]) -> str:
+    listed = ", ".join(f"{count:,} × {reason}" for reason, count, _, _ in reasons)
+    return f"{bad:,} ({share:.2%}){': ' * bool(listed)}{listed}"
+
+
+def _readme(described: dict[str, Any]) -> str:
+    settings, counts = described["settings"], described["counts"]
+    splits = "\n".join(
+        f"| {split} | {described['shards'][split]:,} | {count:,} |" for split, count in counts.items()
+    )
+    reasons = "\n".join(f"| {reason} | {count:,} |" for reason, count in described["reasons"].items())
+    size = settings["max_side_px"]
+    pictures = (
+        f"Pictures whose longer side was over {size} px were scaled down to it, at JPEG quality "
+        f"{settings['jpeg_quality']}; the others are the files that came in."
+        if size
+        else "The pictures are the files that came in, byte for byte."
+    )
+    published = described.get("published")
+    compared = (
+        f"\n{published['built']:,} of the benchmark's {published['samples']:,} published photographs. "
+        f"{published['source']}\n"
+        if published and published["samples"]
+        else ""
+    )
+    return f"""# {described["name"]}
+
+| split | shards | samples |
+|---|---|---|
+{splits}
+{compared}
+Each sample is a picture and a json with `key` (as the source wrote it), `lat`, `lon` (degrees, WGS 84) and whatever
+else the source told of it. {pictures} Samples are shuffled with seed {settings["seed"]}.
+
+Rejected were {described["rejected"]:,} of {described["rows"]:,} rows; `rejected.csv` names each.
+
+| reason | rows |
+|---|---|
+{reasons}
+
+- Source: {", ".join(f"{name} {value}" for name, value in settings.items() if name.startswith(("input", "images")))}.
+- Every setting and version is in `metadata.json`; built by `{described["command"]}`.
+"""

@@ -1,0 +1,83 @@
+"""Whether a picture is whole, and a smaller one where it is too large."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from geoclip.data.augment import decode, open_picture
+from geoclip.data.manifest import Manifest, Planned, Verdict
+from geoclip.data.picture_index import MISSING, Found
+from geoclip.data.shard_sources import ShardSource
+
+# By Pillow's names of the formats that a shard may hold: what its member is called.
+SUFFIXES = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tif",
+}
+CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Resize:
+    """What is done to large pictures; others stay as they are, byte for byte."""
+
+    max_side_px: int | None = None  # of the longer side
+    jpeg_quality: int = 90
+
+    def __call__(self, data: bytes, suffix: str) -> tuple[bytes, str]:
+        """A picture and the suffix that it goes by.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if self.max_side_px is None or max(open_picture(data).size) <= self.max_side_px:
+            return data, suffix
+        image = decode(data, -(-self.max_side_px // 2))  # which leaves both sides twice that, where they were
+        image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=self.jpeg_quality)
+        return file.getvalue(), "jpg"
+
+
+def examine(data: bytes) -> str:
+    """Decode a picture to its end. Returns the suffix that its format goes by.
+
+    Raises:
+        ValueError: broken, or no picture; the message is a short reason.
+    """
+    beginning = data[:512].lstrip().lower()
+    if beginning.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<script")):
+        raise ValueError("HTML, no picture")
+    kind = open_picture(data).format or "?"
+    if kind not in SUFFIXES:
+        raise ValueError(f"{kind} is no format for shards")
+    decode(data, CHECK_PX)
+    return SUFFIXES[kind]
+
+
+def check_chunk(chunk: int, manifest: Manifest, source: ShardSource) -> list[Verdict]:
+    """Find, read and decode the pictures of a chunk of planned rows."""
+    planned = manifest.planned(chunk)
+    return [_verdict(row, found, source) for row, found in zip(planned, source.find(planned), strict=True)]
+
+
+def _verdict(row: Planned, found: Found, source: ShardSource) -> Verdict:
+    suffix, reason = "", found.fault
+    if not reason:
+        try:
+            suffix = examine(source.read(found.place))
+        except FileNotFoundError:
+            reason = MISSING
+        except OSError as error:
+            reason = f"file cannot be read ({type(error).__name__})"
+        except ValueError as error:
+            reason = str(error)
+    return Verdict(place=found.place, suffix=suffix, reason=reason, id=row.id)

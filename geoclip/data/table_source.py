@@ -1,0 +1,134 @@
+"""Shards from a CSV, and a folder or archive with the pictures that it names. The rows come in a stream."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from geoclip.data.manifest import Planned, Row
+from geoclip.data.picture_index import Found, Wanted
+from geoclip.data.picture_names import as_path, leaves_its_folder, tar_key
+from geoclip.data.picture_sources import PictureSource
+from geoclip.data.places_csv import Columns, find_columns
+from geoclip.data.shard_sources import Description, place_fault
+from geoclip.errors import DataError
+
+BATCH_ROWS = 5000
+TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make such an object for each of millions
+
+
+@dataclass(kw_only=True, slots=True)
+class TableSource:
+    """A CSV, and a folder or archive with the pictures that it names."""
+
+    table: Path
+    pictures: PictureSource
+    named: Columns
+
+    def description(self) -> Description:
+        """The table by its content, the pictures by where they lie."""
+        with self.table.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        table: Description = {"input": str(self.table), "input_bytes": self.table.stat().st_size}
+        columns = {f"columns.{axis}": name for axis, name in asdict(self.named).items() if name}
+        return table | {"input_sha256": digest} | columns | self.pictures.description()
+
+    def prepare(self, work: Path) -> None:
+        """List an archive."""
+        self.pictures.prepare(work)
+
+    def rows(self, workers: int) -> Iterator[list[Row]]:
+        """One row for each line that is not empty.
+
+        Raises:
+            DataError: no such columns, or a quote that is never closed, by its line.
+        """
+        size = self.table.stat().st_size
+        bar = tqdm(total=size, desc=f"planning {self.table.name}", unit="B", unit_scale=True, mininterval=0.5)
+        with (
+            bar,
+            self.table.open("rb") as file,
+            io.TextIOWrapper(file, newline="", encoding="utf-8-sig", errors="replace") as text,
+        ):
+            rows = self._parsed(text)
+            while batch := list(islice(rows, BATCH_ROWS)):
+                bar.update(file.tell() - bar.n)
+                yield batch
+
+    def _parsed(self, file: Iterator[str]) -> Iterator[Row]:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        columns = find_columns(header, str(self.table), self.named)
+        if not columns.key:
+            raise DataError(
+                f"{self.table} has the columns {', '.join(header)}; none of them is known to name pictures: say which "
+                "one does, columns.key=NAME"
+            )
+        where = tuple(header.index(name) for name in (columns.key, columns.lat, columns.lon))
+        others = [
+            (at, name) for at, name in enumerate(header) if at not in where and name.strip()
+        ]  # pandas writes a nameless index
+        while True:
+            line = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "expected after" not in str(error):
+                    raise DataError(
+                        f"{self.table}, line {line}: {error}; is a quote left open there?"
+                    ) from None
+                yield Row(line=str(line), key="", reason="damaged quotes")
+                continue
+            if len(fields) == len(header):
+                key, lat, lon = (fields[at] for at in where)
+                yield _row(line, key, lat, lon, {name: fields[at] for at, name in others})
+            elif fields:
+                yield Row(line=str(line), key=",".join(fields)[:200], reason="wrong number of columns")
+
+    def find(self, planned: list[Planned]) -> list[Found]:
+        """By the names in the table."""
+        return self.pictures.find([Wanted(as_path(row.key), bool(row.alone)) for row in planned])
+
+    def read(self, place: str) -> bytes:
+        """From the folder or archive."""
+        return self.pictures.read(place)
+
+    def fields(self, extra: str) -> dict[str, Any]:
+        """The other columns, as they are written there."""
+        fields: dict[str, Any] = json.loads(extra) if extra else {}
+        fields.pop("key", None)  # the key's column has another name
+        return fields
+
+
+def _row(line: int, key: str, lat: str, lon: str, others: dict[str, str]) -> Row:
+    """A row of a table, with the reason if it is of no use."""
+    path = as_path(key)
+    degrees, reason = (0.0, 0.0), ""
+    if not tar_key(path):
+        reason = "no key"
+    elif leaves_its_folder(path):
+        reason = "path traversal in its key"
+    elif not lat.strip() or not lon.strip():
+        reason = "no coordinates"
+    else:
+        try:
+            degrees = float(lat), float(lon)
+            reason = place_fault(*degrees)
+        except ValueError:
+            reason = "coordinates are no numbers"
+    if reason:
+        return Row(line=str(line), key=key, lat=lat, lon=lon, reason=reason)
+    kept = {name: value for name, value in others.items() if value}
+    extra = TO_JSON(kept) if kept else ""
+    return Row(line=str(line), key=key.strip(), lat=degrees[0], lon=degrees[1], extra=extra)

@@ -1,0 +1,137 @@
+"""Shards from tar shards of pictures and jsons, such as MP16-Pro's and img2dataset's."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+from tqdm import tqdm
+
+from geoclip.data.job_pool import in_processes
+from geoclip.data.manifest import Planned, Row
+from geoclip.data.picture_index import Found
+from geoclip.data.picture_names import as_path, tar_key
+from geoclip.data.picture_sources import read_part
+from geoclip.data.shard_index import open_index
+from geoclip.data.shard_sources import Description, place_fault
+from geoclip.data.tar_members import Member, tar_members
+from geoclip.errors import DataError
+
+
+def tar_paths(pattern: str) -> list[str]:
+    """The tars of a folder or of a pattern such as mp-16-{000000..000393}.tar, sorted by name.
+
+    Raises:
+        DataError: there are none.
+    """
+    folder = Path(pattern)
+    if folder.is_dir():
+        paths = sorted(str(path) for path in folder.glob("*.tar"))
+    else:
+        paths = sorted(path for one in braceexpand.braceexpand(pattern) for path in glob.glob(one))
+    if not paths:
+        below = sorted({path.parent.name for path in folder.glob("*/*.tar")}) if folder.is_dir() else []
+        hint = f"; there are some in its folders {', '.join(below)}: name one of them" if below else ""
+        raise DataError(f"input={pattern} holds no .tar{hint}")
+    return paths
+
+
+@dataclass(kw_only=True, slots=True)
+class TarSource:
+    """Tar shards of pictures and jsons, such as MP16-Pro's and img2dataset's."""
+
+    paths: list[str]
+    key_field: str = ""  # of the json; empty: keys are what the tars call them
+
+    def description(self) -> Description:
+        """Their names and sizes: hashing hundreds of gigabytes would take hours."""
+        sizes = [(os.path.basename(path), os.path.getsize(path)) for path in self.paths]
+        digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        return {
+            "input": str(Path(self.paths[0]).parent),
+            "input_tars": len(sizes),
+            "input_bytes": sum(size for _, size in sizes),
+            "input_names_and_sizes_sha256": digest,
+        } | ({"columns.key": self.key_field} if self.key_field else {})
+
+    def prepare(self, work: Path) -> None:
+        """Nothing: each tar's index is read or made with its rows."""
+
+    def rows(self, workers: int) -> Iterator[list[Row]]:
+        """One row for each sample, and for whatever in a tar cannot be used.
+
+        Raises:
+            DataError: a tar cannot be opened.
+        """
+        found = in_processes(
+            partial(_rows_of_tar, key_field=self.key_field), list(enumerate(self.paths)), workers
+        )
+        yield from tqdm(found, total=len(self.paths), desc="planning", unit="tar", mininterval=0.5)
+
+    def find(self, planned: list[Planned]) -> list[Found]:
+        """Where the tars' headers say."""
+        return [Found(place=row.place) for row in planned]
+
+    def read(self, place: str) -> bytes:
+        """Out of the tar."""
+        number, offset, size = map(int, place.split(":"))
+        return read_part(self.paths[number], offset, size)
+
+    def fields(self, extra: str) -> dict[str, Any]:
+        """The json as it is in the tar; its `key` too, unless another field was named as the key."""
+        fields: dict[str, Any] = json.loads(self.read(extra))
+        if self.key_field:
+            fields.pop("key", None)
+        return fields
+
+
+def _rows_of_tar(numbered: tuple[int, str], key_field: str) -> list[Row]:
+    """A tar's samples and faults."""
+    number, path = numbered
+    name = os.path.basename(path)
+    jsons: dict[str, Member] = {}
+    rows = []
+    try:
+        index = open_index(path)
+        with open(path, "rb", buffering=2048) as file:
+            for member in tar_members(file, lambda key, reason: None):  # the index has told of them
+                if member.suffix == "json":
+                    jsons.setdefault(member.key, member)
+            for key, offset, size, gps_deg in zip(
+                index.keys,
+                index.offset_N.tolist(),
+                index.size_N.tolist(),
+                index.gps_deg_N2.tolist(),
+                strict=True,
+            ):
+                told = jsons[key]
+                if key_field:
+                    text = os.pread(file.fileno(), told.size, told.offset)
+                    key = str(json.loads(text).get(key_field, ""))
+                rows.append(
+                    Row(
+                        line=name,
+                        key=_sound(key),
+                        lat=gps_deg[0],
+                        lon=gps_deg[1],
+                        extra=f"{number}:{told.offset}:{told.size}",
+                        place=f"{number}:{offset}:{size}",
+                        reason=place_fault(*gps_deg) if tar_key(as_path(key)) else "no key",
+                    )
+                )
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return rows + [Row(line=name, key=_sound(skip.key), reason=skip.reason) for skip in index.faults]
+
+
+def _sound(key: str) -> str:
+    """A key without what a tar's header may hold but no UTF-8 text."""
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

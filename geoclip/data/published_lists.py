@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from geoclip.data.places_csv import COLUMNS, KEY_COLUMNS
-from geoclip.data.places_json import require_place
+from geoclip.data.shard_sources import place_fault
 from geoclip.errors import DataError
 
 KEYS = (*KEY_COLUMNS, "image_id")
@@ -129,10 +129,4 @@ def _fault(name: str, url: str, lat: float | None, lon: float | None) -> str:
         return "no URL"
     if lat is None or lon is None:
         return "no coordinates"
-    if lat == lon == 0:
-        return "coordinates are (0, 0)"
-    try:
-        require_place(lat, lon)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return place_fault(lat, lon)

@@ -6,9 +6,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from geoclip.data.download_report import forget_passing, main, read_report
+from geoclip.data.shard_building import build_shards
 from geoclip.data.shard_index import index_shard
+from geoclip.data.shard_tasks import BuildSettings
+from geoclip.data.tar_source import TarSource, tar_paths
 from geoclip.data.url_list import write_url_list
 
 EMPTY = "OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in function 'imdecode_'\n"
@@ -120,3 +124,20 @@ def test_img2datasets_tars_are_shards(tmp_path: Path) -> None:
     assert index.keys == ["00004000"] and index.gps_deg_N2.tolist() == [[46.5, 23.25]] and not index.faults
     tar = (tmp_path / "tars" / "00004.tar").read_bytes()
     assert tar[index.offset_N[0] :][: index.size_N[0]] == b"the picture's bytes"
+
+
+def test_what_was_downloaded_becomes_shards_under_the_lists_own_names(tmp_path: Path) -> None:
+    """Not under img2dataset's running numbers, its jsons' `key`: they start again with every download."""
+    pictures = [io.BytesIO() for _ in range(3)]
+    for number, file in enumerate(pictures):
+        Image.new("RGB", (8, 6), (80 * number, 0, 0)).save(file, "JPEG")
+        write_tar(tmp_path / "tars", number, file.getvalue(), {})
+    source = TarSource(paths=tar_paths(str(tmp_path / "tars")), key_field="img_id")
+    assert build_shards(tmp_path / "shards", source, BuildSettings())
+    with tarfile.open(tmp_path / "shards" / "train" / "000000.tar") as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    for number, file in enumerate(pictures):
+        assert found[f"45_77_{number}.jpg"] == file.getvalue()
+        fields = json.loads(found[f"45_77_{number}.json"])
+        assert (fields["key"], fields["lat"], fields["lon"]) == (f"45/77/{number}.jpg", 46.5, 23.25)
+    assert len(found) == 6

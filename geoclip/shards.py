@@ -24,9 +24,7 @@ def main(cfg: DictConfig) -> None:
     config = typed(cfg, ShardsConfig, shards_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if config.inspect:
-        from geoclip.data.shard_inspection import inspect_shards
-
-        inspect_shards(Path(config.inspect))
+        inspect(Path(config.inspect), config.workers)
         return
     root = shards_root(config)
     try:
@@ -36,6 +34,26 @@ def main(cfg: DictConfig) -> None:
         raise
     done = "shards built" if built else "these shards stand already"
     log.info("%s at %s; what is in them: %s/README.md", done, root, root)
+
+
+def inspect(root: Path, workers: int) -> None:
+    """Verify and summarise the shards at `root`.
+
+    Raises:
+        DataError: they are not sound.
+    """
+    from rich import print as rich_print
+
+    from geoclip.data.shard_inspection import inspect_shards
+    from geoclip.drawing.inspection_table import inspection_table
+    from geoclip.drawing.maps import draw_distribution
+    from geoclip.errors import DataError
+
+    summary = inspect_shards(root, draw_distribution, workers or None)
+    rich_print(inspection_table(summary))
+    log.info("written: %s and .png", summary.written)
+    if summary.complaint:
+        raise DataError(summary.complaint)
 
 
 def build(config: ShardsConfig, root: Path) -> bool:

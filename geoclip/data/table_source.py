@@ -23,7 +23,7 @@ from geoclip.data.shard_sources import Description, place_fault
 from geoclip.errors import DataError
 
 BATCH_ROWS = 5000
-TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make such an object for each of millions
+TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps makes one a call
 
 
 @dataclass(kw_only=True, slots=True)

@@ -55,12 +55,15 @@ class TarSource:
         """Their names and sizes: hashing hundreds of gigabytes would take hours."""
         sizes = [(os.path.basename(path), os.path.getsize(path)) for path in self.paths]
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-        return {
+        described: Description = {
             "input": str(Path(self.paths[0]).parent),
             "input_tars": len(sizes),
             "input_bytes": sum(size for _, size in sizes),
             "input_names_and_sizes_sha256": digest,
-        } | ({"columns.key": self.key_field} if self.key_field else {})
+        }
+        if self.key_field:
+            described["columns.key"] = self.key_field
+        return described
 
     def prepare(self, work: Path) -> None:
         """Nothing: each tar's index is read or made with its rows."""

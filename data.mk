@@ -135,16 +135,16 @@ benchmark-shards: $(STAMP)
 url-shards: $(STAMP) $(I2D_STAMP) $(I2D_MORE)
 	@urls=$$(scripts/fetch.sh '$(URLS)' '$(DOWNLOAD)') && \
 	places=$(if $(PLACES),$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)')) && \
-	$(RUN) -m geoclip.data.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
+	$(RUN) -m geoclip.data.downloads.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
 		--tar-rows $(TAR_ROWS) --flickr-size '$(FLICKR_SIZE)'
-	@$(if $(RETRY),$(RUN) -m geoclip.data.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
+	@$(if $(RETRY),$(RUN) -m geoclip.data.downloads.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
 	NO_ALBUMENTATIONS_UPDATE=1 $(ON_SPARK) $(I2D)/bin/$(if $(SPARK_MASTER),python -c '$(IN_SESSION)',img2dataset) \
 		--url_list '$(abspath $(DOWNLOAD)/list/urls)' --input_format jsonl --url_col url \
 		--save_additional_columns '["img_id","lat","lon"]' --output_folder '$(abspath $(DOWNLOAD)/tars)' --output_format webdataset \
 		--number_sample_per_shard $(TAR_ROWS) --incremental_mode incremental --resize_mode no --skip_reencode True \
 		--extract_exif False --compute_hash sha256 --retries 2 --timeout 20 --user_agent_token geoclip-ablations \
 		--processes_count $(PROCESSES) --thread_count $(THREADS) --distributor $(DISTRIBUTOR) --enable_wandb False
-	@$(RUN) -m geoclip.data.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
+	@$(RUN) -m geoclip.data.downloads.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
 	$(RUN) -m geoclip.shards source=wds input='$(DOWNLOAD)/tars' columns.key=img_id root='$(ROOT)' \
 		val_samples=$(or $(VAL_SAMPLES),0) $(ARGS)
 

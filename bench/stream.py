@@ -30,10 +30,10 @@ from released_loader import MEAN, STD, random_box, released_sample
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.blue_marble import read_earth
+from geoclip.data.building.shard_writing import write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import PictureDecoder
 from geoclip.data.shard_list import read_shards
-from geoclip.data.shard_writing import write_index, write_tar
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import whole
 from geoclip.run_dir import provenance, write_json

@@ -29,7 +29,7 @@ from geoclip.config import (
 )
 from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
-from geoclip.data.blue_marble_shards import BlueMarbleSettings, build_blue_marble
+from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, read_record
 from geoclip.data.reading import places_in

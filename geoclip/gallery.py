@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geoclip.data.gallery_building import GalleryRules
-    from geoclip.data.gallery_sources import SourcedPlaces
+    from geoclip.data.galleries.gallery_building import GalleryRules
+    from geoclip.data.galleries.gallery_sources import SourcedPlaces
 
 log = logging.getLogger("geoclip")
 
@@ -46,8 +46,8 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     """
     import numpy as np
 
-    from geoclip.data.gallery_building import build_places
-    from geoclip.data.gallery_files import gallery_csv, identity_of, refuse_another, write_gallery
+    from geoclip.data.galleries.gallery_building import build_places
+    from geoclip.data.galleries.gallery_files import gallery_csv, identity_of, refuse_another, write_gallery
 
     source = _read_source(config)
     rules = _rules(config)
@@ -75,8 +75,8 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
 
 
 def _rules(config: GalleryBuildConfig) -> GalleryRules:
-    from geoclip.data.countries import alpha2_codes
-    from geoclip.data.gallery_building import GalleryRules
+    from geoclip.data.galleries.countries import alpha2_codes
+    from geoclip.data.galleries.gallery_building import GalleryRules
 
     south_west_north_east = tuple(config.box)
     countries = one_or_many(config.country)
@@ -91,7 +91,7 @@ def _rules(config: GalleryBuildConfig) -> GalleryRules:
 
 
 def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
-    from geoclip.data.gallery_sources import csv_places, released_places, shard_places
+    from geoclip.data.galleries.gallery_sources import csv_places, released_places, shard_places
 
     match config.source:
         case PlacesSource.released_100k:
@@ -105,7 +105,7 @@ def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
 def _read_test_set(name: str) -> SourcedPlaces:
     """The coordinates of a benchmark, from its CSV or its shards alone, or of a CSV that is named itself."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.gallery_sources import csv_places, shard_places
+    from geoclip.data.galleries.gallery_sources import csv_places, shard_places
 
     benchmark = None if Path(name).is_file() else option("benchmark", name, BenchmarkConfig)
     if benchmark is None:

@@ -14,7 +14,7 @@ from geoclip.config import ShardsConfig, ShardSource, typed
 from geoclip.entry import run_entry_point
 
 if TYPE_CHECKING:
-    from geoclip.data.shard_sources import ShardSource as Source
+    from geoclip.data.building.shard_sources import ShardSource as Source
 
 log = logging.getLogger("geoclip")
 
@@ -44,7 +44,7 @@ def inspect(root: Path, workers: int) -> None:
     """
     from rich import print as rich_print
 
-    from geoclip.data.shard_inspection import inspect_shards
+    from geoclip.data.inspection.shard_inspection import inspect_shards
     from geoclip.drawing.inspection_table import inspection_table
     from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
@@ -66,10 +66,10 @@ def build(config: ShardsConfig, root: Path) -> bool:
         from geoclip.build import build_blue_marble_data
 
         return build_blue_marble_data(str(root), config.bluemarble, overwrite=config.overwrite)
-    from geoclip.data.build_report import Published
-    from geoclip.data.job_pool import cores
-    from geoclip.data.shard_building import build_shards
-    from geoclip.data.shard_tasks import BuildSettings
+    from geoclip.data.building.build_report import Published
+    from geoclip.data.building.job_pool import cores
+    from geoclip.data.building.shard_building import build_shards
+    from geoclip.data.building.shard_tasks import BuildSettings
 
     benchmark = config.benchmark
     return build_shards(
@@ -95,10 +95,10 @@ def build(config: ShardsConfig, root: Path) -> bool:
 def _source(config: ShardsConfig) -> Source:
     """Rows and pictures, as configured."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.picture_sources import TreePictures, open_pictures
+    from geoclip.data.building.picture_sources import TreePictures, open_pictures
+    from geoclip.data.building.table_source import TableSource
+    from geoclip.data.building.tar_source import TarSource, tar_paths
     from geoclip.data.places_csv import Columns
-    from geoclip.data.table_source import TableSource
-    from geoclip.data.tar_source import TarSource, tar_paths
 
     if config.benchmark is None and config.source is ShardSource.wds:
         return TarSource(paths=tar_paths(config.input), key_field=config.columns.key)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from geoclip.data.shard_inspection import ShardsSummary
-from geoclip.data.shard_summary import SHOWN, SplitSummary
+from geoclip.data.inspection.shard_inspection import ShardsSummary
+from geoclip.data.inspection.shard_summary import SHOWN, SplitSummary
 
 if TYPE_CHECKING:
     from rich.console import Group

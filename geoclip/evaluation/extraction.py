@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.building.shard_writing import write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import decode_batch, only_present
 from geoclip.data.feature_shards import ViewsDecoder, as_npy
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import Shard
-from geoclip.data.shard_writing import write_index, write_tar
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.model.image_encoder import ImageEncoder

@@ -24,8 +24,8 @@ from PIL import Image
 
 from geoclip.data.assets import asset_path
 from geoclip.data.blue_marble import cut_views, pad_sideways
-from geoclip.data.blue_marble_shards import BlueMarbleSettings, build_blue_marble
-from geoclip.data.places import Places, cells_of
+from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
+from geoclip.data.building.places import Places, cells_of
 from geoclip.errors import AssetError, DataError
 
 SMALL = BlueMarbleSettings(

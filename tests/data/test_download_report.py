@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from geoclip.data.download_report import forget_passing, main, read_report
-from geoclip.data.shard_building import build_shards
+from geoclip.data.building.shard_building import build_shards
+from geoclip.data.building.shard_tasks import BuildSettings
+from geoclip.data.building.tar_source import TarSource, tar_paths
+from geoclip.data.downloads.download_report import forget_passing, main, read_report
+from geoclip.data.downloads.url_list import write_url_list
 from geoclip.data.shard_index import index_shard
-from geoclip.data.shard_tasks import BuildSettings
-from geoclip.data.tar_source import TarSource, tar_paths
-from geoclip.data.url_list import write_url_list
 
 EMPTY = "OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in function 'imdecode_'\n"
 

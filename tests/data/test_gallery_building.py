@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoclip.data.gallery_building import (
+from geoclip.data.galleries.gallery_building import (
     FIRST_BLOCK,
     GalleryRules,
     Places,

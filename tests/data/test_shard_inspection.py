@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from geoclip.data.building.shard_writing import write_index
+from geoclip.data.inspection.shard_inspection import ShardsSummary, inspect_shards
 from geoclip.data.shard_index import open_index
-from geoclip.data.shard_inspection import ShardsSummary, inspect_shards
-from geoclip.data.shard_writing import write_index
 from geoclip.drawing.inspection_table import inspection_table
 from geoclip.drawing.maps import draw_distribution
 from geoclip.errors import DataError

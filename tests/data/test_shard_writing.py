@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from geoclip.data.building.shard_writing import shard_sizes, write_shards
 from geoclip.data.shard_list import read_shards
-from geoclip.data.shard_writing import shard_sizes, write_shards
 
 
 def samples(count: int) -> Iterator[dict[str, Any]]:

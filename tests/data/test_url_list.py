@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.data.published_lists import sized
-from geoclip.data.url_list import main, read_url_list, write_url_list
+from geoclip.data.downloads.published_lists import sized
+from geoclip.data.downloads.url_list import main, read_url_list, write_url_list
 from geoclip.errors import DataError
 
 FLICKR = "http://farm4.staticflickr.com/3373"

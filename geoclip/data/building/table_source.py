@@ -14,12 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from geoclip.data.manifest import Planned, Row
-from geoclip.data.picture_index import Found, Wanted
-from geoclip.data.picture_names import as_path, leaves_its_folder, tar_key
-from geoclip.data.picture_sources import PictureSource
+from geoclip.data.building.manifest import Planned, Row
+from geoclip.data.building.picture_index import Found, Wanted
+from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
+from geoclip.data.building.picture_sources import PictureSource
+from geoclip.data.building.shard_sources import Description, place_fault
 from geoclip.data.places_csv import Columns, find_columns
-from geoclip.data.shard_sources import Description, place_fault
 from geoclip.errors import DataError
 
 BATCH_ROWS = 5000

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from geoclip.data.picture_index import MISSING, Found, Wanted, build_picture_index, look_up
-from geoclip.data.picture_names import last_part, spellings
+from geoclip.data.building.picture_index import MISSING, Found, Wanted, build_picture_index, look_up
+from geoclip.data.building.picture_names import last_part, spellings
+from geoclip.data.building.zip_members import read_zip_member, zip_members
 from geoclip.data.tar_members import tar_members
-from geoclip.data.zip_members import read_zip_member, zip_members
 from geoclip.errors import DataError
 
 MAX_PICTURE_BYTES = 1 << 28  # a quarter GiB: no photograph, and too much for a process to hold

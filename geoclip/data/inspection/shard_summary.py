@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.batch import Skip, SkipReport
-from geoclip.data.shard_examination import ShardFindings, no_numbers
+from geoclip.data.inspection.shard_examination import ShardFindings, no_numbers
 from geoclip.data.shard_index import index_shard
 
 SHOWN = 20  # examples of what is wrong

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geoclip.data.gallery_building import GalleryRules
-from geoclip.data.gallery_sources import SourcedPlaces
+from geoclip.data.galleries.gallery_building import GalleryRules
+from geoclip.data.galleries.gallery_sources import SourcedPlaces
 from geoclip.errors import DataError
 from geoclip.run_dir import fingerprint_of, git_revision, write_json, write_text
 

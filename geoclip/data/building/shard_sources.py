@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from geoclip.data.manifest import Planned, Row
-from geoclip.data.picture_index import Found
+from geoclip.data.building.manifest import Planned, Row
+from geoclip.data.building.picture_index import Found
 from geoclip.data.places_json import require_place
 
 Description = dict[str, str | int]

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geoclip.data.picture_names import as_path, last_part, tar_key
-from geoclip.data.shard_writing import ShardRecord
+from geoclip.data.building.picture_names import as_path, last_part, tar_key
+from geoclip.data.building.shard_writing import ShardRecord
 
 CHUNK_ROWS = 256  # checked by one process at a time, and lost by a kill
 TABLES = """

@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from geoclip.data.assets import BASEMAP, RELEASED, asset_path
 from geoclip.data.blue_marble import cut_views, pad_sideways, read_earth
-from geoclip.data.places import Places, distinct_places, split_places
-from geoclip.data.shard_writing import RawSample, shard_sizes, write_shards
-from geoclip.data.standing import stands
+from geoclip.data.building.places import Places, distinct_places, split_places
+from geoclip.data.building.shard_writing import RawSample, shard_sizes, write_shards
+from geoclip.data.building.standing import stands
 
 log = logging.getLogger("geoclip")
 

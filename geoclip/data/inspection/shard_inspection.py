@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.blue_marble_shards import Draw
-from geoclip.data.job_pool import cores, in_processes
-from geoclip.data.shard_examination import ShardFindings, examine_shard
-from geoclip.data.shard_summary import SplitSummary, in_common, places_of, summarise_split
+from geoclip.data.building.blue_marble_shards import Draw
+from geoclip.data.building.job_pool import cores, in_processes
+from geoclip.data.inspection.shard_examination import ShardFindings, examine_shard
+from geoclip.data.inspection.shard_summary import SplitSummary, in_common, places_of, summarise_split
 from geoclip.errors import AssetError, DataError
 from geoclip.run_dir import write_json
 

@@ -19,14 +19,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from geoclip.data.build_report import Published, close_build, refuse_if_too_many, write_rejected
-from geoclip.data.job_pool import in_processes
-from geoclip.data.manifest import Manifest
-from geoclip.data.picture_check import Resize, check_chunk
-from geoclip.data.shard_sources import ShardSource
-from geoclip.data.shard_tasks import BuildSettings, shard_tasks, write_shard
-from geoclip.data.shard_writing import ShardRecord, write_records
-from geoclip.data.standing import clear, cure, differences, settings_at, stands
+from geoclip.data.building.build_report import Published, close_build, refuse_if_too_many, write_rejected
+from geoclip.data.building.job_pool import in_processes
+from geoclip.data.building.manifest import Manifest
+from geoclip.data.building.picture_check import Resize, check_chunk
+from geoclip.data.building.shard_sources import ShardSource
+from geoclip.data.building.shard_tasks import BuildSettings, shard_tasks, write_shard
+from geoclip.data.building.shard_writing import ShardRecord, write_records
+from geoclip.data.building.standing import clear, cure, differences, settings_at, stands
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")

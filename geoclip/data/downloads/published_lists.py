@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from geoclip.data.building.shard_sources import place_fault
 from geoclip.data.places_csv import COLUMNS, KEY_COLUMNS
-from geoclip.data.shard_sources import place_fault
 from geoclip.errors import DataError
 
 KEYS = (*KEY_COLUMNS, "image_id")

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from geoclip.data.manifest import Manifest
-from geoclip.data.shard_writing import ShardRecord
+from geoclip.data.building.manifest import Manifest
+from geoclip.data.building.shard_writing import ShardRecord
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json, write_text
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from geoclip.data.picture_names import folded, last_part, tails
+from geoclip.data.building.picture_names import folded, last_part, tails
 
 BATCH_ROWS = 10_000
 MISSING, AMBIGUOUS = "missing picture", "name fits several pictures"

@@ -6,11 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoclip.data.manifest import Manifest, Picked
-from geoclip.data.picture_check import Resize
-from geoclip.data.shard_index import open_index
-from geoclip.data.shard_sources import ShardSource
-from geoclip.data.shard_writing import (
+from geoclip.data.building.manifest import Manifest, Picked
+from geoclip.data.building.picture_check import Resize
+from geoclip.data.building.shard_sources import ShardSource
+from geoclip.data.building.shard_writing import (
     RawSample,
     ShardRecord,
     record_shard,
@@ -18,6 +17,7 @@ from geoclip.data.shard_writing import (
     shard_sizes,
     write_tar,
 )
+from geoclip.data.shard_index import open_index
 from geoclip.errors import DataError
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from geoclip.data.countries import countries_of
+from geoclip.data.galleries.countries import countries_of
 from geoclip.errors import DataError
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
 

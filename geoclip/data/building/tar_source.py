@@ -15,13 +15,13 @@ from typing import Any
 import braceexpand
 from tqdm import tqdm
 
-from geoclip.data.job_pool import in_processes
-from geoclip.data.manifest import Planned, Row
-from geoclip.data.picture_index import Found
-from geoclip.data.picture_names import as_path, tar_key
-from geoclip.data.picture_sources import read_part
+from geoclip.data.building.job_pool import in_processes
+from geoclip.data.building.manifest import Planned, Row
+from geoclip.data.building.picture_index import Found
+from geoclip.data.building.picture_names import as_path, tar_key
+from geoclip.data.building.picture_sources import read_part
+from geoclip.data.building.shard_sources import Description, place_fault
 from geoclip.data.shard_index import open_index
-from geoclip.data.shard_sources import Description, place_fault
 from geoclip.data.tar_members import Member, tar_members
 from geoclip.errors import DataError
 

@@ -1,0 +1,1 @@
+"""Shards from what people have: planned, checked, shuffled, written."""

@@ -1,0 +1,1 @@
+"""Lists of links for img2dataset, and what became of them."""

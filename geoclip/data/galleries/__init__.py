@@ -1,0 +1,1 @@
+"""Galleries of coordinates: where places come from, and which are kept."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -74,12 +74,14 @@ def _unchanged(result: Result) -> Result:
 
 
 def _end_with_the_parent(_worker: int) -> None:
-    """End this process soon after its parent was killed, in the middle of whatever it writes."""
-    parent = os.getppid()
+    """End this process when its parent is killed, in the middle of whatever it writes."""
+    parent = (
+        multiprocessing.parent_process()
+    )  # its pipe tells, also when it died before this line; a pid would not
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        os._exit(1)
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()

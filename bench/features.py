@@ -35,8 +35,8 @@ from geoclip.evaluation.extraction import close_split, extract_features
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.image_encoder import ClipBackbone
 from geoclip.run_dir import provenance, write_json
-from geoclip.training.loop import train_step
 from geoclip.training.state import TrainState
+from geoclip.training.step import train_step
 
 WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 
@@ -70,7 +70,7 @@ def timed(step: Callable[[], object]) -> float:
 def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
     """Steps of the embedded default, stream included: its backbone frozen and run, or its features read."""
     shards = read_shards(str(data), "train")[:2]
-    config = config_of("encoder.frozen=true")
+    config = config_of("encoder.tune=frozen")
     state = state_of(config)
     recipe = build_recipe(config, 64_000, WORLD.device)
     with tempfile.TemporaryDirectory() as folder:

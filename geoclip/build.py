@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from omegaconf import OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.config import (
+    AverageKind,
     BlueMarbleConfig,
     DataConfig,
     EncoderConfig,
@@ -26,6 +29,7 @@ from geoclip.config import (
     QueueStart,
     ScheduleKind,
     TrainConfig,
+    Tune,
 )
 from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
@@ -44,10 +48,13 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start
 from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks
 from geoclip.run_dir import checkpoint_file, plain
-from geoclip.training.loop import Recipe
-from geoclip.training.schedule import step_lr, warmup_cosine_lr
-from geoclip.training.state import TrainState, load_backbone, load_weights, read_checkpoint
+from geoclip.training.average import WeightAverage
+from geoclip.training.checkpoint import read_checkpoint
+from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
+from geoclip.training.state import BACKBONE, SUMS, TrainState, load_backbone, load_weights
+from geoclip.training.step import Recipe
 
 
 def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
@@ -69,10 +76,24 @@ def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
             return resnet
 
 
+def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
+    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is."""
+    match encoder.tune:
+        case Tune.frozen | Tune.full:
+            pass
+        case Tune.last_blocks:
+            tune_last_blocks(backbone, encoder.last_blocks)
+        case Tune.lora:
+            add_lora(backbone, rank=encoder.lora_rank, alpha=encoder.lora_alpha)
+    if encoder.checkpoint_activations:
+        checkpoint_activations(backbone)
+    return backbone
+
+
 def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
     """The image encoder; without a backbone where it is trained on that backbone's features."""
     return ImageEncoder(
-        None if encoder.features else build_backbone(encoder),
+        None if encoder.features else tune_backbone(build_backbone(encoder), encoder),
         feature_dim=encoder.feature_dim,
         hidden_dim=encoder.hidden_dim,
         embedding_dim=embedding_dim,
@@ -105,13 +126,43 @@ def build_model(config: TrainConfig) -> GeoCLIP:
 
 
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
-    """Over what is trained; fused, which is faster on CPU and GPU alike."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Over what is trained, a backbone with a learning rate of its own; fused, which is faster on CPU and GPU alike."""
+    backbone: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (backbone if name.startswith(BACKBONE) else rest).append(parameter)
+    scale = 1.0 if optim.encoder_lr is None else optim.encoder_lr / optim.lr
+    groups: list[dict[str, Any]] = [{"params": rest, "lr_scale": 1.0}]
+    if backbone:
+        groups.append({"params": backbone, "lr_scale": scale})
     match optim.kind:
         case OptimizerKind.adam:
-            return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+            return torch.optim.Adam(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
         case OptimizerKind.adamw:
-            return torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+
+
+def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) -> WeightAverage | None:
+    """The average of the weights, if there is to be one."""
+    match optim.average:
+        case None:
+            return None
+        case AverageKind.ema:
+            return WeightAverage.of(model, decay=optim.ema_decay)
+        case AverageKind.swa:
+            return WeightAverage.of(
+                model,
+                decay=None,
+                first_step=math.ceil(optim.swa_start * last_step(optim, samples_per_epoch)),
+                every_steps=optim.swa_every_steps or max(1, samples_per_epoch // optim.batch_size),
+            )
+
+
+def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
+    """How many steps a run has: whole batches of all epochs together."""
+    steps = samples_per_epoch * optim.epochs // optim.batch_size
+    return steps if optim.max_steps is None else min(steps, optim.max_steps)
 
 
 def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
@@ -185,21 +236,24 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
     model = build_model(config).to(world.device)
     queue = build_queue(config.queue, subset, config.seed)
     queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
+    if config.compute.compile:  # in place, so that names in checkpoints stay
+        model.image_encoder.compile()
+        model.location_encoder.compile()
     return TrainState(
         model=model,
         parallel=DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model,
         queue=queue,
         optimizer=build_optimizer(config.optim, model),
         noise=torch.Generator().manual_seed(config.seed),
+        average=build_average(config.optim, model, sum(len(stretch) for stretch in subset)),
+        sums=torch.zeros(SUMS, device=world.device),
     )
 
 
 def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
-    """The numbers of a step, and how many steps there are: whole batches of all epochs together."""
-    optim = config.optim
-    last_step = samples_per_epoch * optim.epochs // optim.batch_size
-    if optim.max_steps is not None:
-        last_step = min(last_step, optim.max_steps)
+    """The numbers of a step, and how many steps there are."""
+    optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
+    lr_at: Callable[[int], float]
     match optim.schedule:
         case ScheduleKind.step:
             lr_at = partial(
@@ -210,11 +264,11 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
                 gamma=optim.step_gamma,
             )
         case ScheduleKind.cosine:
-            lr_at = partial(
-                warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=last_step
-            )
+            lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=steps)
+    if optim.average is AverageKind.swa and optim.swa_lr is not None:
+        lr_at = partial(constant_from, lr_at, math.ceil(optim.swa_start * steps), optim.swa_lr)
     return Recipe(
-        last_step=last_step,
+        last_step=steps,
         lr_at=lr_at,
         batch_noise_m=config.queue.batch_noise_m,
         queue_noise_m=config.queue.queue_noise_m,
@@ -222,6 +276,8 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
         logit_scale_max=optim.logit_scale_max,
         autocast=build_autocast(config.compute.precision, device),
         max_bad_fraction=config.data.max_bad_fraction,
+        max_bad_steps=optim.max_bad_steps,
+        parts=config.compute.accumulation,
     )
 
 

@@ -37,6 +37,18 @@ class EncoderKind(Enum):
     resnet = "resnet"
 
 
+class Tune(Enum):
+    frozen = "frozen"
+    last_blocks = "last_blocks"
+    lora = "lora"
+    full = "full"
+
+
+class AverageKind(Enum):
+    ema = "ema"
+    swa = "swa"
+
+
 class OptimizerKind(Enum):
     adam = "adam"
     adamw = "adamw"
@@ -140,12 +152,21 @@ class EncoderConfig:
     image_px: int = MISSING
     mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
     std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
-    frozen: bool = False
+    tune: Tune = Tune.full  # what of the backbone is trained; optim.encoder_lr is its learning rate
+    last_blocks: int = 2  # tune=last_blocks: so many transformer blocks, or stages of the ResNet
+    lora_rank: int = 16  # tune=lora
+    lora_alpha: int = 32
+    checkpoint_activations: bool = False  # of a trained backbone: less memory, one more forward pass
     feature_dim: int = MISSING
     hidden_dim: int = MISSING
     stem_dim: int = 16  # resnet: channels after the stem
     widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
     depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the backbone is trained."""
+        return self.tune is Tune.frozen
 
 
 @dataclass(kw_only=True, slots=True)
@@ -176,6 +197,7 @@ class OptimConfig:
 
     kind: OptimizerKind = OptimizerKind.adam
     lr: float = 3e-5
+    encoder_lr: float | None = None  # of a trained backbone, at the schedule's start; null: lr
     weight_decay: float = 1e-6
     batch_size: int = 512  # global: over all ranks
     epochs: int = 10
@@ -186,6 +208,12 @@ class OptimConfig:
     grad_clip: float | None = None
     temperature: float = 0.07
     logit_scale_max: float = 100.0
+    average: AverageKind | None = None  # of the weights, for validation and the best checkpoint
+    ema_decay: float = 0.999  # per step
+    swa_start: float = 0.8  # share of the steps before the first weights are averaged
+    swa_every_steps: int | None = None  # null: once per epoch
+    swa_lr: float | None = None  # constant from swa_start on; null: the schedule goes on
+    max_bad_steps: int = 10  # in a row without a finite gradient: more end the run
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,6 +225,16 @@ class ComputeConfig:
     workers: int = 1  # per rank; 0 reads in the training process
     log_every_steps: int = 20
     checkpoint_every_steps: int = 200
+    keep_checkpoints: int = 2  # of the newest, beside the best
+    accumulation: int = (
+        1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
+    )
+    compile: bool = False  # torch.compile; the first steps take minutes
+    deterministic: bool = (
+        False  # the same bits at every start on the same machine, slower; see docs/reproducibility.md
+    )
+    max_minutes: float | None = None  # then checkpoint and stop, as on SIGTERM
+    timeout_minutes: float = 30.0  # a rank that does not answer for so long ends the run
 
 
 @dataclass(kw_only=True, slots=True)
@@ -206,6 +244,7 @@ class LoggerConfig:
     mode: LoggerMode = LoggerMode.auto
     project: str = "geoclip"
     entity: str | None = None
+    patience_s: float = 30.0  # at the end of a run; then wandb is left behind
 
 
 @dataclass(kw_only=True, slots=True)
@@ -225,6 +264,8 @@ class TrainConfig:
     seed: int = 0
     runs_dir: str = "runs"
     check_only: bool = False  # compose, check, print the configuration, and stop
+    resume: str = "auto"  # this run's newest checkpoint; never; or a run's folder or checkpoint to start from
+    force_resume: bool = False  # from a checkpoint of another configuration
     validate_every_steps: int = 200
     validate_samples: int = 2000  # at most so many of the validation split
     data: DataConfig = MISSING

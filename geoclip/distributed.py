@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
+import socket
+import threading
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from geoclip.errors import GeoclipError
 
@@ -23,6 +30,9 @@ class World:
     rank: int
     size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None  # a gloo group for what is not computed; None for one process
+    store: Store | None = None
+    timeout_s: float = 1800.0
 
     @property
     def is_main(self) -> bool:
@@ -30,16 +40,21 @@ class World:
         return self.rank == 0
 
 
-def initialise(device: str = "auto", *, size: int = 1) -> World:
-    """Join the process group that `torchrun` describes, once per process (a sweep trains many runs in one).
+_joined: tuple[dist.ProcessGroup, Store] | None = None  # a sweep trains many runs in one process
+
+
+def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 30.0) -> World:
+    """Join the process group that `torchrun` describes, once per process.
 
     Args:
         device: `auto` takes this rank's GPU where there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`, `mps`.
         size: how many processes `torchrun` started; 1 without it.
+        timeout_minutes: how long a rank waits for another.
 
     Raises:
         GeoclipError: the device named is not there.
     """
+    global _joined
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,11 +67,98 @@ def initialise(device: str = "auto", *, size: int = 1) -> World:
         torch.cuda.set_device(chosen)
     else:
         chosen = torch.device(device)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if size == 1:
+        return World(rank=0, size=1, device=chosen)
+    if _joined is None:
+        patience = timedelta(minutes=timeout_minutes)
+        store, rank, _ = next(rendezvous("env://", timeout=patience))
+        store = PrefixStore(f"geoclip/{_start_number()}", store)
+        # What is computed waits longer, so that it is the control group that finds a rank missing, and names it.
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=1.5 * patience,
+        )
         # At the end of the process, not of a run: a sweep has many.
         atexit.register(dist.destroy_process_group)
-    return World(rank=dist.get_rank() if dist.is_initialized() else 0, size=size, device=chosen)
+        control = dist.new_group(backend="gloo", timeout=patience)
+        assert control is not None
+        _joined = control, store
+    control, store = _joined
+    return World(
+        rank=dist.get_rank(),
+        size=size,
+        device=chosen,
+        control=control,
+        store=store,
+        timeout_s=60 * timeout_minutes,
+    )
+
+
+def _start_number() -> str:
+    """How often torchrun has started these ranks: its store outlives them and still says where the dead ones listened.
+
+    Nodes count for themselves, so that with several of them the number may differ, and the store is shared as it is.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+
+
+SILENT_S = 4.0  # without a word: many times a heartbeat's interval
+
+
+class Heartbeat:
+    """Tells the other ranks which step this one has begun, from a thread: when one hangs, the others can name it."""
+
+    def __init__(self, world: World, every_s: float = 0.5) -> None:
+        self._world, self._every_s = world, every_s
+        self._step, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True, name="heartbeat")
+        if world.store is not None:
+            self._thread.start()
+
+    def begun(self, step: int) -> None:
+        """This rank has its batch of step `step`."""
+        self._step = step
+
+    def end(self) -> None:
+        """Fall silent."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * self._every_s)
+
+    def behind(self) -> str:
+        """The ranks that have not begun the step that this one has begun, or fell silent; empty when all have."""
+        if self._world.store is None:
+            return ""
+        time.sleep(SILENT_S + self._every_s)  # let what the others know arrive, and silence be heard
+        now_s, late = time.time(), []
+        for rank in range(self._world.size):
+            key = f"heartbeat/{rank}"
+            if rank == self._world.rank:
+                continue
+            if not self._world.store.check([key]):
+                late.append(f"rank {rank} (which never began to train)")
+                continue
+            step, host, told_s = json.loads(self._world.store.get(key))
+            quiet_s = now_s - told_s
+            if step < self._step or quiet_s > SILENT_S:
+                silent = f", silent for {quiet_s:.0f} s" if quiet_s > SILENT_S else ""
+                late.append(f"rank {rank} on {host} (at step {step}{silent})")
+        return "; ".join(late)
+
+    def _tell(self) -> None:
+        store, host = self._world.store, socket.gethostname()
+        assert store is not None
+        while True:
+            try:
+                store.set(f"heartbeat/{self._world.rank}", json.dumps([self._step, host, time.time()]))
+            except RuntimeError:  # the store's process is gone: so is the run
+                return
+            if self._ended.wait(self._every_s):
+                return
 
 
 def gather_rows(rows_B2: Tensor) -> tuple[Tensor, int]:
@@ -87,6 +189,25 @@ def gather_objects(value: T) -> list[T]:
     gathered: list[T | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return cast(list[T], gathered)
+
+
+def told_by_main(value: bool, world: World) -> bool:
+    """Rank 0's value, on every rank; the others wait for it."""
+    if world.control is None:
+        return value
+    told = torch.tensor([value], dtype=torch.uint8)
+    dist.broadcast(told, 0, group=world.control)
+    return bool(told.item())
+
+
+def mean_gradients(parameters: list[Tensor]) -> None:
+    """Every gradient's mean over all ranks, as one message; what DDP does, where its hooks could not."""
+    if not dist.is_initialized():
+        return
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    flat = torch.nn.utils.parameters_to_vector(gradients)
+    dist.all_reduce(flat)
+    torch.nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
 
 
 def wait_for_all() -> None:

@@ -54,6 +54,14 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None
     return run
 
 
+def join_submitit() -> None:
+    """Under submitit, which starts one process per task, say what `torchrun` would have said."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and "WORLD_SIZE" not in os.environ:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
 def world_size_from_environment() -> int:
     """How many processes `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -17,3 +17,15 @@ class AssetError(GeoclipError):
 
 class CheckpointError(GeoclipError):
     """A checkpoint that is damaged, missing or of another architecture."""
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop, has written its checkpoint, and the same command goes on.
+
+    Its status is 75, `EX_TEMPFAIL` of sysexits.h, by which a scheduler's script knows that the job is to be queued
+    again; 130 after Ctrl-C, as shells have it.
+    """
+
+    def __init__(self, reason: str, step: int) -> None:
+        self.reason, self.step = reason, step
+        super().__init__(130 if reason == "SIGINT" else 75)

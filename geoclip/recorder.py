@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from geoclip.run_dir import write_text
+
 log = logging.getLogger("geoclip")
 
 Row = dict[str, Any]
@@ -34,10 +36,11 @@ class Recorder:
     def __init__(self, path: Path, *, step: int = 0, mirror: WandbMirror | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
-        self._file = path.open("w", encoding="utf-8")
+        write_text(
+            path, "".join(json.dumps(row) + "\n" for row in kept)
+        )  # whole or as it was, if killed here
+        self._file = path.open("a", encoding="utf-8")
         self._mirror = mirror
-        for row in kept:
-            self._write(row)
 
     def __enter__(self) -> Recorder:
         return self

@@ -13,17 +13,20 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from geoclip.errors import CheckpointError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
-NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger")
+NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume")
 NOT_SCIENCE_OF_DATA = ("root", "max_bad_fraction")  # shards and gallery are in the hash by their content
 
 
@@ -54,6 +57,18 @@ def science(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
     return kept | {"files": files}
 
 
+def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested dicts, as `key: saved -> wanted`."""
+    found = []
+    for key in sorted(saved.keys() | wanted.keys()):
+        one, other = saved.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}: {one} -> {other}")
+    return found
+
+
 def fingerprint_of(value: Any) -> str:
     """Eight hex digits that name a plain value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
@@ -70,7 +85,8 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
     Raises:
         CheckpointError: there is none; the message names the command that trains one.
     """
-    checkpoints = sorted(Path(runs_dir).glob("*/checkpoints/last.pt"), key=lambda path: path.stat().st_mtime)
+    found = Path(runs_dir).glob("*/checkpoints/step-*.safetensors")
+    checkpoints = sorted(found, key=lambda path: path.stat().st_mtime)
     if not checkpoints:
         raise CheckpointError(
             f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train"
@@ -78,8 +94,13 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
     return checkpoints[-1].parent.parent
 
 
-def checkpoint_file(checkpoint: str, runs_dir: str = "runs") -> Path:
-    """The .pt file of a run's folder (its best, else its last), of `latest`, or the file itself.
+def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -> Path:
+    """The file of a run's folder (its best, else its newest), of `latest`, or the file itself.
+
+    Args:
+        checkpoint: a run's folder, a file, or `latest`.
+        runs_dir: where `latest` is looked for.
+        best: take the best weights if there are any; otherwise a state to go on from.
 
     Raises:
         CheckpointError: there is none.
@@ -87,12 +108,15 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs") -> Path:
     path = latest_run(runs_dir) if checkpoint == "latest" else Path(checkpoint)
     if path.is_file():
         return path
-    for name in ("best.pt", "last.pt"):
-        if (path / "checkpoints" / name).is_file():
-            return path / "checkpoints" / name
-    raise CheckpointError(
-        f"{path} holds no checkpoints/best.pt or last.pt; train first: python -m geoclip.train"
-    )
+    folder = path / "checkpoints"
+    if best and (folder / "best.safetensors").is_file():
+        return folder / "best.safetensors"
+    steps = sorted(folder.glob("step-*.safetensors"))
+    if not steps:
+        raise CheckpointError(
+            f"{path} holds no checkpoints/*.safetensors; train first: python -m geoclip.train"
+        )
+    return steps[-1]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,6 +133,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of readable JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """While inside, no other process on this file system trains in this folder.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise CheckpointError(
+            f"another process trains in {run}; wait for it, or give this run another name=…"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_identity(run: Path, config: dict[str, Any], world_size: int) -> None:

@@ -7,6 +7,7 @@ import os
 
 from geoclip.checks.data import data_problems, gallery_problems
 from geoclip.config import (
+    ComputeConfig,
     DataKind,
     EncoderConfig,
     EncoderKind,
@@ -14,6 +15,7 @@ from geoclip.config import (
     OptimConfig,
     QueueConfig,
     TrainConfig,
+    Tune,
 )
 
 
@@ -36,10 +38,28 @@ def train_problems(config: TrainConfig, world_size: int) -> list[str]:
     ):
         if value < 1:
             problems.append(f"{key}={value} must be 1 or more")
-    if config.compute.workers < 0:
-        problems.append(f"compute.workers={config.compute.workers} must be 0 or more")
+    problems += compute_problems(config.compute)
+    if config.resume not in ("auto", "never") and not os.path.exists(config.resume):
+        problems.append(
+            f"resume={config.resume} is neither auto nor never, nor a run's folder, nor a checkpoint's file"
+        )
     if not config.name or any(character in config.name for character in "/\\ "):
         problems.append(f"name={config.name!r} names a folder: letters, digits, '.', '_' and '-'")
+    return problems
+
+
+def compute_problems(compute: ComputeConfig) -> list[str]:
+    """Reasons why nothing can be computed this way."""
+    problems = []
+    if compute.workers < 0:
+        problems.append(f"compute.workers={compute.workers} must be 0 or more")
+    for key in ("keep_checkpoints", "accumulation"):
+        if getattr(compute, key) < 1:
+            problems.append(f"compute.{key}={getattr(compute, key)} must be 1 or more")
+    if compute.max_minutes is not None and compute.max_minutes <= 0:
+        problems.append(f"compute.max_minutes={compute.max_minutes} must be positive, or null for no limit")
+    if compute.timeout_minutes <= 0:
+        problems.append(f"compute.timeout_minutes={compute.timeout_minutes} must be positive")
     return problems
 
 
@@ -60,6 +80,13 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
         )
     if encoder.features and not encoder.frozen:
         problems.append(f"encoder.features are of a frozen encoder, but encoder={encoder.name} is trained")
+    for key in ("last_blocks", "lora_rank", "lora_alpha"):
+        if getattr(encoder, key) <= 0:
+            problems.append(f"encoder.{key}={getattr(encoder, key)} must be positive")
+    if encoder.frozen and encoder.checkpoint_activations:
+        problems.append(
+            "encoder.checkpoint_activations=true is for a trained backbone, but encoder.tune=frozen"
+        )
     match encoder.kind:
         case EncoderKind.clip:
             if not encoder.repo:
@@ -76,9 +103,19 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
                     f"encoder.feature_dim={encoder.feature_dim} must equal the last of "
                     f"encoder.widths={encoder.widths}, which the backbone puts out"
                 )
+            if encoder.tune is Tune.lora or encoder.checkpoint_activations:
+                problems.append(
+                    f"encoder={encoder.name} has no attention: encoder.tune=lora and "
+                    "encoder.checkpoint_activations=true are for transformers such as encoder=clip_vit_l14"
+                )
+            if encoder.tune is Tune.last_blocks and encoder.last_blocks > len(encoder.depths):
+                problems.append(
+                    f"encoder.last_blocks={encoder.last_blocks} are more than the {len(encoder.depths)} stages of "
+                    f"encoder.depths={encoder.depths}"
+                )
             if encoder.frozen and not encoder.repo:
                 problems.append(
-                    "encoder.frozen=true would keep a random backbone; name the run whose backbone it is: "
+                    "encoder.tune=frozen would keep a random backbone; name the run whose backbone it is: "
                     "encoder.repo=runs/NAME"
                 )
             if encoder.repo and not os.path.exists(encoder.repo):
@@ -118,7 +155,14 @@ def _optim_problems(optim: OptimConfig) -> list[str]:
     for key in ("batch_size", "epochs"):
         if getattr(optim, key) < 1:
             problems.append(f"optim.{key}={getattr(optim, key)} must be 1 or more")
-    for key in ("weight_decay", "warmup_steps"):
+    for key in ("encoder_lr", "swa_lr", "swa_every_steps"):
+        value = getattr(optim, key)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            problems.append(f"optim.{key}={value} must be positive, or null")
+    for key in ("ema_decay", "swa_start"):
+        if not 0 <= getattr(optim, key) < 1:
+            problems.append(f"optim.{key}={getattr(optim, key)} must lie in [0, 1)")
+    for key in ("weight_decay", "warmup_steps", "max_bad_steps"):
         if getattr(optim, key) < 0:
             problems.append(f"optim.{key}={getattr(optim, key)} must be 0 or more")
     if optim.max_steps is not None and optim.max_steps < 1:
@@ -136,6 +180,12 @@ def _dealing_problems(config: TrainConfig, world_size: int) -> list[str]:
     if streams < 1 or batch < 1:
         return []
     problems = []
+    accumulation = config.compute.accumulation
+    if accumulation > 1 and batch % (world_size * accumulation):
+        problems.append(
+            f"optim.batch_size={batch} does not divide over {world_size} ranks and compute.accumulation="
+            f"{accumulation} parts"
+        )
     if batch % streams:
         lower, upper = batch - batch % streams, batch - batch % streams + streams
         nearest = f"{lower} or {upper}" if lower else f"{upper}"

@@ -13,7 +13,8 @@ the loss leaves that row out (`Batch.present_B`).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -70,7 +71,7 @@ class TrainStream(IterableDataset[Batch]):
 
 def train_batches(
     plan: StreamPlan, *, rank: int, world_size: int, workers: int, first_step: int, last_step: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This rank's batches from step `first_step` to `last_step`, read by `workers` processes.
 
     Raises:
@@ -87,12 +88,15 @@ def train_batches(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_quiet,
         pin_memory=False,
     )
     parts = iter(loader)
-    for _ in range(first_step, last_step):
-        yield _join([next(parts) for _ in range(max(1, workers))])
+    try:
+        for _ in range(first_step, last_step):
+            yield _join([next(parts) for _ in range(max(1, workers))])
+    finally:
+        del parts  # ends the workers, which hear no signal
 
 
 def evaluation_batches(stretches: list[Stretch], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
@@ -158,5 +162,8 @@ def _join(parts: list[Batch]) -> Batch:
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _quiet(_worker: int) -> None:
+    """One thread; and deaf to what asks the run to stop, so that its last step still gets its batch."""
     torch.set_num_threads(1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,30 +13,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.color import jitter_colors
-from geoclip.distributed import World, gather_objects, gather_rows, mean_over_ranks
-from geoclip.errors import DataError
-from geoclip.geo.geodesy import jitter
-from geoclip.model.contrastive import image_to_gps_loss, same_place
+from geoclip.distributed import Heartbeat, World, gather_objects, mean_over_ranks
+from geoclip.errors import DataError, GeoclipError, Preempted
 from geoclip.training.state import TrainState
+from geoclip.training.step import Outcome, Recipe, train_step
+from geoclip.training.stopping import Agreement, StopRequest
 
 log = logging.getLogger("geoclip")
 
 FEW = 10  # broken pictures that no share of is too large
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Recipe:
-    """What a step needs to know, as plain values."""
-
-    last_step: int
-    lr_at: Callable[[int], float]
-    batch_noise_m: float
-    queue_noise_m: float
-    grad_clip: float | None
-    logit_scale_max: float
-    autocast: torch.dtype | None  # None: float32 throughout
-    max_bad_fraction: float = 1.0  # of the pictures read so far: more broken ones end the run
+KEYS_SHOWN = 8
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,65 +30,37 @@ class Hooks:
     """What the loop calls on its way. Every rank calls them; they decide who acts."""
 
     record: Callable[[TrainState, dict[str, float]], None]
-    validate: Callable[[TrainState], None]
+    validate: Callable[[TrainState], bool]  # False: it was interrupted, on every rank
     checkpoint: Callable[[TrainState], None]
+    last_good: Callable[[], str] = lambda: "none yet"  # where the newest checkpoint is
     record_every: int = 20
     validate_every: int = 200
     checkpoint_every: int = 200
 
 
 @dataclass(kw_only=True, slots=True)
-class _Window:
-    """Sums since the last record. They stay on the device: a step never waits for a number."""
+class _Watch:
+    """What was not yet looked at: whether a step was taken stays on the device until somebody asks."""
 
-    sums_3: Tensor  # loss, in-batch recall, broken pictures
+    taken: list[Tensor] = field(default_factory=list)
+    bad_rows_B: list[Tensor] = field(default_factory=list)
+    keys: list[list[str]] = field(default_factory=list)
     started_s: float = field(default_factory=time.perf_counter)
-    steps: int = 0
-    samples: int = 0
+    samples: int = 0  # since started_s, for the rate
 
-
-def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Tensor:
-    """One optimizer step; mutates `state` alone.
-
-    Returns:
-        (3,) this rank's loss in nats, in-batch recall and broken pictures, detached, on the device.
-    """
-    present_B = (
-        torch.ones_like(batch.gps_deg_B2[:, 0]) if batch.present_B is None else batch.present_B.float()
-    )
-    rows_M3, first = gather_rows(
-        torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1)
-    )  # mine start at `first`
-    places_M2, present_M = rows_M3[:, :2], rows_M3[:, 2]
-    noisy_M2 = jitter(places_M2, recipe.batch_noise_m, state.noise)
-    queue_S2 = state.queue.negatives()
-    candidates_M2 = torch.cat((noisy_M2, jitter(queue_S2, recipe.queue_noise_m, state.noise)))
-    same_BM = same_place(
-        batch.gps_deg_B2, torch.cat((places_M2, queue_S2))
-    )  # before the noise made them differ
-    images = batch.images if batch.color_BK is None else jitter_colors(batch.images, batch.color_BK)
-    with _autocast(images.device, recipe.autocast):
-        image_BD, location_MD, scale = state.parallel(images, candidates_M2)
-    # DDP takes the mean over ranks: so weighted, it is the mean over all pictures that could be read.
-    weight_B = present_B * (len(places_M2) / len(present_B)) / present_M.sum().clamp(min=1)
-    loss, recall = image_to_gps_loss(image_BD, location_MD, scale, first, same_BM, weight_B)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if recipe.grad_clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.grad_clip)
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.lr_at(state.step)
-    state.optimizer.step()
-    with torch.no_grad():
-        state.model.logit_scale.clamp_(max=math.log(recipe.logit_scale_max))
-    state.queue.push(places_M2)
-    state.step += 1
-    state.samples_seen += places_M2.shape[0]
-    return torch.stack((loss.detach(), recall, (1 - present_B).sum()))
+    def add(self, outcome: Outcome, batch: Batch) -> None:
+        self.taken.append(outcome.sums[3])
+        self.bad_rows_B.append(outcome.bad_rows_B)
+        self.keys.append(batch.keys)
 
 
 def train(
-    state: TrainState, batches: Iterator[Batch], recipe: Recipe, hooks: Hooks, world: World
+    state: TrainState,
+    batches: Iterator[Batch],
+    recipe: Recipe,
+    hooks: Hooks,
+    world: World,
+    stop: StopRequest | None = None,
 ) -> SkipReport:
     """Train from `state.step` to `recipe.last_step`.
 
@@ -114,71 +70,157 @@ def train(
         recipe: the step's numbers.
         hooks: called every so many steps, and all three after the last.
         world: rank, size and device.
+        stop: asked after every step whether to end here.
 
     Returns:
         What no rank could read on the way.
 
     Raises:
+        Preempted: `stop` had a reason, on any rank; after a checkpoint, on all ranks at the same step.
         DataError: more than `recipe.max_bad_fraction` of the pictures are broken; on every rank at the same step.
+        GeoclipError: `recipe.max_bad_steps` gradients in a row were not finite, or a rank does not answer.
     """
-    skipped, first_sample = SkipReport(), state.samples_seen
-    state.model.train()
-    window, broken = _Window(sums_3=torch.zeros(3, device=world.device)), 0
+    stop = stop or StopRequest()
+    agreement, heartbeat = Agreement(stop, world), Heartbeat(world)
     bar = _progress_bar(state, recipe, world)
-    while state.step < recipe.last_step:
+    try:
+        if not _walk(state, batches, recipe, hooks, world, agreement, heartbeat, bar):
+            raise Preempted(stop.reason() or "another rank", state.step)
+        return _of_all_ranks(state.skipped)
+    except RuntimeError as error:
+        late = "" if isinstance(error, GeoclipError) else heartbeat.behind()
+        if not late:
+            raise
+        raise GeoclipError(
+            f"step {state.step + 1} cannot be ended: no answer from {late}. Look at that rank's log in logs/; the same "
+            "command goes on from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
+        ) from error
+    finally:
+        heartbeat.end()
+        bar.close()
+
+
+def _walk(
+    state: TrainState,
+    batches: Iterator[Batch],
+    recipe: Recipe,
+    hooks: Hooks,
+    world: World,
+    agreement: Agreement,
+    heartbeat: Heartbeat,
+    bar: tqdm[Never],
+) -> bool:
+    """The steps, and what is due after each; False where it stopped before the last, its checkpoint written."""
+    watch, validated_step = _Watch(), state.validated_step
+    stopping = not _validated(state, recipe, hooks, watch)  # where the last run was interrupted at it
+    if state.validated_step != validated_step:
+        hooks.checkpoint(state)
+    state.model.train()
+    while state.step < recipe.last_step and not stopping:
         batch = _to_device(next(batches), world.device)
-        skipped.add(batch.skipped)
-        window.sums_3 += train_step(state, batch, recipe)
-        window.steps += 1
-        window.samples += len(batch.keys) * world.size
+        state.skipped.add(batch.skipped)
+        heartbeat.begun(state.step + 1)
+        outcome = train_step(state, batch, recipe)
+        state.sums += outcome.sums
+        state.summed_steps += 1
+        watch.add(outcome, batch)
+        watch.samples += len(batch.keys) * world.size
         bar.update()
         ended = state.step == recipe.last_step
         if ended or state.step % hooks.record_every == 0:
-            window, newly_broken = _record(state, window, recipe, hooks, bar, world)
-            broken += newly_broken
-            _refuse_bad_data(broken, state.samples_seen - first_sample, recipe.max_bad_fraction, skipped)
-        if ended or state.step % hooks.validate_every == 0:
-            paused_s = time.perf_counter()
-            hooks.validate(state)
-            state.model.train()
-            window.started_s += time.perf_counter() - paused_s
-        if ended or state.step % hooks.checkpoint_every == 0:
+            _settle(state, watch, recipe, hooks)
+            _record(state, watch, recipe, hooks, bar, world)
+        stopping = not _validated(state, recipe, hooks, watch) or (not ended and agreement.stop())
+        if ended or stopping or state.step % hooks.checkpoint_every == 0:
+            _settle(state, watch, recipe, hooks)
             hooks.checkpoint(state)
-    bar.close()
-    return _of_all_ranks(skipped)
+    agreement.settled()
+    return not stopping
+
+
+def _validated(state: TrainState, recipe: Recipe, hooks: Hooks, watch: _Watch) -> bool:
+    """Validate if it is due; False where that was interrupted."""
+    due = state.step == recipe.last_step or state.step % hooks.validate_every == 0
+    if not due or state.validated_step == state.step:
+        return True
+    paused_s = time.perf_counter()
+    with state.weights():
+        done = hooks.validate(state)
+    state.model.train()
+    watch.started_s += time.perf_counter() - paused_s
+    if done:
+        state.validated_step = state.step
+    return done
+
+
+def _settle(state: TrainState, watch: _Watch, recipe: Recipe, hooks: Hooks) -> None:
+    """Count and name the steps that were not taken; the same ones on every rank."""
+    if not watch.taken:
+        return
+    taken = torch.stack(watch.taken).bool().tolist()  # the one wait for the device
+    first, last_keys = state.step - len(taken) + 1, ""
+    for number, (good, bad_rows_B, keys) in enumerate(
+        zip(taken, watch.bad_rows_B, watch.keys, strict=True), first
+    ):
+        state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
+        if not good:
+            state.bad_steps += 1
+            rows = [key for key, bad in zip(keys, bad_rows_B.tolist(), strict=True) if bad]
+            last_keys = _name([key for found in gather_objects(rows) for key in found], keys)
+            log.warning(
+                "step %d: the gradient is not finite; the weights stay as they were. %s", number, last_keys
+            )
+        if state.bad_in_a_row > recipe.max_bad_steps:
+            raise GeoclipError(
+                f"{state.bad_in_a_row} steps in a row up to step {number} had no finite gradient, more than "
+                f"optim.max_bad_steps={recipe.max_bad_steps}. {last_keys}. The last good checkpoint is "
+                f"{hooks.last_good()}; lower optim.lr, or set optim.grad_clip=1"
+            )
+    watch.taken, watch.bad_rows_B, watch.keys = [], [], []
+
+
+def _name(bad: list[str], all_keys: list[str]) -> str:
+    """The pictures of a bad step: those whose embedding is not finite, or, if all are, some of the batch."""
+    told, shown = ("Not finite", bad) if bad else ("No single picture; in the batch", all_keys)
+    more = f" and {len(shown) - KEYS_SHOWN} more" if len(shown) > KEYS_SHOWN else ""
+    return f"{told}: {', '.join(shown[:KEYS_SHOWN])}{more}"
 
 
 def _record(
-    state: TrainState, window: _Window, recipe: Recipe, hooks: Hooks, bar: tqdm[Never], world: World
-) -> tuple[_Window, int]:
-    """Bring the sums to the host once, write them down, and open a new window; also the pictures broken in it."""
-    loss, recall, broken_per_step = mean_over_ranks(window.sums_3 / window.steps).tolist()
-    broken = round(broken_per_step * window.steps * world.size)
-    seconds = time.perf_counter() - window.started_s
+    state: TrainState, watch: _Watch, recipe: Recipe, hooks: Hooks, bar: tqdm[Never], world: World
+) -> None:
+    """Bring the sums to the host once, write them down, and start anew."""
+    loss, recall, broken_per_step, taken = mean_over_ranks(state.sums / state.summed_steps).tolist()
+    broken = round(broken_per_step * state.summed_steps * world.size)
+    seconds = time.perf_counter() - watch.started_s
     values = {
         "samples": state.samples_seen,
-        "loss": loss,
+        "loss": loss / taken if taken else None,
         "in_batch_recall": recall,
         "lr": recipe.lr_at(state.step - 1),
         "logit_scale": state.model.logit_scale.exp().item(),
-        "samples_per_s": window.samples / seconds,
+        "samples_per_s": watch.samples / seconds,
     }
-    hooks.record(state, values | ({"broken": broken} if broken else {}))
+    counted = {"broken": broken, "bad_steps": state.bad_steps}
+    hooks.record(state, values | {name: count for name, count in counted.items() if count})
+    state.sums, state.summed_steps = torch.zeros_like(state.sums), 0
+    state.broken += broken
+    watch.started_s, watch.samples = time.perf_counter(), 0
     bar.set_postfix_str(
-        f"loss {loss:.3f}, in-batch recall {recall:.1%}, {values['samples_per_s']:,.0f} samples/s"
+        f"loss {values['loss'] or float('nan'):.3f}, in-batch recall {recall:.1%}, "
+        f"{values['samples_per_s']:,.0f} samples/s"
     )
-    if not math.isfinite(loss):
-        log.warning("step %d: the loss is %s; lower optim.lr, or set optim.grad_clip=1", state.step, loss)
-    return _Window(sums_3=torch.zeros_like(window.sums_3)), broken
+    _refuse_bad_data(state, recipe.max_bad_fraction)
 
 
-def _refuse_bad_data(broken: int, read: int, max_fraction: float, skipped: SkipReport) -> None:
+def _refuse_bad_data(state: TrainState, max_fraction: float) -> None:
     """The same numbers on every rank, so that all stop at the same step. A handful is never too many."""
-    if broken >= FEW and broken > max_fraction * read:
-        found = _of_all_ranks(skipped)
+    if state.broken >= FEW and state.broken > max_fraction * state.samples_seen:
+        found = _of_all_ranks(state.skipped)
         raise DataError(
-            f"{broken} of {read} pictures are broken, more than data.max_bad_fraction={max_fraction:g}; most in "
-            f"{found.worst_shards()}: {'; '.join(found.lines()[:3])}; rebuild these shards or raise the limit"
+            f"{state.broken} of {state.samples_seen} pictures are broken, more than "
+            f"data.max_bad_fraction={max_fraction:g}; most in {found.worst_shards()}: "
+            f"{'; '.join(found.lines()[:3])}; rebuild these shards or raise the limit"
         )
 
 
@@ -197,10 +239,6 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     batch.present_B = None if batch.present_B is None else batch.present_B.to(device, non_blocking=True)
     batch.color_BK = None if batch.color_BK is None else batch.color_BK.to(device, non_blocking=True)
     return batch
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def _progress_bar(state: TrainState, recipe: Recipe, world: World) -> tqdm[Never]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
 def step_lr(base: float, step: int, *, batch_size: int, samples_per_epoch: int, gamma: float) -> float:
@@ -19,3 +20,8 @@ def warmup_cosine_lr(base: float, step: int, *, warmup_steps: int, total_steps: 
         return base * (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def constant_from(lr_at: Callable[[int], float], start: int, value: float, step: int) -> float:
+    """Another schedule up to step `start`, then a constant: what stochastic weight averaging explores with."""
+    return value if step >= start else lr_at(step)

@@ -1,21 +1,27 @@
-"""Everything that must survive a kill, and how it is written down."""
+"""Everything that must survive a kill, as a tree that a checkpoint holds."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import random
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from geoclip.data.batch import SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
+from geoclip.training.average import WeightAverage
+from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
-FORMAT = 1
+BACKBONE = "image_encoder.backbone."
+SUMS = 4  # loss, in-batch recall, broken pictures, finite steps
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,86 +31,166 @@ class TrainState:
     model: GeoCLIP
     parallel: GeoCLIP | DistributedDataParallel  # what is called: the model itself, or DDP around it
     queue: GPSQueue
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer  # fused, so that a step can be left out without asking the device
     noise: torch.Generator  # of the coordinates' noise; in the same state on every rank
-    step: int = 0  # optimizer steps taken: the learning rate and the position in the data follow from it
+    average: WeightAverage | None = None
+    step: int = 0  # optimizer steps: the learning rate and the position in the data follow from it
     samples_seen: int = 0  # over all ranks
     best_geoscore: float = -1.0  # on the validation split
+    validated_step: int = 0
+    sums: Tensor = field(default_factory=lambda: torch.zeros(SUMS))  # since the last record, on the device
+    summed_steps: int = 0
+    broken: int = 0  # pictures, over all ranks
+    bad_steps: int = 0  # left out, because their gradient was not finite
+    bad_in_a_row: int = 0
+    skipped: SkipReport = field(default_factory=SkipReport)  # by this rank
+
+    def weights(self) -> AbstractContextManager[None]:
+        """The model as it is to be judged: with the average for weights, where there is one."""
+        return nullcontext() if self.average is None else self.average.swapped_in()
 
 
-def save_weights(path: Path, model: GeoCLIP, config: dict[str, Any], **facts: Any) -> None:
-    """Weights and configuration, all that evaluation and prediction need."""
-    _save(path, {"format": FORMAT, "config": config, "model": trained_weights(model), **facts})
+COUNTERS = (
+    *("step", "samples_seen", "best_geoscore", "validated_step"),
+    *("summed_steps", "broken", "bad_steps", "bad_in_a_row"),
+)
 
 
-def save_state(path: Path, state: TrainState, config: dict[str, Any]) -> None:
-    """A checkpoint that training goes on from."""
-    _save(
-        path,
-        {
-            "format": FORMAT,
-            "config": config,
-            "model": trained_weights(state.model),
-            "queue": state.queue.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "noise": state.noise.get_state(),
-            "step": state.step,
-            "samples_seen": state.samples_seen,
-            "best_geoscore": state.best_geoscore,
-        },
-    )
+def rank_tree(state: TrainState) -> Tree:
+    """What differs from rank to rank."""
+    return {"generators": generators_here(), "sums": state.sums.cpu()}
 
 
-def load_state(path: Path, state: TrainState) -> None:
-    """Take up a checkpoint written by `save_state`.
+def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
+    """What training goes on from.
 
-    Raises:
-        CheckpointError: not such a file, or of another architecture; the message names the file.
+    Args:
+        state: where the run stands.
+        ranks: every rank's `rank_tree`.
+        skipped: of all ranks together.
+        facts: what else is to be known: configuration, files, versions.
     """
-    saved = read_checkpoint(path)
-    load_weights(state.model, saved, path)
-    try:
-        state.queue.load_state_dict(saved["queue"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.noise.set_state(saved["noise"])
-        state.step, state.samples_seen = saved["step"], saved["samples_seen"]
-        state.best_geoscore = saved["best_geoscore"]
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} holds no {error}: it has weights to evaluate, not a state to go on from"
-        ) from None
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint, on the CPU; nothing in it is executed.
-
-    Raises:
-        CheckpointError: damaged, or not written by this code.
-    """
-    try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; train a model first: python -m geoclip.train") from None
-    except Exception as error:  # torch raises many kinds on damaged bytes
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete or replace it"
-        ) from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of geoclip (format {FORMAT})")
-    return saved
-
-
-def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
-    """All tensors but those of a frozen backbone, which its own source brings back."""
-    frozen = model.image_encoder.frozen
+    optimizer = state.optimizer.state_dict()
     return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if not (frozen and name.startswith("image_encoder.backbone."))
+        "format": FORMAT,
+        "model": trained_weights(state.model),
+        "average": None if state.average is None else state.average.state_dict(),
+        "queue": state.queue.state_dict(),
+        "optimizer": optimizer | {"state": {str(key): value for key, value in optimizer["state"].items()}},
+        "noise": state.noise.get_state(),
+        "ranks": ranks,
+        "skipped": [dict(skipped.counts), skipped.examples, dict(skipped.shards)],
+        "counters": {name: getattr(state, name) for name in COUNTERS},
+        **facts,
     }
 
 
-def load_weights(model: GeoCLIP, saved: dict[str, Any], path: Path) -> None:
+def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
+    """The weights that the model has now, all that evaluation and prediction need."""
+    return {"format": FORMAT, "model": trained_weights(model), "counters": {"step": step}, **facts}
+
+
+def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
+    """Take up what `state_tree` told.
+
+    Args:
+        state: of a run of the same architecture; mutated.
+        saved: the tree.
+        path: where it was read, for messages.
+        rank: this process's.
+        world_size: of how many; if there were fewer before, a new one gets generators of its own.
+
+    Raises:
+        CheckpointError: it holds weights alone, or is of another architecture.
+    """
+    if "optimizer" not in saved:
+        raise CheckpointError(f"{path} holds weights to evaluate, not a state to go on from")
+    load_weights(state.model, saved, path)
+    try:
+        state.queue.load_state_dict(saved["queue"])
+        _restore_optimizer(state.optimizer, saved["optimizer"])
+        state.noise.set_state(saved["noise"])
+        if state.average is not None and saved["average"] is not None:
+            state.average.load_state_dict(saved["average"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is of another set-up: {str(error).splitlines()[0]}") from error
+    _restore_sums(state.sums, [one["sums"] for one in saved["ranks"]], rank, world_size)
+    for name in COUNTERS:
+        setattr(state, name, saved["counters"][name])
+    counts, examples, shards = saved["skipped"]
+    state.skipped = SkipReport()
+    if rank == 0:  # it is the report of all ranks
+        state.skipped.counts.update(counts)
+        state.skipped.examples.update(examples)
+        state.skipped.shards.update(shards)
+    if rank < len(saved["ranks"]):
+        take_up_generators(saved["ranks"][rank]["generators"])
+    else:
+        seed_generators(state.step * 1_000_003 + rank)
+
+
+def _restore_sums(sums: Tensor, saved: list[Tensor], rank: int, world_size: int) -> None:
+    """This rank's own; with another number of ranks, what gives the same means, and as many broken pictures."""
+    if len(saved) == world_size:
+        sums.copy_(saved[rank])
+        return
+    sums.copy_(torch.stack(saved).mean(dim=0))
+    sums[2] *= len(saved) / world_size
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
+    """Its state, in the memory layout of the weights: a fused step walks through both by address."""
+    numbered = {int(key): value for key, value in saved["state"].items()}
+    optimizer.load_state_dict(saved | {"state": numbered})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
+def seed_generators(seed: int) -> None:
+    """Start every global generator of this process from a seed."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global one is what libraries draw from)
+    torch.manual_seed(seed)
+
+
+def generators_here() -> Tree:
+    """Where this process's global generators stand."""
+    kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "numpy": [str(kind), [int(word) for word in words], int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def take_up_generators(saved: Tree) -> None:
+    """Put this process's global generators where they stood."""
+    kind, words, *rest = saved["numpy"]
+    np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss_next = saved["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["cuda"])
+
+
+def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
+    """All tensors but those of the backbone that are not trained: its own source brings them back."""
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    if not model.image_encoder.frozen:
+        trained |= {name for name, _ in model.named_buffers()}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in trained or not name.startswith(BACKBONE)
+    }
+
+
+def load_weights(model: GeoCLIP, saved: Tree, path: Path) -> None:
     """Weights of a checkpoint into a model of the same architecture.
 
     Raises:
@@ -128,25 +214,12 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: it holds none, or one of another architecture.
     """
-    prefix = "image_encoder.backbone."
     saved = read_checkpoint(path)["model"]
-    weights = {name.removeprefix(prefix): tensor for name, tensor in saved.items() if name.startswith(prefix)}
+    weights = {
+        name.removeprefix(BACKBONE): tensor for name, tensor in saved.items() if name.startswith(BACKBONE)
+    }
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
         why = str(error).splitlines()[-1].strip() if weights else "it holds none: its encoder was frozen"
         raise CheckpointError(f"{path} has no backbone that fits this encoder: {why}") from error
-
-
-def _save(path: Path, contents: dict[str, Any]) -> None:
-    """Whole or absent: a temporary name, flushed to disk, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

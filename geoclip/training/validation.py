@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 
 from geoclip.data.batch import Batch, SkipReport
@@ -15,6 +17,10 @@ from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.model.geoclip import GeoCLIP
 
 BATCH = 256
+
+
+class Interrupted(Exception):
+    """The validation was left half-way."""
 
 
 class Validation:
@@ -43,8 +49,21 @@ class Validation:
         if not any(batch.keys for batch in self.batches):
             raise DataError(f"not one readable picture in {', '.join(shard.path for shard in shards)}")
 
-    def run(self, model: GeoCLIP) -> tuple[BenchmarkResult, Predictions]:
-        """Accuracy, with one prediction per picture. Leaves the model in evaluation mode."""
-        queries, _ = embed_images(model, self.batches, self.device)
+    def run(
+        self, model: GeoCLIP, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[BenchmarkResult, Predictions]:
+        """Accuracy, with one prediction per picture. Leaves the model in evaluation mode.
+
+        Raises:
+            Interrupted: `interrupted` said so, between two batches.
+        """
+
+        def batches() -> Iterator[Batch]:
+            for batch in self.batches:
+                if interrupted():
+                    raise Interrupted
+                yield batch
+
+        queries, _ = embed_images(model, batches(), self.device)
         gallery_GD = encode_gallery(model.location_encoder, self.gallery, self.device)
         return evaluate_benchmark("val", queries, self.gallery, gallery_GD)

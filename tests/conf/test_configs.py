@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from geoclip.checks import evaluate_problems, predict_problems, shards_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
+from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
 
 TRAIN_GROUPS = ("data", "encoder", "location", "queue", "optim", "compute", "logger", "gallery")
 OPTIONS = [
@@ -41,6 +41,10 @@ def test_every_option_composes(option: str) -> None:
     "path", sorted(Path(conf_dir(), "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_every_experiment_composes(path: Path, tmp_path: Path) -> None:
+    config = train_config(f"+experiment={path.stem}")
+    if config.data.kind is DataKind.bluemarble:
+        assert train_problems(config, 1) == []
+        return
     config = train_config(f"+experiment={path.stem}", f"data.root={tmp_path}", "compute=gpu")
     assert all(train_problems(config, world_size) == [] for world_size in (1, 8))
 
@@ -84,6 +88,26 @@ def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:
 
 PROBLEMS: list[tuple[list[str], str]] = [
     (["queue.size=-1"], "queue.size=-1 must be 0 or more"),
+    (
+        ["compute.accumulation=3"],
+        "optim.batch_size=256 does not divide over 1 ranks and compute.accumulation=3 parts",
+    ),
+    (["compute.max_minutes=0"], "compute.max_minutes=0.0 must be positive, or null for no limit"),
+    (["compute.timeout_minutes=0"], "compute.timeout_minutes=0.0 must be positive"),
+    (["compute.keep_checkpoints=0"], "compute.keep_checkpoints=0 must be 1 or more"),
+    (["resume=nowhere"], "resume=nowhere is neither auto nor never, nor a run's folder"),
+    (["optim.ema_decay=1"], "optim.ema_decay=1.0 must lie in [0, 1)"),
+    (["optim.encoder_lr=-1"], "optim.encoder_lr=-1.0 must be positive, or null"),
+    (["encoder.tune=lora"], "encoder=resnet_tiny has no attention: encoder.tune=lora"),
+    (
+        ["encoder.tune=last_blocks", "encoder.last_blocks=5"],
+        "encoder.last_blocks=5 are more than the 4 stages",
+    ),
+    (["encoder.lora_rank=0"], "encoder.lora_rank=0 must be positive"),
+    (
+        ["encoder=clip_vit_l14", "encoder.checkpoint_activations=true"],
+        "encoder.checkpoint_activations=true is for a trained backbone, but encoder.tune=frozen",
+    ),
     (["data.fraction=0"], "data.fraction=0.0 must lie in (0, 1]"),
     (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1]"),
     (

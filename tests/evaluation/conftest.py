@@ -28,7 +28,8 @@ from geoclip.config import (
     TrainConfig,
 )
 from geoclip.run_dir import plain
-from geoclip.training.state import save_weights
+from geoclip.training.checkpoint import pack, write_checkpoint
+from geoclip.training.state import weights_tree
 
 
 @dataclass(kw_only=True)
@@ -41,7 +42,7 @@ class TinyRun:
 
     @property
     def best(self) -> Path:
-        return self.folder / "checkpoints" / "best.pt"
+        return self.folder / "checkpoints" / "best.safetensors"
 
 
 def write_gallery(path: Path, count: int, seed: int = 0) -> NDArray[np.float64]:
@@ -76,7 +77,9 @@ def write_run(folder: Path, gallery_csv: Path, seed: int = 0) -> None:
         gallery=GalleryConfig(name="tiny", path=str(gallery_csv)),
     )
     model = build_model(config)
-    save_weights(folder / "checkpoints" / "best.pt", model, plain(config))
+    write_checkpoint(
+        folder / "checkpoints" / "best.safetensors", pack(weights_tree(model, 1, config=plain(config)))
+    )
 
 
 @pytest.fixture

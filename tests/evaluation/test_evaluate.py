@@ -153,27 +153,25 @@ def test_the_newest_run_is_the_default_and_is_named(
     newer = tiny_run.folder.with_name("tiny-2")
     shutil.copytree(tiny_run.folder, newer)
     for number, run in enumerate((tiny_run.folder, newer)):
-        (run / "checkpoints" / "last.pt").write_bytes(tiny_run.best.read_bytes())
-        os.utime(run / "checkpoints" / "last.pt", (number, number))
+        (run / "checkpoints" / "step-00000001.safetensors").write_bytes(tiny_run.best.read_bytes())
+        os.utime(run / "checkpoints" / "step-00000001.safetensors", (number, number))
     *_, path = run_evaluate(checkpoint="latest")
     assert path == newer / "eval" / "photos.json"
-    assert str(newer / "checkpoints" / "best.pt") in said()
+    assert str(newer / "checkpoints" / "best.safetensors") in said()
 
 
 def test_a_run_without_a_best_gives_its_last_and_a_file_is_taken_as_it_is(
     run_evaluate: Evaluate, tiny_run: Any
 ) -> None:
     expected, *_ = run_evaluate(checkpoint=str(tiny_run.best))
-    tiny_run.best.rename(tiny_run.best.with_name("last.pt"))
+    tiny_run.best.rename(tiny_run.best.with_name("step-00000001.safetensors"))
     row, *_ = run_evaluate()
     assert row == expected
 
 
 def test_a_folder_without_a_checkpoint_is_one_sentence(run_evaluate: Evaluate, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        CheckpointError, match=r"empty holds no checkpoints/best\.pt or last\.pt; train first"
-    ):
+    with pytest.raises(CheckpointError, match=r"empty holds no checkpoints/\*\.safetensors; train first"):
         run_evaluate(checkpoint=str(tmp_path / "empty"))
     with pytest.raises(CheckpointError, match="no trained run in"):
         run_evaluate(checkpoint="latest", runs_dir=str(tmp_path / "empty"))

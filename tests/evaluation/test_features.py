@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from geoclip.build import model_from_checkpoint
 from geoclip.checks import features_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import EvaluateConfig, FeaturesConfig, TrainConfig, typed
+from geoclip.config import EvaluateConfig, FeaturesConfig, TrainConfig, Tune, typed
 from geoclip.data.feature_shards import FeatureDecoder, as_npy, read_record
 from geoclip.data.shard_index import open_index
 from geoclip.errors import DataError
@@ -110,7 +110,7 @@ def test_training_on_features_is_training_on_pictures(
 
     # Without the pictures, too; and pictures can be asked about, because the run knows its encoder.
     shutil.rmtree(Path(cached.data.root) / "train")
-    model, config = model_from_checkpoint(on_features / "checkpoints" / "last.pt")
+    model, config = model_from_checkpoint(on_features / "checkpoints" / "step-00000009.safetensors")
     assert config.encoder.repo == str(clip) and model.image_encoder.backbone is not None
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("evaluate", [f"checkpoint={on_features}", f"image_features={folder / 'val'}"])
@@ -176,7 +176,9 @@ def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
 
 def test_what_cannot_run_is_said_first(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path)
-    wrong = replace(config, views=-1, splits=[], encoder=replace(config.encoder, frozen=False, features="x"))
+    wrong = replace(
+        config, views=-1, splits=[], encoder=replace(config.encoder, tune=Tune.full, features="x")
+    )
     text = "\n".join(features_problems(wrong))
     for part in ("views=-1", "splits=[]", "is trained", "encoder.features is for training"):
         assert part in text

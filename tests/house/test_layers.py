@@ -13,9 +13,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
     {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
-    {"model", "data", "run_dir", "recorder"},
+    {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "run_shards", "entry"},
+    {"build", "trained", "run_shards", "entry", "resume", "training_hooks"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
 ENTRY_POINTS = sorted(
@@ -61,7 +61,16 @@ def test_no_two_rooms_import_each_other() -> None:
 
 def test_the_config_stays_at_the_edge() -> None:
     readers = {room(path) for path in MODULES if "config" in imported_rooms(path)}
-    assert readers <= {"entry", "checks", "build", "trained", "run_shards", *ENTRY_POINTS}
+    assert readers <= {
+        "entry",
+        "checks",
+        "build",
+        "trained",
+        "run_shards",
+        "resume",
+        "training_hooks",
+        *ENTRY_POINTS,
+    }
 
 
 def test_every_module_stands_on_a_floor() -> None:

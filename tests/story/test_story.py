@@ -18,6 +18,7 @@ import torch
 
 from geoclip.errors import AssetError
 from geoclip.recorder import read_rows
+from geoclip.training.checkpoint import read_checkpoint
 
 STEPS = 12
 SMALL = (
@@ -101,8 +102,9 @@ def test_a_run_leaves_everything_in_one_folder(trained: Path) -> None:
         "config.yaml",
         "provenance.json",
         "metrics.jsonl",
-        "checkpoints/last.pt",
-        "checkpoints/best.pt",
+        f"checkpoints/step-{STEPS:08d}.safetensors",
+        "checkpoints/best.safetensors",
+        "logs/rank0.log",
         "figures/training.png",
         "figures/validation.png",
     } <= names
@@ -116,7 +118,7 @@ def test_a_run_leaves_everything_in_one_folder(trained: Path) -> None:
 def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> None:
     process = start(folder, *training("killed", "logger=jsonl"))
     deadline_s = time.monotonic() + 120
-    while not list((folder / "killed").glob("*/checkpoints/last.pt")):
+    while not list((folder / "killed").glob("*/checkpoints/step-*")):
         assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -125,10 +127,10 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> N
     assert run.name == trained.name  # wandb or not, it is the same science
     printed = command(folder, *training("killed", "logger=jsonl"))  # the same command again
     assert "goes on from step" in printed or "nothing to do" in printed
-    assert losses(run) == pytest.approx(losses(trained), abs=1e-6)
-    ours, theirs = (torch.load(one / "checkpoints" / "last.pt")["model"] for one in (run, trained))
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0, msg=name)
+    assert losses(run) == losses(trained)
+    last = f"checkpoints/step-{STEPS:08d}.safetensors"
+    ours, theirs = (read_checkpoint(one / last)["model"] for one in (run, trained))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_two_ranks_walk_the_same_way(folder: Path, trained: Path) -> None:

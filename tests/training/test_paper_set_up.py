@@ -56,6 +56,6 @@ def test_full_mp16_trains_from_shards_with_a_local_clip(
     rows = read_rows(run / "metrics.jsonl")
     assert rows[-1] == {"kind": "skipped", "step": 10, "total": 0, "reasons": {}}
     assert [row["step"] for row in rows if row["kind"] == "val"] == [10]
-    model, saved = model_from_checkpoint(run / "checkpoints" / "last.pt")
+    model, saved = model_from_checkpoint(run / "checkpoints" / "step-00000010.safetensors")
     assert saved == config
     assert not any(parameter.requires_grad for parameter in model.image_encoder.backbone.parameters())  # type: ignore[union-attr]

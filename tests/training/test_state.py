@@ -1,105 +1,140 @@
-"""What is saved comes back bit for bit; what is damaged is refused, and named."""
+"""What is saved comes back bit for bit; what does not fit is refused, and named."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from geoclip.data.batch import Batch, Skip, SkipReport
 from geoclip.errors import CheckpointError
-from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue
-from geoclip.model.image_encoder import ImageEncoder
-from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.state import TrainState, load_state, read_checkpoint, save_state, save_weights
+from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
+from geoclip.training.state import (
+    TrainState,
+    generators_here,
+    rank_tree,
+    restore_state,
+    seed_generators,
+    state_tree,
+    weights_tree,
+)
+from geoclip.training.step import Recipe, train_step
+
+PATH = Path("x.safetensors")
 
 
-def new_state(seed: int, *, embedding_dim: int = 4, frozen: bool = False) -> TrainState:
-    torch.manual_seed(seed)
-    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 6))
-    image = ImageEncoder(backbone, feature_dim=6, hidden_dim=5, embedding_dim=embedding_dim, frozen=frozen)
-    location = LocationEncoder([1.0], frequencies=3, hidden_dim=5, depth=1, embedding_dim=embedding_dim)
-    model = GeoCLIP(image, location)
-    return TrainState(
-        model=model,
-        parallel=model,
-        queue=GPSQueue(torch.rand(6, 2)),
-        optimizer=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2),
-        noise=torch.Generator().manual_seed(seed),
-    )
+def numpy_draw() -> float:
+    return float(np.random.random())  # noqa: NPY002 (the global generator is what is tested)
 
 
-def move(state: TrainState) -> None:
-    """One step of anything, so that optimizer, queue and noise have a past."""
-    state.optimizer.zero_grad()
-    image = state.model.encode_image(torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2))
-    (image @ state.model.encode_location(torch.rand(2, 2, generator=state.noise)).T).sum().backward()
-    state.optimizer.step()
-    state.queue.push(torch.rand(2, 2, generator=state.noise))
-    state.step += 1
+def through_a_file(state: TrainState, folder: Path) -> dict[str, object]:
+    write_checkpoint(folder / "x.safetensors", pack(state_tree(state, [rank_tree(state)], state.skipped)))
+    return read_checkpoint(folder / "x.safetensors")
 
 
-def test_a_restored_state_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    state, restored = new_state(1), new_state(2)
-    move(state)
-    save_state(tmp_path / "last.pt", state, {"name": "x"})
-    load_state(tmp_path / "last.pt", restored)
+def test_a_restored_state_goes_on_bit_for_bit(
+    tmp_path: Path,
+    new_state: Callable[..., TrainState],
+    new_batch: Callable[..., Batch],
+    recipe: Callable[..., Recipe],
+) -> None:
+    """Dropout, noise on coordinates and an average of the weights make every piece of the state matter."""
+    state, restored = (new_state(seed, dropout=0.5, ema=0.9) for seed in (1, 2))
+    noisy = recipe(batch_noise_m=500.0, queue_noise_m=500.0, grad_clip=1.0)
+    for number in range(3):
+        state.sums += train_step(state, new_batch(number), noisy).sums
+        state.summed_steps += 1
+    state.skipped.add([Skip(shard="a.tar", key="k", reason="broken")])
+    restore_state(restored, through_a_file(state, tmp_path), PATH)
+    generators = generators_here()
+    told = []
     for one in (state, restored):
-        move(one)
-    assert restored.step == 2
+        restore_state(one, through_a_file(one, tmp_path), PATH) if one is restored else None
+        seed_generators(0)
+        for number in range(3, 6):
+            told.append(train_step(one, new_batch(number), noisy).sums)
+    assert all(torch.equal(one, other) for one, other in zip(told[:3], told[3:], strict=True))
+    assert generators["torch"].shape and restored.step == 6 and restored.summed_steps == 3
     assert torch.equal(restored.queue.negatives(), state.queue.negatives())
+    assert restored.skipped == state.skipped
     for ours, theirs in zip(state.model.parameters(), restored.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    assert state.average is not None and restored.average is not None
+    for mine, other in zip(state.average.average, restored.average.average, strict=True):
+        assert torch.equal(mine, other)
 
 
-def test_a_frozen_backbone_is_not_in_the_checkpoint(tmp_path: Path) -> None:
-    state = new_state(0, frozen=True)
-    save_weights(tmp_path / "best.pt", state.model, {})
-    assert not any("backbone" in name for name in read_checkpoint(tmp_path / "best.pt")["model"])
+def test_every_generator_goes_on_where_it_stood(tmp_path: Path, new_state: Callable[..., TrainState]) -> None:
+    seed_generators(5)
+    random.random(), numpy_draw(), torch.rand(3)
+    saved = through_a_file(new_state(), tmp_path)
+    seed_generators(7)
+    restore_state(new_state(), saved, PATH)
+    here = random.random(), numpy_draw(), torch.rand(1).item()
+    seed_generators(8)
+    restore_state(new_state(), saved, PATH)
+    assert here == (random.random(), numpy_draw(), torch.rand(1).item())
+    restore_state(
+        new_state(), saved, PATH, rank=1, world_size=2
+    )  # a rank more than before draws numbers of its own
+    assert random.random() != here[0]
 
 
-def test_damage_and_mismatch_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    save_state(path, new_state(0), {})
-    with pytest.raises(CheckpointError, match=r"last\.pt is of another architecture"):
-        load_state(path, new_state(0, embedding_dim=8))
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match=r"last\.pt cannot be read as a checkpoint"):
-        load_state(path, new_state(0))
-    save_weights(path, new_state(0).model, {})
+def test_a_frozen_backbone_is_not_in_the_checkpoint(new_state: Callable[..., TrainState]) -> None:
+    for frozen in (True, False):
+        names = weights_tree(new_state(frozen=frozen).model, 1)["model"]
+        assert any("backbone" in name for name in names) is not frozen
+
+
+def test_of_a_backbone_only_what_is_trained_is_in_the_checkpoint(
+    new_state: Callable[..., TrainState],
+) -> None:
+    model = new_state().model
+    model.image_encoder.backbone[1].weight.requires_grad_(False)  # type: ignore[index]
+    names = [name for name in weights_tree(model, 1)["model"] if "backbone" in name]
+    assert names == ["image_encoder.backbone.1.bias"]
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path, new_state: Callable[..., TrainState]) -> None:
+    saved = through_a_file(new_state(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is of another architecture"):
+        restore_state(new_state(embedding_dim=8), saved, PATH)
     with pytest.raises(CheckpointError, match="weights to evaluate, not a state"):
-        load_state(path, new_state(0))
-    with pytest.raises(CheckpointError, match=r"gone\.pt is missing"):
-        read_checkpoint(tmp_path / "gone.pt")
+        restore_state(new_state(), weights_tree(new_state().model, 1), PATH)
 
 
-class Explosive:
-    """A pickle that writes a file when it is loaded."""
+def test_an_average_is_what_its_formula_says(new_state: Callable[..., TrainState]) -> None:
+    from geoclip.training.average import WeightAverage
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    model = new_state().model
+    swa = WeightAverage.of(model, decay=None, first_step=2, every_steps=2)
+    ema = WeightAverage.of(model, decay=0.75)
+    for step in range(1, 7):
+        with torch.no_grad():
+            model.logit_scale.fill_(float(step))
+        for average in (swa, ema):
+            average.update(step)
+    expected = 1.0
+    for step in range(2, 7):
+        expected = 0.75 * expected + 0.25 * step
+    for average, value in ((swa, (2 + 4 + 6) / 3), (ema, expected)):
+        with average.swapped_in():
+            assert model.logit_scale.item() == pytest.approx(value)
+        assert model.logit_scale.item() == 6, "its own weights come back"
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.path,)
 
-
-def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
-    torch.save({"format": 1, "model": Explosive(tmp_path / "executed")}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "executed").exists()
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, state = tmp_path / "last.pt", new_state(0)
-    save_state(path, state, {})
-    before = path.read_bytes()
-
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_state(path, state, {})
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+def test_another_number_of_ranks_goes_on_with_the_same_means(new_state: Callable[..., TrainState]) -> None:
+    ranks = [
+        rank_tree(new_state()) | {"sums": torch.tensor(sums)} for sums in ([2.0, 1, 3, 5], [4.0, 0, 1, 5])
+    ]
+    saved = state_tree(new_state(), ranks, SkipReport())
+    for size in (1, 2, 4):
+        states = [new_state() for _ in range(size)]
+        for rank, state in enumerate(states):
+            restore_state(state, saved, PATH, rank=rank, world_size=size)
+        sums = torch.stack([state.sums for state in states])
+        assert sums.mean(dim=0)[[0, 1, 3]].tolist() == [3.0, 0.5, 5.0] and sums[:, 2].sum() == 4

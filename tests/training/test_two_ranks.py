@@ -18,8 +18,8 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.loop import Recipe, train_step
 from geoclip.training.state import TrainState
+from geoclip.training.step import Recipe, train_step
 
 GLOBAL_BATCH = 8
 STEPS = 3
@@ -35,7 +35,7 @@ def start(world_size: int) -> TrainState:
         model=model,
         parallel=DistributedDataParallel(model) if world_size > 1 else model,
         queue=GPSQueue(uniform_on_sphere(12, torch.Generator().manual_seed(1))),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1, fused=True),
         noise=torch.Generator().manual_seed(2),
     )
 
@@ -66,7 +66,7 @@ def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tenso
         batch = Batch(
             images=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share, present_B=present[mine]
         )
-        losses.append(train_step(state, batch, recipe)[0].item())
+        losses.append(train_step(state, batch, recipe).sums[0].item())
         gradients.append(
             {name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None}
         )

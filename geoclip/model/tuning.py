@@ -1,0 +1,84 @@
+"""How much of a backbone is trained: its last blocks, or low-rank additions to its attention; and at what memory."""
+
+from __future__ import annotations
+
+from torch import nn
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")  # of transformers' CLIP
+
+
+def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
+    """Train the last blocks and what comes after them; the rest stays as it is.
+
+    Args:
+        backbone: a transformer, or a ResNet, whose blocks are its stages.
+        blocks: how many.
+
+    Raises:
+        ValueError: it has fewer, or none that are known.
+    """
+    found = _blocks(backbone)
+    if not 1 <= blocks <= len(found):
+        raise ValueError(f"the backbone has {len(found)} blocks, of which {blocks} cannot be trained")
+    backbone.requires_grad_(False)
+    for block in list(found)[-blocks:]:
+        block.requires_grad_(True)
+    for name, module in backbone.named_modules():
+        if name.rpartition(".")[2] in ("post_layernorm", "visual_projection"):
+            module.requires_grad_(True)
+
+
+def add_lora(backbone: nn.Module, *, rank: int, alpha: int, dropout: float = 0.0) -> None:
+    """Train low-rank additions to the attention's projections, alpha / rank · B A; everything else stays as it is.
+
+    B starts at zero, so that at first the backbone says what it said before.
+
+    Args:
+        backbone: a transformer; changed in place.
+        rank: of the additions.
+        alpha: their scale, times the rank.
+        dropout: on what goes into them.
+
+    Raises:
+        ValueError: it has no attention of a known name.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, by the library `peft`.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if not any(name.rpartition(".")[2] in ATTENTION for name, _ in backbone.named_modules()):
+        raise ValueError(
+            f"{type(backbone).__name__} has no attention; LoRA is for transformers such as CLIP's"
+        )
+    backbone.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(ATTENTION))
+    inject_adapter_in_model(config, backbone)
+
+
+def checkpoint_activations(backbone: nn.Module) -> None:
+    """Forget a block's activations after the forward pass and compute them again in the backward pass.
+
+    Raises:
+        ValueError: the backbone does not know how.
+
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
+    """
+    for module in backbone.modules():
+        if getattr(module, "supports_gradient_checkpointing", False):
+            newer = hasattr(module, "activation_checkpointing_enable")  # transformers 5's name for it
+            name = "activation_checkpointing_enable" if newer else "gradient_checkpointing_enable"
+            getattr(module, name)({"use_reentrant": False})
+            return
+    raise ValueError(f"{type(backbone).__name__} cannot forget its activations; train it without")
+
+
+def _blocks(backbone: nn.Module) -> nn.ModuleList:
+    """The list of blocks, by the name that transformers gives it."""
+    for name, module in backbone.named_modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and name.rpartition(".")[2] in ("layers", "stages")
+            and len(module)
+        ):
+            return module
+    raise ValueError(f"{type(backbone).__name__} has no list of blocks")

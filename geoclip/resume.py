@@ -1,0 +1,64 @@
+"""Which checkpoint a run goes on from, and whether it may."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from geoclip.config import TrainConfig
+from geoclip.distributed import World, gather_objects
+from geoclip.errors import CheckpointError
+from geoclip.run_dir import checkpoint_file, differences, plain, science
+from geoclip.training.checkpoint import Tree, read_checkpoint
+from geoclip.training.keeping import newest_good, step_files
+from geoclip.training.state import TrainState, restore_state
+
+log = logging.getLogger("geoclip")
+
+
+def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, Any], world: World) -> None:
+    """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
+
+    Args:
+        config: of the run that goes on.
+        run: its folder.
+        state: at step 0; mutated.
+        files: fingerprints of what the run reads.
+        world: all ranks call this; rank 0 chooses.
+
+    Raises:
+        CheckpointError: of another configuration, or architecture; or checkpoints stand where none are to be used.
+    """
+    folder, found = run / "checkpoints", None
+    if config.resume == "never":
+        if step_files(folder):
+            raise CheckpointError(
+                f"{run} has checkpoints, and resume=never; give the run another name=…, or move that folder away"
+            )
+        return
+    if world.is_main:
+        found = newest_good(folder)
+        if found is None and config.resume != "auto":
+            named = checkpoint_file(config.resume, config.runs_dir, best=False)
+            found = named, read_checkpoint(named)
+    path = gather_objects(None if found is None else found[0])[0]
+    if path is None:
+        return
+    saved = read_checkpoint(path) if found is None else found[1]
+    _refuse_another_science(saved, path, config, files)
+    restore_state(state, saved, path, rank=world.rank, world_size=world.size)
+    if path.parent != folder:
+        log.info("starts from %s", path)
+
+
+def _refuse_another_science(saved: Tree, path: Path, config: TrainConfig, files: dict[str, Any]) -> None:
+    changed = differences(science(saved["config"], saved.get("files", {})), science(plain(config), files))
+    if not changed:
+        return
+    listed = "\n".join(f"  {line}" for line in changed)
+    if not config.force_resume:
+        raise CheckpointError(
+            f"{path} is of another configuration (there -> here):\n{listed}\nGo on all the same with force_resume=true"
+        )
+    log.warning("goes on under another configuration (there -> here):\n%s", listed)

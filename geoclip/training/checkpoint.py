@@ -1,0 +1,153 @@
+"""A checkpoint: one safetensors file, whole or absent, checked by its own digest. Nothing in it is ever executed.
+
+Tensors lie in the file under their path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in
+its header, and a digest over both tells a damaged file from a good one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from geoclip.errors import CheckpointError
+
+FORMAT = 2
+TENSOR = "__tensor__"  # stands in the JSON where a tensor was
+
+Tree = dict[str, Any]  # of dicts with str keys, lists, numbers, strings, None and tensors
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Packed:
+    """A tree taken apart, its tensors copied to the CPU: what is trained on goes on while this is written."""
+
+    tensors: dict[str, Tensor]
+    text: str  # JSON
+
+
+def pack(tree: Tree) -> Packed:
+    """Take a tree apart; the copies are done when this returns.
+
+    Raises:
+        TypeError: a leaf is neither a tensor nor of JSON.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _take(tree, "", tensors)
+    copies = {name: tensor.to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
+    if any(tensor.is_cuda for tensor in tensors.values()):
+        torch.cuda.synchronize()  # once, not per tensor
+    contiguous = {name: tensor.contiguous() for name, tensor in copies.items()}
+    return Packed(tensors=contiguous, text=json.dumps(plain))
+
+
+def write_checkpoint(path: Path, packed: Packed) -> None:
+    """Write the file: a temporary name, flushed to disk, renamed.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; what lay at `path` before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    header = {"geoclip": packed.text, "sha256": _digest(packed)}
+    try:
+        safetensors.torch.save_file(packed.tensors, partial, metadata=header)
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)  # so that the name survives a power failure, too
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in packed.tensors.values()) / 1e6
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); it takes {size:,.1f} MB. Earlier checkpoints are untouched: make "
+            "room and give the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Tree:
+    """The tree of a checkpoint, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, or not written by this code; the message names the file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; train a model first: python -m geoclip.train")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            packed = Packed(
+                tensors={name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (no mapping)
+                text=header.get("geoclip", ""),
+            )
+        whole = _digest(packed) == header.get("sha256")
+        tree = _give(json.loads(packed.text), packed.tensors) if whole else None
+    except Exception as error:  # damaged bytes raise whatever their reader trips over
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is damaged or of another kind); "
+            "delete or replace it"
+        ) from error
+    if tree is None:
+        raise CheckpointError(
+            f"{path} is damaged: its digest differs from its contents; delete or replace it"
+        )
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of this geoclip (format {FORMAT})")
+    return tree
+
+
+def _digest(packed: Packed) -> str:
+    digest = hashlib.sha256(packed.text.encode())
+    for name, tensor in sorted(packed.tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _take(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The node with its tensors, now in `tensors`, replaced by their names."""
+    match node:
+        case Tensor():
+            tensors[path] = node.detach()
+            return {TENSOR: path}
+        case dict():
+            return {
+                key: _take(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
+            }
+        case list() | tuple():
+            return [_take(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
+        case None | bool() | int() | float() | str():
+            return node
+        case _:
+            raise TypeError(f"{path} is a {type(node).__name__}, which a checkpoint cannot hold")
+
+
+def _give(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The opposite of `_take`."""
+    match node:
+        case {"__tensor__": str(name)}:
+            return tensors[name]
+        case dict():
+            return {key: _give(value, tensors) for key, value in node.items()}
+        case list():
+            return [_give(value, tensors) for value in node]
+        case _:
+            return node
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError
-from geoclip.errors import GeoclipError
+from geoclip.errors import GeoclipError, Preempted
+
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # the plugins' names, and conf/hydra/launcher/'s
+
+
+class PointEnded(Exception):
+    """How a point of a sweep ended that another process ran: a sentence or a status, on its way back."""
 
 
 def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
@@ -31,21 +40,41 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # a waiting thread must not take the core that decodes
+    _rename_schemas_of_launchers()
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([_sentence(error, schema)]) from None
+    except PointEnded as ended:
+        raise SystemExit(*ended.args) from None
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("submitit."):
+            raise
+        # A job that could not be queued, or that ended without a result.
+        raise SystemExit(f"geoclip: {error}") from None
+
+
+def _rename_schemas_of_launchers() -> None:
+    """Plugins store their launchers under the names of conf/hydra/launcher/, whose files extend NAME_schema."""
+    Plugins.instance()  # finds the plugins, which then store
+    stored = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in LAUNCHERS:
+        if f"{name}.yaml" in stored:
+            stored[f"{name}_schema.yaml"] = stored.pop(f"{name}.yaml")
 
 
 def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None]:
     """`main`, with what the user can mend as one sentence. Inside of Hydra, which would print a heading above it."""
+    launching = os.getpid()
 
     def run(cfg: DictConfig) -> None:
+        if os.getpid() != launching:
+            return _run_elsewhere(main, cfg)
         try:
             main(cfg)
         except GeoclipError as error:
@@ -54,9 +83,36 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None
     return run
 
 
+_stopped: int | None = None  # the status of a point that was asked to stop: its process begins no other
+
+
+def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> None:
+    """`main` in a process of joblib or submitit, from which an Exception finds its way back and a SystemExit does not.
+
+    Raises:
+        PointEnded: with a sentence, or, from joblib, with the status of a point that was asked to stop.
+    """
+    global _stopped
+    if _stopped is not None:
+        raise PointEnded(_stopped)
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, not for readers of data
+        multiprocessing.set_start_method(None, force=True)
+    try:
+        main(cfg)
+    except GeoclipError as error:
+        raise PointEnded(f"geoclip: {error}") from None
+    except ConfigError as error:
+        raise PointEnded(str(error)) from None
+    except Preempted as error:
+        if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler is to read the status
+            raise
+        _stopped = cast(int, error.code)
+        raise PointEnded(_stopped) from None
+
+
 def join_submitit() -> None:
     """Under submitit, which starts one process per task, say what `torchrun` would have said."""
-    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and "WORLD_SIZE" not in os.environ:
+    if "SUBMITIT_EXECUTOR" in os.environ and "WORLD_SIZE" not in os.environ:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
@@ -80,10 +136,16 @@ def _sentence(error: BaseException, schema: type[Any]) -> str:
         line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type"))
     )
     sentence = sentence.replace("To append to your config use", "If the key is new, write")
+    absent = re.search(r"Could not load 'hydra/launcher/(\w+)_schema'", sentence)
+    if absent:
+        return (
+            f"hydra/launcher={absent.group(1)} needs a plugin that is not installed: "
+            "pip install -c constraints.txt -e '.[sweeps]'"
+        )
     unknown = re.search(r"Key '([^']+)' (?:is )?not in '?(?:struct|\w+)'?", sentence)
     path = re.search(r"full_key: ([\w.]+)", sentence)
-    if unknown and path:
-        allowed = _keys_beside(path.group(1), schema)
+    allowed = _keys_beside(path.group(1), schema) if path else []
+    if unknown and path and allowed:
         near = difflib.get_close_matches(unknown.group(1), allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{path.group(1)} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"

@@ -1,0 +1,118 @@
+"""Sweeps by their real commands: two points by each launcher, one folder each, and nothing else lying about."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from geoclip.recorder import read_rows
+
+STEPS = 2
+PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}
+LAUNCHERS = ("joblib", "submitit_local")
+HIDDEN = {".submitit", ".sweep"}  # in runs/: submitit's logs, and Hydra's record of the last sweep
+SMALL = (
+    *("name=sweep", "logger=jsonl", "data=mp16", "data.root=shards"),
+    *("data.streams=4", "data.shuffle_buffer=4", "queue.size=16"),
+    *("optim.batch_size=8", f"optim.max_steps={STEPS}", "optim.warmup_steps=1"),
+    *("gallery=csv", "gallery.path=gallery.csv", "compute.workers=1", "compute.log_every_steps=1"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_shards: Callable[..., Any]) -> Path:
+    """A working folder with tiny shards and a gallery of their places."""
+    places = tiny_shards([24, 24]).gps_deg
+    tiny_shards([8], split="val", seed=1)
+    lines = [f"{lat},{lon}" for lat, lon in places.values()]
+    (tmp_path / "gallery.csv").write_text("\n".join(["LAT,LON", *lines]) + "\n")
+    return tmp_path
+
+
+def sweep(folder: Path, launcher: str, *more: str, first_on_path: Path | None = None) -> tuple[int, str]:
+    """Exit status of a sweep over two seeds, and what it printed."""
+    plugin = PLUGINS[launcher.partition("_")[0]]
+    try:
+        metadata.version(plugin)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{plugin} is not installed: pip install -c constraints.txt -e '.[sweeps]'")
+    clean = {name: value for name, value in os.environ.items() if name != "MP16_SHARDS"}
+    repository = str(Path(__file__).resolve().parents[2])
+    found = [str(first_on_path), repository] if first_on_path else [repository]
+    programs = [str(folder / "bin"), clean["PATH"]]
+    points = ("-m", "seed=0,1", f"hydra/launcher={launcher}")
+    done = subprocess.run(
+        [sys.executable, "-m", "geoclip.train", *points, *SMALL, *more],
+        cwd=folder,
+        env=clean
+        | {"PYTHONPATH": os.pathsep.join(found), "PATH": os.pathsep.join(programs), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_leaves_one_folder_per_point(folder: Path, launcher: str) -> None:
+    before = {path.name for path in folder.iterdir()}
+    status, printed = sweep(folder, launcher)
+    assert status == 0, printed
+    runs = [path for path in (folder / "runs").iterdir() if path.name not in HIDDEN]
+    assert {path.name for path in folder.iterdir()} == before | {"runs"}
+    assert all(path.name.startswith("sweep-") for path in runs), runs
+    assert sorted(yaml.safe_load((run / "config.yaml").read_text())["seed"] for run in runs) == [0, 1]
+    for run in runs:
+        steps = [row["step"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
+        assert steps == [*range(1, STEPS + 1)] and list((run / "checkpoints").iterdir())
+    if launcher == "joblib":  # the second point starts before the first is through
+        assert printed.rindex(" starts: ") < printed.index("trained: "), printed
+    else:  # each has its own log
+        logs = (folder / "runs" / ".submitit").glob("*/*_0_log.err")
+        assert sum("trained: " in log.read_text() for log in logs) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_point_that_cannot_run_says_so_in_a_sentence(folder: Path, launcher: str) -> None:
+    status, printed = sweep(folder, launcher, "queue.size=-1")
+    assert status == 1
+    assert "queue.size=-1 must be 0 or more" in printed and "Traceback" not in printed, printed
+
+
+def test_a_launcher_whose_plugin_is_missing_says_what_to_install(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "hydra_plugins").mkdir(parents=True)
+    (tmp_path / "empty" / "hydra_plugins" / "__init__.py").touch()  # hides every plugin that is installed
+    status, printed = sweep(folder, "joblib", first_on_path=tmp_path / "empty")
+    assert status == 1
+    assert "hydra/launcher=joblib needs" in printed and "sweeps" in printed and "Traceback" not in printed
+
+
+def test_slurm_is_asked_to_signal_early_and_to_queue_again(folder: Path) -> None:
+    (folder / "bin").mkdir()
+    answers = {
+        "srun": "exit 1",
+        "sbatch": 'cat "$1" > asked.sh; echo "no partition of that name" >&2; exit 1',
+    }
+    for name, answer in answers.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (folder / "bin" / name).chmod(0o755)
+    status, printed = sweep(folder, "submitit_slurm", "hydra.launcher.partition=gpu")
+    assert status == 1 and "no partition of that name" in printed and "Traceback" not in printed, printed
+    asked = (folder / "asked.sh").read_text()
+    for option in (
+        *("--array=0-1%2", "--nodes=1", "--ntasks-per-node=8", "--gpus-per-node=8", "--cpus-per-task=8"),
+        *("--partition=gpu", "--signal=USR2@120", "--requeue", "--open-mode=append", "--time=1440"),
+    ):
+        assert f"#SBATCH {option}\n" in asked, asked
+    assert f"{folder}/runs/.submitit/" in asked

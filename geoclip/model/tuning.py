@@ -15,11 +15,14 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
         blocks: how many.
 
     Raises:
-        ValueError: it has fewer, or none that are known.
+        ValueError: fewer than one, more than it has, or it has none that are known.
     """
     found = _blocks(backbone)
     if not 1 <= blocks <= len(found):
-        raise ValueError(f"the backbone has {len(found)} blocks, of which {blocks} cannot be trained")
+        raise ValueError(
+            f"{type(backbone).__name__} has {len(found)} blocks, of which {blocks} cannot be trained: "
+            f"give 1 to {len(found)}"
+        )
     backbone.requires_grad_(False)
     for block in list(found)[-blocks:]:
         block.requires_grad_(True)
@@ -28,10 +31,11 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
             module.requires_grad_(True)
 
 
-def add_lora(backbone: nn.Module, *, rank: int, alpha: int, dropout: float = 0.0) -> None:
+def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0) -> nn.Module:
     """Train low-rank additions to the attention's projections, alpha / rank · B A; everything else stays as it is.
 
-    B starts at zero, so that at first the backbone says what it said before.
+    B starts at zero, so that at first the backbone says what it said before. A is drawn from torch's global generator.
+    A projection's own tensors are named `q_proj.base_layer.weight` from then on: load pretrained weights before.
 
     Args:
         backbone: a transformer; changed in place.
@@ -39,8 +43,11 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: int, dropout: float = 0.0
         alpha: their scale, times the rank.
         dropout: on what goes into them.
 
+    Returns:
+        The same backbone.
+
     Raises:
-        ValueError: it has no attention of a known name.
+        ValueError: it has no attention of a known name, or rank is below one.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, by the library `peft`.
     """
@@ -48,11 +55,18 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: int, dropout: float = 0.0
 
     if not any(name.rpartition(".")[2] in ATTENTION for name, _ in backbone.named_modules()):
         raise ValueError(
-            f"{type(backbone).__name__} has no attention; LoRA is for transformers such as CLIP's"
+            f"{type(backbone).__name__} has no attention; LoRA is for transformers such as CLIP's (ClipBackbone)"
         )
     backbone.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(ATTENTION))
+    # peft calls alpha an int, and only ever divides it.
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=list(ATTENTION),
+    )
     inject_adapter_in_model(config, backbone)
+    return backbone
 
 
 def checkpoint_activations(backbone: nn.Module) -> None:
@@ -70,6 +84,18 @@ def checkpoint_activations(backbone: nn.Module) -> None:
             getattr(module, name)({"use_reentrant": False})
             return
     raise ValueError(f"{type(backbone).__name__} cannot forget its activations; train it without")
+
+
+def tuned_tensors(backbone: nn.Module) -> set[str]:
+    """Names in the state dict of what training changes; the source of the pretrained weights brings back the rest.
+
+    They are the parameters that are trained and, where there are any, all buffers.
+    """
+    parameters = dict(backbone.named_parameters(remove_duplicate=False))
+    trained = {name for name, one in parameters.items() if one.requires_grad}
+    if not trained:
+        return set()
+    return {name for name in backbone.state_dict() if name in trained or name not in parameters}
 
 
 def _blocks(backbone: nn.Module) -> nn.ModuleList:

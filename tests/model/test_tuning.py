@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geoclip.model.image_encoder import ClipBackbone, ResNetBackbone
-from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks
+from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks, tuned_tensors
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -47,14 +47,12 @@ def step(backbone: nn.Module) -> dict[str, Tensor]:
 def test_the_last_blocks_and_what_follows_them_are_trained() -> None:
     backbone = clip()
     tune_last_blocks(backbone, 2)
-    names = trained(backbone)
-    assert any(".layers.1." in name for name in names) and any(".layers.2." in name for name in names)
-    assert any("post_layernorm" in name for name in names) and any(
-        "visual_projection" in name for name in names
-    )
-    assert not any(".layers.0." in name or "embeddings" in name for name in names)
+    parts = (".layers.1.", ".layers.2.", "post_layernorm", "visual_projection")
+    wanted = {name for name, _ in backbone.named_parameters() if any(part in name for part in parts)}
+    assert all(any(part in name for name in wanted) for part in parts)
+    assert trained(backbone) == wanted
     moved = set(step(backbone))
-    assert moved <= names and any("visual_projection" in name for name in moved)
+    assert moved <= wanted and all(any(part in name for name in moved) for part in parts)
 
 
 def test_of_a_resnet_the_last_stages_are() -> None:
@@ -65,12 +63,32 @@ def test_of_a_resnet_the_last_stages_are() -> None:
 
 def test_lora_says_at_first_what_was_said_before_and_moves_alone() -> None:
     plain, backbone = clip(), clip()
-    add_lora(backbone, rank=2, alpha=4)
+    assert add_lora(backbone, rank=2, alpha=4) is backbone
     torch.testing.assert_close(backbone(PIXELS), plain(PIXELS), atol=0, rtol=0)
-    assert trained(backbone) and all("lora_" in name for name in trained(backbone))
+    assert len(trained(backbone)) == 3 * 4 * 2, "layers, projections, A and B"
+    assert all("lora_" in name for name in trained(backbone))
     moved = step(backbone)
     assert moved and all("lora_B" in name for name in moved), "with B = 0, A has no gradient yet"
     assert not torch.allclose(backbone(PIXELS), plain(PIXELS))
+    for name, tensor in plain.state_dict().items():
+        stem, _, leaf = name.rpartition(".")
+        now = backbone.state_dict()
+        assert torch.equal(now.get(name, now.get(f"{stem}.base_layer.{leaf}", torch.empty(0))), tensor), name
+
+
+def test_lora_adds_alpha_over_rank_times_b_times_a() -> None:
+    backbone = clip()
+    add_lora(backbone, rank=2, alpha=3.0, dropout=0.5)
+    projection = backbone.get_submodule("vision_model.vision_model.encoder.layers.0.self_attn.q_proj")
+    weights = dict(projection.named_parameters())
+    a, b = weights["lora_A.default.weight"], weights["lora_B.default.weight"]
+    torch.nn.init.ones_(b)
+    inputs = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
+    base = torch.nn.functional.linear(inputs, weights["base_layer.weight"], weights["base_layer.bias"])
+    assert a.shape == (2, 16) and b.shape == (16, 2)
+    whole = base + 3.0 / 2 * inputs @ a.T @ b.T
+    torch.testing.assert_close(projection.eval()(inputs), whole)
+    assert not torch.allclose(projection.train()(inputs), whole), "dropout is for training"
 
 
 def test_forgotten_activations_change_no_gradient() -> None:
@@ -95,10 +113,49 @@ def test_forgotten_activations_change_no_gradient() -> None:
     assert calls == 2, "once forwards, once again on the way back"
 
 
+def test_forgotten_activations_train_lora_as_remembered_ones_do() -> None:
+    plain, backbone = clip(), clip()
+    for one in (plain, backbone):
+        torch.manual_seed(3)
+        add_lora(one, rank=2, alpha=4)
+    checkpoint_activations(backbone)
+    mine, theirs = step(backbone), step(plain)
+    assert mine.keys() == theirs.keys() and len(mine) == 3 * 4, "every B"
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_tuned_is_what_brings_a_backbone_back() -> None:
+    tuned, fresh = clip(), clip()
+    for one in (tuned, fresh):
+        tune_last_blocks(one, 1)
+    moved = set(step(tuned))
+    names = tuned_tensors(tuned)
+    assert moved <= names == trained(tuned)
+    saved = {name: tensor for name, tensor in tuned.state_dict().items() if name in names}
+    fresh.load_state_dict(saved, strict=False)
+    torch.testing.assert_close(fresh(PIXELS), tuned(PIXELS), atol=0, rtol=0)
+    assert tuned_tensors(add_lora(clip(), rank=2, alpha=4)) == trained(add_lora(clip(), rank=2, alpha=4))
+
+
+def test_buffers_change_where_anything_is_trained() -> None:
+    layers = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    assert tuned_tensors(layers) == set()
+    layers[0].bias.requires_grad_(True)
+    assert tuned_tensors(layers) == {"0.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+
+
 def test_what_cannot_be_tuned_is_said() -> None:
-    with pytest.raises(ValueError, match="has 3 blocks, of which 4 cannot be trained"):
-        tune_last_blocks(clip(), 4)
-    with pytest.raises(ValueError, match="ResNetBackbone has no attention"):
+    for blocks in (-1, 0, 4):
+        with pytest.raises(
+            ValueError, match=f"has 3 blocks, of which {blocks} cannot be trained: give 1 to 3"
+        ):
+            tune_last_blocks(clip(), blocks)
+    with pytest.raises(ValueError, match="ResNetBackbone has 2 blocks, of which 3"):
+        tune_last_blocks(resnet(), 3)
+    with pytest.raises(ValueError, match="positive integer"):
+        add_lora(clip(), rank=0, alpha=4)
+    with pytest.raises(ValueError, match=r"ResNetBackbone has no attention.*\(ClipBackbone\)"):
         add_lora(resnet(), rank=2, alpha=4)
     with pytest.raises(ValueError, match="ResNetBackbone cannot forget"):
         checkpoint_activations(resnet())

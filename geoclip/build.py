@@ -42,6 +42,7 @@ from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import Stretch, take_fraction
 from geoclip.distributed import World
 from geoclip.drawing.maps import draw_distribution
+from geoclip.errors import GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
@@ -77,16 +78,25 @@ def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
 
 
 def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is."""
-    match encoder.tune:
-        case Tune.frozen | Tune.full:
-            pass
-        case Tune.last_blocks:
-            tune_last_blocks(backbone, encoder.last_blocks)
-        case Tune.lora:
-            add_lora(backbone, rank=encoder.lora_rank, alpha=encoder.lora_alpha)
-    if encoder.checkpoint_activations:
-        checkpoint_activations(backbone)
+    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is.
+
+    Raises:
+        GeoclipError: this backbone cannot be tuned that way.
+    """
+    try:
+        match encoder.tune:
+            case Tune.frozen | Tune.full:
+                pass
+            case Tune.last_blocks:
+                tune_last_blocks(backbone, encoder.last_blocks)
+            case Tune.lora:
+                add_lora(backbone, rank=encoder.lora_rank, alpha=encoder.lora_alpha)
+        if encoder.checkpoint_activations:
+            checkpoint_activations(backbone)
+    except ValueError as error:
+        raise GeoclipError(
+            f"encoder={encoder.name} with encoder.tune={encoder.tune.value}: {error}"
+        ) from error
     return backbone
 
 

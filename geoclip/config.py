@@ -155,7 +155,7 @@ class EncoderConfig:
     tune: Tune = Tune.full  # what of the backbone is trained; optim.encoder_lr is its learning rate
     last_blocks: int = 2  # tune=last_blocks: so many transformer blocks, or stages of the ResNet
     lora_rank: int = 16  # tune=lora
-    lora_alpha: int = 32
+    lora_alpha: float = 32.0
     checkpoint_activations: bool = False  # of a trained backbone: less memory, one more forward pass
     feature_dim: int = MISSING
     hidden_dim: int = MISSING

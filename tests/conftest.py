@@ -21,7 +21,11 @@ os.environ["WANDB_SILENT"] = "true"
 # Beside other workers of pytest-xdist each has one core.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
-LONGEST_FIRST = ("tests/story/test_faults.py", "tests/story/test_story.py")
+LONGEST_FIRST = (
+    "tests/story/test_faults.py",
+    "tests/model/test_location_encoder.py",
+    "tests/story/test_story.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

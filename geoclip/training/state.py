@@ -17,6 +17,7 @@ from geoclip.data.batch import SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
+from geoclip.model.tuning import tuned_tensors
 from geoclip.training.average import WeightAverage
 from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
@@ -180,13 +181,12 @@ def take_up_generators(saved: Tree) -> None:
 
 def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
     """All tensors but those of the backbone that are not trained: its own source brings them back."""
-    trained = {name for name, one in model.named_parameters() if one.requires_grad}
-    if not model.image_encoder.frozen:
-        trained |= {name for name, _ in model.named_buffers()}
+    backbone = model.image_encoder.backbone
+    tuned = set() if backbone is None else {f"{BACKBONE}{name}" for name in tuned_tensors(backbone)}
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name in trained or not name.startswith(BACKBONE)
+        if name in tuned or not name.startswith(BACKBONE)
     }
 
 

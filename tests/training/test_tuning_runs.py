@@ -15,7 +15,7 @@ from geoclip.build import model_from_checkpoint
 from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig, typed
-from geoclip.errors import Preempted
+from geoclip.errors import GeoclipError, Preempted
 from geoclip.model.image_encoder import ClipBackbone
 from geoclip.recorder import read_rows
 from geoclip.train import train_run
@@ -93,5 +93,10 @@ def test_it_trains_goes_on_and_answers(setting: tuple[str, ...], tmp_path: Path,
     assert {"frozen": len(backbone) == 0, "full": len(backbone) >= whole_backbone}.get(
         way, 0 < len(backbone) < whole_backbone
     )
+    if way == "last_blocks":
+        with pytest.raises(
+            GeoclipError, match="tune=last_blocks: ClipBackbone has 2 blocks, of which 5 cannot"
+        ):
+            train(chosen, "encoder.last_blocks=5", f"runs_dir={tmp_path / 'many'}")
     if way == "lora":
         assert all("lora_" in name for name in backbone)

@@ -29,7 +29,7 @@ STAMP := $(VENV)/.installed
 DATA := data/bluemarble
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data wheel clean
+.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -111,6 +111,9 @@ bench-data: $(STAMP) ## measure the stream, what it reads, and features against 
 	$(RUN) bench/stream.py
 	$(RUN) bench/reading.py
 	$(RUN) bench/features.py
+
+bench-train: $(STAMP) ## measure what checkpoints and records cost beside the steps: bench/overhead.md
+	$(RUN) bench/overhead.py
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(RUN) -m build --wheel

@@ -1,9 +1,11 @@
-"""What checkpoints, records and wandb cost beside the steps themselves, in one process, blocks of steps interleaved.
+"""What checkpoints, records and wandb cost beside the steps themselves, each timed by itself, in one process.
 
-    python bench/overhead.py [--repeats 7] [--steps 100] [--output bench/overhead.json]
+    python bench/overhead.py [--steps 60] [--output bench/overhead.json]
 
-A block with everything has a record every 20 steps, mirrored to wandb offline, and one checkpoint, whose writing is
-waited for; the other block is nothing but `train_step`. Pictures and weights are random: speed does not depend on them.
+Blocks of steps with and without them differ by less than a machine's moods, so that every part is timed where it is:
+the step, the record (metrics.jsonl, and wandb offline), the copy of the state that training waits for, and the writing
+beside it, which counts with all of its processor time. The share is for compute.log_every_steps=20 and
+compute.checkpoint_every_steps=200. Pictures and weights are random: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from geoclip.data.batch import Batch, SkipReport
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.recorder import Recorder, WandbMirror
 from geoclip.run_dir import provenance, write_json
-from geoclip.training.keeping import CheckpointWriter
-from geoclip.training.loop import Hooks, train
-from geoclip.training.state import TrainState, rank_tree, state_tree
+from geoclip.training.checkpoint import pack, write_checkpoint
+from geoclip.training.state import rank_tree, state_tree
 from geoclip.training.step import train_step
 
+RECORD_EVERY, CHECKPOINT_EVERY = 20, 200  # as conf/compute/local.yaml has them
+NAMES = ("loss", "in_batch_recall", "broken", "taken", "lr", "logit_scale", "samples_per_s", "samples")
 SET_UPS = {
     "embedded default, batch 256, queue 1,024": (),
     "paper's set-up from features, batch 512, queue 4,096": (
@@ -56,70 +58,50 @@ def batches_of(config: TrainConfig) -> Iterator[Batch]:
     return itertools.cycle(kept)
 
 
-def hooks_into(recorder: Recorder, writer: CheckpointWriter, steps: int) -> Hooks:
-    """Records and checkpoints as a run has them."""
-
-    def record(state: TrainState, values: dict[str, Any]) -> None:
-        recorder.record("train", state.step, **values)
-
-    def checkpoint(state: TrainState) -> None:
-        writer.save(state.step, state_tree(state, [rank_tree(state)], SkipReport(), config={}))
-
-    return Hooks(
-        record=record,
-        validate=lambda _: True,
-        checkpoint=checkpoint,
-        record_every=20,
-        validate_every=steps,
-        checkpoint_every=steps,
-    )
-
-
-def measure(overrides: tuple[str, ...], repeats: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Seconds of each block, and what of it is not steps."""
+def measure(overrides: tuple[str, ...], steps: int, folder: Path) -> dict[str, Any]:
+    """Medians of each part, and their share of the steps."""
     config = config_of(*overrides)
     state, batches = state_of(config), batches_of(config)
     recipe = build_recipe(config, 10**9, WORLD.device)
-    bare_s, whole_s, waited_s = [], [], []
+    spent: dict[str, list[float]] = {"step": [], "record": [], "copy": [], "write": []}
     mirror = WandbMirror(
         folder, mode="offline", project="bench", entity=None, name="bench", config={}, run_id="bench"
     )
-    with Recorder(folder / "metrics.jsonl", mirror=mirror) as recorder, CheckpointWriter(folder, 2) as writer:
-        hooks = hooks_into(recorder, writer, steps)
-        for repeat in range(repeats + 1):
+    with Recorder(folder / "metrics.jsonl", mirror=mirror) as recorder:
+        for number in range(steps):
             start = time.perf_counter()
-            for _ in range(steps):
-                train_step(state, next(batches), recipe)
-            middle = time.perf_counter()
-            train(state, batches, replace(recipe, last_step=state.step + steps), hooks, WORLD)
-            ended = time.perf_counter()
-            writer.wait()
-            if repeat:  # the first one warms up
-                bare_s.append(middle - start)
-                waited_s.append(time.perf_counter() - ended)
-                whole_s.append(time.perf_counter() - middle)
-    ratios = [whole / bare - 1 for whole, bare in zip(whole_s, bare_s, strict=True)]
-    return {
-        "step_ms": 1000 * statistics.median(bare_s) / steps,
-        "overhead_percent": 100 * statistics.median(ratios),
-        "overhead_percent_low": 100 * min(ratios),
-        "overhead_percent_high": 100 * max(ratios),
-        "waited_for_the_disk_ms": 1000 * statistics.median(waited_s),
-        "checkpoint_mb": max(path.stat().st_size for path in folder.glob("step-*")) / 1e6,
-        "blocks": repeats,
-        "steps_per_block": steps,
-    }
+            outcome = train_step(state, next(batches), recipe)
+            state.sums += outcome.sums
+            stepped = time.perf_counter()
+            values = state.sums.tolist()
+            recorder.record("train", state.step, **dict(zip(NAMES, values * 2, strict=True)))
+            recorded = time.perf_counter()
+            packed = pack(state_tree(state, [rank_tree(state)], SkipReport(), config={}))
+            copied, cpu = time.perf_counter(), time.process_time()
+            write_checkpoint(folder / "step-00000001.safetensors", packed)
+            written = time.process_time()
+            if number > steps // 10:  # the first ones warm up
+                for name, seconds in zip(
+                    spent,
+                    (stepped - start, recorded - stepped, copied - recorded, written - cpu),
+                    strict=True,
+                ):
+                    spent[name].append(seconds)
+    ms = {f"{name}_ms": 1000 * statistics.median(values) for name, values in spent.items()}
+    beside = ms["record_ms"] / RECORD_EVERY + (ms["copy_ms"] + ms["write_ms"]) / CHECKPOINT_EVERY
+    size = (folder / "step-00000001.safetensors").stat().st_size / 1e6
+    return ms | {"overhead_percent": 100 * beside / ms["step_ms"], "checkpoint_mb": size, "steps": steps}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
-        "| | step, ms | checkpoint, MB | records, wandb and a checkpoint per block, % of the steps (lowest–highest) |",
-        "| --- | ---: | ---: | ---: |",
+        "| | step, ms | record, ms | copy, ms | write, ms of processor | checkpoint, MB | all, % of the steps |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {name} | {row['step_ms']:.0f} | {row['checkpoint_mb']:.1f} | {row['overhead_percent']:.1f} "
-        f"({row['overhead_percent_low']:.1f}–{row['overhead_percent_high']:.1f}) |"
+        f"| {name} | {row['step_ms']:.0f} | {row['record_ms']:.2f} | {row['copy_ms']:.1f} | {row['write_ms']:.0f} | "
+        f"{row['checkpoint_mb']:.1f} | {row['overhead_percent']:.2f} |"
         for name, row in rows.items()
     ]
     return "\n".join(lines) + "\n"
@@ -130,15 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     chosen = parser.parse_args()
     rows = {}
-    for number, (name, overrides) in enumerate(SET_UPS.items()):
-        steps = chosen.steps if number == 0 else max(20, chosen.steps // 5)
+    for name, overrides in SET_UPS.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows[name] = measure(overrides, chosen.repeats, steps, Path(folder))
+            rows[name] = measure(overrides, chosen.steps, Path(folder))
     write_json(chosen.output, {"rows": rows, **provenance()})
     chosen.output.with_suffix(".md").write_text(table(rows))
     print(table(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -61,3 +62,20 @@ def test_a_wandb_that_hangs_is_left_behind(tmp_path: Path, caplog: pytest.LogCap
     assert time.perf_counter() - started_s < 5
     assert "left behind" in caplog.text
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == 0.0
+
+
+def test_a_run_goes_on_when_wandb_has_no_room(tmp_path: Path) -> None:
+    """A small disk of its own for wandb's files; metrics.jsonl lies elsewhere."""
+    disk = tmp_path / "wandb"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("only root may mount a small disk here")
+    try:
+        with Recorder(tmp_path / "metrics.jsonl", mirror=mirror(tmp_path, patience_s=5)) as recorder:
+            for step in range(500):
+                recorder.record("train", step, **{f"value{number}": step / 7 for number in range(50)})
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 500

@@ -34,6 +34,13 @@ SMALL = (
     *("compute.log_every_steps=3", "compute.checkpoint_every_steps=2", "compute.keep_checkpoints=3"),
 )
 GONE_ON = 75
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="ranks are found through /proc"
+)
+CURVE = (
+    *("optim.max_steps=50", "optim.lr=3e-5", "optim.kind=adam", "compute.log_every_steps=1"),
+    *("compute.workers=0", "validate_every_steps=50", "compute.checkpoint_every_steps=50"),
+)
 
 
 @pytest.fixture
@@ -132,6 +139,7 @@ def test_killed_at_20_random_moments_it_ends_in_the_same_bits(folder: Path) -> N
         runs += 1
 
 
+@needs_proc
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
@@ -149,7 +157,8 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_says_how_to_go_on(
         time.sleep(rng.uniform(0, 0.3))
         asked_s = time.monotonic()
         assert process.pid is not None
-        os.kill(process.pid, number)
+        for one in (*children(process.pid), process.pid):  # as schedulers do, the reading workers among them
+            os.kill(one, number)
         process.join(30)
         assert time.monotonic() - asked_s < 30
         if process.exitcode == 0:
@@ -218,17 +227,24 @@ def torchrun(folder: Path, *arguments: str, ranks: int = 2, restarts: int = 0) -
     )
 
 
-def rank_process(launcher: int, rank: int) -> int | None:
+def children(parent: int, name: str = "") -> list[int]:
+    """The processes that a process has begun, or those of them with `name` in their names."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            called, _, rest = path.read_text().rpartition(")")
+            if name in called and int(rest.split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def rank_process(launcher: int, rank: int) -> int:
     """The process of a rank below a torchrun, by its environment."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            known = dict(one.partition(b"=")[::2] for one in path.read_bytes().split(b"\0"))
-            parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-        if parent == launcher and known.get(b"RANK") == str(rank).encode():
-            return int(path.parent.name)
-    return None
+    for process in children(launcher):
+        told = (Path("/proc") / str(process) / "environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in told:
+            return process
+    raise AssertionError(f"torchrun has no rank {rank}")
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 90) -> Any:
@@ -237,15 +253,6 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[str], seconds: f
         assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
         time.sleep(0.02)
     return found
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="ranks are found through /proc"
-)
-CURVE = (
-    *("optim.max_steps=50", "optim.lr=3e-5", "optim.kind=adam", "compute.log_every_steps=1"),
-    *("compute.workers=0", "validate_every_steps=50", "compute.checkpoint_every_steps=50"),
-)
 
 
 @pytest.mark.slow
@@ -280,7 +287,7 @@ def test_whatever_befalls_wandb_the_run_ends_with_its_own_metrics(
     process = begin(folder, "logger=wandb", "logger.patience_s=2")
     assert process.pid is not None
     deadline_s = time.monotonic() + 60
-    while not (found := wandb_processes(process.pid)):
+    while not (found := children(process.pid, "wandb")):
         assert process.exitcode is None and time.monotonic() < deadline_s
         time.sleep(0.01)
     for victim in found:
@@ -291,19 +298,6 @@ def test_whatever_befalls_wandb_the_run_ends_with_its_own_metrics(
             os.kill(victim, signal.SIGKILL)
     assert process.exitcode == 0, (folder / "printed.txt").read_text()[-3000:]
     assert outcome(run_in(folder))["rows"] == expected
-
-
-def wandb_processes(parent: int) -> list[int]:
-    """wandb's service below a run's process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = path.read_text().rpartition(")")
-            if "wandb" in name and int(rest.split()[1]) == parent:
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 LONGER = ("optim.max_steps=60", "compute.workers=0")
@@ -317,9 +311,7 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_the_same(folder: Path) -
     assert whole.returncode == 0, printed
     process = torchrun(folder, *LONGER, "runs_dir=killed", restarts=3)
     wait_for(lambda: list(folder.glob("killed/*/checkpoints/step-*")), process)
-    victim = rank_process(process.pid, 1)
-    assert victim is not None
-    os.kill(victim, signal.SIGKILL)
+    os.kill(rank_process(process.pid, 1), signal.SIGKILL)
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
     assert "goes on from step" in printed
@@ -336,11 +328,25 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_the_same(folder: Path) -
 
 @needs_proc
 @pytest.mark.slow
+def test_one_rank_is_asked_to_stop_and_all_stop_at_the_same_step(folder: Path) -> None:
+    process = torchrun(folder, *LONGER, "optim.max_steps=5000")
+    wait_for(lambda: list(folder.glob("runs/*/checkpoints/step-*")), process)
+    os.kill(rank_process(process.pid, 1), signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    logs = [(run_in(folder) / "logs" / f"rank{rank}.log").read_text() for rank in range(2)]
+    steps = [re.findall(r"stopped by (.+) after step (\d+)", said) for said in logs]
+    assert steps[0][0][0] == "another rank" and steps[1][0][0] == "SIGTERM", printed
+    assert steps[0][0][1] == steps[1][0][1]
+    assert list(run_in(folder).glob(f"checkpoints/step-{int(steps[0][0][1]):08d}.safetensors"))
+    assert "exitcode  : 75" in printed
+
+
+@needs_proc
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_run_and_is_named(folder: Path) -> None:
     process = torchrun(folder, *LONGER, "optim.max_steps=5000", "compute.timeout_minutes=0.1")
     wait_for(lambda: list(folder.glob("runs/*/checkpoints/step-*")), process)
     victim = rank_process(process.pid, 1)
-    assert victim is not None
     os.kill(victim, signal.SIGSTOP)
     log = run_in(folder) / "logs" / "rank0.log"
     try:

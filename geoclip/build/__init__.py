@@ -1,0 +1,30 @@
+"""The seam: configuration dataclass -> object. `match`, nothing else."""
+
+from geoclip.build.data import (
+    build_augmentation,
+    build_blue_marble_data,
+    build_evaluation_decoder,
+    build_gallery,
+    build_stream_plan,
+    transform_identity,
+)
+from geoclip.build.model import build_image_encoder, build_model, encoder_identity, model_from_checkpoint
+from geoclip.build.training import build_autocast, build_optimizer, build_queue, build_recipe, build_state
+
+__all__ = [
+    "build_augmentation",
+    "build_autocast",
+    "build_blue_marble_data",
+    "build_evaluation_decoder",
+    "build_gallery",
+    "build_image_encoder",
+    "build_model",
+    "build_optimizer",
+    "build_queue",
+    "build_recipe",
+    "build_state",
+    "build_stream_plan",
+    "encoder_identity",
+    "model_from_checkpoint",
+    "transform_identity",
+]

@@ -1,0 +1,94 @@
+"""What is read: shards, their stream, galleries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from geoclip.config import (
+    BlueMarbleConfig,
+    DataConfig,
+    EncoderConfig,
+    GalleryConfig,
+    GalleryKind,
+    TrainConfig,
+)
+from geoclip.data.assets import asset_path
+from geoclip.data.augment import Augmentation
+from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
+from geoclip.data.decoding import Decoder, PictureDecoder
+from geoclip.data.feature_shards import FeatureDecoder, read_record
+from geoclip.data.shard_list import Shard
+from geoclip.data.stream import StreamPlan
+from geoclip.data.subset import take_fraction
+from geoclip.drawing.maps import draw_distribution
+from geoclip.evaluation.gallery import Gallery, read_gallery
+from geoclip.run_dir import plain
+
+
+def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
+    """The embedded default's shards at `root`; False where they stand already."""
+    return build_blue_marble(
+        Path(root), BlueMarbleSettings(**plain(settings)), draw=draw_distribution, overwrite=overwrite
+    )
+
+
+def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
+    """Which sample stands where in the training stream."""
+    data = config.data
+    return StreamPlan(
+        subset=take_fraction(shards, data.fraction, config.seed),
+        streams=data.streams,
+        batch_size=config.optim.batch_size,
+        shuffle_buffer=data.shuffle_buffer,
+        seed=config.seed,
+        decoder=build_decoder(config),
+    )
+
+
+def build_decoder(config: TrainConfig) -> Decoder:
+    """What training makes of a sample's bytes."""
+    encoder = config.encoder
+    if encoder.features:
+        views = read_record(Path(encoder.features))["views"]
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True)
+    return PictureDecoder(
+        image_px=encoder.image_px, augmentation=build_augmentation(config.data), seed=config.seed
+    )
+
+
+def build_evaluation_decoder(encoder: EncoderConfig) -> Decoder:
+    """What evaluation makes of a sample's bytes."""
+    if encoder.features:
+        views = read_record(Path(encoder.features))["views"]
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views)
+    return PictureDecoder(image_px=encoder.image_px)
+
+
+def transform_identity(data: DataConfig, encoder: EncoderConfig) -> dict[str, Any]:
+    """What makes two transforms from a picture's bytes to the backbone's input the same."""
+    normalised = {"image_px": encoder.image_px, "mean": list(encoder.mean), "std": list(encoder.std)}
+    return normalised | asdict(build_augmentation(data))
+
+
+def build_augmentation(data: DataConfig) -> Augmentation:
+    """The training transform."""
+    return Augmentation(
+        crop_scale_min=data.crop_scale_min,
+        crop_ratio=data.crop_ratio,
+        flip=data.flip,
+        color_jitter=data.color_jitter,
+        grayscale=data.grayscale,
+    )
+
+
+def build_gallery(gallery: GalleryConfig) -> Gallery:
+    """The coordinates to retrieve from."""
+    match gallery.kind:
+        case GalleryKind.own:
+            raise ValueError("a gallery of its own belongs to a trained run; see geoclip.trained")
+        case GalleryKind.released:
+            return read_gallery(asset_path("gallery_100k.csv"), gallery.name)
+        case GalleryKind.file:
+            return read_gallery(Path(gallery.path), gallery.name)

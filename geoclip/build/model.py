@@ -1,0 +1,122 @@
+"""Models, from configuration or checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from geoclip.config import EncoderConfig, EncoderKind, LocationConfig, TrainConfig, Tune
+from geoclip.errors import GeoclipError
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks
+from geoclip.run_dir import checkpoint_file, plain
+from geoclip.training.checkpoint import read_checkpoint
+from geoclip.training.state import load_backbone, load_weights
+
+
+def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
+    """The backbone; pretrained weights are fetched or read here."""
+    match encoder.kind:
+        case EncoderKind.clip:
+            return ClipBackbone.from_pretrained(encoder.repo)
+        case EncoderKind.resnet:
+            resnet = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
+            if encoder.repo:
+                load_backbone(resnet, checkpoint_file(encoder.repo))
+            return resnet
+
+
+def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
+    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is.
+
+    Raises:
+        GeoclipError: this backbone cannot be tuned that way.
+    """
+    try:
+        match encoder.tune:
+            case Tune.frozen | Tune.full:
+                pass
+            case Tune.last_blocks:
+                tune_last_blocks(backbone, encoder.last_blocks)
+            case Tune.lora:
+                add_lora(backbone, rank=encoder.lora_rank, alpha=encoder.lora_alpha)
+        if encoder.checkpoint_activations:
+            checkpoint_activations(backbone)
+    except ValueError as error:
+        raise GeoclipError(
+            f"encoder={encoder.name} with encoder.tune={encoder.tune.value}: {error}"
+        ) from error
+    return backbone
+
+
+def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
+    """The image encoder; without a backbone where it is trained on that backbone's features."""
+    return ImageEncoder(
+        None if encoder.features else tune_backbone(build_backbone(encoder), encoder),
+        feature_dim=encoder.feature_dim,
+        hidden_dim=encoder.hidden_dim,
+        embedding_dim=embedding_dim,
+        mean=encoder.mean,
+        std=encoder.std,
+        frozen=encoder.frozen,
+    )
+
+
+def build_location_encoder(location: LocationConfig) -> LocationEncoder:
+    """The location encoder, its random frequencies drawn from torch's global generator."""
+    return LocationEncoder(
+        location.sigmas,
+        frequencies=location.frequencies,
+        hidden_dim=location.hidden_dim,
+        depth=location.depth,
+        embedding_dim=location.embedding_dim,
+    )
+
+
+def build_model(config: TrainConfig) -> GeoCLIP:
+    """The model with its first weights: a function of the configuration's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return GeoCLIP(
+            build_image_encoder(config.encoder, config.location.embedding_dim),
+            build_location_encoder(config.location),
+            temperature=config.optim.temperature,
+        )
+
+
+def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
+    """What makes two backbones the same, as far as a configuration tells."""
+    known = plain(encoder)
+    return {key: known[key] for key in ("kind", "repo", "feature_dim")}
+
+
+def config_of(saved: dict[str, Any]) -> TrainConfig:
+    """The configuration that a checkpoint was trained with."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), saved["config"]))
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[GeoCLIP, TrainConfig]:
+    """A trained model in evaluation mode, and its configuration.
+
+    Args:
+        path: a checkpoint.
+        needs_backbone: whether it will be asked about pictures; features need none, where it is frozen.
+
+    Raises:
+        CheckpointError: damaged, or of another architecture.
+    """
+    saved = read_checkpoint(path)
+    config = config_of(saved)
+    if needs_backbone:
+        config = replace(config, encoder=replace(config.encoder, features=""))
+    model = build_model(config)
+    load_weights(model, saved, path)
+    return model.eval(), config

@@ -1,0 +1,145 @@
+"""What training needs beside model and stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from geoclip.build.model import build_model
+from geoclip.config import (
+    AverageKind,
+    OptimConfig,
+    OptimizerKind,
+    Precision,
+    QueueConfig,
+    QueueStart,
+    ScheduleKind,
+    TrainConfig,
+)
+from geoclip.data.reading import places_in
+from geoclip.data.subset import Stretch
+from geoclip.distributed import World
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.gps_queue import GPSQueue, draw_queue_start
+from geoclip.training.average import WeightAverage
+from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
+from geoclip.training.state import BACKBONE, SUMS, TrainState
+from geoclip.training.step import Recipe
+
+
+def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
+    """Over what is trained, a backbone with a learning rate of its own; fused, which is faster on CPU and GPU alike."""
+    backbone: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (backbone if name.startswith(BACKBONE) else rest).append(parameter)
+    scale = 1.0 if optim.encoder_lr is None else optim.encoder_lr / optim.lr
+    groups: list[dict[str, Any]] = [{"params": rest, "lr_scale": 1.0}]
+    if backbone:
+        groups.append({"params": backbone, "lr_scale": scale})
+    match optim.kind:
+        case OptimizerKind.adam:
+            return torch.optim.Adam(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+        case OptimizerKind.adamw:
+            return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+
+
+def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) -> WeightAverage | None:
+    """The average of the weights, if there is to be one."""
+    match optim.average:
+        case None:
+            return None
+        case AverageKind.ema:
+            return WeightAverage.of(model, decay=optim.ema_decay)
+        case AverageKind.swa:
+            return WeightAverage.of(
+                model,
+                decay=None,
+                first_step=math.ceil(optim.swa_start * last_step(optim, samples_per_epoch)),
+                every_steps=optim.swa_every_steps or max(1, samples_per_epoch // optim.batch_size),
+            )
+
+
+def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
+    """How many steps a run has: whole batches of all epochs together."""
+    steps = samples_per_epoch * optim.epochs // optim.batch_size
+    return steps if optim.max_steps is None else min(steps, optim.max_steps)
+
+
+def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueue:
+    """A queue that starts from real places, the same on every rank."""
+    generator = torch.Generator().manual_seed(seed)
+    match queue.start:
+        case QueueStart.sphere:
+            return GPSQueue(uniform_on_sphere(queue.size, generator))
+        case QueueStart.train:
+            places = torch.from_numpy(places_in(subset, queue.size)).float()
+            return GPSQueue(draw_queue_start(places, queue.size, generator))
+
+
+def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> TrainState:
+    """The state of a run at step 0, on this rank's device."""
+    model = build_model(config).to(world.device)
+    queue = build_queue(config.queue, subset, config.seed)
+    queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
+    if config.compute.compile:  # in place, so that names in checkpoints stay
+        model.image_encoder.compile()
+        model.location_encoder.compile()
+    return TrainState(
+        model=model,
+        parallel=DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model,
+        queue=queue,
+        optimizer=build_optimizer(config.optim, model),
+        noise=torch.Generator().manual_seed(config.seed),
+        average=build_average(config.optim, model, sum(len(stretch) for stretch in subset)),
+        sums=torch.zeros(SUMS, device=world.device),
+    )
+
+
+def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
+    """The numbers of a step, and how many steps there are."""
+    optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
+    lr_at: Callable[[int], float]
+    match optim.schedule:
+        case ScheduleKind.step:
+            lr_at = partial(
+                step_lr,
+                optim.lr,
+                batch_size=optim.batch_size,
+                samples_per_epoch=samples_per_epoch,
+                gamma=optim.step_gamma,
+            )
+        case ScheduleKind.cosine:
+            lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=steps)
+    if optim.average is AverageKind.swa and optim.swa_lr is not None:
+        lr_at = partial(constant_from, lr_at, math.ceil(optim.swa_start * steps), optim.swa_lr)
+    return Recipe(
+        last_step=steps,
+        lr_at=lr_at,
+        batch_noise_m=config.queue.batch_noise_m,
+        queue_noise_m=config.queue.queue_noise_m,
+        grad_clip=optim.grad_clip,
+        logit_scale_max=optim.logit_scale_max,
+        autocast=build_autocast(config.compute.precision, device),
+        max_bad_fraction=config.data.max_bad_fraction,
+        max_bad_steps=optim.max_bad_steps,
+        parts=config.compute.accumulation,
+    )
+
+
+def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type of matrix products; None is float32. Projection and Fourier features are float32 always."""
+    match precision:
+        case Precision.float32:
+            return None
+        case Precision.bfloat16:
+            return torch.bfloat16
+        case Precision.auto:
+            return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None

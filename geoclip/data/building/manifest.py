@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,8 +189,8 @@ class Manifest:
             database.execute("DELETE FROM state WHERE key = 'refused'")
         return int(count)
 
-    def picked(self, start: int, stop: int) -> Iterator[Picked]:
-        """The rows at these positions of the shuffled order."""
+    def picked(self, start: int, stop: int) -> Generator[Picked]:
+        """The rows at these positions of the shuffled order. Close it: the connection is this thread's."""
         select = (
             "SELECT name, key, lat, lon, extra, place, suffix FROM picked CROSS JOIN rows ON rows.id = picked.id "
             "WHERE position > ? AND position <= ? ORDER BY position"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +66,9 @@ def shard_tasks(root: Path, settings: BuildSettings, count: int) -> list[ShardTa
 
 def write_shard(task: ShardTask, manifest: Manifest, source: ShardSource, resize: Resize) -> ShardRecord:
     """One shard, and what `open_index` would have to read before it is trained on."""
-    rows = manifest.picked(task.start, task.stop)
     try:
-        samples = write_tar(task.path, (_sample(row, source, resize) for row in rows))
+        with closing(manifest.picked(task.start, task.stop)) as rows:
+            samples = write_tar(task.path, (_sample(row, source, resize) for row in rows))
         open_index(task.path)
         return record_shard(task.path, samples)
     except OSError as error:

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geoclip.build import build_model, build_optimizer, build_queue, build_recipe
+from geoclip.build import build_model, build_optimizer, build_preprocessing, build_queue, build_recipe
 from geoclip.conf_dir import conf_dir
 from geoclip.config import QueueStart, TrainConfig, typed
 from geoclip.data.augment import Augmentation
@@ -74,14 +74,15 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
     state = state_of(config)
     recipe = build_recipe(config, 64_000, WORLD.device)
     with tempfile.TemporaryDirectory() as folder:
-        views = ViewsDecoder(image_px=config.encoder.image_px, augmentation=Augmentation(), seed=0, views=0)
+        preprocessing = build_preprocessing(config.encoder)
+        views = ViewsDecoder(preprocessing=preprocessing, augmentation=Augmentation(), seed=0, views=0)
         split = Path(folder) / "train"
         extract_features(
             state.model.image_encoder, shards, split, views, world=WORLD, workers=0, batch_size=256
         )
         close_split(split, shards)
         decoders: dict[str, tuple[list[Shard], Decoder]] = {
-            "pictures": (shards, PictureDecoder(image_px=config.encoder.image_px)),
+            "pictures": (shards, PictureDecoder(preprocessing=preprocessing)),
             "features": (
                 read_shards(folder, "train"),
                 FeatureDecoder(feature_dim=config.encoder.feature_dim, views=0, training=True),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from geoclip.data.decoding import PictureDecoder
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import Shard, read_shards
 from geoclip.data.stream import StreamPlan, TrainStream
 from geoclip.data.subset import take_fraction
@@ -32,7 +33,7 @@ def plan_of(shards: list[Shard], fraction: float) -> StreamPlan:
     """The embedded default's stream; pictures are decoded very small, which reads just as many bytes."""
     return StreamPlan(
         subset=take_fraction(shards, fraction, 0), streams=STREAMS, batch_size=BATCH, shuffle_buffer=1000, seed=0,
-        decoder=PictureDecoder(image_px=4),
+        decoder=PictureDecoder(preprocessing=Preprocessing(image_px=4)),
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from geoclip.data.blue_marble import read_earth
 from geoclip.data.building.shard_writing import write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import PictureDecoder
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import whole
@@ -113,7 +114,7 @@ def measure(folder: Path, jpegs: list[bytes], repeats: int) -> dict[str, Any]:
     write_shards(folder, jpegs)
     plan = StreamPlan(
         subset=whole(read_shards(str(folder), "train")), streams=4, batch_size=BATCH, shuffle_buffer=50, seed=0,
-        decoder=PictureDecoder(image_px=224, augmentation=MP16),
+        decoder=PictureDecoder(preprocessing=Preprocessing(image_px=224), augmentation=MP16),
     )  # fmt: skip
     ours, uint8 = (
         train_batches(plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1)

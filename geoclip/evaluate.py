@@ -60,6 +60,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         model=trained.name,
         checkpoint_sha256=trained.sha256,
         git_revision=git_revision(),
+        tta=config.tta.value,
         bootstrap_seed=config.seed,
         skipped=dict(skipped.counts),
         missing=len(missing),
@@ -96,12 +97,13 @@ def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipRep
     match benchmark.kind:
         case BenchmarkKind.shards:
             stretches = whole(read_shards(benchmark.root, benchmark.split))
-            decoder = PictureDecoder(image_px=trained.image_px)
+            decoder = PictureDecoder(preprocessing=trained.preprocessing)
             batches = evaluation_batches(stretches, decoder, config.batch_size)
             total = sum(map(len, stretches))
         case BenchmarkKind.photos:
             photos, missing = read_photos(Path(benchmark.root), benchmark.metadata)
-            batches, total = photo_batches(photos, trained.image_px, config.batch_size), len(photos)
+            batches = photo_batches(photos, trained.preprocessing, config.batch_size)
+            total = len(photos)
     queries, skipped = embed_images(trained.model, batches, device, total=total)
     return queries, skipped, missing
 

@@ -32,7 +32,7 @@ def extract(config: FeaturesConfig) -> Path:
     Raises:
         GeoclipError: shards or encoder cannot be read.
     """
-    from geoclip.build import build_augmentation, build_autocast, build_image_encoder
+    from geoclip.build import build_augmentation, build_autocast, build_image_encoder, build_preprocessing
     from geoclip.data.feature_shards import ViewsDecoder, write_record
     from geoclip.distributed import gather_objects, initialise, wait_for_all
     from geoclip.evaluation.extraction import close_split, extract_features
@@ -50,7 +50,10 @@ def extract(config: FeaturesConfig) -> Path:
     if world.is_main:
         write_record(folder, record)
     decoder = ViewsDecoder(
-        image_px=config.encoder.image_px, augmentation=augmentation, seed=config.seed, views=views
+        preprocessing=build_preprocessing(config.encoder),
+        augmentation=augmentation,
+        seed=config.seed,
+        views=views,
     )
     for split, shards in splits.items():
         if (folder / split / "index.json").is_file():

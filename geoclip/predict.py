@@ -56,8 +56,8 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.trained import open_trained
 
     photos = {photo.key: photo for photo in list_photos(Path(config.image))}
-    trained = open_trained(config)
-    batches = photo_batches(list(photos.values()), trained.image_px, config.batch_size)
+    trained = open_trained(config, predicting=True)
+    batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
     total = len(photos) if len(photos) > config.batch_size else None
     queries, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
     for line in skipped.lines():
@@ -112,7 +112,7 @@ def _row(photo: Photo, guesses: list[Guess], trained: Trained) -> dict[str, Any]
 def _to_draw(photo: Photo, guesses: list[Guess], probability_G: Any) -> Prediction:
     import numpy as np
 
-    from geoclip.data.augment import decode
+    from geoclip.data.pictures import decode
     from geoclip.drawing.prediction import Prediction
 
     return Prediction(

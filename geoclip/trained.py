@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoclip.build import build_gallery, encoder_identity, model_from_checkpoint
+from geoclip.build import build_gallery, build_preprocessing, encoder_identity, model_from_checkpoint
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
 from geoclip.data.assets import asset_path
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.evaluation.gallery import Gallery
 from geoclip.model.geoclip import GeoCLIP
@@ -30,17 +31,20 @@ class Trained:
     name: str
     folder: Path  # where results go
     sha256: str  # of the checkpoint's file; of the released weights, of their files in order
-    image_px: int
+    preprocessing: Preprocessing
     gallery: Gallery
     encoder: dict[str, Any]  # whose features it takes
 
 
-def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> Trained:
+def open_trained(
+    source: ModelSourceConfig, *, needs_backbone: bool = True, predicting: bool = False
+) -> Trained:
     """Load the model and the gallery that a configuration names.
 
     Args:
-        source: checkpoint, gallery, device.
+        source: checkpoint, gallery, device, test-time augmentation.
         needs_backbone: whether pictures will be embedded; features computed before need no CLIP.
+        predicting: whether to normalise pixels as prediction does, where that is not as in training and evaluation.
 
     Raises:
         GeoclipError: a checkpoint, an asset or a gallery that cannot be read; the message says what to do.
@@ -50,13 +54,17 @@ def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> T
         model = GeoCLIP.from_pretrained("official", backbone=source.backbone if needs_backbone else None)
         released = [asset_path(name) for name in ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")]
         own = GalleryConfig(name="released_100k", kind=GalleryKind.released)
-        name, folder, files, image_px = "official", Path(source.runs_dir) / "official", released, CLIP_PX
+        name, folder, files = "official", Path(source.runs_dir) / "official", released
+        preprocessing = Preprocessing(image_px=CLIP_PX, tta=source.tta.value)
         encoder = {"kind": "clip", "repo": source.backbone, "feature_dim": model.image_encoder.feature_dim}
     else:
         path = checkpoint_file(source.checkpoint, source.runs_dir)
         model, config = model_from_checkpoint(path, needs_backbone=needs_backbone)
-        own, image_px, files = config.gallery, config.encoder.image_px, [path]
+        own, files = config.gallery, [path]
+        preprocessing = build_preprocessing(config.encoder, source.tta)
         encoder = encoder_identity(config.encoder)
+        if predicting and config.encoder.prediction_mean and config.encoder.prediction_std:
+            model.image_encoder.normalise_by(config.encoder.prediction_mean, config.encoder.prediction_std)
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.resolve().name
         log.info("checkpoint %s", path)
@@ -67,7 +75,7 @@ def open_trained(source: ModelSourceConfig, *, needs_backbone: bool = True) -> T
         name=name,
         folder=folder,
         sha256=_sha256(files),
-        image_px=image_px,
+        preprocessing=preprocessing,
         gallery=build_gallery(chosen),
         encoder=encoder,
     )

@@ -5,6 +5,7 @@ from geoclip.build.data import (
     build_blue_marble_data,
     build_evaluation_decoder,
     build_gallery,
+    build_preprocessing,
     build_stream_plan,
     transform_identity,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "build_image_encoder",
     "build_model",
     "build_optimizer",
+    "build_preprocessing",
     "build_queue",
     "build_recipe",
     "build_state",

@@ -13,12 +13,14 @@ from geoclip.config import (
     GalleryConfig,
     GalleryKind,
     TrainConfig,
+    Tta,
 )
 from geoclip.data.assets import asset_path
 from geoclip.data.augment import Augmentation
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, read_record
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import take_fraction
@@ -54,7 +56,9 @@ def build_decoder(config: TrainConfig) -> Decoder:
         views = read_record(Path(encoder.features))["views"]
         return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True)
     return PictureDecoder(
-        image_px=encoder.image_px, augmentation=build_augmentation(config.data), seed=config.seed
+        preprocessing=build_preprocessing(encoder),
+        augmentation=build_augmentation(config.data),
+        seed=config.seed,
     )
 
 
@@ -63,13 +67,25 @@ def build_evaluation_decoder(encoder: EncoderConfig) -> Decoder:
     if encoder.features:
         views = read_record(Path(encoder.features))["views"]
         return FeatureDecoder(feature_dim=encoder.feature_dim, views=views)
-    return PictureDecoder(image_px=encoder.image_px)
+    return PictureDecoder(preprocessing=build_preprocessing(encoder))
+
+
+def build_preprocessing(encoder: EncoderConfig, tta: Tta = Tta.single) -> Preprocessing:
+    """From a decoded picture to the pixels that this encoder takes."""
+    return Preprocessing(
+        image_px=encoder.image_px,
+        resize_px=encoder.resize_px,
+        fit=encoder.fit.value,
+        interpolation=encoder.interpolation.value,
+        tta=tta.value,
+    )
 
 
 def transform_identity(data: DataConfig, encoder: EncoderConfig) -> dict[str, Any]:
     """What makes two transforms from a picture's bytes to the backbone's input the same."""
-    normalised = {"image_px": encoder.image_px, "mean": list(encoder.mean), "std": list(encoder.std)}
-    return normalised | asdict(build_augmentation(data))
+    seen = asdict(build_preprocessing(encoder)) | {"resize_px": encoder.resize_px or encoder.image_px}
+    normalised = {"mean": list(encoder.mean), "std": list(encoder.std)}
+    return seen | normalised | asdict(build_augmentation(data))
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:

@@ -12,6 +12,7 @@ from geoclip.config import (
     GalleryKind,
     ModelSourceConfig,
     PredictConfig,
+    Tta,
 )
 
 
@@ -38,6 +39,11 @@ def evaluate_problems(config: EvaluateConfig) -> list[str]:
             else benchmark.source
         )
         problems.append(f"benchmark.root={benchmark.root} is no folder; {cure}")
+    if config.image_features and config.tta is not Tta.single:
+        problems.append(
+            f"tta={config.tta.value} needs the pictures: image_features={config.image_features} holds one view of "
+            "each; leave one of the two away"
+        )
     if config.batch_size < 1:
         problems.append(f"batch_size={config.batch_size} must be 1 or more")
     return problems

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoclip.data.augment import evaluation_pixels_of
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.places_csv import read_places
 from geoclip.data.places_json import place_of
+from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -96,12 +96,12 @@ def list_photos(place: Path) -> list[Photo]:
     ]
 
 
-def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterator[Batch]:
-    """Batches with the evaluation transform; a broken photograph is left out and named in `skipped`."""
+def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
+    """Batches as evaluation sees them; a broken photograph is left out and named in `skipped`."""
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
         try:
-            return evaluation_pixels_of(photo.path.read_bytes(), image_px)
+            return evaluation_pixels_of(photo.path.read_bytes(), preprocessing)
         except OSError as error:
             reason = f"unreadable file ({error.strerror})"
         except ValueError as error:
@@ -116,7 +116,7 @@ def photo_batches(photos: list[Photo], image_px: int, batch_size: int) -> Iterat
             stacked = (
                 np.stack([pixels for _, pixels in good])
                 if good
-                else np.empty((0, 3, image_px, image_px), np.uint8)
+                else np.empty((0, *preprocessing.shape), np.uint8)
             )
             places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
             yield Batch(

@@ -14,10 +14,10 @@ from geoclip.data.augment import (
     Augmentation,
     augmentation_rng,
     color_draw,
-    evaluation_pixels_of,
     training_pixels_of,
 )
 from geoclip.data.batch import Batch, Sample, Skip
+from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 
 Color = NDArray[np.float32] | None
 
@@ -47,16 +47,16 @@ class Decoder(Protocol):
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class PictureDecoder:
-    """Pixels (3, size, size) uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees."""
+    """Pixels uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees."""
 
-    image_px: int
+    preprocessing: Preprocessing
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
-        return (3, self.image_px, self.image_px)
+        return self.preprocessing.shape
 
     @property
     def dtype(self) -> DTypeLike:
@@ -71,9 +71,9 @@ class PictureDecoder:
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels, and the colour draw where colours change."""
         if self.augmentation.is_identity:
-            return evaluation_pixels_of(sample.data, self.image_px), None
+            return evaluation_pixels_of(sample.data, self.preprocessing), None
         rng = augmentation_rng(self.seed, sample.epoch, sample.key)
-        pixels = training_pixels_of(sample.data, self.image_px, self.augmentation, rng)
+        pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)
         return pixels, color_draw(self.augmentation, rng) if self.augmentation.changes_color else None
 
 

@@ -23,10 +23,10 @@ from geoclip.data.augment import (
     Augmentation,
     augmentation_rng,
     color_draw,
-    evaluation_pixels_of,
     training_pixels_of,
 )
 from geoclip.data.batch import Sample
+from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
@@ -40,7 +40,7 @@ RECORD = "features.json"
 class ViewsDecoder:
     """Every view of a picture, (1 + V, 3, size, size): what evaluation sees, then what epochs 0 … V-1 see."""
 
-    image_px: int
+    preprocessing: Preprocessing
     augmentation: Augmentation
     seed: int
     views: int
@@ -48,7 +48,7 @@ class ViewsDecoder:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
-        return (1 + self.views, 3, self.image_px, self.image_px)
+        return (1 + self.views, *self.preprocessing.shape)
 
     @property
     def dtype(self) -> DTypeLike:
@@ -62,10 +62,10 @@ class ViewsDecoder:
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
         """Pixels of every view, and their colour draws where colours change."""
-        pixels, colors = [evaluation_pixels_of(sample.data, self.image_px)], [NO_COLOR]
+        pixels, colors = [evaluation_pixels_of(sample.data, self.preprocessing)], [NO_COLOR]
         for view in range(self.views):
             rng = augmentation_rng(self.seed, view, sample.key)
-            pixels.append(training_pixels_of(sample.data, self.image_px, self.augmentation, rng))
+            pixels.append(training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng))
             if self.augmentation.changes_color:
                 colors.append(color_draw(self.augmentation, rng))
         return np.stack(pixels), np.stack(colors) if self.augmentation.changes_color else None

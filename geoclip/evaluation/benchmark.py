@@ -21,12 +21,14 @@ from geoclip.geo.geodesy import haversine_km
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.run_dir import write_json, write_text
 
+VIEWS_NDIM = 5  # of a batch of pictures in several views each
+
 
 @dataclass(kw_only=True, slots=True)
 class Queries:
     """The images of a benchmark, embedded, and where they were taken."""
 
-    image_ND: Tensor  # unit vectors, float32
+    image_ND: Tensor  # unit vectors, float32; of several views, their mean
     gps_deg_N2: Tensor  # float64, as the data have them
     keys: list[str]
 
@@ -78,7 +80,10 @@ class BenchmarkResult:
 def embed_images(
     model: GeoCLIP, batches: Iterable[Batch], device: torch.device, *, total: int | None = None
 ) -> tuple[Queries, SkipReport]:
-    """Embed every image once.
+    """Embed every image once, or in all its views.
+
+    Of several views the embedding is the mean of their unit vectors, which is not normalised again: its cosine with
+    a place's embedding is then the mean of the views' cosines.
 
     Raises:
         DataError: not one readable image.
@@ -91,13 +96,21 @@ def embed_images(
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:
-                images.append(model.encode_image(batch.images.to(device)))
+                images.append(_embedded(model, batch.images, device))
                 gps_deg.append(batch.gps_deg_B2)
                 keys += batch.keys
             bar.update(len(batch.keys))
     if not images:
         raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
     return Queries(image_ND=torch.cat(images), gps_deg_N2=torch.cat(gps_deg), keys=keys), skipped
+
+
+def _embedded(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:
+    """(B, 3, H, W) pixels, (B, F) features or (B, V, 3, H, W) views -> (B, D); of views one after the other."""
+    if images.ndim != VIEWS_NDIM:
+        return model.encode_image(images.to(device))
+    views = [model.encode_image(view_BCHW.to(device)) for view_BCHW in images.unbind(dim=1)]
+    return torch.stack(views).mean(dim=0)
 
 
 @torch.inference_mode()

@@ -119,11 +119,17 @@ class ImageEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(feature_dim, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, embedding_dim)
         )
-        self.register_buffer("mean_13HW", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std_13HW", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean_13HW", torch.empty(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std_13HW", torch.empty(1, 3, 1, 1), persistent=False)
+        self.normalise_by(mean, std)
         if frozen and backbone is not None:
             backbone.requires_grad_(False)
             backbone.eval()
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """From now on normalise pixels by these, per channel, of pixels scaled to [0, 1]."""
+        for buffer, values in ((self.mean_13HW, mean), (self.std_13HW, std)):
+            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """Training mode for the MLP, and for the backbone unless it is frozen."""

@@ -20,6 +20,7 @@ from geoclip.config import ShardsConfig, ShardSource
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.decoding import PictureDecoder
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import take_fraction
@@ -37,7 +38,7 @@ def plan_of() -> Callable[..., StreamPlan]:
             shuffle_buffer=changes.get("shuffle_buffer", 10),
             seed=seed,
             decoder=PictureDecoder(
-                image_px=changes.get("image_px", 16),
+                preprocessing=Preprocessing(image_px=changes.get("image_px", 16)),
                 augmentation=changes.get("augmentation", Augmentation()),
                 seed=seed,
             ),

@@ -18,18 +18,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from geoclip.data.augment import (
-    MAX_PIXELS,
     NO_COLOR,
     Augmentation,
     augmentation_rng,
     color_draw,
-    evaluation_pixels_of,
-    open_picture,
-    quiet_pillow,
     training_pixels_of,
 )
+from geoclip.data.pictures import MAX_PIXELS, open_picture, quiet_pillow
+from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 
 CROP = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True)
+
+
+def square(size_px: int) -> Preprocessing:
+    return Preprocessing(image_px=size_px)
 
 
 def scene(width: int, height: int) -> Image.Image:
@@ -54,9 +56,9 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
         picture = picture.convert("P")
         picture.info["transparency"] = 3
     data = as_bytes(picture, {"CMYK": "JPEG", "F": "TIFF"}.get(mode, "PNG"))
-    pixels = evaluation_pixels_of(data, 16)
+    pixels = evaluation_pixels_of(data, square(16))
     assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8
-    assert training_pixels_of(data, 16, CROP, np.random.default_rng(0)).shape == (3, 16, 16)
+    assert training_pixels_of(data, square(16), CROP, np.random.default_rng(0)).shape == (3, 16, 16)
     if mode == "I;16":
         assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # sixteen bits are scaled, not cut off
 
@@ -72,10 +74,11 @@ def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
     exif[0x0112] = orientation
     data = as_bytes(stored, exif=exif)
     assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (96, 64)
-    expected = evaluation_pixels_of(as_bytes(upright), 32).astype(int)
-    assert abs(evaluation_pixels_of(data, 32).astype(int) - expected).mean() < 3
+    expected = evaluation_pixels_of(as_bytes(upright), square(32)).astype(int)
+    assert abs(evaluation_pixels_of(data, square(32)).astype(int) - expected).mean() < 3
     crops = [
-        training_pixels_of(which, 32, CROP, np.random.default_rng(5)) for which in (data, as_bytes(upright))
+        training_pixels_of(which, square(32), CROP, np.random.default_rng(5))
+        for which in (data, as_bytes(upright))
     ]
     assert abs(crops[0].astype(int) - crops[1].astype(int)).mean() < 3
 
@@ -87,7 +90,7 @@ def test_an_animation_shows_its_first_frame(kind: str, how: dict[str, Any]) -> N
     red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
     data = as_bytes(red, kind, save_all=True, append_images=[blue], **how)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
-    assert evaluation_pixels_of(data, 8)[:, 4, 4].tolist() == [255, 0, 0]
+    assert evaluation_pixels_of(data, square(8))[:, 4, 4].tolist() == [255, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore:Palette images")
@@ -96,7 +99,7 @@ def test_a_palette_with_transparency_keeps_its_colors() -> None:
     picture.putpalette([10, 20, 30, 200, 100, 50])
     picture.paste(1, (0, 0, 20, 20))
     data = as_bytes(picture, "PNG", transparency=b"\xff\x80")
-    assert evaluation_pixels_of(data, 8)[:, 4, 4].tolist() == [200, 100, 50]
+    assert evaluation_pixels_of(data, square(8))[:, 4, 4].tolist() == [200, 100, 50]
 
 
 BROKEN = {
@@ -109,8 +112,8 @@ BROKEN = {
 @pytest.mark.parametrize("reason", BROKEN)
 def test_what_is_no_picture_is_named_by_its_reason(reason: str) -> None:
     for read in (
-        lambda data: evaluation_pixels_of(data, 32),
-        lambda data: training_pixels_of(data, 32, CROP, np.random.default_rng(0)),
+        lambda data: evaluation_pixels_of(data, square(32)),
+        lambda data: training_pixels_of(data, square(32), CROP, np.random.default_rng(0)),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
             read(BROKEN[reason])
@@ -125,7 +128,7 @@ def test_no_program_is_started_for_a_picture() -> None:
 def test_a_picture_from_two_lenses_is_its_first() -> None:
     """MPO, which some cameras and phones write into files called .jpg."""
     red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
-    pixels = evaluation_pixels_of(as_bytes(red, "MPO", save_all=True, append_images=[blue]), 8)
+    pixels = evaluation_pixels_of(as_bytes(red, "MPO", save_all=True, append_images=[blue]), square(8))
     assert pixels[0].min() > 200 and pixels[2].max() < 50
 
 
@@ -142,8 +145,8 @@ def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture
     def complaints() -> int:
         caplog.clear()
         with contextlib.suppress(ValueError):
-            evaluation_pixels_of(many_samples, 8)
-        assert evaluation_pixels_of(bad_exif, 8).shape == (3, 8, 8)
+            evaluation_pixels_of(many_samples, square(8))
+        assert evaluation_pixels_of(bad_exif, square(8)).shape == (3, 8, 8)
         return len(spoken) + len(caplog.records)
 
     with warnings.catch_warnings(record=True) as spoken, caplog.at_level(logging.ERROR, logger="PIL"):
@@ -167,8 +170,8 @@ def test_a_decompression_bomb_is_refused_by_its_header(pixels: int) -> None:
 @pytest.mark.parametrize("size", [(1, 200), (200, 1), (3000, 2), (1, 1), (17, 16)])
 def test_thin_pictures_fill_the_square(size: tuple[int, int]) -> None:
     data = as_bytes(scene(*size), "PNG")
-    assert evaluation_pixels_of(data, 16).shape == (3, 16, 16)
-    assert training_pixels_of(data, 16, CROP, np.random.default_rng(1)).shape == (3, 16, 16)
+    assert evaluation_pixels_of(data, square(16)).shape == (3, 16, 16)
+    assert training_pixels_of(data, square(16), CROP, np.random.default_rng(1)).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
@@ -181,8 +184,12 @@ def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
             data[rng.randrange(len(data))] = rng.randrange(256)
         data = data[: rng.randrange(len(data))] if rng.random() < 0.3 else data
         try:
-            assert evaluation_pixels_of(bytes(data), 16).shape == (3, 16, 16)
-            assert training_pixels_of(bytes(data), 16, CROP, np.random.default_rng(0)).shape == (3, 16, 16)
+            assert evaluation_pixels_of(bytes(data), square(16)).shape == (3, 16, 16)
+            assert training_pixels_of(bytes(data), square(16), CROP, np.random.default_rng(0)).shape == (
+                3,
+                16,
+                16,
+            )
         except ValueError:
             broken += 1
     assert broken > 10
@@ -194,7 +201,7 @@ def test_a_crop_from_a_scaled_jpeg_is_the_crop_from_the_whole() -> None:
     jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
     for seed in range(12):
         scaled, whole = (
-            training_pixels_of(data, 64, CROP, np.random.default_rng(seed)).astype(int)
+            training_pixels_of(data, square(64), CROP, np.random.default_rng(seed)).astype(int)
             for data in (jpeg, png)
         )
         assert abs(scaled - whole).mean() < 2, seed
@@ -210,14 +217,14 @@ def test_a_large_crop_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Image.Image, "crop", seen)
     data = as_bytes(scene(2048, 1536))
-    training_pixels_of(data, 224, Augmentation(crop_scale_min=0.99), np.random.default_rng(0))
+    training_pixels_of(data, square(224), Augmentation(crop_scale_min=0.99), np.random.default_rng(0))
     assert decoded == [(512, 384)]
 
 
 def test_crops_cover_the_area_and_flips_are_fair() -> None:
     picture, flipped, left = as_bytes(scene(200, 200)), 0, []
     for seed in range(200):
-        pixels = training_pixels_of(picture, 16, CROP, np.random.default_rng(seed)).astype(int)
+        pixels = training_pixels_of(picture, square(16), CROP, np.random.default_rng(seed)).astype(int)
         flipped += pixels[0, :, 0].mean() > pixels[0, :, -1].mean()
         left.append(pixels[0].min())
     assert 70 < flipped < 130 and min(left) < 10 and max(left) > 120

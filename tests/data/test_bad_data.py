@@ -15,6 +15,7 @@ import pytest
 
 from geoclip.data.batch import Batch, SkipReport
 from geoclip.data.decoding import PictureDecoder
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import fingerprint, read_shards, refuse_bad_shards
 from geoclip.data.stream import StreamPlan, evaluation_batches
@@ -101,7 +102,9 @@ def test_a_broken_picture_keeps_its_row_and_is_not_present(
             report.add(batch.skipped)
         assert report.counts.total() == 1 and "000000.tar:train-00-0001" in report.lines()[0]
     shard_list = read_shards(str(shards.root), "train")
-    in_order = list(evaluation_batches(whole(shard_list), PictureDecoder(image_px=16), 8))
+    in_order = list(
+        evaluation_batches(whole(shard_list), PictureDecoder(preprocessing=Preprocessing(image_px=16)), 8)
+    )
     keys = [key for batch in in_order for key in batch.keys]
     assert len(keys) == 39 and victim not in keys and keys == sorted(keys)
 

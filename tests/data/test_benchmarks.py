@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from geoclip.data.benchmarks import list_photos, photo_batches, read_features, read_photos
+from geoclip.data.preprocessing import Preprocessing
 from geoclip.errors import DataError
 
 
@@ -131,7 +132,7 @@ def test_broken_photographs_are_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("This photo is no longer available")
     photos, missing = read_photos(tmp_path)
-    batches = list(photo_batches(photos, 16, batch_size=2))
+    batches = list(photo_batches(photos, Preprocessing(image_px=16), batch_size=2))
     assert missing == []
     assert [key for batch in batches for key in batch.keys] == ["a.jpg", "b.jpg"]
     assert torch.cat([batch.gps_deg_B2 for batch in batches]).tolist() == [[1, 2], [9, 10]]
@@ -148,7 +149,7 @@ def test_pictures_of_any_shape_and_mode_become_squares_of_bytes(tmp_path: Path) 
         [("RGB", (90, 20)), ("L", (20, 90)), ("RGBA", (33, 33)), ("P", (7, 5))]
     ):
         Image.new(mode, size).save(tmp_path / f"{number}.png")
-    (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=8)
+    (batch,) = photo_batches(list_photos(tmp_path), Preprocessing(image_px=32), batch_size=8)
     assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.uint8
     assert batch.gps_deg_B2.isnan().all()  # nobody says where they were taken
 
@@ -159,7 +160,7 @@ def test_photographs_stand_upright_as_their_exif_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    (batch,) = photo_batches(list_photos(tmp_path), 32, batch_size=1)
+    (batch,) = photo_batches(list_photos(tmp_path), Preprocessing(image_px=32), batch_size=1)
     left, right = batch.images[0].float().mean(dim=(0, 1)).view(2, 16).mean(dim=1)
     assert left < 10 and right > 245
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from geoclip.data.augment import decode, open_picture
 from geoclip.data.building.manifest import Manifest, Planned, Verdict
 from geoclip.data.building.picture_index import MISSING, Found
 from geoclip.data.building.shard_sources import ShardSource
+from geoclip.data.pictures import decode, open_picture
 
 # By Pillow's names of the formats that a shard may hold: what its member is called.
 SUFFIXES = {

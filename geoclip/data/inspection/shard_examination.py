@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geoclip.data.augment import decode, open_picture
 from geoclip.data.batch import Skip
+from geoclip.data.pictures import decode, open_picture
 from geoclip.data.shard_index import ShardIndex, index_shard
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster

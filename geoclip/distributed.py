@@ -174,6 +174,15 @@ def gather_rows(rows_B2: Tensor) -> tuple[Tensor, int]:
     return torch.cat(gathered), dist.get_rank() * rows_B2.shape[0]
 
 
+def gather_with_gradient(rows_BD: Tensor) -> Tensor:
+    """Every rank's rows, in the order of ranks; a row's gradient is the sum of what all ranks make of it."""
+    if not dist.is_initialized():
+        return rows_BD
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(rows_BD))
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """The mean of a small tensor over all ranks."""
     if dist.is_initialized():

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from geoclip.build.model import build_model
 from geoclip.config import (
     AverageKind,
+    LossConfig,
     OptimConfig,
     OptimizerKind,
     Precision,
@@ -26,8 +27,9 @@ from geoclip.data.subset import Stretch
 from geoclip.distributed import World
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue, draw_queue_start
+from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
 from geoclip.training.average import WeightAverage
+from geoclip.training.objective import Objective
 from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
 from geoclip.training.state import BACKBONE, SUMS, TrainState
 from geoclip.training.step import Recipe
@@ -79,6 +81,8 @@ def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueu
     match queue.start:
         case QueueStart.sphere:
             return GPSQueue(uniform_on_sphere(queue.size, generator))
+        case QueueStart.released:
+            return GPSQueue(normal_on_circle(queue.size, generator))
         case QueueStart.train:
             places = torch.from_numpy(places_in(subset, queue.size)).float()
             return GPSQueue(draw_queue_start(places, queue.size, generator))
@@ -103,6 +107,21 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
     )
 
 
+def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
+    """What a step minimises."""
+    return Objective(
+        kind=loss.kind.value,
+        views=loss.views,
+        batch_noise_m=queue.batch_noise_m,
+        queue_noise_m=queue.queue_noise_m,
+        mask_same_place=loss.mask_same_place,
+        near=None if loss.near is None else loss.near.value,
+        near_radius_km=loss.near_radius_km,
+        hard_negatives=loss.hard_negatives,
+        hard_radius_km=loss.hard_radius_km,
+    )
+
+
 def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
     """The numbers of a step, and how many steps there are."""
     optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
@@ -123,10 +142,9 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
     return Recipe(
         last_step=steps,
         lr_at=lr_at,
-        batch_noise_m=config.queue.batch_noise_m,
-        queue_noise_m=config.queue.queue_noise_m,
+        objective=build_objective(config.loss, config.queue),
         grad_clip=optim.grad_clip,
-        logit_scale_max=optim.logit_scale_max,
+        logit_scale_max=config.loss.logit_scale_max,
         autocast=build_autocast(config.compute.precision, device),
         max_bad_fraction=config.data.max_bad_fraction,
         max_bad_steps=optim.max_bad_steps,

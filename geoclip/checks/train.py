@@ -126,9 +126,9 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
 def location_problems(location: LocationConfig) -> list[str]:
     """Reasons why this location encoder cannot be built."""
     problems = []
-    if not location.sigmas:
+    if location.sigmas is not None and not location.sigmas:
         problems.append("location.sigmas=[] needs at least one scale, e.g. location.sigmas=[1,16,256]")
-    if any(not (math.isfinite(sigma) and sigma > 0) for sigma in location.sigmas):
+    if any(not (math.isfinite(sigma) and sigma > 0) for sigma in location.sigmas or ()):
         problems.append(f"location.sigmas={location.sigmas} must all be positive numbers, e.g. [1,16,256]")
     for key in ("frequencies", "hidden_dim", "depth", "embedding_dim"):
         if getattr(location, key) < 1:
@@ -148,7 +148,7 @@ def _queue_problems(queue: QueueConfig) -> list[str]:
 
 def _optim_problems(optim: OptimConfig) -> list[str]:
     problems = []
-    for key in ("lr", "temperature", "step_gamma"):
+    for key in ("lr", "step_gamma"):
         value = getattr(optim, key)
         if not (math.isfinite(value) and value > 0):
             problems.append(f"optim.{key}={value} must be positive")
@@ -169,8 +169,6 @@ def _optim_problems(optim: OptimConfig) -> list[str]:
         problems.append(f"optim.max_steps={optim.max_steps} must be 1 or more, or null for whole epochs")
     if optim.grad_clip is not None and optim.grad_clip <= 0:
         problems.append(f"optim.grad_clip={optim.grad_clip} must be positive, or null for none")
-    if optim.logit_scale_max < 1:
-        problems.append(f"optim.logit_scale_max={optim.logit_scale_max} must be 1 or more")
     return problems
 
 

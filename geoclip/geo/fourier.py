@@ -8,15 +8,26 @@ import torch
 from torch import Tensor
 
 
-def random_frequencies(count: int, sigma: float, generator: torch.Generator | None = None) -> Tensor:
-    """(count, 2) frequencies drawn from N(0, sigma²), in cycles per unit of the projected plane."""
-    return torch.randn((count, 2), generator=generator) * sigma
+def random_frequencies(
+    count: int, sigma: float, axes: int = 2, generator: torch.Generator | None = None
+) -> Tensor:
+    """(count, axes) frequencies drawn from N(0, sigma²), in cycles per unit of the projected plane or space."""
+    return torch.randn((count, axes), generator=generator) * sigma
 
 
-def fourier_features(x_N2: Tensor, freq_K2: Tensor) -> Tensor:
-    """(N, 2) projected coordinates -> (N, 2K): cosines, then sines, of 2 pi x.freq.
+def spaced_sigmas(sigma_min: float, sigma_max: float, scales: int) -> list[float]:
+    """Scales from sigma_min to sigma_max, evenly spaced in log2; of one scale sigma_min.
+
+    Source: GeoCLIP, NeurIPS 2023, section 3: the general rule for M branches.
+    """
+    steps = torch.linspace(math.log2(sigma_min), math.log2(sigma_max), scales, dtype=torch.float64)
+    return [float(sigma) for sigma in steps.exp2()]
+
+
+def fourier_features(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
+    """(N, A) projected coordinates -> (N, 2K): cosines, then sines, of 2 pi x.freq.
 
     Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions", NeurIPS 2020, eq. 5.
     """
-    phase_NK = 2 * math.pi * x_N2 @ freq_K2.T
+    phase_NK = 2 * math.pi * x_NA @ freq_KA.T
     return torch.cat((phase_NK.cos(), phase_NK.sin()), dim=1)

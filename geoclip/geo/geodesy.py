@@ -29,6 +29,38 @@ def haversine_km(a_deg_N2: Tensor, b_deg_N2: Tensor) -> Tensor:
     return 2 * EARTH_RADIUS_KM * h.clamp(0, 1).sqrt().asin()
 
 
+def pairwise_km(a_deg_N2: Tensor, b_deg_M2: Tensor) -> Tensor:
+    """(N, M) great-circle distances in km, float64, from the chords between points of the unit sphere."""
+    chord_NM = torch.cdist(
+        unit_vectors(a_deg_N2), unit_vectors(b_deg_M2), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    return 2 * EARTH_RADIUS_KM * (chord_NM / 2).clamp(max=1).asin()
+
+
+def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, generator: torch.Generator) -> Tensor:
+    """(N · count, 2) places at one to two times `radius_km` from each, in random directions; same type and device.
+
+    Args:
+        gps_deg_N2: (N, 2) degrees.
+        radius_km: least distance; the distance is uniform up to twice that.
+        count: places for each; 0 draws nothing.
+        generator: CPU generator; the same state gives the same places on every device.
+
+    Source: the direct problem on the sphere, Snyder, "Map Projections", 1987, eqs. 5-5 and 5-6.
+    """
+    if count == 0 or len(gps_deg_N2) == 0:
+        return gps_deg_N2[:0]
+    draw_K2 = torch.rand((len(gps_deg_N2) * count, 2), generator=generator, dtype=torch.float64)
+    draw_K2 = draw_K2.to(gps_deg_N2.device)
+    arc, azimuth = radius_km / EARTH_RADIUS_KM * (1 + draw_K2[:, 0]), 2 * math.pi * draw_K2[:, 1]
+    lat, lon = gps_deg_N2.double().repeat_interleave(count, dim=0).deg2rad().unbind(-1)
+    there_lat = (lat.sin() * arc.cos() + lat.cos() * arc.sin() * azimuth.cos()).clamp(-1, 1).asin()
+    east = torch.atan2(
+        arc.sin() * azimuth.sin(), lat.cos() * arc.cos() - lat.sin() * arc.sin() * azimuth.cos()
+    )
+    return wrap_degrees(torch.stack((there_lat, lon + east), dim=-1).rad2deg()).to(gps_deg_N2)
+
+
 def unit_vectors(gps_deg_N2: Tensor) -> Tensor:
     """(N, 2) degrees -> (N, 3) points on the unit sphere, float64: x to (0, 0), z to the north pole."""
     lat, lon = gps_deg_N2.double().deg2rad().unbind(-1)

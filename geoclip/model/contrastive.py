@@ -1,4 +1,4 @@
-"""GeoCLIP's loss."""
+"""GeoCLIP's loss and its relatives: pure functions of logits."""
 
 from __future__ import annotations
 
@@ -12,38 +12,66 @@ def same_place(gps_deg_B2: Tensor, candidates_deg_M2: Tensor) -> Tensor:
     return (gps_deg_B2[:, None, :] == candidates_deg_M2[None, :, :]).all(dim=-1)
 
 
-def image_to_gps_loss(
-    image_BD: Tensor,
-    location_MD: Tensor,
-    scale: Tensor,
-    first: int,
-    same_place_BM: Tensor | None = None,
-    weight_B: Tensor | None = None,
+def cross_entropy(
+    logits_NM: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+    ignored_NM: Tensor | None = None,
+    soft_NM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of finding each image's place among M candidates; one direction, image to GPS.
+    """Cross-entropy of finding each row's target among M candidates.
 
     Args:
-        image_BD: (B, D) unit vectors of this rank's images.
-        location_MD: (M, D) unit vectors: every rank's coordinates, then the queue's.
-        scale: exp(logit scale).
-        first: column of this rank's first image; image i belongs to column first + i.
-        same_place_BM: (B, M) candidates at the very place of the image. They are left out of the sum, so
-            that a place that was photographed twice is never its own negative.
-        weight_B: (B,) of each image in both sums; 1 / B where None. An image that could not be read weighs 0.
+        logits_NM: of N images among M places, or of N places among M images.
+        target_N: column of each row's own candidate.
+        weight_N: of each row in both sums. An image that could not be read weighs 0.
+        ignored_NM: candidates that are left out of the sum, such as a place that was photographed twice; a row's own
+            is never left out.
+        soft_NM: how nearly right each candidate is, in [0, 1]: the target's distribution once it is normalised. None
+            puts everything on the target.
 
     Returns:
-        The loss in nats, and the share of images whose own place scored highest (detached).
+        The loss in nats, and the share of rows whose own candidate scored highest (detached).
 
-    Source: GeoCLIP, NeurIPS 2023, eq. 3, with one view per image as in the released code.
+    Source: GeoCLIP, NeurIPS 2023, eq. 3, for images among places with one view per image, as in the released code.
     """
-    logits_BM = (scale * image_BD @ location_MD.T).float()
-    target_B = torch.arange(first, first + image_BD.shape[0], device=image_BD.device)
-    if same_place_BM is not None:
-        own_BM = torch.zeros_like(same_place_BM).scatter_(1, target_B[:, None], True)
-        logits_BM = logits_BM.masked_fill(same_place_BM & ~own_BM, float("-inf"))
-    nats_B = F.cross_entropy(logits_BM, target_B, reduction="none")
-    with torch.no_grad():
-        found_B = (logits_BM.argmax(dim=1) == target_B).float()
-    if weight_B is None:
-        return nats_B.mean(), found_B.mean()
-    return nats_B @ weight_B, found_B @ weight_B
+    own_NM = torch.zeros_like(logits_NM, dtype=torch.bool).scatter_(1, target_N[:, None], True)
+    if ignored_NM is not None:
+        ignored_NM = ignored_NM & ~own_NM
+        logits_NM = logits_NM.masked_fill(ignored_NM, float("-inf"))
+    if soft_NM is None:
+        nats_N = F.cross_entropy(logits_NM, target_N, reduction="none")
+    else:
+        share_NM = soft_NM.masked_fill(own_NM, 1.0)
+        log_NM = logits_NM.log_softmax(dim=1)
+        if ignored_NM is not None:
+            share_NM, log_NM = share_NM.masked_fill(ignored_NM, 0.0), log_NM.masked_fill(ignored_NM, 0.0)
+        nats_N = -(share_NM / share_NM.sum(dim=1, keepdim=True) * log_NM).sum(dim=1)
+    return nats_N @ weight_N, _found(logits_NM, target_N) @ weight_N
+
+
+def sigmoid_loss(
+    logits_NM: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+    ignored_NM: Tensor | None = None,
+    soft_NM: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every pair of image and place for itself, right or wrong; arguments and results as `cross_entropy`.
+
+    Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, eq. 1.
+    """
+    own_NM = torch.zeros_like(logits_NM, dtype=torch.bool).scatter_(1, target_N[:, None], True)
+    right_NM = own_NM.float() if soft_NM is None else soft_NM.masked_fill(own_NM, 1.0)
+    nats_NM = F.binary_cross_entropy_with_logits(logits_NM, right_NM, reduction="none")
+    if ignored_NM is not None:
+        ignored_NM = ignored_NM & ~own_NM
+        nats_NM = nats_NM.masked_fill(ignored_NM, 0.0)
+        logits_NM = logits_NM.masked_fill(ignored_NM, float("-inf"))
+    return nats_NM.sum(dim=1) @ weight_N, _found(logits_NM, target_N) @ weight_N
+
+
+@torch.no_grad()
+def _found(logits_NM: Tensor, target_N: Tensor) -> Tensor:
+    """(N,) 1 where the own candidate scored highest."""
+    return (logits_NM.argmax(dim=1) == target_N).float()

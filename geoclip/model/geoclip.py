@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoclip.model.image_encoder import ImageEncoder
-from geoclip.model.location_encoder import LocationEncoder
+
+
+class Embedded(NamedTuple):
+    """What the loss is a function of."""
+
+    image_BD: Tensor  # unit vectors
+    location_MD: Tensor  # unit vectors
+    scale: Tensor  # exp of the logit scale
+    bias: Tensor | None = None  # of the sigmoid loss
 
 
 class GeoCLIP(nn.Module):
@@ -19,17 +28,27 @@ class GeoCLIP(nn.Module):
         image_encoder: (B, 3, H, W) uint8 pixels -> (B, D).
         location_encoder: (M, 2) degrees -> (M, D).
         temperature: the logit scale starts at ln(1 / temperature).
+        learn_temperature: or stays there.
+        bias: what the sigmoid loss starts to add to every logit; None: nothing ever is.
 
     Source: GeoCLIP: Clip-Inspired Alignment between Locations and Images, NeurIPS 2023, arXiv 2309.16020.
     """
 
     def __init__(
-        self, image_encoder: ImageEncoder, location_encoder: LocationEncoder, *, temperature: float = 0.07
+        self,
+        image_encoder: ImageEncoder,
+        location_encoder: nn.Module,
+        *,
+        temperature: float = 0.07,
+        learn_temperature: bool = True,
+        bias: float | None = None,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.location_encoder = location_encoder
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        start = torch.tensor(math.log(1 / temperature))
+        self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     @classmethod
     def from_pretrained(
@@ -62,10 +81,10 @@ class GeoCLIP(nn.Module):
         """(M, 2) latitude, longitude in degrees -> (M, D) unit vectors, float32."""
         return F.normalize(self.location_encoder(gps_deg_M2).float(), dim=1)
 
-    def forward(self, pixels_BCHW: Tensor, gps_deg_M2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Both towers in one call, because DDP hooks `forward` alone.
+    def logit_terms(self) -> tuple[Tensor, Tensor | None]:
+        """exp(logit scale), and what is added to the scaled similarities, if anything is."""
+        return self.logit_scale.exp(), self.logit_bias
 
-        Returns:
-            (B, D) and (M, D) unit vectors, and exp(logit scale).
-        """
-        return self.encode_image(pixels_BCHW), self.encode_location(gps_deg_M2), self.logit_scale.exp()
+    def forward(self, pixels_BCHW: Tensor, gps_deg_M2: Tensor) -> Embedded:
+        """Both towers in one call, because DDP hooks `forward` alone."""
+        return Embedded(self.encode_image(pixels_BCHW), self.encode_location(gps_deg_M2), *self.logit_terms())

@@ -60,6 +60,14 @@ class GPSQueue:
         self.position = position
 
 
+def normal_on_circle(size: int, generator: torch.Generator) -> Tensor:
+    """(size, 2) Gaussian noise of unit norm, taken for degrees: all of it within 1° of (0, 0).
+
+    How the released code starts its queue (`fidelity=released`); no place to start from.
+    """
+    return torch.nn.functional.normalize(torch.randn((size, 2), generator=generator), dim=1)
+
+
 def draw_queue_start(places_deg_N2: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """(size, 2) of these places, drawn without replacement while they last, then again."""
     if places_deg_N2.shape[0] == 0 and size:

@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from geoclip.geo.fourier import fourier_features, random_frequencies
-from geoclip.geo.projection import equal_earth
+from geoclip.geo.projection import equal_earth, equirectangular, mercator, sphere
+
+PROJECTIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many axes their points have
+    "equal_earth": (equal_earth, 2),
+    "equirectangular": (equirectangular, 2),
+    "mercator": (mercator, 2),
+    "sphere": (sphere, 3),
+}
+
+
+def checked_degrees(gps_deg_N2: Tensor) -> Tensor:
+    """The coordinates in float32.
+
+    Raises:
+        ValueError: they are not (N, 2).
+    """
+    if gps_deg_N2.ndim != 2 or gps_deg_N2.shape[1] != 2:
+        raise ValueError(
+            f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}"
+        )
+    return gps_deg_N2.float()
+
+
+def relu_mlp(inputs: int, hidden_dim: int, depth: int) -> nn.Sequential:
+    """`depth` hidden layers, each followed by ReLU."""
+    layers: list[nn.Module] = []
+    for narrow, wide in pairwise([inputs] + [hidden_dim] * depth):
+        layers += [nn.Linear(narrow, wide), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 class FourierBranch(nn.Module):
     """One scale: random Fourier features of width 2K, an MLP, a linear head."""
 
-    freq_K2: Tensor
+    freq_KA: Tensor
 
     def __init__(
-        self, sigma: float, *, frequencies: int, hidden_dim: int, depth: int, embedding_dim: int
+        self,
+        sigma: float,
+        *,
+        axes: int,
+        frequencies: int,
+        mlp: nn.Sequential,
+        head: nn.Linear,
+        learn_frequencies: bool = False,
     ) -> None:
         super().__init__()
-        self.register_buffer("freq_K2", random_frequencies(frequencies, sigma))
-        widths = [2 * frequencies] + [hidden_dim] * depth
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
-        self.mlp = nn.Sequential(*layers)
-        self.head = nn.Linear(hidden_dim, embedding_dim)
+        freq_KA = random_frequencies(frequencies, sigma, axes)
+        if learn_frequencies:
+            self.freq_KA = nn.Parameter(freq_KA)
+        else:
+            self.register_buffer("freq_KA", freq_KA)
+        self.mlp = mlp
+        self.head = head
 
-    def forward(self, x_N2: Tensor) -> Tensor:
-        """(N, 2) projected coordinates, float32 -> (N, D).
+    def forward(self, x_NA: Tensor) -> Tensor:
+        """(N, A) projected coordinates, float32 -> (N, D).
 
         The phases are float32 whatever autocast says: at sigma 2^8 they reach thousands of radians, where
         bfloat16 has no digits left.
         """
-        with torch.autocast(x_N2.device.type, enabled=False):
-            features_N2K = fourier_features(x_N2, self.freq_K2.float())
+        with torch.autocast(x_NA.device.type, enabled=False):
+            features_N2K = fourier_features(x_NA, self.freq_KA.float())
         out: Tensor = self.head(self.mlp(features_N2K))
         return out
 
 
 class LocationEncoder(nn.Module):
-    """Equal Earth projection, one `FourierBranch` per sigma, summed.
+    """A projection, one `FourierBranch` per sigma, their outputs summed or side by side.
 
     Args:
         sigmas: standard deviation of each branch's frequencies, coarse to fine.
@@ -50,6 +85,13 @@ class LocationEncoder(nn.Module):
         hidden_dim: width of each branch's MLP.
         depth: hidden layers of each branch's MLP.
         embedding_dim: D.
+        projection: a name in `PROJECTIONS`.
+        concat: each scale has a part of the embedding to itself, of D / M numbers; otherwise they are summed.
+        share_mlp: one MLP and head for all scales.
+        learn_frequencies: the frequencies are trained too.
+
+    Raises:
+        ValueError: no sigma, or one that is not positive; a projection of another name; D that does not divide.
 
     Source: GeoCLIP, NeurIPS 2023, section 3; dimensions of the released code as defaults.
     """
@@ -62,21 +104,40 @@ class LocationEncoder(nn.Module):
         hidden_dim: int = 1024,
         depth: int = 3,
         embedding_dim: int = 512,
+        projection: str = "equal_earth",
+        concat: bool = False,
+        share_mlp: bool = False,
+        learn_frequencies: bool = False,
     ) -> None:
         super().__init__()
         if not sigmas or min(sigmas) <= 0:
             raise ValueError(f"sigmas={list(sigmas)} must hold at least one positive number")
+        if projection not in PROJECTIONS:
+            raise ValueError(f"no projection is called {projection!r}; there are {', '.join(PROJECTIONS)}")
+        if concat and embedding_dim % len(sigmas):
+            raise ValueError(f"{embedding_dim} dimensions do not divide over {len(sigmas)} scales")
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
-        self.branches = nn.ModuleList(
-            FourierBranch(
-                sigma,
-                frequencies=frequencies,
-                hidden_dim=hidden_dim,
-                depth=depth,
-                embedding_dim=embedding_dim,
+        self.projection, self.concat = projection, concat
+        share = embedding_dim // len(self.sigmas) if concat else embedding_dim
+
+        def layers() -> tuple[nn.Sequential, nn.Linear]:
+            return relu_mlp(2 * frequencies, hidden_dim, depth), nn.Linear(hidden_dim, share)
+
+        shared = layers() if share_mlp else None
+        branches = []
+        for sigma in self.sigmas:
+            mlp, head = shared or layers()
+            branches.append(
+                FourierBranch(
+                    sigma,
+                    axes=PROJECTIONS[projection][1],
+                    frequencies=frequencies,
+                    mlp=mlp,
+                    head=head,
+                    learn_frequencies=learn_frequencies,
+                )
             )
-            for sigma in self.sigmas
-        )
+        self.branches = nn.ModuleList(branches)
 
     @classmethod
     def from_pretrained(cls, source: str = "official") -> LocationEncoder:
@@ -93,10 +154,8 @@ class LocationEncoder(nn.Module):
 
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""
-        if gps_deg_N2.ndim != 2 or gps_deg_N2.shape[1] != 2:
-            raise ValueError(
-                f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}"
-            )
+        degrees_N2 = checked_degrees(gps_deg_N2)
         with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            x_N2 = equal_earth(gps_deg_N2.float())
-        return torch.stack([branch(x_N2) for branch in self.branches]).sum(dim=0)
+            x_NA = PROJECTIONS[self.projection][0](degrees_N2)
+        outputs = [branch(x_NA) for branch in self.branches]
+        return torch.cat(outputs, dim=1) if self.concat else torch.stack(outputs).sum(dim=0)

@@ -35,7 +35,7 @@ def our_location_name(released: str) -> str:
         raise KeyError(f"{released!r} is no name of the released location encoder")
     branch = f"branches.{match['branch']}"
     if match["name"] == "b":
-        return f"{branch}.freq_K2"
+        return f"{branch}.freq_KA"
     if match["part"] == "head":
         return f"{branch}.head.{match['name']}"
     return f"{branch}.mlp.{int(match['layer']) - 1}.{match['name']}"

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.geoclip import Embedded, GeoCLIP
 
-Objective = Callable[
-    [Tensor, Tensor, Tensor], tuple[Tensor, Tensor]
-]  # images, locations, scale -> loss, recall
+Objective = Callable[[Embedded], tuple[Tensor, Tensor]]  # the loss, and what else is told
 
 
 def features_in_parts(model: GeoCLIP, images: Tensor, parts: int) -> Tensor:
@@ -57,8 +55,8 @@ def backward_in_parts(
             embedded.append(model.encode_image(chunk))
     image_BD = torch.cat(embedded).requires_grad_()
     with autocast():
-        location_MD, scale = model.encode_location(candidates_M2), model.logit_scale.exp()
-    loss, told = objective(image_BD, location_MD, scale)
+        location_MD, terms = model.encode_location(candidates_M2), model.logit_terms()
+    loss, told = objective(Embedded(image_BD, location_MD, *terms))
     loss.backward()
     assert image_BD.grad is not None
     for chunk, generators, gradient in zip(chunks, drawn, image_BD.grad.chunk(parts), strict=True):

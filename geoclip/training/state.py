@@ -208,6 +208,24 @@ def load_weights(model: GeoCLIP, saved: Tree, path: Path) -> None:
         raise CheckpointError(f"{path} is of another architecture: {', '.join(lost[:5])}")
 
 
+def load_location_encoder(encoder: nn.Module, saved: Tree, path: Path) -> None:
+    """The location encoder of a run, from a checkpoint.
+
+    Raises:
+        CheckpointError: of another architecture.
+    """
+    prefix = "location_encoder."
+    weights = {
+        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
+    }
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} has another location encoder: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
 def load_backbone(backbone: nn.Module, path: Path) -> None:
     """The backbone of a run's image encoder, from a checkpoint.
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from geoclip.data.batch import Batch
 from geoclip.data.color import jitter_colors
 from geoclip.distributed import gather_rows, mean_gradients
-from geoclip.geo.geodesy import jitter
-from geoclip.model.contrastive import image_to_gps_loss, same_place
+from geoclip.model.geoclip import Embedded
 from geoclip.training.cached_gradient import backward_in_parts, features_in_parts
+from geoclip.training.objective import Objective, Pairs
 from geoclip.training.state import TrainState
 
 
@@ -26,10 +26,9 @@ class Recipe:
 
     last_step: int
     lr_at: Callable[[int], float]
-    batch_noise_m: float
-    queue_noise_m: float
+    objective: Objective
     grad_clip: float | None
-    logit_scale_max: float
+    logit_scale_max: float | None
     autocast: torch.dtype | None  # None: float32 throughout
     max_bad_fraction: float = 1.0  # of the pictures read so far: more broken ones end the run
     max_bad_steps: int = 10  # in a row: more without a finite gradient end the run
@@ -55,59 +54,55 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Outcome:
     present_B = (
         torch.ones_like(batch.gps_deg_B2[:, 0]) if batch.present_B is None else batch.present_B.float()
     )
-    rows_M3, first = gather_rows(
+    rows_G3, first = gather_rows(
         torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1)
     )  # mine start at `first`
-    places_M2, present_M = rows_M3[:, :2], rows_M3[:, 2]
-    noisy_M2 = jitter(places_M2, recipe.batch_noise_m, state.noise)
-    queue_S2 = state.queue.negatives()
-    candidates_M2 = torch.cat((noisy_M2, jitter(queue_S2, recipe.queue_noise_m, state.noise)))
-    same_BM = same_place(
-        batch.gps_deg_B2, torch.cat((places_M2, queue_S2))
-    )  # before the noise made them differ
-    # DDP takes the mean over ranks: so weighted, it is the mean over all pictures that could be read.
-    weight_B = present_B * (len(places_M2) / len(present_B)) / present_M.sum().clamp(min=1)
-
-    def objective(image_BD: Tensor, location_MD: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        return image_to_gps_loss(image_BD, location_MD, scale, first, same_BM, weight_B)
-
-    images = batch.images if batch.color_BK is None else jitter_colors(batch.images, batch.color_BK)
+    places_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
+    objective = recipe.objective
+    asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), state.noise)
+    pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first)
+    images, color = batch.images, batch.color_BK
+    if objective.views > 1:
+        images, color = images.flatten(0, 1), None if color is None else color.flatten(0, 1)
+    if color is not None:
+        images = jitter_colors(images, color)
     state.optimizer.zero_grad(set_to_none=True)
-    loss, recall, image_BD = _backward(state, images, candidates_M2, objective, recipe)
+    loss, recall, image_ND = _backward(state, images, asked_M2, pairs, recipe)
     finite = _update(state, recipe)
-    state.queue.push(places_M2)
+    state.queue.push(places_G2)
     state.step += 1
-    state.samples_seen += places_M2.shape[0]
+    state.samples_seen += places_G2.shape[0]
     if state.average is not None:
         state.average.update(state.step)
     told = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     # A loss that is not finite would spoil the mean of the others.
+    bad_N = ~image_ND.detach().isfinite().all(dim=1)
     return Outcome(
-        sums=torch.where(told.isfinite(), told, 0), bad_rows_B=~image_BD.detach().isfinite().all(dim=1)
+        sums=torch.where(told.isfinite(), told, 0), bad_rows_B=bad_N.view(-1, objective.views).any(dim=1)
     )
 
 
 def _backward(
     state: TrainState,
     images: Tensor,
-    candidates_M2: Tensor,
-    objective: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    asked_M2: Tensor,
+    pairs: Pairs,
     recipe: Recipe,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the loss over all ranks; this rank's loss and recall, detached, and its image embeddings."""
     autocast = partial(_autocast, images.device, recipe.autocast)
     if recipe.parts > 1 and images.ndim > 2:
         if not state.model.image_encoder.frozen:
-            told = backward_in_parts(state.model, images, candidates_M2, objective, recipe.parts, autocast)
+            told = backward_in_parts(state.model, images, asked_M2, pairs, recipe.parts, autocast)
             mean_gradients(list(state.model.parameters()))
             return told
         with autocast():
             images = features_in_parts(state.model, images, recipe.parts)
     with autocast():
-        image_BD, location_MD, scale = state.parallel(images, candidates_M2)
-    loss, recall = objective(image_BD, location_MD, scale)
+        embedded: Embedded = state.parallel(images, asked_M2)
+    loss, recall = pairs(embedded)
     loss.backward()
-    return loss.detach(), recall, image_BD
+    return loss.detach(), recall, embedded.image_BD
 
 
 def _update(state: TrainState, recipe: Recipe) -> Tensor:
@@ -122,8 +117,9 @@ def _update(state: TrainState, recipe: Recipe) -> Tensor:
     state.optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
     state.optimizer.grad_scale = None  # type: ignore[attr-defined]
     state.optimizer.step()
-    with torch.no_grad():
-        state.model.logit_scale.clamp_(max=math.log(recipe.logit_scale_max))
+    if recipe.logit_scale_max is not None:
+        with torch.no_grad():
+            state.model.logit_scale.clamp_(max=math.log(recipe.logit_scale_max))
     return finite
 
 

@@ -17,7 +17,7 @@ from geoclip.checks import evaluate_problems, predict_problems, shards_problems,
 from geoclip.conf_dir import conf_dir
 from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
 
-TRAIN_GROUPS = ("data", "encoder", "location", "queue", "optim", "compute", "logger", "gallery")
+TRAIN_GROUPS = ("data", "encoder", "location", "queue", "loss", "optim", "compute", "logger", "gallery")
 OPTIONS = [
     f"{group}={path.stem}"
     for group in TRAIN_GROUPS

@@ -23,6 +23,7 @@ from geoclip.config import (
     GalleryKind,
     LocationConfig,
     LoggerConfig,
+    LossConfig,
     OptimConfig,
     QueueConfig,
     TrainConfig,
@@ -71,6 +72,7 @@ def write_run(folder: Path, gallery_csv: Path, seed: int = 0) -> None:
             name="tiny", sigmas=[1.0, 16.0], frequencies=8, hidden_dim=16, depth=1, embedding_dim=8
         ),
         queue=QueueConfig(),
+        loss=LossConfig(name="one_way"),
         optim=OptimConfig(),
         compute=ComputeConfig(),
         logger=LoggerConfig(),

@@ -16,6 +16,7 @@ from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.average import WeightAverage
+from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe
 
@@ -61,8 +62,7 @@ def recipe() -> Callable[..., Recipe]:
         values: dict[str, Any] = {
             "last_step": 4,
             "lr_at": lambda step: 1e-2,
-            "batch_noise_m": 0.0,
-            "queue_noise_m": 0.0,
+            "objective": Objective(),
             "grad_clip": None,
             "logit_scale_max": 100.0,
             "autocast": None,

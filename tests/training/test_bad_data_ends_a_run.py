@@ -17,6 +17,7 @@ from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.loop import Hooks, train
+from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe
 
@@ -62,8 +63,7 @@ def run(
     recipe = Recipe(
         last_step=steps,
         lr_at=lambda step: 0.1,
-        batch_noise_m=0.0,
-        queue_noise_m=0.0,
+        objective=Objective(),
         grad_clip=None,
         logit_scale_max=100.0,
         autocast=None,

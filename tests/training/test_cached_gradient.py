@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from geoclip.data.batch import Batch
-from geoclip.model.contrastive import image_to_gps_loss
+from geoclip.model.contrastive import cross_entropy
+from geoclip.model.geoclip import Embedded
 from geoclip.training.cached_gradient import backward_in_parts
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
@@ -44,11 +45,14 @@ def test_both_passes_drop_the_same_units(
             backward_in_parts(model, batch.images, batch.gps_deg_B2, loss, 4)
         else:
             image_BD = torch.cat([model.encode_image(part) for part in batch.images.chunk(4)])
-            loss(image_BD, model.encode_location(batch.gps_deg_B2), model.logit_scale.exp())[0].backward()
+            embedded = Embedded(image_BD, model.encode_location(batch.gps_deg_B2), *model.logit_terms())
+            loss(embedded)[0].backward()
         gradients.append([p.grad for p in model.parameters()] + [torch.rand(3)])
     for mine, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
 
 
-def loss(image_BD: Tensor, location_MD: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    return image_to_gps_loss(image_BD, location_MD, scale, 0)
+def loss(embedded: Embedded) -> tuple[Tensor, Tensor]:
+    logits_BM = embedded.scale * embedded.image_BD @ embedded.location_MD.T
+    rows = len(logits_BM)
+    return cross_entropy(logits_BM, torch.arange(rows), torch.full((rows,), 1 / rows))

@@ -13,6 +13,7 @@ import torch
 from geoclip.data.batch import Batch, Skip, SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
+from geoclip.training.objective import Objective
 from geoclip.training.state import (
     TrainState,
     generators_here,
@@ -44,7 +45,7 @@ def test_a_restored_state_goes_on_bit_for_bit(
 ) -> None:
     """Dropout, noise on coordinates and an average of the weights make every piece of the state matter."""
     state, restored = (new_state(seed, dropout=0.5, ema=0.9) for seed in (1, 2))
-    noisy = recipe(batch_noise_m=500.0, queue_noise_m=500.0, grad_clip=1.0)
+    noisy = recipe(objective=Objective(batch_noise_m=500.0, queue_noise_m=500.0), grad_clip=1.0)
     for number in range(3):
         state.sums += train_step(state, new_batch(number), noisy).sums
         state.summed_steps += 1

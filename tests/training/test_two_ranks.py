@@ -18,19 +18,29 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 
 GLOBAL_BATCH = 8
 STEPS = 3
+NOISE = {"batch_noise_m": 150.0, "queue_noise_m": 1000.0}
+OBJECTIVES = {
+    "one_way": Objective(**NOISE),
+    "symmetric": Objective(
+        kind="symmetric", views=2, near="soften", near_radius_km=2000, hard_negatives=2, **NOISE
+    ),
+    "sigmoid": Objective(kind="sigmoid", near="mask", near_radius_km=2000, **NOISE),
+}
+Learnt = tuple[list[float], list[dict[str, Tensor]], Tensor]
 
 
-def start(world_size: int) -> TrainState:
+def start(world_size: int, objective: Objective) -> TrainState:
     torch.manual_seed(0)
     backbone = ResNetBackbone(stem_dim=8, widths=[8, 16], depths=[1, 1])
     image = ImageEncoder(backbone, feature_dim=16, hidden_dim=16, embedding_dim=8, frozen=False)
     location = LocationEncoder([1.0, 16.0], frequencies=8, hidden_dim=16, depth=1, embedding_dim=8)
-    model = GeoCLIP(image, location).train()
+    model = GeoCLIP(image, location, bias=-2.0 if objective.kind == "sigmoid" else None).train()
     return TrainState(
         model=model,
         parallel=DistributedDataParallel(model) if world_size > 1 else model,
@@ -40,14 +50,13 @@ def start(world_size: int) -> TrainState:
     )
 
 
-def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tensor]], Tensor]:
+def learn(rank: int, world_size: int, objective: Objective) -> Learnt:
     """Losses, gradients of every step, and the queue at the end."""
-    state = start(world_size)
+    state = start(world_size, objective)
     recipe = Recipe(
         last_step=STEPS,
         lr_at=lambda step: 0.1,
-        batch_noise_m=150.0,
-        queue_noise_m=1000.0,
+        objective=objective,
         grad_clip=None,
         logit_scale_max=100.0,
         autocast=None,
@@ -55,7 +64,10 @@ def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tenso
     generator = torch.Generator().manual_seed(3)
     losses, gradients = [], []
     for _ in range(STEPS):
-        pixels = torch.randint(0, 256, (GLOBAL_BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        views = (objective.views,) if objective.views > 1 else ()
+        pixels = torch.randint(
+            0, 256, (GLOBAL_BATCH, *views, 3, 32, 32), generator=generator, dtype=torch.uint8
+        )
         gps_deg = uniform_on_sphere(GLOBAL_BATCH, generator)
         gps_deg[5] = gps_deg[1]  # one place twice, on different ranks
         share = GLOBAL_BATCH // world_size
@@ -76,14 +88,13 @@ def learn(rank: int, world_size: int) -> tuple[list[float], list[dict[str, Tenso
 def rank_main(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.save(learn(rank, 2), Path(folder) / f"{rank}.pt")
+    learnt = {name: learn(rank, 2, objective) for name, objective in OBJECTIVES.items()}
+    torch.save(learnt, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two_ranks(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> list[tuple[list[float], list[dict[str, Tensor]], Tensor]]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Learnt]]:
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -92,16 +103,16 @@ def two_ranks(
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def test_two_ranks_learn_exactly_what_one_rank_learns(
-    two_ranks: list[tuple[list[float], list[dict[str, Tensor]], Tensor]],
-) -> None:
-    losses, gradients, queue = learn(0, 1)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list[dict[str, Learnt]], name: str) -> None:
+    losses, gradients, queue = learn(0, 1, OBJECTIVES[name])
+    theirs = [one[name] for one in two_ranks]
     for step in range(STEPS):
-        assert sum(one[0][step] for one in two_ranks) / 2 == pytest.approx(losses[step], abs=1e-5)
-        for _, theirs, _ in two_ranks:
-            assert theirs[step].keys() == gradients[step].keys()
-            for name, gradient in gradients[step].items():
-                torch.testing.assert_close(theirs[step][name], gradient, atol=1e-5, rtol=0, msg=name)
-    for _, _, their_queue in two_ranks:
+        assert sum(one[0][step] for one in theirs) / 2 == pytest.approx(losses[step], abs=1e-5)
+        for _, of_steps, _ in theirs:
+            assert of_steps[step].keys() == gradients[step].keys()
+            for part, gradient in gradients[step].items():
+                torch.testing.assert_close(of_steps[step][part], gradient, atol=1e-5, rtol=0, msg=part)
+    for _, _, their_queue in theirs:
         assert torch.equal(their_queue, queue)
     assert max(gradient.abs().max() for gradient in gradients[-1].values()) > 1e-2  # not trivially equal

@@ -1,0 +1,125 @@
+"""Every configuration dataclass, registered once. `typed` turns what Hydra composed into checked dataclasses.
+
+Below the entry points nobody sees Hydra or OmegaConf.
+"""
+
+from hydra.core.config_store import ConfigStore
+
+from geoclip.config.ask import (
+    EvaluateConfig,
+    ModelSourceConfig,
+    PredictConfig,
+    ReportConfig,
+)
+from geoclip.config.choices import (
+    AverageKind,
+    BenchmarkKind,
+    Combine,
+    DataKind,
+    EncoderKind,
+    Fit,
+    GalleryKind,
+    Interpolation,
+    LocationKind,
+    LoggerMode,
+    LossKind,
+    Near,
+    OptimizerKind,
+    PlacesSource,
+    Precision,
+    Projection,
+    Protocol,
+    QueueStart,
+    ScheduleKind,
+    ShardSource,
+    Sphere2VecKind,
+    Tta,
+    Tune,
+)
+from geoclip.config.composed import (
+    ConfigError,
+    option,
+    options,
+    typed,
+)
+from geoclip.config.data import (
+    BLUE_MARBLE_ROOT,
+    BenchmarkConfig,
+    BlueMarbleConfig,
+    ColumnsConfig,
+    DataConfig,
+    GalleryBuildConfig,
+    GalleryConfig,
+    ShardsConfig,
+)
+from geoclip.config.train import (
+    ComputeConfig,
+    EncoderConfig,
+    FeaturesConfig,
+    LocationConfig,
+    LoggerConfig,
+    LossConfig,
+    OptimConfig,
+    QueueConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "BLUE_MARBLE_ROOT",
+    "AverageKind",
+    "BenchmarkConfig",
+    "BenchmarkKind",
+    "BlueMarbleConfig",
+    "ColumnsConfig",
+    "Combine",
+    "ComputeConfig",
+    "ConfigError",
+    "DataConfig",
+    "DataKind",
+    "EncoderConfig",
+    "EncoderKind",
+    "EvaluateConfig",
+    "FeaturesConfig",
+    "Fit",
+    "GalleryBuildConfig",
+    "GalleryConfig",
+    "GalleryKind",
+    "Interpolation",
+    "LocationConfig",
+    "LocationKind",
+    "LoggerConfig",
+    "LoggerMode",
+    "LossConfig",
+    "LossKind",
+    "ModelSourceConfig",
+    "Near",
+    "OptimConfig",
+    "OptimizerKind",
+    "PlacesSource",
+    "Precision",
+    "PredictConfig",
+    "Projection",
+    "Protocol",
+    "QueueConfig",
+    "QueueStart",
+    "ReportConfig",
+    "ScheduleKind",
+    "ShardSource",
+    "ShardsConfig",
+    "Sphere2VecKind",
+    "TrainConfig",
+    "Tta",
+    "Tune",
+    "option",
+    "options",
+    "typed",
+]
+
+_store = ConfigStore.instance()
+_store.store(name="train_schema", node=TrainConfig)
+_store.store(name="shards_schema", node=ShardsConfig)
+_store.store(name="features_schema", node=FeaturesConfig)
+_store.store(name="gallery_schema", node=GalleryBuildConfig)
+_store.store(name="evaluate_schema", node=EvaluateConfig)
+_store.store(name="predict_schema", node=PredictConfig)
+_store.store(name="report_schema", node=ReportConfig)

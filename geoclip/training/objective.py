@@ -1,0 +1,136 @@
+"""What a step minimises: which candidates every picture has, which of them count, and by which loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from geoclip.distributed import gather_with_gradient
+from geoclip.geo.geodesy import displaced, jitter, pairwise_km
+from geoclip.model.contrastive import cross_entropy, same_place, sigmoid_loss
+from geoclip.model.geoclip import Embedded
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Objective:
+    """The numbers of a loss.
+
+    Attributes:
+        kind: image to GPS alone, both directions, or every pair for itself.
+        views: augmented views of each picture.
+        batch_noise_m: standard deviation of the noise on the batch's coordinates.
+        queue_noise_m: and on the queue's.
+        mask_same_place: a candidate at the picture's own coordinates is no negative.
+        near: candidates within `near_radius_km` are left out, or, softly, a candidate at distance d counts as right by
+            exp(-d / near_radius_km).
+        near_radius_km: for both.
+        hard_negatives: further candidates per picture, at one to two times `hard_radius_km` from its own place.
+        hard_radius_km: for them.
+
+    Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2, where
+    they are over cells; here over places.
+    """
+
+    kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"
+    views: int = 1
+    batch_noise_m: float = 0.0
+    queue_noise_m: float = 0.0
+    mask_same_place: bool = True
+    near: Literal["mask", "soften"] | None = None
+    near_radius_km: float = 25.0
+    hard_negatives: int = 0
+    hard_radius_km: float = 100.0
+
+    def candidates(self, places_G2: Tensor, queue_S2: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(M, 2) coordinates that the model is asked about, and (M, 2) where those really are; in degrees.
+
+        Args:
+            places_G2: of all ranks' pictures.
+            queue_S2: the queue's.
+            noise: the same on every rank.
+        """
+        hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, noise)
+        asked = (jitter(places_G2, self.batch_noise_m, noise), jitter(queue_S2, self.queue_noise_m, noise), hard_H2)
+        return torch.cat(asked), torch.cat((places_G2, queue_S2, hard_H2))
+
+    def pairs(
+        self, gps_deg_B2: Tensor, true_M2: Tensor, present_B: Tensor, present_G: Tensor, first: int
+    ) -> Pairs:
+        """What relates this rank's pictures to the candidates.
+
+        Args:
+            gps_deg_B2: their places.
+            true_M2: the candidates', all ranks' pictures first.
+            present_B: 0 where a picture could not be read.
+            present_G: likewise of all ranks.
+            first: the candidate that is this rank's first picture's.
+        """
+        ignored_BM = same_place(gps_deg_B2, true_M2) if self.mask_same_place else None
+        soft_BM = None
+        if self.near is not None:
+            km_BM = pairwise_km(gps_deg_B2, true_M2)
+            if self.near == "soften":
+                soft_BM = (-km_BM / self.near_radius_km).exp().float()
+            else:
+                near_BM = km_BM < self.near_radius_km
+                ignored_BM = near_BM if ignored_BM is None else ignored_BM | near_BM
+        # DDP takes the mean over ranks: so weighted, it is the mean over all pictures that could be read.
+        weight_B = present_B * (len(present_G) / len(present_B)) / present_G.sum().clamp(min=1)
+        return Pairs(
+            objective=self,
+            target_B=torch.arange(first, first + len(gps_deg_B2), device=gps_deg_B2.device),
+            weight_B=weight_B,
+            present_G=present_G,
+            ignored_BM=ignored_BM,
+            soft_BM=soft_BM,
+        )
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Pairs:
+    """Which candidate is whose, which count, and how much; the loss, once all are embedded."""
+
+    objective: Objective
+    target_B: Tensor
+    weight_B: Tensor
+    present_G: Tensor
+    ignored_BM: Tensor | None
+    soft_BM: Tensor | None
+
+    def __call__(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
+        """The loss in nats, and the share of views whose own place scored highest (detached)."""
+        views = self.objective.views
+        logits_NM = (embedded.scale * embedded.image_BD @ embedded.location_MD.T).float()
+        if embedded.bias is not None:
+            logits_NM = logits_NM + embedded.bias
+        per_view = [
+            None if one is None else one.repeat_interleave(views, dim=0) if views > 1 else one
+            for one in (self.target_B, self.weight_B / views, self.ignored_BM, self.soft_BM)
+        ]
+        target_N, weight_N, ignored_NM, soft_NM = per_view
+        assert target_N is not None and weight_N is not None
+        loss_of = sigmoid_loss if self.objective.kind == "sigmoid" else cross_entropy
+        loss, recall = loss_of(logits_NM, target_N, weight_N, ignored_NM, soft_NM)
+        if self.objective.kind == "symmetric":
+            loss = (loss + self._gps_to_image(embedded)) / 2
+        return loss, recall
+
+    def _gps_to_image(self, embedded: Embedded) -> Tensor:
+        """The other direction: this rank's places among all ranks' pictures, a view at a time."""
+        columns = len(self.present_G)
+        place_BD = embedded.location_MD[self.target_B[0] : self.target_B[0] + len(self.target_B)]
+        image_GVD = gather_with_gradient(embedded.image_BD).view(columns, self.objective.views, -1)
+        ignored_BG = (self.present_G == 0).expand(len(self.target_B), -1)
+        if self.ignored_BM is not None:
+            ignored_BG = ignored_BG | self.ignored_BM[:, :columns]
+        soft_BG = None if self.soft_BM is None else self.soft_BM[:, :columns]
+        losses = [
+            cross_entropy(
+                (embedded.scale * place_BD @ image_GD.T).float(), self.target_B, self.weight_B, ignored_BG, soft_BG
+            )[0]
+            for image_GD in image_GVD.unbind(1)
+        ]
+        return torch.stack(losses).mean()

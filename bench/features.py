@@ -33,7 +33,7 @@ from geoclip.data.subset import whole
 from geoclip.distributed import World
 from geoclip.evaluation.extraction import close_split, extract_features
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.model.image_encoder import ClipBackbone
+from geoclip.model.backbones import ClipBackbone
 from geoclip.run_dir import provenance, write_json
 from geoclip.training.state import TrainState
 from geoclip.training.step import train_step

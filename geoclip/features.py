@@ -96,7 +96,7 @@ def _record(
     """Whose features these are: encoder, transform and data set, so that no others are taken for them."""
     from geoclip.build import encoder_identity, transform_identity
     from geoclip.data.shard_list import fingerprint
-    from geoclip.model.image_encoder import weights_sha256
+    from geoclip.model.backbones import weights_sha256
 
     return {
         "format": 1,

@@ -9,7 +9,8 @@ from geoclip.build.data import (
     build_stream_plan,
     transform_identity,
 )
-from geoclip.build.model import build_image_encoder, build_model, encoder_identity, model_from_checkpoint
+from geoclip.build.encoder import build_image_encoder, encoder_identity
+from geoclip.build.model import build_model, model_from_checkpoint
 from geoclip.build.training import build_autocast, build_optimizer, build_queue, build_recipe, build_state
 
 __all__ = [

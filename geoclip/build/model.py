@@ -10,27 +10,23 @@ from typing import Any, TypedDict
 import torch
 from omegaconf import OmegaConf
 
+from geoclip.build.encoder import build_image_encoder
 from geoclip.config import (
     Combine,
-    EncoderConfig,
-    EncoderKind,
     LocationConfig,
     LocationKind,
     LossKind,
     TrainConfig,
-    Tune,
 )
 from geoclip.errors import GeoclipError
 from geoclip.geo.fourier import spaced_sigmas
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.image_encoder import ClipBackbone, ImageEncoder, ResNetBackbone
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks
 from geoclip.model.warm_start import take_up_scales
-from geoclip.run_dir import checkpoint_file, plain
+from geoclip.run_dir import checkpoint_file
 from geoclip.training.checkpoint import read_checkpoint
-from geoclip.training.state import load_backbone, load_location_encoder, load_weights
+from geoclip.training.state import load_location_encoder, load_weights
 
 log = logging.getLogger("geoclip")
 
@@ -41,54 +37,6 @@ class _Widths(TypedDict):
     hidden_dim: int
     depth: int
     embedding_dim: int
-
-
-def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone; pretrained weights are fetched or read here."""
-    match encoder.kind:
-        case EncoderKind.clip:
-            return ClipBackbone.from_pretrained(encoder.repo)
-        case EncoderKind.resnet:
-            resnet = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
-            if encoder.repo:
-                load_backbone(resnet, checkpoint_file(encoder.repo))
-            return resnet
-
-
-def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is.
-
-    Raises:
-        GeoclipError: this backbone cannot be tuned that way.
-    """
-    try:
-        match encoder.tune:
-            case Tune.frozen | Tune.full:
-                pass
-            case Tune.last_blocks:
-                tune_last_blocks(backbone, encoder.last_blocks)
-            case Tune.lora:
-                add_lora(backbone, rank=encoder.lora_rank, alpha=encoder.lora_alpha)
-        if encoder.checkpoint_activations:
-            checkpoint_activations(backbone)
-    except ValueError as error:
-        raise GeoclipError(
-            f"encoder={encoder.name} with encoder.tune={encoder.tune.value}: {error}"
-        ) from error
-    return backbone
-
-
-def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
-    """The image encoder; without a backbone where it is trained on that backbone's features."""
-    return ImageEncoder(
-        None if encoder.features else tune_backbone(build_backbone(encoder), encoder),
-        feature_dim=encoder.feature_dim,
-        hidden_dim=encoder.hidden_dim,
-        embedding_dim=embedding_dim,
-        mean=encoder.mean,
-        std=encoder.std,
-        frozen=encoder.frozen,
-    )
 
 
 def build_location_encoder(location: LocationConfig) -> torch.nn.Module:
@@ -164,12 +112,6 @@ def build_model(config: TrainConfig) -> GeoCLIP:
             learn_temperature=config.loss.learn_temperature,
             bias=SIGMOID_BIAS if config.loss.kind is LossKind.sigmoid else None,
         )
-
-
-def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
-    """What makes two backbones the same, as far as a configuration tells."""
-    known = plain(encoder)
-    return {key: known[key] for key in ("kind", "repo", "feature_dim")}
 
 
 def config_of(saved: dict[str, Any]) -> TrainConfig:

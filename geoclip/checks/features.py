@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geoclip.checks.data import data_problems
-from geoclip.checks.train import encoder_problems
+from geoclip.checks.encoder import encoder_problems
 from geoclip.config import FeaturesConfig
 
 

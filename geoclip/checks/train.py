@@ -6,16 +6,15 @@ import math
 import os
 
 from geoclip.checks.data import data_problems, gallery_problems
+from geoclip.checks.encoder import encoder_problems
+from geoclip.checks.location import location_problems
+from geoclip.checks.loss import loss_problems
 from geoclip.config import (
     ComputeConfig,
     DataKind,
-    EncoderConfig,
-    EncoderKind,
-    LocationConfig,
     OptimConfig,
     QueueConfig,
     TrainConfig,
-    Tune,
 )
 
 
@@ -25,6 +24,7 @@ def train_problems(config: TrainConfig, world_size: int) -> list[str]:
         *data_problems(config.data, read=not config.encoder.features),
         *encoder_problems(config.encoder),
         *location_problems(config.location),
+        *loss_problems(config),
         *_queue_problems(config.queue),
         *_optim_problems(config.optim),
         *gallery_problems(config.gallery, may_be_built=config.data.kind is DataKind.bluemarble),
@@ -60,79 +60,6 @@ def compute_problems(compute: ComputeConfig) -> list[str]:
         problems.append(f"compute.max_minutes={compute.max_minutes} must be positive, or null for no limit")
     if compute.timeout_minutes <= 0:
         problems.append(f"compute.timeout_minutes={compute.timeout_minutes} must be positive")
-    return problems
-
-
-def encoder_problems(encoder: EncoderConfig) -> list[str]:
-    """Reasons why this image encoder cannot be built."""
-    problems = []
-    for key in ("image_px", "feature_dim", "hidden_dim", "stem_dim"):
-        if getattr(encoder, key) < 1:
-            problems.append(f"encoder.{key}={getattr(encoder, key)} must be 1 or more")
-    for key in ("mean", "std"):
-        if len(getattr(encoder, key)) != 3:
-            problems.append(f"encoder.{key}={getattr(encoder, key)} must have three values: red, green, blue")
-    if any(value <= 0 for value in encoder.std):
-        problems.append(f"encoder.std={encoder.std} must be positive")
-    if encoder.features and not os.path.isdir(encoder.features):
-        problems.append(
-            f"encoder.features={encoder.features} is no folder; write it: python -m geoclip.features data=… encoder=…"
-        )
-    if encoder.features and not encoder.frozen:
-        problems.append(f"encoder.features are of a frozen encoder, but encoder={encoder.name} is trained")
-    for key in ("last_blocks", "lora_rank", "lora_alpha"):
-        if getattr(encoder, key) <= 0:
-            problems.append(f"encoder.{key}={getattr(encoder, key)} must be positive")
-    if encoder.frozen and encoder.checkpoint_activations:
-        problems.append(
-            "encoder.checkpoint_activations=true is for a trained backbone, but encoder.tune=frozen"
-        )
-    match encoder.kind:
-        case EncoderKind.clip:
-            if not encoder.repo:
-                problems.append("encoder.repo='' must name a Hub id or a local folder of CLIP weights")
-        case EncoderKind.resnet:
-            if len(encoder.widths) != len(encoder.depths) or not encoder.widths:
-                problems.append(
-                    f"encoder.widths={encoder.widths} and encoder.depths={encoder.depths} must be equally long"
-                )
-            elif min(*encoder.widths, *encoder.depths) < 1:
-                problems.append("encoder.widths and encoder.depths must be 1 or more")
-            elif encoder.feature_dim != encoder.widths[-1]:
-                problems.append(
-                    f"encoder.feature_dim={encoder.feature_dim} must equal the last of "
-                    f"encoder.widths={encoder.widths}, which the backbone puts out"
-                )
-            if encoder.tune is Tune.lora or encoder.checkpoint_activations:
-                problems.append(
-                    f"encoder={encoder.name} has no attention: encoder.tune=lora and "
-                    "encoder.checkpoint_activations=true are for transformers such as encoder=clip_vit_l14"
-                )
-            if encoder.tune is Tune.last_blocks and encoder.last_blocks > len(encoder.depths):
-                problems.append(
-                    f"encoder.last_blocks={encoder.last_blocks} are more than the {len(encoder.depths)} stages of "
-                    f"encoder.depths={encoder.depths}"
-                )
-            if encoder.frozen and not encoder.repo:
-                problems.append(
-                    "encoder.tune=frozen would keep a random backbone; name the run whose backbone it is: "
-                    "encoder.repo=runs/NAME"
-                )
-            if encoder.repo and not os.path.exists(encoder.repo):
-                problems.append(f"encoder.repo={encoder.repo} is neither a run's folder nor a .pt file")
-    return problems
-
-
-def location_problems(location: LocationConfig) -> list[str]:
-    """Reasons why this location encoder cannot be built."""
-    problems = []
-    if location.sigmas is not None and not location.sigmas:
-        problems.append("location.sigmas=[] needs at least one scale, e.g. location.sigmas=[1,16,256]")
-    if any(not (math.isfinite(sigma) and sigma > 0) for sigma in location.sigmas or ()):
-        problems.append(f"location.sigmas={location.sigmas} must all be positive numbers, e.g. [1,16,256]")
-    for key in ("frequencies", "hidden_dim", "depth", "embedding_dim"):
-        if getattr(location, key) < 1:
-            problems.append(f"location.{key}={getattr(location, key)} must be 1 or more")
     return problems
 
 

@@ -51,7 +51,7 @@ def decode(data: bytes, size_px: int | None = None) -> Image.Image:
     Args:
         data: a file's bytes.
         size_px: JPEGs much larger than needed are scaled down while they are decoded, never below 2 size_px, which
-            changes single pixels by tens of grey levels; None decodes all there is.
+            changes single pixels by several grey levels; None decodes all there is.
 
     Raises:
         ValueError: not a picture that can be read; the message is a short reason to count by.

@@ -2,88 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from geoclip.errors import AssetError
-
-CHANNEL_GROUPS = 8  # of a group norm, where the number of channels allows
-
-
-class ClipBackbone(nn.Module):
-    """CLIP's vision tower with its projection into the joint space (768 for ViT-L/14)."""
-
-    def __init__(self, vision_model: nn.Module) -> None:
-        super().__init__()
-        self.vision_model = vision_model
-
-    @classmethod
-    def from_pretrained(cls, repo: str) -> ClipBackbone:
-        """Weights from the Hub id or local folder `repo`.
-
-        Raises:
-            AssetError: neither a local folder nor reachable; the message says what to set.
-        """
-        from transformers import CLIPVisionModelWithProjection
-
-        try:
-            return cls(CLIPVisionModelWithProjection.from_pretrained(repo))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise AssetError(
-                f"CLIP's weights {repo!r} are neither a local folder nor reachable on the Hub ({reason}); "
-                "set encoder.repo (training) or backbone (checkpoint=official) to a folder with config.json and "
-                "model.safetensors"
-            ) from error
-
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, F) projected features."""
-        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).image_embeds
-        return out
-
-
-class ResNetBackbone(nn.Module):
-    """A small ResNet of `transformers` with random weights, for images of tens of pixels.
-
-    Its batch norms are replaced by group norms: a picture's features then depend on no other picture, so that
-    two ranks with batch B learn exactly what one rank learns with 2B.
-    Source: Wu, He, "Group Normalization", ECCV 2018.
-    """
-
-    def __init__(self, *, stem_dim: int, widths: Sequence[int], depths: Sequence[int]) -> None:
-        super().__init__()
-        from transformers import ResNetConfig, ResNetModel
-
-        self.resnet = ResNetModel(
-            ResNetConfig(
-                embedding_size=stem_dim, hidden_sizes=list(widths), depths=list(depths), layer_type="basic"
-            )
-        )
-        for parent in list(self.resnet.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.BatchNorm2d):
-                    channels = child.num_features
-                    setattr(parent, name, nn.GroupNorm(math.gcd(channels, CHANNEL_GROUPS), channels))
-        # What the convolutions of CPUs and GPUs want; called on the class because transformers' `to` is untyped.
-        nn.Module.to(self.resnet, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, widths[-1]) pooled features."""
-        out: Tensor = self.resnet(pixels_BCHW.contiguous(memory_format=torch.channels_last)).pooler_output
-        return out.flatten(1)
-
-
-def weights_sha256(backbone: nn.Module) -> str:
-    """Hash of a backbone's weights: the same wherever they came from and whatever device they are on."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class ImageEncoder(nn.Module):

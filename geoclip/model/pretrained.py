@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from geoclip.data.assets import asset_path
+from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.image_encoder import ClipBackbone, ImageEncoder
+from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
 # LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1

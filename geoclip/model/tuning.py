@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")  # of transformers' CLIP
+# Names that transformers gives to what is looked for here, in its versions 4 and 5.
+BLOCKS = ("layers", "layer", "stages")
+AFTER_BLOCKS = ("post_layernorm", "layernorm", "norm", "visual_projection", "head")
+ATTENTION = ("self_attn", "attention")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "query", "key", "value", "dense")
 
 
 def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
@@ -17,7 +21,7 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
     Raises:
         ValueError: fewer than one, more than it has, or it has none that are known.
     """
-    found = _blocks(backbone)
+    place, found = _blocks(backbone)
     if not 1 <= blocks <= len(found):
         raise ValueError(
             f"{type(backbone).__name__} has {len(found)} blocks, of which {blocks} cannot be trained: "
@@ -27,12 +31,12 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
     for block in list(found)[-blocks:]:
         block.requires_grad_(True)
     for name, module in backbone.named_modules():
-        if name.rpartition(".")[2] in ("post_layernorm", "visual_projection"):
+        if name.rpartition(".")[2] in AFTER_BLOCKS and not name.startswith(f"{place}."):
             module.requires_grad_(True)
 
 
 def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0) -> nn.Module:
-    """Train low-rank additions to the attention's projections, alpha / rank · B A; everything else stays as it is.
+    """Train low-rank additions to the projections of its blocks' attention, alpha / rank · B A, and nothing else.
 
     B starts at zero, so that at first the backbone says what it said before. A is drawn from torch's global generator.
     A projection's own tensors are named `q_proj.base_layer.weight` from then on: load pretrained weights before.
@@ -47,13 +51,21 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0
         The same backbone.
 
     Raises:
-        ValueError: it has no attention of a known name, or rank is below one.
+        ValueError: it has no blocks with attention of a known name, or rank is below one.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, by the library `peft`.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    if not any(name.rpartition(".")[2] in ATTENTION for name, _ in backbone.named_modules()):
+    place, blocks = _blocks(backbone)
+    found = [
+        f"{place}.{name}"
+        for name, module in blocks.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.rpartition(".")[2] in PROJECTIONS
+        and not set(ATTENTION).isdisjoint(name.split("."))
+    ]
+    if not found:
         raise ValueError(
             f"{type(backbone).__name__} has no attention; LoRA is for transformers such as CLIP's (ClipBackbone)"
         )
@@ -63,7 +75,7 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
-        target_modules=list(ATTENTION),
+        target_modules=found,
     )
     inject_adapter_in_model(config, backbone)
     return backbone
@@ -98,13 +110,9 @@ def tuned_tensors(backbone: nn.Module) -> set[str]:
     return {name for name in backbone.state_dict() if name in trained or name not in parameters}
 
 
-def _blocks(backbone: nn.Module) -> nn.ModuleList:
-    """The list of blocks, by the name that transformers gives it."""
+def _blocks(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of blocks and its name, by what transformers calls it."""
     for name, module in backbone.named_modules():
-        if (
-            isinstance(module, nn.ModuleList)
-            and name.rpartition(".")[2] in ("layers", "stages")
-            and len(module)
-        ):
-            return module
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in BLOCKS and len(module):
+            return name, module
     raise ValueError(f"{type(backbone).__name__} has no list of blocks")

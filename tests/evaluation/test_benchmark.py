@@ -27,7 +27,8 @@ from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.evaluation.prediction import best_guesses
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
+from geoclip.model.backbones import ResNetBackbone
+from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
 CPU = torch.device("cpu")

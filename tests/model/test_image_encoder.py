@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from geoclip import GeoCLIP, ImageEncoder, LocationEncoder
 from geoclip.errors import AssetError
-from geoclip.model.image_encoder import ClipBackbone, ResNetBackbone
+from geoclip.model.backbones import ClipBackbone, ResNetBackbone
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_both_towers_give_unit_vectors() -> None:
         ResNetBackbone(stem_dim=8, widths=[8], depths=[1]), feature_dim=8, embedding_dim=6, frozen=False
     )
     model = GeoCLIP(image, LocationEncoder([1.0], frequencies=4, hidden_dim=8, depth=1, embedding_dim=6))
-    image_BD, location_MD, scale = model(pixels(3), torch.tensor([[10.0, 20.0], [0.0, 0.0]]))
+    image_BD, location_MD, scale, _ = model(pixels(3), torch.tensor([[10.0, 20.0], [0.0, 0.0]]))
     assert image_BD.shape == (4, 6) and location_MD.shape == (2, 6)
     assert torch.cat((image_BD, location_MD)).norm(dim=1).tolist() == pytest.approx([1.0] * 6)
     assert scale.item() == pytest.approx(1 / 0.07)

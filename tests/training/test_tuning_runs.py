@@ -16,7 +16,7 @@ from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig, typed
 from geoclip.errors import GeoclipError, Preempted
-from geoclip.model.image_encoder import ClipBackbone
+from geoclip.model.backbones import ClipBackbone
 from geoclip.recorder import read_rows
 from geoclip.train import train_run
 from geoclip.training.checkpoint import read_checkpoint

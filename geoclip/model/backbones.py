@@ -1,0 +1,232 @@
+"""Backbones: the image models of `transformers`, each as normalised pixels (B, 3, H, W) -> features (B, F)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from geoclip.errors import AssetError, GeoclipError
+
+CHANNEL_GROUPS = 8  # of a group norm, where the number of channels allows
+MODEL_TYPES = {  # by encoder.kind, what `transformers` calls them in config.json
+    "clip": ("clip", "clip_vision_model"),
+    "siglip": ("siglip", "siglip_vision_model"),
+    "dino": ("dinov2", "dinov2_with_registers", "dinov3_vit"),
+}
+
+
+class ClipBackbone(nn.Module):
+    """CLIP's vision tower with its projection into the joint space (768 for ViT-L/14); OpenCLIP and StreetCLIP too."""
+
+    def __init__(self, vision_model: nn.Module) -> None:
+        super().__init__()
+        self.vision_model = vision_model
+        self.feature_dim: int = vision_model.config.projection_dim
+        self.image_px: int = vision_model.config.image_size
+
+    @classmethod
+    def from_pretrained(cls, repo: str) -> ClipBackbone:
+        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        from transformers import CLIPVisionModelWithProjection
+
+        return cls(_pretrained(CLIPVisionModelWithProjection, repo, "clip"))
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, image_px, image_px) normalised pixels -> (B, F) projected features."""
+        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).image_embeds
+        return out
+
+
+class SiglipBackbone(nn.Module):
+    """The vision tower of SigLIP, and of SigLIP 2 at a fixed resolution, with its attention pooling."""
+
+    def __init__(self, vision_model: nn.Module) -> None:
+        super().__init__()
+        self.vision_model = vision_model
+        self.feature_dim: int = vision_model.config.hidden_size
+        self.image_px: int = vision_model.config.image_size
+
+    @classmethod
+    def from_pretrained(cls, repo: str) -> SiglipBackbone:
+        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        from transformers import SiglipVisionModel
+
+        return cls(_pretrained(SiglipVisionModel, repo, "siglip"))
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, image_px, image_px) normalised pixels -> (B, F) pooled features."""
+        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).pooler_output
+        return out
+
+
+class DinoBackbone(nn.Module):
+    """DINOv2 or DINOv3: the class token after the last norm, of pictures of any multiple of the patch."""
+
+    def __init__(self, vision_model: nn.Module) -> None:
+        super().__init__()
+        self.vision_model = vision_model
+        self.feature_dim: int = vision_model.config.hidden_size
+        self.patch_px: int = vision_model.config.patch_size
+
+    @classmethod
+    def from_pretrained(cls, repo: str) -> DinoBackbone:
+        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        from transformers import AutoModel
+
+        return cls(_pretrained(AutoModel, repo, "dino"))
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, F) class tokens."""
+        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).pooler_output
+        return out
+
+
+class ResNetBackbone(nn.Module):
+    """A small ResNet of `transformers` with random weights, for images of tens of pixels.
+
+    Its batch norms are replaced by group norms: a picture's features then depend on no other picture, so that
+    two ranks with batch B learn exactly what one rank learns with 2B.
+    Source: Wu, He, "Group Normalization", ECCV 2018.
+    """
+
+    def __init__(self, *, stem_dim: int, widths: Sequence[int], depths: Sequence[int]) -> None:
+        super().__init__()
+        from transformers import ResNetConfig, ResNetModel
+
+        self.resnet = ResNetModel(
+            ResNetConfig(
+                embedding_size=stem_dim, hidden_sizes=list(widths), depths=list(depths), layer_type="basic"
+            )
+        )
+        for parent in list(self.resnet.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    channels = child.num_features
+                    setattr(parent, name, nn.GroupNorm(math.gcd(channels, CHANNEL_GROUPS), channels))
+        # What the convolutions of CPUs and GPUs want; called on the class because transformers' `to` is untyped.
+        nn.Module.to(self.resnet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, widths[-1]) pooled features."""
+        out: Tensor = self.resnet(pixels_BCHW.contiguous(memory_format=torch.channels_last)).pooler_output
+        return out.flatten(1)
+
+
+class ViTBackbone(nn.Module):
+    """A small vision transformer of `transformers` with random weights, for images of tens of pixels.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
+    """
+
+    def __init__(self, *, image_px: int, patch_px: int, blocks: int, heads: int, feature_dim: int) -> None:
+        super().__init__()
+        from transformers import ViTConfig, ViTModel
+
+        self.vit = ViTModel(
+            ViTConfig(
+                image_size=image_px,
+                patch_size=patch_px,
+                num_hidden_layers=blocks,
+                num_attention_heads=heads,
+                hidden_size=feature_dim,
+                intermediate_size=4 * feature_dim,
+            ),
+            add_pooling_layer=False,
+        )
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, image_px, image_px) normalised pixels -> (B, feature_dim) class tokens after the last norm."""
+        out: Tensor = self.vit(pixel_values=pixels_BCHW).last_hidden_state
+        return out[:, 0]
+
+
+def weights_sha256(backbone: nn.Module) -> str:
+    """Hash of a backbone's weights: the same wherever they came from and whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
+    """A model of `transformers` with its pretrained weights, in float32 and in evaluation mode.
+
+    Args:
+        architecture: its class.
+        repo: a Hub id, or a local folder with config.json and model.safetensors.
+        kind: what encoder.kind calls it.
+
+    Raises:
+        AssetError: neither a local folder nor reachable; the message says what to set.
+        GeoclipError: of another architecture, damaged, or without some of its weights.
+    """
+    from transformers import PretrainedConfig
+
+    try:
+        found = PretrainedConfig.get_config_dict(repo)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise AssetError(_nowhere(repo, kind, error)) from error
+    if found not in MODEL_TYPES[kind]:
+        raise GeoclipError(_of_another_kind(repo, kind, found))
+    try:
+        with _quiet():
+            model, report = architecture.from_pretrained(repo, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise AssetError(_nowhere(repo, kind, error)) from error
+    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a damaged file
+        raise AssetError(
+            f"the weights in {repo!r} cannot be read ({_reason(error)}); fetch them again"
+        ) from error
+    # Of what the file lacks transformers would draw random numbers. A mask token is for pretraining alone.
+    if missing := sorted(name for name in report["missing_keys"] if not name.endswith("mask_token")):
+        raise GeoclipError(
+            f"{repo!r} lacks {len(missing)} weights of a {type(model).__name__}, first {missing[0]}; set encoder.repo "
+            "to a checkpoint that has them"
+        )
+    pretrained: nn.Module = model.float().eval()
+    return pretrained
+
+
+def _nowhere(repo: str, kind: str, error: Exception) -> str:
+    """The sentence about weights that are not there, or that this version of transformers does not know."""
+    return (
+        f"the {kind} weights {repo!r} are neither a local folder nor reachable on the Hub ({_reason(error)}); set "
+        "encoder.repo (training) or backbone (checkpoint=official) to a folder with config.json and model.safetensors"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _of_another_kind(repo: str, kind: str, found: str | None) -> str:
+    """The sentence about a folder that holds another architecture."""
+    known = next((name for name, types in MODEL_TYPES.items() if found in types), None)
+    cure = f"set encoder.kind={known}, or " if known else ""
+    fixed = " of a fixed resolution, such as google/siglip2-base-patch16-224," if found == "siglip2" else ""
+    return (
+        f"encoder.repo={repo} holds a model of the type {found!r}, but encoder.kind={kind} takes "
+        f"{' or '.join(MODEL_TYPES[kind])}: {cure}set encoder.repo to a checkpoint{fixed} of that type"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Not told of each weight of a text tower that a vision tower leaves alone; what is missing is asked for below."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -25,6 +25,7 @@ from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import take_fraction
 from geoclip.drawing.maps import draw_distribution
+from geoclip.errors import GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.run_dir import plain
 
@@ -54,11 +55,18 @@ def build_decoder(config: TrainConfig) -> Decoder:
     encoder = config.encoder
     if encoder.features:
         views = read_record(Path(encoder.features))["views"]
-        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True)
+        at_once = config.loss.views
+        if at_once > max(views, 1):
+            raise GeoclipError(
+                f"loss.views={at_once}, but encoder.features={encoder.features} hold {views} augmented views of each "
+                "picture: write more of them (python -m geoclip.features views=…), or lower loss.views"
+            )
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True, at_once=at_once)
     return PictureDecoder(
         preprocessing=build_preprocessing(encoder),
         augmentation=build_augmentation(config.data),
         seed=config.seed,
+        views=config.loss.views,
     )
 
 

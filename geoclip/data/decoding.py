@@ -47,16 +47,20 @@ class Decoder(Protocol):
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class PictureDecoder:
-    """Pixels uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees."""
+    """Pixels uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees.
+
+    With several `views` of each picture in a step a row has all of them, (P, 3, size, size), each augmented anew.
+    """
 
     preprocessing: Preprocessing
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
+    views: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
-        return self.preprocessing.shape
+        return self.preprocessing.shape if self.views == 1 else (self.views, *self.preprocessing.shape)
 
     @property
     def dtype(self) -> DTypeLike:
@@ -66,13 +70,23 @@ class PictureDecoder:
     @property
     def no_color(self) -> Color:
         """The draw that changes nothing, where colours change at all: they do on the device."""
-        return NO_COLOR if self.augmentation.changes_color else None
+        if not self.augmentation.changes_color:
+            return None
+        return NO_COLOR if self.views == 1 else np.tile(NO_COLOR, (self.views, 1))
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels, and the colour draw where colours change."""
         if self.augmentation.is_identity:
             return evaluation_pixels_of(sample.data, self.preprocessing), None
-        rng = augmentation_rng(self.seed, sample.epoch, sample.key)
+        if self.views == 1:
+            return self._view(sample, sample.epoch)
+        seen = [self._view(sample, sample.epoch * self.views + view) for view in range(self.views)]
+        colors = [color for _, color in seen if color is not None]
+        return np.stack([pixels for pixels, _ in seen]), np.stack(colors) if colors else None
+
+    def _view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
+        """One of the views that training sees of a picture, counted through all epochs."""
+        rng = augmentation_rng(self.seed, number, sample.key)
         pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)
         return pixels, color_draw(self.augmentation, rng) if self.augmentation.changes_color else None
 

@@ -73,16 +73,20 @@ class ViewsDecoder:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class FeatureDecoder:
-    """One view's features (F,) float16: in training that of the sample's epoch, in evaluation the evaluation view."""
+    """One view's features (F,) float16: in training that of the sample's epoch, in evaluation the evaluation view.
+
+    With several `at_once`, (P, F): the views of a picture in one step.
+    """
 
     feature_dim: int
     views: int
     training: bool = False
+    at_once: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
-        return (self.feature_dim,)
+        return (self.feature_dim,) if self.at_once == 1 else (self.at_once, self.feature_dim)
 
     @property
     def dtype(self) -> DTypeLike:
@@ -101,13 +105,23 @@ class FeatureDecoder:
             ValueError: not a .npy of this many views and numbers.
         """
         header = _npy_header((1 + self.views, self.feature_dim))
-        row = 1 + sample.epoch % self.views if self.training and self.views else 0
         if not sample.data.startswith(header) or len(sample.data) != len(header) + 2 * self.feature_dim * (
             1 + self.views
         ):
             raise ValueError("features of another shape")
-        start = len(header) + 2 * self.feature_dim * row
-        return np.frombuffer(sample.data, dtype="<f2", count=self.feature_dim, offset=start), None
+        rows = [0]
+        if self.training and self.views:
+            rows = [1 + (sample.epoch * self.at_once + view) % self.views for view in range(self.at_once)]
+        found = [
+            np.frombuffer(
+                sample.data,
+                dtype="<f2",
+                count=self.feature_dim,
+                offset=len(header) + 2 * self.feature_dim * row,
+            )
+            for row in rows
+        ]
+        return found[0] if self.at_once == 1 else np.stack(found), None
 
 
 def as_npy(features_VF: NDArray[np.float16]) -> bytes:

@@ -44,7 +44,9 @@ class Objective:
     hard_negatives: int = 0
     hard_radius_km: float = 100.0
 
-    def candidates(self, places_G2: Tensor, queue_S2: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, places_G2: Tensor, queue_S2: Tensor, noise: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """(M, 2) coordinates that the model is asked about, and (M, 2) where those really are; in degrees.
 
         Args:
@@ -53,7 +55,11 @@ class Objective:
             noise: the same on every rank.
         """
         hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, noise)
-        asked = (jitter(places_G2, self.batch_noise_m, noise), jitter(queue_S2, self.queue_noise_m, noise), hard_H2)
+        asked = (
+            jitter(places_G2, self.batch_noise_m, noise),
+            jitter(queue_S2, self.queue_noise_m, noise),
+            hard_H2,
+        )
         return torch.cat(asked), torch.cat((places_G2, queue_S2, hard_H2))
 
     def pairs(
@@ -129,7 +135,11 @@ class Pairs:
         soft_BG = None if self.soft_BM is None else self.soft_BM[:, :columns]
         losses = [
             cross_entropy(
-                (embedded.scale * place_BD @ image_GD.T).float(), self.target_B, self.weight_B, ignored_BG, soft_BG
+                (embedded.scale * place_BD @ image_GD.T).float(),
+                self.target_B,
+                self.weight_B,
+                ignored_BG,
+                soft_BG,
             )[0]
             for image_GD in image_GVD.unbind(1)
         ]

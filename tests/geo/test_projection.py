@@ -39,6 +39,6 @@ def test_fourier_features_are_cosines_then_sines() -> None:
 
 
 def test_sigma_is_the_spread_of_the_frequencies() -> None:
-    freq = random_frequencies(20_000, 16.0, torch.Generator().manual_seed(0))
+    freq = random_frequencies(20_000, 16.0, generator=torch.Generator().manual_seed(0))
     assert freq.shape == (20_000, 2)
     assert freq.std().item() == pytest.approx(16, rel=0.02)

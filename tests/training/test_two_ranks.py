@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.data.batch import Batch
 from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
-from geoclip.model.image_encoder import ImageEncoder, ResNetBackbone
+from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState
@@ -24,13 +26,11 @@ from geoclip.training.step import Recipe, train_step
 
 GLOBAL_BATCH = 8
 STEPS = 3
-NOISE = {"batch_noise_m": 150.0, "queue_noise_m": 1000.0}
+NOISY = partial(Objective, batch_noise_m=150.0, queue_noise_m=1000.0)
 OBJECTIVES = {
-    "one_way": Objective(**NOISE),
-    "symmetric": Objective(
-        kind="symmetric", views=2, near="soften", near_radius_km=2000, hard_negatives=2, **NOISE
-    ),
-    "sigmoid": Objective(kind="sigmoid", near="mask", near_radius_km=2000, **NOISE),
+    "one_way": NOISY(),
+    "symmetric": NOISY(kind="symmetric", views=2, near="soften", near_radius_km=2000, hard_negatives=2),
+    "sigmoid": NOISY(kind="sigmoid", near="mask", near_radius_km=2000),
 }
 Learnt = tuple[list[float], list[dict[str, Tensor]], Tensor]
 

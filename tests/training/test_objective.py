@@ -1,0 +1,130 @@
+"""Which candidates a picture has, which of them count, and the other direction, against loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geoclip.data.batch import Batch
+from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
+from geoclip.model.geoclip import Embedded
+from geoclip.training.objective import Objective
+from geoclip.training.state import TrainState
+from geoclip.training.step import Recipe, train_step
+
+PLACES = torch.tensor(
+    [[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]]
+)  # 11.1 km apart, far, the first again
+QUEUE = torch.tensor([[50.0, 50.01], [-30.0, 10.0]])
+
+
+def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
+    generator = torch.Generator().manual_seed(0)
+    image, location = (
+        F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (rows * views, columns)
+    )
+    return Embedded(image, location, torch.tensor(5.0))
+
+
+def loss(objective: Objective, found: Embedded, present: Tensor | None = None) -> float:
+    present = torch.ones(4) if present is None else present
+    asked, true = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(0))
+    assert torch.equal(asked, true), "without noise"
+    return float(objective.pairs(PLACES, true, present, present, 0)(found)[0])
+
+
+def test_near_candidates_are_left_out_or_count_as_right_by_their_distance() -> None:
+    found = embedded(4, 6)
+    logits = found.scale * found.image_BD @ found.location_MD.T
+    km = torch.tensor(
+        [[haversine_km(a[None], b[None]).item() for b in torch.cat((PLACES, QUEUE))] for a in PLACES]
+    )
+    masked, softened = 0.0, 0.0
+    for row in range(4):
+        kept = [
+            column for column in range(6) if column == row or (km[row, column] >= 25 and km[row, column] > 0)
+        ]
+        masked -= logits[row, kept].log_softmax(dim=0)[kept.index(row)].item() / 4
+        there = [column for column in range(6) if column == row or km[row, column] > 0]
+        weight = (-km[row, there] / 25).exp()
+        softened -= (weight / weight.sum() @ logits[row, there].log_softmax(dim=0)).item() / 4
+    assert loss(Objective(near="mask", near_radius_km=25), found) == pytest.approx(masked, rel=1e-5)
+    assert loss(Objective(near="soften", near_radius_km=25), found) == pytest.approx(softened, rel=1e-5)
+    assert loss(Objective(), found) != pytest.approx(masked, rel=1e-3)
+
+
+def test_the_other_direction_finds_the_picture_of_each_place_among_those_that_could_be_read() -> None:
+    found, present = embedded(4, 6), torch.tensor([1.0, 1.0, 0.0, 1.0])
+    logits = found.scale * found.location_MD[:4] @ found.image_BD.T
+    by_hand = 0.0
+    for row, kept in ((0, [0, 1]), (1, [0, 1, 3]), (3, [1, 3])):  # 0 and 3 are one place; 2 is broken
+        by_hand -= logits[row, kept].log_softmax(dim=0)[kept.index(row)].item() / 3
+    one_way = loss(Objective(), found, present)
+    assert loss(Objective(kind="symmetric"), found, present) == pytest.approx(
+        (one_way + by_hand) / 2, rel=1e-5
+    )
+
+
+def test_several_views_weigh_as_much_as_one() -> None:
+    found = embedded(4, 6, views=3)
+    for kind in ("one_way", "symmetric"):
+        alone = [
+            loss(Objective(kind=kind), found._replace(image_BD=found.image_BD[view::3]))  # type: ignore[arg-type]
+            for view in range(3)
+        ]
+        assert loss(Objective(kind=kind, views=3), found) == pytest.approx(sum(alone) / 3, rel=1e-5)  # type: ignore[arg-type]
+
+
+def test_hard_negatives_lie_near_their_picture_and_are_the_same_on_every_rank() -> None:
+    objective = Objective(hard_negatives=3, hard_radius_km=100)
+    asked, true = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(5))
+    assert asked.shape == (4 + 2 + 12, 2) and torch.equal(asked, true)
+    distance = haversine_km(PLACES.repeat_interleave(3, dim=0), asked[6:])
+    assert 99.9 < distance.min() < 130 and 170 < distance.max() < 200.1
+    again, _ = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(5))
+    assert torch.equal(asked, again)
+
+
+def test_places_are_displaced_over_poles_and_the_antimeridian() -> None:
+    there = displaced(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), 500, 50, torch.Generator().manual_seed(0))
+    assert there[:, 0].abs().max() <= 90 and there[:, 1].abs().max() <= 180
+    distance = pairwise_km(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), there)
+    own = torch.cat((distance[0, :50], distance[1, 50:]))
+    assert own.min() > 499.9 and own.max() < 1000.1
+
+
+def test_distances_of_all_pairs_are_those_of_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = uniform_on_sphere(40, generator), uniform_on_sphere(30, generator)
+    other[0] = one[0]
+    expected = haversine_km(one.repeat_interleave(30, dim=0), other.repeat(40, 1)).view(40, 30)
+    torch.testing.assert_close(pairwise_km(one, other), expected, atol=1e-6, rtol=1e-9)
+
+
+def test_views_reach_the_encoder_and_broken_ones_their_picture(
+    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+) -> None:
+    batch = new_batch(0)
+    twice = replace(batch, images=batch.images[:, None].repeat(1, 2, 1, 1, 1))
+    one, two = new_state(0), new_state(0)
+    told = train_step(one, batch, recipe())
+    same = train_step(two, twice, recipe(objective=Objective(views=2)))
+    torch.testing.assert_close(same.sums, told.sums, atol=1e-6, rtol=1e-5)
+    assert same.bad_rows_B.shape == (8,)
+    for mine, theirs in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_a_fixed_temperature_stays(
+    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+) -> None:
+    state = new_state(0)
+    state.model.logit_scale.requires_grad_(False)
+    before = state.model.logit_scale.item()
+    train_step(state, new_batch(0), recipe(logit_scale_max=None))
+    assert state.model.logit_scale.item() == before

@@ -4,6 +4,7 @@ from geoclip.checks.evaluate import evaluate_problems, predict_problems
 from geoclip.checks.features import features_problems
 from geoclip.checks.gallery import gallery_build_problems
 from geoclip.checks.shards import shards_problems
+from geoclip.checks.tabulate import tabulate_problems
 from geoclip.checks.train import train_problems
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "gallery_build_problems",
     "predict_problems",
     "shards_problems",
+    "tabulate_problems",
     "train_problems",
 ]

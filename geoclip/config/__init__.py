@@ -63,6 +63,7 @@ from geoclip.config.train import (
     QueueConfig,
     TrainConfig,
 )
+from geoclip.config.tabulate import TabulateConfig
 
 __all__ = [
     "BLUE_MARBLE_ROOT",
@@ -107,6 +108,7 @@ __all__ = [
     "ShardSource",
     "ShardsConfig",
     "Sphere2VecKind",
+    "TabulateConfig",
     "TrainConfig",
     "Tta",
     "Tune",
@@ -123,3 +125,4 @@ _store.store(name="gallery_schema", node=GalleryBuildConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
 _store.store(name="predict_schema", node=PredictConfig)
 _store.store(name="report_schema", node=ReportConfig)
+_store.store(name="tabulate_schema", node=TabulateConfig)

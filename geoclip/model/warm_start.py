@@ -7,7 +7,9 @@ import torch
 from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 
 
-def take_up_scales(encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False) -> list[float]:
+def take_up_scales(
+    encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False
+) -> list[float]:
     """Give every branch the weights of the trained branch of its sigma; a new scale's head starts at zero.
 
     So the embedding starts as that of the trained scales alone, and a new scale only adds to it.

@@ -16,9 +16,7 @@ EVENLY_2 = torch.full((2,), 0.5)
 
 def logits(rows: int, columns: int, scale: float = 14.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    image, location = (
-        F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (rows, columns)
-    )
+    image, location = (F.normalize(torch.randn(n, 8, generator=generator), dim=1) for n in (rows, columns))
     return scale * image @ location.T
 
 
@@ -55,9 +53,7 @@ def test_a_place_photographed_twice_is_no_negative_of_itself() -> None:
 def test_an_image_that_could_not_be_read_is_left_out_of_the_loss_but_its_place_is_not() -> None:
     logits_NM = logits(4, 6, scale=10)
     loss, recall = cross_entropy(logits_NM, torch.arange(4), torch.tensor([0.5, 0.0, 0.5, 0.0]))
-    expected = torch.stack(
-        [F.cross_entropy(logits_NM[[row]], torch.tensor([row])) for row in (0, 2)]
-    ).mean()
+    expected = torch.stack([F.cross_entropy(logits_NM[[row]], torch.tensor([row])) for row in (0, 2)]).mean()
     torch.testing.assert_close(loss, expected)
     assert recall == (logits_NM[[0, 2]].argmax(dim=1) == torch.tensor([0, 2])).float().mean()
 

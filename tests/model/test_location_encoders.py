@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,22 +24,23 @@ from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.geo.harmonics import real_spherical_harmonics
 from geoclip.geo.projection import equirectangular, mercator, sphere
 from geoclip.model.location_baselines import sphere2vec_features
-from geoclip.model.location_encoder import PROJECTIONS, LocationEncoder
+from geoclip.model.location_encoder import PROJECTIONS, FourierBranch, LocationEncoder
 from geoclip.model.warm_start import take_up_scales
 
-SMALL = {"frequencies": 8, "hidden_dim": 16, "depth": 2, "embedding_dim": 12}
+SMALL: dict[str, Any] = {"frequencies": 8, "hidden_dim": 16, "depth": 2, "embedding_dim": 12}
+VARIANTS: list[tuple[LocationKind, str, dict[str, Any]]] = [
+    *((LocationKind.fourier, one.value, {"projection": one}) for one in Projection),
+    (LocationKind.fourier, "concat", {"combine": Combine.concat}),
+    (LocationKind.fourier, "shared", {"share_mlp": True}),
+    (LocationKind.fourier, "learnt", {"learn_frequencies": True}),
+    (LocationKind.fourier, "spaced", {"sigmas": None, "scales": 2}),
+    (LocationKind.spherical_harmonics, "", {}),
+    *((LocationKind.sphere2vec, one.value, {"sphere2vec": one}) for one in Sphere2VecKind),
+    *((LocationKind.direct, one.value, {"projection": one}) for one in Projection),
+]
 KINDS = [
-    LocationConfig(name=f"{kind.value}-{extra}", kind=kind, degree=6, **SMALL, **values)  # type: ignore[arg-type]
-    for kind, extra, values in (
-        *((LocationKind.fourier, one.value, {"projection": one}) for one in Projection),
-        (LocationKind.fourier, "concat", {"combine": Combine.concat}),
-        (LocationKind.fourier, "shared", {"share_mlp": True}),
-        (LocationKind.fourier, "learnt", {"learn_frequencies": True}),
-        (LocationKind.fourier, "spaced", {"sigmas": None, "scales": 2}),
-        (LocationKind.spherical_harmonics, "", {}),
-        *((LocationKind.sphere2vec, one.value, {"sphere2vec": one}) for one in Sphere2VecKind),
-        *((LocationKind.direct, one.value, {"projection": one}) for one in Projection),
-    )
+    LocationConfig(name=f"{kind.value}-{extra}", kind=kind, degree=6, **SMALL, **values)
+    for kind, extra, values in VARIANTS
 ]
 EVERYWHERE = uniform_on_sphere(64, torch.Generator().manual_seed(0))
 
@@ -71,9 +73,9 @@ def jump(encoder: nn.Module, here: list[float], there: list[float]) -> float:
 def test_on_the_sphere_there_is_no_seam_and_no_pole() -> None:
     seam = ([10.0, 179.9999], [10.0, -179.9999])
     pole = ([89.9999, 0.0], [89.9999, 120.0])
-    flat = built(LocationConfig(name="flat", sigmas=[4.0], **SMALL))  # type: ignore[arg-type]
-    ball = built(LocationConfig(name="ball", sigmas=[4.0], projection=Projection.sphere, **SMALL))  # type: ignore[arg-type]
-    harmonic = built(LocationConfig(name="sh", kind=LocationKind.spherical_harmonics, **SMALL))  # type: ignore[arg-type]
+    flat = built(LocationConfig(name="flat", sigmas=[4.0], **SMALL))
+    ball = built(LocationConfig(name="ball", sigmas=[4.0], projection=Projection.sphere, **SMALL))
+    harmonic = built(LocationConfig(name="sh", kind=LocationKind.spherical_harmonics, **SMALL))
     assert jump(flat, *seam) > 0.01 and jump(flat, *pole) > 0.01
     for smooth in (ball, harmonic):
         assert jump(smooth, *seam) < 1e-3 and jump(smooth, *pole) < 1e-3
@@ -121,12 +123,13 @@ def test_scales_are_evenly_spaced_in_the_logarithm() -> None:
 
 
 def test_scales_side_by_side_have_a_part_each_and_shared_ones_the_same_weights() -> None:
-    side = built(LocationConfig(name="", combine=Combine.concat, **SMALL))  # type: ignore[arg-type]
+    side = built(LocationConfig(name="", combine=Combine.concat, **SMALL))
     assert isinstance(side, LocationEncoder)
     x = PROJECTIONS["equal_earth"][0](EVERYWHERE)
+    assert isinstance(side.branches[1], FourierBranch)
     torch.testing.assert_close(side(EVERYWHERE)[:, 4:8], side.branches[1](x))
-    shared = built(LocationConfig(name="", share_mlp=True, **SMALL))  # type: ignore[arg-type]
-    separate = built(LocationConfig(name="", **SMALL))  # type: ignore[arg-type]
+    shared = built(LocationConfig(name="", share_mlp=True, **SMALL))
+    separate = built(LocationConfig(name="", **SMALL))
     count = [sum(p.numel() for p in one.parameters()) for one in (shared, separate)]
     assert 3 * count[0] == count[1]
 
@@ -140,10 +143,12 @@ def test_a_new_scale_starts_at_nothing_beside_those_taken_up() -> None:
     learnt = {name.split(".")[1] for name, p in finer.named_parameters() if p.requires_grad}
     assert learnt == {"2"}
     finer(EVERYWHERE).square().sum().backward()
-    assert finer.branches[2].head.weight.grad.abs().max() > 0  # type: ignore[union-attr]
+    new = finer.branches[2]
+    assert isinstance(new, FourierBranch) and new.head.weight.grad is not None
+    assert new.head.weight.grad.abs().max() > 0
     with pytest.raises(ValueError, match=r"none of the sigmas \[2.0\]"):
         take_up_scales(LocationEncoder([2.0], **SMALL), trained)
-    with pytest.raises(ValueError, match="the scale 1: .*size mismatch"):
+    with pytest.raises(ValueError, match=r"the scale 1: .*size mismatch"):
         take_up_scales(LocationEncoder([1.0], **(SMALL | {"hidden_dim": 8})), trained)
 
 
@@ -151,5 +156,5 @@ def test_the_released_scales_are_taken_up_by_their_sigma() -> None:
     official = LocationEncoder.from_pretrained("official")
     finer = built(LocationConfig(name="", sigmas=[1, 16, 256, 4096], init="official"))
     torch.testing.assert_close(finer(EVERYWHERE), official(EVERYWHERE))
-    with pytest.raises(GeoclipError, match="location.init=official: none of the sigmas"):
+    with pytest.raises(GeoclipError, match=r"location\.init=official: none of the sigmas"):
         built(LocationConfig(name="", sigmas=[4096], init="official"))

@@ -74,10 +74,9 @@ def test_several_views_weigh_as_much_as_one() -> None:
     found = embedded(4, 6, views=3)
     for kind in ("one_way", "symmetric"):
         alone = [
-            loss(Objective(kind=kind), found._replace(image_BD=found.image_BD[view::3]))  # type: ignore[arg-type]
-            for view in range(3)
+            loss(Objective(kind=kind), found._replace(image_BD=found.image_BD[view::3])) for view in range(3)
         ]
-        assert loss(Objective(kind=kind, views=3), found) == pytest.approx(sum(alone) / 3, rel=1e-5)  # type: ignore[arg-type]
+        assert loss(Objective(kind=kind, views=3), found) == pytest.approx(sum(alone) / 3, rel=1e-5)
 
 
 def test_hard_negatives_lie_near_their_picture_and_are_the_same_on_every_rank() -> None:

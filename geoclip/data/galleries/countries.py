@@ -34,6 +34,7 @@ class WorldMap:
     polygons: NDArray[Any]
     alpha2: Codes
     alpha3: Codes
+    continent: Codes  # one for each country: all of Russia counts to Europe, French Guiana too
 
 
 @cache
@@ -48,7 +49,10 @@ def world_map() -> WorldMap:
         return np.where(values == NONE, "", values)
 
     return WorldMap(
-        polygons=source.strtree.geometries, alpha2=column("ISO_A2_EH"), alpha3=column("ISO_A3_EH")
+        polygons=source.strtree.geometries,
+        alpha2=column("ISO_A2_EH"),
+        alpha3=column("ISO_A3_EH"),
+        continent=column("CONTINENT"),
     )
 
 
@@ -82,6 +86,19 @@ def countries_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
     A place outside of every polygon belongs to the country whose border or coast is nearest, up to the breadth of the
     territorial sea: on a generalised map beaches and piers lie in the water.
     """
+    return np.append(world_map().alpha2, "")[_owners(gps_deg_N2)]
+
+
+def continents_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
+    """(N,) Natural Earth's continent of the country that every place lies in, by its English name; empty at sea.
+
+    There are seven, and `Seven seas (open ocean)` for islands far from all of them. Coasts are as in `countries_of`.
+    """
+    return np.append(world_map().continent, "")[_owners(gps_deg_N2)]
+
+
+def _owners(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(N,) the number of the polygon that every place belongs to; -1 where there is none."""
     import shapely
 
     known = world_map()
@@ -96,7 +113,7 @@ def countries_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
     outside = np.flatnonzero(owner_N < 0)
     if len(outside):
         owner_N[outside] = _nearest_border(gps_deg_N2[outside])
-    return np.append(known.alpha2, "")[owner_N]
+    return owner_N
 
 
 def _nearest_border(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -11,7 +11,14 @@ from geoclip.build.data import (
 )
 from geoclip.build.encoder import build_image_encoder, encoder_identity
 from geoclip.build.model import build_model, model_from_checkpoint
-from geoclip.build.training import build_autocast, build_optimizer, build_queue, build_recipe, build_state
+from geoclip.build.training import (
+    build_autocast,
+    build_objective,
+    build_optimizer,
+    build_queue,
+    build_recipe,
+    build_state,
+)
 
 __all__ = [
     "build_augmentation",
@@ -21,6 +28,7 @@ __all__ = [
     "build_gallery",
     "build_image_encoder",
     "build_model",
+    "build_objective",
     "build_optimizer",
     "build_preprocessing",
     "build_queue",

@@ -1,0 +1,159 @@
+"""`fidelity=released` is the released `train` function, step by step; `fidelity=paper` is not."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from geoclip.build import build_objective
+from geoclip.config import TrainConfig
+from geoclip.data.assets import released_package
+from geoclip.data.batch import Batch
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.backbones import ClipBackbone
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.gps_queue import GPSQueue, normal_on_circle
+from geoclip.model.image_encoder import ImageEncoder
+from geoclip.model.pretrained import released_location_encoder
+from geoclip.training.state import TrainState
+from geoclip.training.step import Recipe, train_step
+from tests.conf.test_configs import train_config
+from tests.model.test_location_encoder import load_released
+
+STEPS, BATCH, QUEUE, PX = 50, 4, 16, 28
+LR = 3e-5
+
+
+def released_train() -> ModuleType:
+    """train/train.py of the authors' package, without its __init__, which needs torchvision."""
+    path = released_package() / "train" / "train.py"
+    spec = importlib.util.spec_from_file_location("released_train", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of two narrow towers, projecting to the 768 dimensions that the released MLP takes."""
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=tower | {"vocab_size": 50},
+        vision_config=tower | {"image_size": PX, "patch_size": 14},
+        projection_dim=768,
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": PX}, crop_size=PX).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tiny_clip: Path) -> nn.Module:
+    """The authors' model with their weights, on the tiny CLIP."""
+    torch.manual_seed(1)
+    model: nn.Module = load_released("GeoCLIP").GeoCLIP(queue_size=QUEUE, clip_path=str(tiny_clip))
+    return model
+
+
+def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    """uint8 pixels and places; every third batch brings a place again that lies in the queue, and one twice."""
+    generator = torch.Generator().manual_seed(2)
+    seen = uniform_on_sphere(BATCH, generator)
+    for step in range(STEPS):
+        pixels = torch.randint(0, 256, (BATCH, 3, PX, PX), generator=generator, dtype=torch.uint8)
+        gps_deg = uniform_on_sphere(BATCH, generator)
+        if step % 3 == 0:
+            gps_deg[0], gps_deg[2] = seen[1], gps_deg[1]
+        seen = gps_deg
+        yield pixels, gps_deg
+
+
+def their_losses(model: nn.Module, config: TrainConfig) -> list[float]:
+    """What the authors' loop minimises, over the pixels that the authors' data loader would have made."""
+    losses: list[float] = []
+    entropy = nn.CrossEntropyLoss()
+
+    def criterion(logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = entropy(logits, targets)
+        losses.append(loss.item())
+        return loss
+
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (config.encoder.mean, config.encoder.std))
+    loader = [((pixels.float() / 255 - mean) / std, gps) for pixels, gps in batches()]
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    released_train().train(loader, model, optimizer, 0, BATCH, "cpu", criterion=criterion)
+    return losses
+
+
+def our_losses(released: Any, tiny_clip: Path, config: TrainConfig) -> list[float]:
+    """Our step from the same start on the same batches, by the configuration's objective and normalisation."""
+    image = ImageEncoder(
+        ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std
+    )
+    image.head.load_state_dict(released.image_encoder.mlp.state_dict())
+    model = GeoCLIP(image, released_location_encoder()).train()
+    with torch.no_grad():
+        model.logit_scale.copy_(released.logit_scale)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    state = TrainState(
+        model=model,
+        parallel=model,
+        queue=GPSQueue(released.get_gps_queue().clone()),
+        optimizer=torch.optim.Adam(trained, lr=LR, fused=True),
+        noise=torch.Generator().manual_seed(0),
+    )
+    recipe = Recipe(
+        last_step=STEPS,
+        lr_at=lambda _: LR,
+        objective=build_objective(config.loss, config.queue),
+        grad_clip=None,
+        logit_scale_max=config.loss.logit_scale_max,
+        autocast=None,
+    )
+    return [
+        train_step(state, Batch(images=pixels, gps_deg_B2=gps, keys=[""] * BATCH), recipe).sums[0].item()
+        for pixels, gps in batches()
+    ]
+
+
+@pytest.mark.slow
+def test_released_fidelity_minimises_what_the_released_loop_minimises(
+    released: nn.Module, tiny_clip: Path
+) -> None:
+    config = train_config("fidelity=released")
+    ours = our_losses(released, tiny_clip, config)
+    paper = our_losses(released, tiny_clip, train_config("fidelity=paper"))[:5]
+    theirs = their_losses(copy.deepcopy(released), config)
+    assert len(theirs) == STEPS
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert max(theirs) - min(theirs) > 0.1, "the batches differ"
+    assert all(abs(mine - other) > 1e-3 for mine, other in zip(paper, theirs, strict=False))
+
+
+def test_the_released_queue_starts_in_the_gulf_of_guinea(released: Any) -> None:
+    for start in (released.get_gps_queue(), normal_on_circle(QUEUE, torch.Generator().manual_seed(0))):
+        assert start.norm(dim=1).tolist() == pytest.approx([1.0] * QUEUE, abs=1e-6)
+
+
+def test_each_fault_is_a_switch_of_its_own() -> None:
+    released, paper = train_config("fidelity=released"), train_config()
+    assert (released.queue.start.value, paper.queue.start.value) == ("released", "train")
+    assert released.queue.batch_noise_m == released.queue.queue_noise_m == 0 < paper.queue.batch_noise_m
+    assert not released.loss.mask_same_place and paper.loss.mask_same_place
+    assert released.loss.logit_scale_max is None and paper.loss.logit_scale_max is not None
+    assert released.encoder.mean != paper.encoder.mean == released.encoder.prediction_mean
+    assert (released.protocol.value, paper.protocol.value) == ("released", "sphere")
+    mended = train_config("fidelity=released", "queue.start=train")
+    assert mended.queue.start.value == "train" and mended.queue.batch_noise_m == 0

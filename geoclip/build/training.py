@@ -25,6 +25,7 @@ from geoclip.config import (
 from geoclip.data.reading import places_in
 from geoclip.data.subset import Stretch
 from geoclip.distributed import World
+from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
@@ -123,8 +124,17 @@ def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
 
 
 def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
-    """The numbers of a step, and how many steps there are."""
+    """The numbers of a step, and how many steps there are.
+
+    Raises:
+        GeoclipError: there is not one.
+    """
     optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
+    if not steps:
+        raise GeoclipError(
+            f"optim.batch_size={optim.batch_size} is more than the {samples_per_epoch} samples of data.fraction="
+            f"{config.data.fraction} in optim.epochs={optim.epochs}: there is no whole batch; lower it"
+        )
     lr_at: Callable[[int], float]
     match optim.schedule:
         case ScheduleKind.step:

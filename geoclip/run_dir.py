@@ -130,6 +130,20 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write a file under, whole or absent: it becomes `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of readable JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")

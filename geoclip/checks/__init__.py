@@ -1,17 +1,23 @@
 """What cannot run, and why: pure functions from a configuration to sentences that name key, value and cure."""
 
+from geoclip.checks.embed import embed_problems
 from geoclip.checks.evaluate import evaluate_problems, predict_problems
+from geoclip.checks.export import export_problems
 from geoclip.checks.features import features_problems
 from geoclip.checks.gallery import gallery_build_problems
+from geoclip.checks.probe import probe_problems
 from geoclip.checks.shards import shards_problems
 from geoclip.checks.tabulate import tabulate_problems
 from geoclip.checks.train import train_problems
 
 __all__ = [
+    "embed_problems",
     "evaluate_problems",
+    "export_problems",
     "features_problems",
     "gallery_build_problems",
     "predict_problems",
+    "probe_problems",
     "shards_problems",
     "tabulate_problems",
     "train_problems",

@@ -52,6 +52,10 @@ from geoclip.config.data import (
     GalleryConfig,
     ShardsConfig,
 )
+from geoclip.config.embed import EmbedConfig, LocationSourceConfig
+from geoclip.config.export import ExportConfig, ExportFormat
+from geoclip.config.probe import ProbeConfig
+from geoclip.config.tabulate import TabulateConfig
 from geoclip.config.train import (
     ComputeConfig,
     EncoderConfig,
@@ -63,7 +67,6 @@ from geoclip.config.train import (
     QueueConfig,
     TrainConfig,
 )
-from geoclip.config.tabulate import TabulateConfig
 
 __all__ = [
     "BLUE_MARBLE_ROOT",
@@ -77,9 +80,12 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DataKind",
+    "EmbedConfig",
     "EncoderConfig",
     "EncoderKind",
     "EvaluateConfig",
+    "ExportConfig",
+    "ExportFormat",
     "FeaturesConfig",
     "Fit",
     "GalleryBuildConfig",
@@ -88,6 +94,7 @@ __all__ = [
     "Interpolation",
     "LocationConfig",
     "LocationKind",
+    "LocationSourceConfig",
     "LoggerConfig",
     "LoggerMode",
     "LossConfig",
@@ -99,6 +106,7 @@ __all__ = [
     "PlacesSource",
     "Precision",
     "PredictConfig",
+    "ProbeConfig",
     "Projection",
     "Protocol",
     "QueueConfig",
@@ -125,4 +133,7 @@ _store.store(name="gallery_schema", node=GalleryBuildConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
 _store.store(name="predict_schema", node=PredictConfig)
 _store.store(name="report_schema", node=ReportConfig)
+_store.store(name="embed_schema", node=EmbedConfig)
+_store.store(name="export_schema", node=ExportConfig)
+_store.store(name="probe_schema", node=ProbeConfig)
 _store.store(name="tabulate_schema", node=TabulateConfig)

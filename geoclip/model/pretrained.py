@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from geoclip.model.location_encoder import LocationEncoder
 # LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1
 _RELEASED = re.compile(
     r"LocEnc(?P<branch>\d+)\.(?P<part>capsule|head)\.(?P<layer>\d+)\.(?P<name>b|weight|bias)"
+)
+
+_OURS = re.compile(
+    r"branches\.(?P<branch>\d+)\.(?:freq_KA|(?:mlp\.(?P<layer>\d+)|head)\.(?P<name>weight|bias))"
 )
 
 
@@ -40,6 +45,25 @@ def our_location_name(released: str) -> str:
     if match["part"] == "head":
         return f"{branch}.head.{match['name']}"
     return f"{branch}.mlp.{int(match['layer']) - 1}.{match['name']}"
+
+
+def released_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a `LocationEncoder` under the names that the released code gives them.
+
+    Raises:
+        KeyError: a tensor that the released code has no name for.
+    """
+    return {_released_location_name(ours): tensor for ours, tensor in state_dict.items()}
+
+
+def _released_location_name(ours: str) -> str:
+    match = _OURS.fullmatch(ours)
+    if match is None:
+        raise KeyError(f"{ours!r} has no name in the released location encoder")
+    branch = f"LocEnc{match['branch']}"
+    if match["layer"] is not None:
+        return f"{branch}.capsule.{int(match['layer']) + 1}.{match['name']}"
+    return f"{branch}.capsule.0.b" if match["name"] is None else f"{branch}.head.0.{match['name']}"
 
 
 def released_location_encoder() -> LocationEncoder:

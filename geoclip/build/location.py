@@ -1,0 +1,50 @@
+"""From the name of a checkpoint to its location encoder alone: for embedding, export and probe."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from geoclip.build.model import model_from_checkpoint
+from geoclip.config import LocationSourceConfig
+from geoclip.data.assets import asset_path
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.run_dir import checkpoint_file
+
+
+@dataclass(kw_only=True, slots=True)
+class OpenedLocationEncoder:
+    """A location encoder in evaluation mode on the CPU, and what results say of it."""
+
+    encoder: nn.Module  # (N, 2) degrees -> (N, D), not normalised
+    name: str
+    folder: Path  # where results go
+    sha256: str  # of the file of its weights
+
+
+def open_location_encoder(source: LocationSourceConfig) -> OpenedLocationEncoder:
+    """Load what `checkpoint` names: official, latest, a run's folder, a checkpoint, or a folder with config.json.
+
+    Raises:
+        GeoclipError: a checkpoint or an asset that cannot be read; the message says what to do.
+    """
+    encoder: nn.Module
+    path = Path(source.checkpoint)
+    if source.checkpoint == "official":
+        encoder, weights = LocationEncoder.from_pretrained("official"), asset_path("location_encoder.pth")
+        name, folder = "official", Path(source.runs_dir) / "official"
+    elif (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        encoder, weights = LocationEncoder.from_pretrained(str(path)), path / "model.safetensors"
+        name, folder = path.resolve().name, path
+    else:
+        weights = checkpoint_file(source.checkpoint, source.runs_dir)
+        model, _ = model_from_checkpoint(weights, needs_backbone=False)
+        encoder = model.location_encoder
+        folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
+        name = folder.resolve().name
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return OpenedLocationEncoder(encoder=encoder.eval(), name=name, folder=folder, sha256=sha256)

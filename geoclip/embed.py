@@ -1,0 +1,49 @@
+"""Embed coordinates: `python -m geoclip.embed input=coordinates.csv`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.checks import embed_problems
+from geoclip.checks.embed import embed_output
+from geoclip.config import EmbedConfig, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then embed."""
+    config = typed(cfg, EmbedConfig, embed_problems)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    embed(config)
+
+
+def embed(config: EmbedConfig) -> Path:
+    """Embed every row of a CSV into one file.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        GeoclipError: the checkpoint or the table cannot be read, or a row is no place on Earth.
+    """
+    from geoclip.build.location import open_location_encoder
+    from geoclip.distributed import initialise
+    from geoclip.evaluation.embedding_tables import embed_table
+
+    output = embed_output(config)
+    opened = open_location_encoder(config)
+    encoder = opened.encoder.to(initialise(config.device).device)
+    rows, dim = embed_table(
+        encoder, Path(config.input), output, normalise=config.normalise, batch_size=config.batch_size
+    )
+    log.info("written: %s, %s places by %s in %d dimensions", output, f"{rows:,}", opened.name, dim)
+    return output
+
+
+if __name__ == "__main__":
+    run_entry_point("embed", EmbedConfig, main)

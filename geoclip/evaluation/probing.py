@@ -1,0 +1,222 @@
+"""What a linear head reads from features of places, on whole 5° cells that it has not seen. Arrays in, scores out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoclip.data.building.places import cells_of
+from geoclip.errors import DataError, GeoclipError
+from geoclip.evaluation.accuracy import RESAMPLES, Interval
+
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
+INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
+PENALTIES = (1e5, 1e4, 1e3, 1e2, 10.0, 1.0)  # alpha of ridge regression, strong to weak
+MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of logistic regression: the best of a path needs no more
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+class _Head(Protocol):
+    def fit(self, x: Any, y: Any) -> Any: ...
+    def predict(self, x: Any) -> NDArray[Any]: ...
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class CellSplit:
+    """Row numbers, such that no 5° cell has rows in two parts."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Probed:
+    """How well one kind of features did on one task."""
+
+    dims: int
+    penalty: float  # as the library counts: C of logistic regression, alpha of ridge regression
+    scores: dict[str, Interval]
+
+
+def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
+    """Whole 5° cells, drawn at random: 20 % of them to test, 20 % to validate, the rest to train.
+
+    Raises:
+        DataError: fewer than ten cells.
+    """
+    cell_N = cells_of(gps_deg_N2)
+    cells = np.random.default_rng(seed).permutation(np.unique(cell_N))
+    if len(cells) < 10:
+        raise DataError(
+            f"the places lie in {len(cells)} cells of 5°; a split of whole cells needs ten or more"
+        )
+    tests, validations = round(TEST_SHARE * len(cells)), round(VALIDATION_SHARE * len(cells))
+    part_of_cell = np.zeros(int(cells.max()) + 1, dtype=np.int64)
+    part_of_cell[cells[:tests]] = 2
+    part_of_cell[cells[tests : tests + validations]] = 1
+    train, validation, test = (np.flatnonzero(part_of_cell[cell_N] == part) for part in range(3))
+    return CellSplit(train=train, validation=validation, test=test)
+
+
+def only_known(label_N: NDArray[Any], split: CellSplit) -> CellSplit:
+    """The split without rows whose label is empty or NaN, nor rows to ask about a class that was never trained on.
+
+    No head could name such a class: most are countries that lie within a cell or two.
+    """
+    if _is_number(label_N):
+        known_N = ~np.isnan(label_N)
+        return CellSplit(
+            train=split.train[known_N[split.train]],
+            validation=split.validation[known_N[split.validation]],
+            test=split.test[known_N[split.test]],
+        )
+    train = split.train[label_N[split.train] != ""]
+    validation = split.validation[np.isin(label_N[split.validation], label_N[train])]
+    return CellSplit(
+        train=train, validation=validation, test=split.test[np.isin(label_N[split.test], label_N[train])]
+    )
+
+
+def probe(
+    label_N: NDArray[Any], features_NF: NDArray[np.floating], cell_N: Rows, split: CellSplit, seed: int = 0
+) -> Probed:
+    """Fit the head whose penalty validates best again, to all but the test cells, and score it on these.
+
+    Args:
+        label_N: names of classes, read by logistic regression, or numbers, read by ridge regression, of scikit-learn.
+        features_NF: of the same places; standardised here by those that are trained on.
+        cell_N: the cell of each place.
+        split: as `only_known` gives it.
+        seed: of the bootstrap.
+
+    Returns:
+        accuracy and macro_f1 in [0, 1], or r2 and rmse in the label's unit, with 95 % intervals over test cells.
+
+    Raises:
+        DataError: a part of the split is empty.
+        GeoclipError: scikit-learn is not installed.
+    """
+    if not (len(split.train) and len(split.validation) and len(split.test)):
+        raise DataError("too few places with a label: a part of the split is empty; draw more places")
+    is_number = _is_number(label_N)
+    x_NF = standardised(features_NF, split.train)
+    truth = label_N[split.validation]
+    validated = []
+    for penalty, head in _heads(is_number):
+        _fit(head, x_NF[split.train], label_N[split.train])
+        guess = head.predict(x_NF[split.validation])
+        validated.append((-((guess - truth) ** 2).mean() if is_number else (guess == truth).mean(), penalty))
+    best = max(validated)[1]
+    both = np.concatenate((split.train, split.validation))
+    x_NF = standardised(features_NF, both)
+    head = dict(_heads(is_number))[best]
+    _fit(head, x_NF[both], label_N[both])
+    guess, truth = head.predict(x_NF[split.test]), label_N[split.test]
+    score = score_numbers if is_number else score_classes
+    return Probed(
+        dims=features_NF.shape[1], penalty=best, scores=score(truth, guess, cell_N[split.test], seed)
+    )
+
+
+def standardised(features_NF: NDArray[np.floating], rows: Rows) -> NDArray[np.float32]:
+    """Every column with mean 0 and standard deviation 1 over these rows; what does not vary becomes 0."""
+    seen = features_NF[rows].astype(np.float64)
+    mean_F, deviation_F = seen.mean(axis=0), seen.std(axis=0)
+    constant_F = deviation_F <= 1e-6 * max(1.0, float(np.abs(mean_F).max(initial=0.0)))
+    scaled_NF: NDArray[np.float32] = (
+        (features_NF - mean_F) / np.where(constant_F, np.inf, deviation_F)
+    ).astype(np.float32)
+    return scaled_NF
+
+
+def score_classes(
+    truth_N: NDArray[Any], guess_N: NDArray[Any], cell_N: Rows, seed: int
+) -> dict[str, Interval]:
+    """Accuracy, and the mean over the classes that occur of F1 = 2 TP / (2 TP + FP + FN).
+
+    The intervals are percentiles of 1,000 resamples of whole cells: neighbours are no independent witnesses.
+
+    Source: Field, Welsh, "Bootstrapping clustered data", J. Royal Statistical Society B 69(3), 2007.
+    """
+    classes, number_2N = np.unique(np.concatenate((truth_N, guess_N)), return_inverse=True)
+    truth, guess = number_2N[: len(truth_N)], number_2N[len(truth_N) :]
+    _, cell = np.unique(cell_N, return_inverse=True)
+    shape = (int(cell.max()) + 1, len(classes))
+    true_CK, guessed_CK, hit_CK = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    np.add.at(true_CK, (cell, truth), 1)
+    np.add.at(guessed_CK, (cell, guess), 1)
+    np.add.at(hit_CK, (cell, truth), truth == guess)
+
+    def measure(weight_RC: Floats) -> dict[str, Floats]:
+        true_RK, guessed_RK, hit_RK = (weight_RC @ counts for counts in (true_CK, guessed_CK, hit_CK))
+        f1_RK = 2 * hit_RK / np.maximum(true_RK + guessed_RK, 1)
+        occurs_RK = true_RK > 0
+        return {
+            "accuracy": hit_RK.sum(axis=1) / true_RK.sum(axis=1),
+            "macro_f1": (f1_RK * occurs_RK).sum(axis=1) / occurs_RK.sum(axis=1),
+        }
+
+    return _over_cells(measure, shape[0], seed)
+
+
+def score_numbers(truth_N: Floats, guess_N: Floats, cell_N: Rows, seed: int) -> dict[str, Interval]:
+    """The share of variance explained, R², and the root of the mean squared error; intervals as of classes."""
+    _, cell = np.unique(cell_N, return_inverse=True)
+    centred_N = truth_N - truth_N.mean()  # so that the variance below keeps its digits
+    parts = (np.ones_like(centred_N), centred_N, centred_N**2, (truth_N - guess_N) ** 2)
+    sums_C4 = np.stack([np.bincount(cell, weights=part) for part in parts], axis=1)
+
+    def measure(weight_RC: Floats) -> dict[str, Floats]:
+        count_R, sum_R, square_R, error_R = (weight_RC @ sums_C4).T
+        return {
+            "r2": 1 - error_R / (square_R - sum_R**2 / count_R),
+            "rmse": np.sqrt(error_R / count_R),
+        }
+
+    return _over_cells(measure, len(sums_C4), seed)
+
+
+def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed: int) -> dict[str, Interval]:
+    """Each measure on all cells once, and its 2.5th and 97.5th percentile over resamples of the cells."""
+    drawn_RC = np.random.default_rng(seed).multinomial(cells, np.full(cells, 1 / cells), RESAMPLES)
+    whole, resampled = measure(np.ones((1, cells))), measure(drawn_RC.astype(np.float64))
+    intervals = {}
+    for name, value in whole.items():
+        low, high = np.nanpercentile(resampled[name], (2.5, 97.5))
+        intervals[name] = Interval(value=float(value[0]), low=float(low), high=float(high))
+    return intervals
+
+
+def _heads(is_number: bool) -> list[tuple[float, _Head]]:
+    try:
+        from sklearn.linear_model import LogisticRegression, Ridge
+    except ModuleNotFoundError:
+        raise GeoclipError(
+            "the probe's linear heads are scikit-learn's, which is not installed: "
+            "pip install -c constraints.txt -e '.[probe]'"
+        ) from None
+    if is_number:
+        return [(penalty, Ridge(alpha=penalty)) for penalty in PENALTIES]
+    return [
+        (penalty, LogisticRegression(C=penalty, max_iter=MOST_ITERATIONS, tol=TOLERANCE))
+        for penalty in INVERSE_PENALTIES
+    ]
+
+
+def _fit(head: _Head, x: NDArray[np.float32], y: NDArray[Any]) -> None:
+    """Without the library's warning that a head would go on improving: validation judges those as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="lbfgs failed to converge")
+        head.fit(x, y)
+
+
+def _is_number(label_N: NDArray[Any]) -> bool:
+    return bool(np.issubdtype(label_N.dtype, np.floating))

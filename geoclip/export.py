@@ -1,0 +1,63 @@
+"""Export the location encoder: `python -m geoclip.export format=onnx`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.checks import export_problems
+from geoclip.config import ExportConfig, ExportFormat, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then export."""
+    config = typed(cfg, ExportConfig, export_problems)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    export(config)
+
+
+def export(config: ExportConfig) -> tuple[Path, float]:
+    """Write one location encoder, read it back, and say how far its embeddings are from the encoder's own.
+
+    Returns:
+        The path, and the largest difference of a number of the embeddings.
+
+    Raises:
+        GeoclipError: the checkpoint cannot be read, or this format has no place for its encoder.
+    """
+    from geoclip.build.location import open_location_encoder
+    from geoclip.data.places_csv import read_places
+    from geoclip.model import exporting
+
+    opened = open_location_encoder(config)
+    output = Path(config.output)
+    if config.compare_on:
+        places = read_places(Path(config.compare_on), "compare_on")[["lat", "lon"]].to_numpy(float)
+    else:
+        places = exporting.comparison_places()
+    match config.format:
+        case ExportFormat.safetensors:
+            exporting.export_safetensors(opened.encoder, output)
+            exported = exporting.open_safetensors(output)
+        case ExportFormat.onnx:
+            exporting.export_onnx(opened.encoder, output)
+            exported = exporting.open_onnx(output)
+        case ExportFormat.torchscript:
+            exporting.export_torchscript(opened.encoder, output)
+            exported = exporting.open_torchscript(output)
+        case ExportFormat.torch_export:
+            exporting.export_torch(opened.encoder, output)
+            exported = exporting.open_torch_export(output)
+    difference = exporting.largest_difference(opened.encoder, exported, places)
+    log.info("written: %s, the location encoder of %s", output, opened.name)
+    log.info("read back: its embeddings of %s places differ by %.1e at most", f"{len(places):,}", difference)
+    return output, difference
+
+
+if __name__ == "__main__":
+    run_entry_point("export", ExportConfig, main)

@@ -1,0 +1,187 @@
+"""The location encoder alone as a file: degrees in, unit embeddings out, for any number of places."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+
+from geoclip.errors import GeoclipError
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.embedding import CHUNK, embed_places
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.pretrained import released_names
+from geoclip.run_dir import whole_file, write_json
+
+INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
+# Where projections have their edges: the poles, both sides of the antimeridian, the origin.
+EDGES_DEG = (
+    (90.0, 0.0),
+    (-90.0, 0.0),
+    (90.0, 180.0),
+    (-90.0, -180.0),
+    (0.0, 180.0),
+    (0.0, -180.0),
+    (0.0, 0.0),
+)
+
+
+class UnitLocationEncoder(nn.Module):
+    """A location encoder whose embeddings are brought to length 1, as GeoCLIP compares them."""
+
+    def __init__(self, location_encoder: nn.Module) -> None:
+        super().__init__()
+        self.location_encoder = location_encoder
+
+    def forward(self, gps_deg: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, D) unit vectors, float32."""
+        return F.normalize(self.location_encoder(gps_deg).float(), dim=1)
+
+
+def export_safetensors(encoder: nn.Module, folder: Path) -> None:
+    """model.safetensors and config.json, names and keys as the authors' Hub repositories have them.
+
+    The weights are those of the encoder: its embeddings are not of length 1 until `F.normalize` makes them so.
+
+    Raises:
+        GeoclipError: the layout has no place for this kind of encoder.
+    """
+    if not is_authors_kind(encoder):
+        raise GeoclipError(
+            f"the authors' layout holds Equal Earth hierarchies whose scales are summed, not this "
+            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export hold every kind"
+        )
+    assert isinstance(encoder, LocationEncoder)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    with whole_file(folder / "model.safetensors") as partial:
+        partial.write_bytes(save(released_names(tensors)))
+    sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
+    write_json(
+        folder / "config.json",
+        {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma},
+    )
+
+
+def is_authors_kind(encoder: nn.Module) -> bool:
+    """Whether the authors' code could have built it, dimensions aside."""
+    if not isinstance(encoder, LocationEncoder) or encoder.projection != "equal_earth" or encoder.concat:
+        return False
+    return len({id(branch.mlp) for branch in encoder.branches}) == len(encoder.branches)  # no shared MLP
+
+
+def export_torch(encoder: nn.Module, path: Path) -> None:
+    """A program of `torch.export`, read with `torch.export.load(path).module()`; the number of places is free."""
+    program = _exported(encoder)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    with whole_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
+
+
+def export_torchscript(encoder: nn.Module, path: Path) -> None:
+    """A traced TorchScript module, read with `torch.jit.load(path)`, also by libtorch.
+
+    Torch 2.13 calls `torch.jit` deprecated and points to `torch.export`; both tracing and loading still work there.
+    """
+    example = torch.tensor(EDGES_DEG)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # The encoder's check that its input has two columns is a Python condition: tracing keeps its answer.
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        with torch.no_grad():
+            traced = torch.jit.trace(UnitLocationEncoder(encoder).eval(), (example,))
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)
+    with whole_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
+
+
+def export_onnx(encoder: nn.Module, path: Path) -> None:
+    """An ONNX graph, weights included: input `gps_deg` (N, 2) float32, output `embedding` (N, D) float32.
+
+    Raises:
+        GeoclipError: onnx or onnxscript is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise GeoclipError(
+            f"an ONNX export needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
+        ) from None
+    # Torch tells of every operator of torchvision that it cannot translate where there is no torchvision.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
+    )
+    assert program is not None
+    with whole_file(path) as partial:
+        partial.write_bytes(program.model_proto.SerializeToString())
+
+
+def _exported(encoder: nn.Module) -> torch.export.ExportedProgram:
+    places = torch.export.Dim("N")
+    return torch.export.export(
+        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: places},)
+    )
+
+
+def comparison_places(count: int = 1000) -> NDArray[np.float64]:
+    """(count, 2) degrees: the edges of projections, and places uniform on the sphere."""
+    drawn = uniform_on_sphere(count - len(EDGES_DEG), torch.Generator().manual_seed(0)).numpy()
+    return np.concatenate((np.array(EDGES_DEG), drawn.astype(np.float64)))
+
+
+def largest_difference(
+    encoder: nn.Module,
+    exported: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    gps_deg_N2: NDArray[np.float64],
+) -> float:
+    """Of any number of the unit embeddings that an encoder and its exported file give the same places."""
+    ours_ND = embed_places(encoder, gps_deg_N2)
+    parts = np.array_split(gps_deg_N2.astype(np.float32), -(-len(gps_deg_N2) // CHUNK))
+    theirs_ND = np.concatenate([exported(part) for part in parts])
+    return float(np.abs(ours_ND - theirs_ND).max())
+
+
+def open_onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The graph in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda gps_deg_N2: session.run([OUTPUT], {INPUT: gps_deg_N2})[0]
+
+
+def open_torchscript(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The traced module."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        return _on_arrays(torch.jit.load(path))
+
+
+def open_torch_export(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The exported program."""
+    return _on_arrays(torch.export.load(path).module())
+
+
+def open_safetensors(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The encoder that `LocationEncoder.from_pretrained` makes of the folder, its embeddings brought to length 1."""
+    return _on_arrays(UnitLocationEncoder(LocationEncoder.from_pretrained(str(folder))))
+
+
+def _on_arrays(module: Callable[[Tensor], Tensor]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def embed(gps_deg_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return module(torch.from_numpy(gps_deg_N2)).numpy()
+
+    return embed

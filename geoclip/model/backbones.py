@@ -26,9 +26,9 @@ MODEL_TYPES = {  # by encoder.kind, what `transformers` calls them in config.jso
 class ClipBackbone(nn.Module):
     """CLIP's vision tower with its projection into the joint space (768 for ViT-L/14); OpenCLIP and StreetCLIP too."""
 
-    def __init__(self, vision_model: nn.Module) -> None:
+    def __init__(self, vision_model: Any) -> None:
         super().__init__()
-        self.vision_model = vision_model
+        self.vision_model: nn.Module = vision_model
         self.feature_dim: int = vision_model.config.projection_dim
         self.image_px: int = vision_model.config.image_size
 
@@ -48,9 +48,9 @@ class ClipBackbone(nn.Module):
 class SiglipBackbone(nn.Module):
     """The vision tower of SigLIP, and of SigLIP 2 at a fixed resolution, with its attention pooling."""
 
-    def __init__(self, vision_model: nn.Module) -> None:
+    def __init__(self, vision_model: Any) -> None:
         super().__init__()
-        self.vision_model = vision_model
+        self.vision_model: nn.Module = vision_model
         self.feature_dim: int = vision_model.config.hidden_size
         self.image_px: int = vision_model.config.image_size
 
@@ -70,11 +70,16 @@ class SiglipBackbone(nn.Module):
 class DinoBackbone(nn.Module):
     """DINOv2 or DINOv3: the class token after the last norm, of pictures of any multiple of the patch."""
 
-    def __init__(self, vision_model: nn.Module) -> None:
+    def __init__(self, vision_model: Any) -> None:
         super().__init__()
-        self.vision_model = vision_model
+        self.vision_model: nn.Module = vision_model
         self.feature_dim: int = vision_model.config.hidden_size
         self.patch_px: int = vision_model.config.patch_size
+        # DINOv3 stretches its positions at random while it is trained: another draw on every rank and in every part of
+        # a batch, so that neither would learn what one rank learns from the whole.
+        for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
+            if hasattr(vision_model.config, name):
+                setattr(vision_model.config, name, None)
 
     @classmethod
     def from_pretrained(cls, repo: str) -> DinoBackbone:
@@ -169,17 +174,27 @@ def _pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
         AssetError: neither a local folder nor reachable; the message says what to set.
         GeoclipError: of another architecture, damaged, or without some of its weights.
     """
-    from transformers import PretrainedConfig
+    from transformers import CONFIG_MAPPING, PretrainedConfig, __version__
 
     try:
-        found = PretrainedConfig.get_config_dict(repo)[0].get("model_type")
+        config = PretrainedConfig.get_config_dict(repo)[0]
     except (OSError, ValueError) as error:
         raise AssetError(_nowhere(repo, kind, error)) from error
+    found = config.get("model_type")
     if found not in MODEL_TYPES[kind]:
         raise GeoclipError(_of_another_kind(repo, kind, found))
+    if found not in CONFIG_MAPPING:
+        raise GeoclipError(
+            f"encoder.repo={repo} holds a model of the type {found!r}, which transformers {__version__} does not know "
+            "yet: pip install --upgrade transformers"
+        )
+    # The joint space's width stands above both towers' settings; the vision tower's own copy of it is often a default.
+    joint = (
+        {"projection_dim": config["projection_dim"]} if found == "clip" and "projection_dim" in config else {}
+    )
     try:
         with _quiet():
-            model, report = architecture.from_pretrained(repo, output_loading_info=True)
+            model, report = architecture.from_pretrained(repo, output_loading_info=True, **joint)
     except (OSError, ValueError) as error:
         raise AssetError(_nowhere(repo, kind, error)) from error
     except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a damaged file

@@ -1,0 +1,251 @@
+"""Backbones on small models of the real architectures: what they say, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers.utils.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
+
+from geoclip.build import build_image_encoder, build_model, encoder_identity
+from geoclip.checks.encoder import encoder_problems
+from geoclip.config import EncoderConfig, EncoderKind, Tune
+from geoclip.errors import AssetError, GeoclipError
+from geoclip.model.backbones import ClipBackbone, DinoBackbone, SiglipBackbone, ViTBackbone
+
+Encoders = Callable[..., EncoderConfig]
+PIXELS = torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+DINO = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+SIGLIP = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
+
+
+def projected(folder: Path, pixel_values: Tensor) -> Tensor:
+    clip = transformers.CLIPModel.from_pretrained(folder).eval()
+    pooled = clip.vision_model(pixel_values=pixel_values).pooler_output
+    out: Tensor = clip.visual_projection(pooled)
+    return out
+
+
+def pooled(folder: Path, pixel_values: Tensor) -> Tensor:
+    siglip = transformers.SiglipModel.from_pretrained(folder).eval()
+    out: Tensor = siglip.vision_model(pixel_values=pixel_values).pooler_output
+    return out
+
+
+def class_token(folder: Path, pixel_values: Tensor) -> Tensor:
+    dino = transformers.AutoModel.from_pretrained(folder).eval()
+    out: Tensor = dino(pixel_values=pixel_values).last_hidden_state[:, 0]
+    return out
+
+
+REFERENCES: dict[str, tuple[Callable[[Path, Tensor], Tensor], Any]] = {
+    "clip_vit_l14": (projected, CLIP),
+    "openclip_vit_h14": (projected, CLIP),
+    "siglip2_b16": (pooled, SIGLIP),
+    "dinov2_b14": (class_token, DINO),
+    "dinov3_b16": (class_token, DINO),
+}
+
+
+@pytest.mark.parametrize("option", REFERENCES)
+def test_features_are_those_of_transformers(
+    option: str, small_encoder: Encoders, pretrained: Callable[[str], Path]
+) -> None:
+    reference, (mean, std) = REFERENCES[option]
+    encoder = build_image_encoder(small_encoder(option), embedding_dim=4)
+    shape = (1, 3, 1, 1)
+    normalised = (PIXELS / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    with torch.no_grad():
+        expected = reference(pretrained(option), normalised)
+    features = encoder.features(PIXELS)
+    assert features.shape == (3, encoder.feature_dim)
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+    assert features.std(dim=0).min() > 1e-4, "each picture has features of its own"
+
+
+@pytest.mark.parametrize("option", [*REFERENCES, "vit_tiny"])
+def test_it_loads_and_trains_a_step(option: str, small: Callable[..., Any]) -> None:
+    config = small(option, "encoder.tune=full")
+    model = build_model(config).train()
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    image_BD, location_MD, scale = model(PIXELS, torch.tensor([[10.0, 20.0], [-50.0, 0.0], [5.0, 6.0]]))[:3]
+    loss = torch.nn.functional.cross_entropy(scale * image_BD @ location_MD.T, torch.arange(3))
+    loss.backward()
+    optimizer.step()
+    moved = {name for name, one in model.named_parameters() if not torch.equal(one, before[name])}
+    backbone = {name for name in moved if name.startswith("image_encoder.backbone.")}
+    assert loss.isfinite() and any("embed" in name for name in backbone), "down to the patches"
+    assert len(moved) > len(backbone)
+
+
+def test_a_tiny_vit_is_a_function_of_the_seed(small: Callable[..., Any]) -> None:
+    first, again, other = (build_model(small("vit_tiny", f"seed={seed}")) for seed in (0, 0, 1))
+    assert isinstance(first.image_encoder.backbone, ViTBackbone)
+    features = [model.eval().image_encoder.features(PIXELS) for model in (first, again, other)]
+    assert torch.equal(features[0], features[1]) and not torch.allclose(features[0], features[2])
+
+
+@pytest.mark.parametrize("option", ["clip_vit_l14", "siglip2_b16", "dinov2_b14"])
+def test_weights_in_half_precision_are_read_in_full(
+    option: str, small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    transformers.AutoModel.from_pretrained(pretrained(option)).half().save_pretrained(tmp_path)
+    config = replace(small_encoder(option), repo=str(tmp_path))
+    whole, half = (build_image_encoder(one, 4).features(PIXELS) for one in (small_encoder(option), config))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("backbone", [ClipBackbone, SiglipBackbone, DinoBackbone])
+def test_weights_that_are_nowhere_say_what_to_set(backbone: Any) -> None:
+    with pytest.raises(AssetError, match=r"neither a local folder nor reachable .* set encoder\.repo"):
+        backbone.from_pretrained("no-such-organisation/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "cure"),
+    [
+        ("clip", "dinov2_b14", "set encoder.kind=dino, or"),
+        ("clip", "siglip2_b16", "set encoder.kind=siglip, or"),
+        ("siglip", "clip_vit_l14", "set encoder.kind=clip, or"),
+        ("dino", "clip_vit_l14", "set encoder.kind=clip, or"),
+    ],
+)
+def test_another_architecture_is_named(kind: str, held: str, cure: str, small_encoder: Encoders) -> None:
+    config = replace(small_encoder(held), kind=EncoderKind(kind))
+    with pytest.raises(
+        GeoclipError, match=rf"holds a model of the type .* but encoder\.kind={kind} takes"
+    ) as no:
+        build_image_encoder(config, 4)
+    assert cure in str(no.value) and config.repo in str(no.value)
+
+
+def test_siglip_of_any_resolution_is_told_from_that_of_one(small_encoder: Encoders, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
+    with pytest.raises(GeoclipError, match="fixed resolution, such as google/siglip2-base-patch16-224"):
+        build_image_encoder(replace(small_encoder("siglip2_b16"), repo=str(tmp_path)), 4)
+
+
+@pytest.mark.skipif(hasattr(transformers, "DINOv3ViTModel"), reason="this transformers knows all we ask for")
+def test_an_old_transformers_is_named(small_encoder: Encoders, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "dinov3_vit"}')
+    with pytest.raises(GeoclipError, match=r"does not know yet: pip install --upgrade transformers"):
+        build_image_encoder(replace(small_encoder("dinov2_b14"), repo=str(tmp_path)), 4)
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value", "sentence"),
+    [
+        ("clip_vit_l14", "feature_dim", 768, "encoder.feature_dim=768, but the backbone in"),
+        ("dinov2_b14", "feature_dim", 12, "gives 16 features: set encoder.feature_dim=16"),
+        ("clip_vit_l14", "image_px", 24, "takes pictures of 16 pixels: set encoder.image_px=16"),
+        ("siglip2_b16", "image_px", 32, "takes pictures of 16 pixels: set encoder.image_px=16"),
+        ("dinov2_b14", "image_px", 30, "no multiple of 8, the patches of"),
+        ("dinov2_b14", "image_px", 30, "set encoder.image_px=24"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(
+    option: str, key: str, value: int, sentence: str, small: Callable[..., Any]
+) -> None:
+    with pytest.raises(GeoclipError) as refused:
+        build_model(small(option, f"encoder.{key}={value}"))
+    assert sentence in str(refused.value)
+
+
+def test_dino_takes_any_multiple_of_its_patches(small_encoder: Encoders) -> None:
+    encoder = build_image_encoder(replace(small_encoder("dinov2_b14"), image_px=40), 4)
+    assert encoder.features(torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).shape == (1, 16)
+
+
+def test_weights_are_never_made_up(
+    small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A vision tower without its projection would get a random one."""
+    tower = transformers.CLIPVisionModel.from_pretrained(pretrained("clip_vit_l14"))
+    tower.save_pretrained(tmp_path)
+    with pytest.raises(GeoclipError, match=r"lacks 1 weights .* first visual_projection"):
+        build_image_encoder(replace(small_encoder("clip_vit_l14"), repo=str(tmp_path)), 4)
+
+
+def test_damaged_weights_are_a_sentence(
+    small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(pretrained("dinov2_b14"), tmp_path / "copy")
+    (tmp_path / "copy" / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(GeoclipError, match=r"cannot be read|neither a local folder"):
+        build_image_encoder(replace(small_encoder("dinov2_b14"), repo=str(tmp_path / "copy")), 4)
+
+
+def test_no_two_backbones_are_taken_for_each_other(small_encoder: Encoders) -> None:
+    options = ("clip_vit_l14", "siglip2_b16", "dinov2_b14", "vit_tiny", "resnet_tiny")
+    encoders = [small_encoder(option) for option in options]
+    clip, _, _, vit, resnet = encoders
+    encoders += [replace(clip, repo="other"), replace(clip, feature_dim=7), replace(clip, tune=Tune.lora)]
+    encoders += [replace(vit, patch_px=4), replace(vit, blocks=3), replace(vit, heads=4)]
+    encoders += [replace(vit, image_px=32), replace(resnet, depths=[1, 1, 1, 2]), replace(resnet, stem_dim=8)]
+    encoders += [replace(resnet, repo="runs/a")]
+    identities = [encoder_identity(encoder) for encoder in encoders]
+    assert all(one not in identities[:number] for number, one in enumerate(identities))
+    same = replace(clip, hidden_dim=99, mean=[0.0, 0.0, 0.0])
+    assert encoder_identity(same) == identities[0], (
+        "neither the MLP behind it nor what it sees is the backbone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "overrides", "sentence"),
+    [
+        ("siglip2_b16", ["repo="], "encoder.repo='' must name a Hub id or a local folder of siglip weights"),
+        ("dinov2_b14", ["repo="], "a local folder of dino weights"),
+        (
+            "vit_tiny",
+            ["patch_px=7"],
+            "encoder.image_px=16 does not divide into patches of encoder.patch_px=7; ",
+        ),
+        ("vit_tiny", ["heads=3"], "encoder.feature_dim=16 does not divide over encoder.heads=3; try "),
+        ("vit_tiny", ["heads=0", "patch_px=0"], "encoder.heads=0 must be 1 or more"),
+        ("vit_tiny", ["tune=frozen"], "encoder.tune=frozen would keep a random backbone"),
+        ("vit_tiny", ["tune=lora"], "encoder.tune=lora would keep a random backbone"),
+        ("vit_tiny", ["repo=nowhere"], "encoder.repo=nowhere is neither a run's folder"),
+        (
+            "vit_tiny",
+            ["tune=last_blocks", "last_blocks=3"],
+            "encoder.last_blocks=3 are more than encoder.blocks=2",
+        ),
+        ("dinov2_b14", ["resize_px=8"], "encoder.resize_px=8 must be encoder.image_px=16 or more, or null"),
+        ("siglip2_b16", ["resize_px=20"], "encoder.resize_px=20 is of encoder.fit=crop"),
+        ("clip_vit_l14", ["prediction_mean=[0,0,0]"], "encoder.prediction_std go together"),
+        (
+            "clip_vit_l14",
+            ["prediction_std=[1,1]"],
+            "encoder.prediction_std=[1.0, 1.0] must have three values",
+        ),
+        ("clip_vit_l14", ["std=[1,0,1]"], "encoder.std=[1.0, 0.0, 1.0] must be positive"),
+    ],
+)
+def test_what_cannot_be_built_is_named(
+    option: str, overrides: list[str], sentence: str, small_encoder: Encoders
+) -> None:
+    problems = encoder_problems(small_encoder(option, *(f"encoder.{override}" for override in overrides)))
+    assert any(sentence in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("option", [*REFERENCES, "vit_tiny"])
+def test_what_can_be_built_has_no_problem(option: str, small_encoder: Encoders) -> None:
+    assert encoder_problems(small_encoder(option)) == []

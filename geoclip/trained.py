@@ -10,11 +10,11 @@ from typing import Any
 
 from geoclip.build import build_gallery, build_preprocessing, encoder_identity, model_from_checkpoint
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
-from geoclip.data.assets import asset_path
 from geoclip.data.preprocessing import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.evaluation.gallery import Gallery
 from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.releases import Release, is_release, model_of, read_release
 from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
@@ -50,11 +50,12 @@ def open_trained(
         GeoclipError: a checkpoint, an asset or a gallery that cannot be read; the message says what to do.
     """
     world = initialise(source.device)
-    if source.checkpoint == "official":
-        model = GeoCLIP.from_pretrained("official", backbone=source.backbone if needs_backbone else None)
-        released = [asset_path(name) for name in ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")]
-        own = GalleryConfig(name="released_100k", kind=GalleryKind.released)
-        name, folder, files = "official", Path(source.runs_dir) / "official", released
+    if is_release(source.checkpoint):
+        release = read_release(source.checkpoint)
+        model = model_of(release, source.backbone if needs_backbone else None)
+        own = _gallery_of(release, source.checkpoint)
+        name = "official" if source.checkpoint == "official" else Path(source.checkpoint).stem
+        folder, files = Path(source.runs_dir) / name, list(release.files)
         preprocessing = Preprocessing(image_px=CLIP_PX, tta=source.tta.value)
         encoder = {"kind": "clip", "repo": source.backbone, "feature_dim": model.image_encoder.feature_dim}
     else:
@@ -79,6 +80,13 @@ def open_trained(
         gallery=build_gallery(chosen),
         encoder=encoder,
     )
+
+
+def _gallery_of(release: Release, checkpoint: str) -> GalleryConfig:
+    """The gallery that came with a release; the authors' own where none did."""
+    if checkpoint == "official" or release.gallery_csv is None:
+        return GalleryConfig(name="released_100k", kind=GalleryKind.released)
+    return GalleryConfig(name=release.gallery_csv.stem, path=str(release.gallery_csv))
 
 
 def _sha256(files: list[Path]) -> str:

@@ -10,8 +10,7 @@ from torch import nn
 
 from geoclip.build.model import model_from_checkpoint
 from geoclip.config import LocationSourceConfig
-from geoclip.data.assets import asset_path
-from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.releases import is_release, location_encoder_of, read_release
 from geoclip.run_dir import checkpoint_file
 
 
@@ -26,19 +25,18 @@ class OpenedLocationEncoder:
 
 
 def open_location_encoder(source: LocationSourceConfig) -> OpenedLocationEncoder:
-    """Load what `checkpoint` names: official, latest, a run's folder, a checkpoint, or a folder with config.json.
+    """Load what `checkpoint` names: official or another release, latest, a run's folder, or a checkpoint.
 
     Raises:
         GeoclipError: a checkpoint or an asset that cannot be read; the message says what to do.
     """
     encoder: nn.Module
     path = Path(source.checkpoint)
-    if source.checkpoint == "official":
-        encoder, weights = LocationEncoder.from_pretrained("official"), asset_path("location_encoder.pth")
-        name, folder = "official", Path(source.runs_dir) / "official"
-    elif (path / "config.json").is_file() and (path / "model.safetensors").is_file():
-        encoder, weights = LocationEncoder.from_pretrained(str(path)), path / "model.safetensors"
-        name, folder = path.resolve().name, path
+    if is_release(source.checkpoint):
+        release = read_release(source.checkpoint)
+        encoder, weights = location_encoder_of(release), release.files[0]
+        name = "official" if source.checkpoint == "official" else path.stem
+        folder = path if path.is_dir() else Path(source.runs_dir) / name
     else:
         weights = checkpoint_file(source.checkpoint, source.runs_dir)
         model, _ = model_from_checkpoint(weights, needs_backbone=False)

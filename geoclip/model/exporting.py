@@ -21,7 +21,7 @@ from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_places
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.model.pretrained import released_names
+from geoclip.model.release_names import released_names
 from geoclip.run_dir import whole_file, write_json
 
 INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them

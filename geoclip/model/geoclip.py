@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,22 +52,25 @@ class GeoCLIP(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str = "official", *, backbone: str | None = "openai/clip-vit-large-patch14"
+        cls, source: str = "official", *, backbone: str | None = "own", **download: Any
     ) -> GeoCLIP:
-        """The released model (`official`): location encoder, image MLP and logit scale by name.
+        """A released model in evaluation mode.
 
         Args:
-            source: "official", the weights inside the pinned wheel on the package index.
-            backbone: CLIP ViT-L/14 as a Hub id or local folder; None leaves it out, for precomputed CLIP
-                features through `image_encoder.head`.
+            source: "official", the weights inside the pinned wheel on the package index; a Hub id or local folder in
+                the authors' layout (config.json, model.safetensors); or a .ckpt of the Lightning re-implementation.
+            backbone: its CLIP as a Hub id or local folder; "own", the Hub id that the release names; None leaves it
+                out, for precomputed CLIP features through `encode_features`.
+            download: revision, token, cache_dir, local_files_only, for a Hub id.
 
         Raises:
-            AssetError: the wheel or the backbone is neither at hand nor reachable.
+            AssetError: the release or the backbone is neither at hand nor reachable.
+            CheckpointError: it is of another layout, or damaged.
         """
-        from geoclip.model.pretrained import released_geoclip, require_official
+        from geoclip.model.releases import model_of, read_release
 
-        require_official(source)
-        return released_geoclip(backbone)
+        release = read_release(source, **download)
+        return model_of(release, release.backbone if backbone == "own" else backbone)
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 pixels -> (B, D) unit vectors, float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,17 +141,11 @@ class LocationEncoder(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     @classmethod
-    def from_pretrained(cls, source: str = "official") -> LocationEncoder:
-        """The released location encoder (`official`), from the pinned wheel on the package index.
+    def from_pretrained(cls, source: str = "official", **download: Any) -> LocationEncoder:
+        """A released location encoder in evaluation mode; sources and errors as `GeoCLIP.from_pretrained`."""
+        from geoclip.model.releases import location_encoder_of, read_release
 
-        Raises:
-            ValueError: any other source.
-            AssetError: the wheel is neither cached nor reachable.
-        """
-        from geoclip.model.pretrained import released_location_encoder, require_official
-
-        require_official(source)
-        return released_location_encoder()
+        return location_encoder_of(read_release(source, **download))
 
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 
-from geoclip.data.assets import asset_path, released_package
+from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.geo.projection import equal_earth
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
+from tests.model.released import load_released
 
 CORNERS = [
     [90.0, 0.0],
@@ -24,25 +21,6 @@ CORNERS = [
     [0.0, 0.0],
     [-33.9, 179.99999],
 ]
-
-
-def load_released(name: str) -> ModuleType:
-    """A module of the authors' package as `released_geoclip.<name>`, without its __init__ files, which need more."""
-    folder = released_package() / "model"
-    for package, place in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
-        if package not in sys.modules:
-            init = place / "__init__.py" if package.endswith("rff") else None
-            spec = importlib.util.spec_from_file_location(
-                package, init, submodule_search_locations=[str(place)]
-            )
-            if spec is None or spec.loader is None:
-                module = ModuleType(package)
-                module.__path__ = [str(place)]
-                sys.modules[package] = module
-            else:
-                sys.modules[package] = module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-    return importlib.import_module(f"released_geoclip.{name}")
 
 
 @pytest.fixture(scope="module")

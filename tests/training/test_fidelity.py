@@ -3,67 +3,41 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from geoclip.build import build_objective
 from geoclip.config import TrainConfig
-from geoclip.data.assets import released_package
 from geoclip.data.batch import Batch
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, normal_on_circle
 from geoclip.model.image_encoder import ImageEncoder
-from geoclip.model.pretrained import released_location_encoder
+from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 from tests.conf.test_configs import train_config
-from tests.model.test_location_encoder import load_released
+from tests.model.released import TINY_PX, released_train, tiny_released_geoclip, write_tiny_clip
 
-STEPS, BATCH, QUEUE, PX = 50, 4, 16, 28
+STEPS, BATCH, QUEUE, PX = 50, 4, 16, TINY_PX
 LR = 3e-5
-
-
-def released_train() -> ModuleType:
-    """train/train.py of the authors' package, without its __init__, which needs torchvision."""
-    path = released_package() / "train" / "train.py"
-    spec = importlib.util.spec_from_file_location("released_train", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of two narrow towers, projecting to the 768 dimensions that the released MLP takes."""
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config=tower | {"vocab_size": 50},
-        vision_config=tower | {"image_size": PX, "patch_size": 14},
-        projection_dim=768,
-    )
-    folder = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": PX}, crop_size=PX).save_pretrained(folder)
-    return folder
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def released(tiny_clip: Path) -> nn.Module:
     """The authors' model with their weights, on the tiny CLIP."""
-    torch.manual_seed(1)
-    model: nn.Module = load_released("GeoCLIP").GeoCLIP(queue_size=QUEUE, clip_path=str(tiny_clip))
+    model: nn.Module = tiny_released_geoclip(tiny_clip, queue_size=QUEUE, seed=1)
     return model
 
 
@@ -103,7 +77,7 @@ def our_losses(released: Any, tiny_clip: Path, config: TrainConfig) -> list[floa
         ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std
     )
     image.head.load_state_dict(released.image_encoder.mlp.state_dict())
-    model = GeoCLIP(image, released_location_encoder()).train()
+    model = GeoCLIP(image, LocationEncoder.from_pretrained()).train()
     with torch.no_grad():
         model.logit_scale.copy_(released.logit_scale)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

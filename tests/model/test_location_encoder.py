@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from geoclip.data.assets import asset_path
+from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.geo.projection import equal_earth
 from geoclip.model.geoclip import GeoCLIP
@@ -64,7 +65,7 @@ def test_official_model_without_its_backbone() -> None:
     assert model.encode_features(torch.randn(3, 768)).norm(dim=1).tolist() == pytest.approx([1, 1, 1])
     with pytest.raises(RuntimeError, match="no backbone"):
         model.encode_image(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="no release is called 'offical'"):
+    with pytest.raises(AssetError, match=r"'offical' is no folder, no \.ckpt, not 'official'"):
         GeoCLIP.from_pretrained("offical")
 
 

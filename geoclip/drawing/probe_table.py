@@ -68,7 +68,7 @@ class ProbeTable:
             f"{row['cells']['test']:,} to test"
             + (f", {row['classes']} classes" if row["classes"] else "")
             + (
-                f", {row['left_out_of_test']:,} without a label or of a class never fitted"
+                f", {row['left_out_of_test']:,} left out: no label, or a class that none was fitted to"
                 if row["left_out_of_test"]
                 else ""
             )
@@ -78,7 +78,7 @@ class ProbeTable:
             f"Seed {self.result['seed']}; {self.result['places']:,} places on the sphere and as many on land; "
             "linear heads; 5° cells that hold test places hold no other. "
             f"{'; '.join(sizes)}. "
-            "In brackets the 95 % interval of 1,000 resamples of the test cells; bold: the best of a column."
+            "In brackets 95 % intervals of 1,000 bootstrap weightings of the test cells; bold: the best of a column."
         )
 
     def _columns(self, measures: tuple[str, ...]) -> list[tuple[str, str, str]]:

@@ -35,7 +35,7 @@ def open_location_encoder(source: LocationSourceConfig) -> OpenedLocationEncoder
     if is_release(source.checkpoint):
         release = read_release(source.checkpoint)
         encoder, weights = location_encoder_of(release), release.files[0]
-        name = "official" if source.checkpoint == "official" else path.stem
+        name = path.resolve().name if path.is_dir() else path.stem
         folder = path if path.is_dir() else Path(source.runs_dir) / name
     else:
         weights = checkpoint_file(source.checkpoint, source.runs_dir)

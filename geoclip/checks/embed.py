@@ -47,9 +47,10 @@ def _output_problems(config: EmbedConfig) -> list[str]:
 
 def location_source_problems(config: LocationSourceConfig) -> list[str]:
     """Why there is no location encoder of that name."""
-    if config.checkpoint in ("official", "latest") or os.path.exists(config.checkpoint):
+    known = config.checkpoint in ("official", "latest") or config.checkpoint.startswith("hf-hub:")
+    if known or os.path.exists(config.checkpoint):
         return []
     return [
         f"checkpoint={config.checkpoint} is neither a run's folder, a checkpoint nor an exported folder; `official` is "
-        f"the released encoder, `latest` the newest run in {config.runs_dir}/"
+        f"the released encoder, `latest` the newest run in {config.runs_dir}/, `hf-hub:OWNER/NAME` one on the Hub"
     ]

@@ -75,9 +75,11 @@ def degrees_of(
         columns = find_columns(list(frame.columns), what)
         given: Any = frame[[columns.lat, columns.lon]].apply(pd.to_numeric, errors="coerce")
     else:
-        given = coordinates.detach().cpu() if isinstance(coordinates, Tensor) else coordinates
+        given = (
+            coordinates.detach().cpu().double().numpy() if isinstance(coordinates, Tensor) else coordinates
+        )
     try:
-        gps_deg = np.asarray(given, dtype=np.float64)
+        gps_deg = np.array(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what}: no pairs of latitude, longitude in degrees ({error})") from None
     if gps_deg.shape == (2,):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +120,28 @@ def export_onnx(encoder: nn.Module, path: Path) -> None:
         raise GeoclipError(
             f"an ONNX export needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
         ) from None
-    # Torch tells of every operator of torchvision that it cannot translate where there is no torchvision.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
-    )
+    with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        program = torch.onnx.export(
+            _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
+        )
     assert program is not None
     with whole_file(path) as partial:
         partial.write_bytes(program.model_proto.SerializeToString())
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Translators tell of every node that they fold and every operator of torchvision that they do not know."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own, of its own
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _exported(encoder: nn.Module) -> torch.export.ExportedProgram:

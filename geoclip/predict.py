@@ -1,9 +1,9 @@
-"""Predict: `python -m geoclip.predict image=FILE_OR_FOLDER`. `--help` shows everything."""
+"""Predict: `python -m geoclip.predict image=FILE_OR_FOLDER`, or `text='a desert'`. `--help` shows everything."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from geoclip.checks import predict_problems
+from geoclip.checks.gallery import one_or_many
 from geoclip.config import PredictConfig, typed
 from geoclip.entry import run_entry_point
-from geoclip.errors import AssetError
+from geoclip.errors import AssetError, GeoclipError
 
 if TYPE_CHECKING:
-    from geoclip.data.benchmarks import Photo
+    from torch import Tensor
+
     from geoclip.drawing.prediction import Prediction
     from geoclip.evaluation.gallery import Gallery
-    from geoclip.evaluation.prediction import Guess
+    from geoclip.evaluation.prediction import Answer
     from geoclip.trained import Trained
 
 log = logging.getLogger("geoclip")
@@ -27,6 +29,18 @@ log = logging.getLogger("geoclip")
 EARTH_PX = 2160  # width of the map's background
 LINK_COLUMNS = 110
 PHOTO_PX = 560  # of the photograph beside the map
+
+Place = tuple[float, float]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Query:
+    """A picture or a text that is asked about."""
+
+    title: str
+    photo: Path | None = None
+    truth_deg: Place | None = None  # from a json beside the picture
+    exif_deg: Place | None = None  # from the picture's own EXIF; shown, never used
 
 
 def main(cfg: DictConfig) -> None:
@@ -37,99 +51,197 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(config: PredictConfig) -> Path:
-    """Predict where pictures were taken; print a table and write a JSON for each, and maps.
+    """Predict where pictures were taken and what texts speak of; print tables, write a JSON for each, and maps.
 
     Returns:
         The folder written to.
 
     Raises:
-        GeoclipError: the model, the gallery or every picture cannot be read.
+        GeoclipError: the model, the gallery or every picture cannot be read; texts without a text tower.
     """
+    import pandas as pd
     from rich.console import Console
+    from tqdm import tqdm
 
-    from geoclip.data.benchmarks import list_photos, photo_batches
     from geoclip.drawing.guesses import guesses_table
-    from geoclip.evaluation.benchmark import embed_images
     from geoclip.evaluation.gallery import encode_gallery
-    from geoclip.evaluation.prediction import best_guesses
-    from geoclip.run_dir import write_json
+    from geoclip.evaluation.prediction import Asking, answers
+    from geoclip.run_dir import write_json, write_text
     from geoclip.trained import open_trained
 
-    photos = {photo.key: photo for photo in list_photos(Path(config.image))}
-    trained = open_trained(config, predicting=True)
-    batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
-    total = len(photos) if len(photos) > config.batch_size else None
-    queries, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
-    for line in skipped.lines():
-        log.warning("skipped %s", line)
-    gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
-    scale = trained.model.logit_scale.exp().item()
+    trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
+    gallery = _restricted(trained.gallery, config)
+    queries, image_ND = _queries(config, trained)
+    gallery_GD = encode_gallery(trained.model.location_encoder, gallery, trained.world.device)
+    asking = Asking(
+        scale=trained.model.logit_scale.exp().item(),
+        k=config.top_k,
+        smooth_km=config.smooth_km,
+        refine_m=config.refine_m,
+    )
+    answered = answers(
+        image_ND,
+        [query.truth_deg for query in queries],
+        gallery,
+        gallery_GD,
+        trained.model.location_encoder,
+        asking,
+    )
     folder = Path(config.output) if config.output else trained.folder / "predictions"
-    names = _file_names(list(photos))
+    names = _file_names([query.title for query in queries])
     console = Console()
     console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
-    shown: dict[str, Prediction] = {}
-    for key, image_D in zip(queries.keys, queries.image_ND, strict=True):
-        photo = photos[key]
-        guesses, probability_G = best_guesses(
-            image_D, trained.gallery, gallery_GD, scale=scale, k=config.top_k, truth_deg=photo.gps_deg
-        )
-        console.print(guesses_table(str(photo.path), guesses))
-        write_json(folder / f"{names[key]}.json", _row(photo, guesses, trained))
+    shown: dict[str, tuple[Query, Answer]] = {}
+    best: list[dict[str, Any]] = []
+    few = len(queries) <= config.batch_size
+    for query, answer in tqdm(
+        zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
+    ):
+        if few:
+            console.print(guesses_table(query.title, answer.guesses, exif_deg=query.exif_deg))
+        write_json(folder / f"{names[query.title]}.json", _row(query, answer, trained, gallery))
         if len(shown) < config.maps:
-            shown[names[key]] = _to_draw(photo, guesses, probability_G.numpy())
-    _draw(folder, trained.gallery, shown)
-    log.info("%d picture%s: %s", len(queries.keys), "" if len(queries.keys) == 1 else "s", folder)
-    if 0 < config.maps < len(queries.keys):
-        log.info("maps of the first %d; maps=%d draws all", config.maps, len(queries.keys))
+            shown[names[query.title]] = query, answer
+        best.append(_best_row(query, answer))
+    if len(queries) > 1:
+        write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
+    _draw(folder, gallery, shown)
+    plural = "" if len(queries) == 1 else "s"
+    log.info("%d prediction%s: %s", len(queries), plural, folder)
+    if 0 < config.maps < len(queries):
+        log.info("maps of the first %d; maps=%d draws all", config.maps, len(queries))
     return folder
 
 
+def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tensor]:
+    """What is asked about, and its (N, D) unit vectors; broken pictures are named and left out."""
+    import torch
+
+    queries: list[Query] = []
+    vectors: list[Tensor] = []
+    texts = list(dict.fromkeys(one_or_many(config.text)))
+    if texts:
+        queries += [Query(title=text) for text in texts]
+        vectors.append(_embed_texts(texts, trained))
+    if config.image:
+        from geoclip.data.benchmarks import list_photos, photo_batches
+        from geoclip.data.exif import exif_place
+        from geoclip.evaluation.benchmark import embed_images
+
+        photos = {photo.key: photo for photo in list_photos(Path(config.image))}
+        batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
+        total = len(photos) if len(photos) > config.batch_size else None
+        found, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
+        for line in skipped.lines():
+            log.warning("skipped %s", line)
+        for key in found.keys:
+            photo = photos[key]
+            exif_deg = exif_place(photo.path)
+            queries.append(Query(title=key, photo=photo.path, truth_deg=photo.gps_deg, exif_deg=exif_deg))
+        vectors.append(found.image_ND)
+    return queries, torch.cat(vectors)
+
+
+def _embed_texts(texts: list[str], trained: Trained) -> Tensor:
+    """(N, D) unit vectors: CLIP's text tower, then the image MLP.
+
+    Raises:
+        GeoclipError: the model's encoder has no text tower whose space its image MLP knows.
+    """
+    import torch
+
+    from geoclip.model.text_encoder import TextEncoder
+
+    if trained.encoder["kind"] != "clip":
+        raise GeoclipError(
+            f"text={texts[0]!r}: {trained.name} has an encoder of the kind {trained.encoder['kind']}, without a text "
+            "tower; ask a model on CLIP's features, such as checkpoint=official or one trained with "
+            "encoder=clip_vit_l14"
+        )
+    encoder = TextEncoder.from_pretrained(trained.encoder["repo"]).to(trained.world.device)
+    with torch.inference_mode():
+        return trained.model.encode_features(encoder.encode(texts).float())
+
+
+def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
+    from geoclip.evaluation.gallery import restricted
+
+    box = tuple(config.box)
+    kept = restricted(gallery, box if len(box) == 4 else None, one_or_many(config.country))
+    if kept is not gallery:
+        log.info("gallery %s: %d of %d places", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
+    return kept
+
+
 def _file_names(keys: list[str]) -> dict[str, str]:
-    """What each picture's files are called: its name without the suffix, and a number where two would be the same."""
+    """What each query's files are called: its name without the suffix, and a number where two would be the same."""
     taken: dict[str, str] = {}  # key by name
     for key in keys:
-        stem = key.replace("/", "_").rsplit(".", 1)[0]
+        stem = key.replace("/", "_")
+        stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
+        stem = "_".join(stem.split())[:80]
         numbered = (f"{stem}-{number}" for number in count(2))
         taken[next(name for name in chain((stem,), numbered) if name not in taken)] = key
     return {key: name for name, key in taken.items()}
 
 
-def _row(photo: Photo, guesses: list[Guess], trained: Trained) -> dict[str, Any]:
-    """What the JSON says of one picture."""
-    return {
-        "image": str(photo.path),
+def _row(query: Query, answer: Answer, trained: Trained, gallery: Gallery) -> dict[str, Any]:
+    """What the JSON says of one picture or text."""
+    asked: dict[str, Any] = {"text": query.title}
+    if query.photo is not None:
+        asked = {
+            "image": str(query.photo),
+            "truth": _as_place(query.truth_deg),
+            "exif": _as_place(query.exif_deg),
+        }
+    return asked | {
         "model": trained.name,
         "checkpoint_sha256": trained.sha256,
-        "gallery": trained.gallery.name,
-        "gallery_size": len(trained.gallery.gps_deg_G2),
-        "gallery_sha256": trained.gallery.sha256,
-        "truth": photo.gps_deg and dict(zip(("lat", "lon"), photo.gps_deg, strict=True)),
-        "predictions": [asdict(guess) | {"map": guess.map} for guess in guesses],
+        "gallery": gallery.name,
+        "gallery_size": len(gallery.gps_deg_G2),
+        "gallery_sha256": gallery.sha256,
+        "predictions": [asdict(guess) | {"map": guess.map} for guess in answer.guesses],
     }
 
 
-def _to_draw(photo: Photo, guesses: list[Guess], probability_G: Any) -> Prediction:
+def _best_row(query: Query, answer: Answer) -> dict[str, Any]:
+    """One line of predictions.csv."""
+    first = answer.guesses[0]
+    return {
+        "query": query.title,
+        "lat": first.lat,
+        "lon": first.lon,
+        "probability": first.probability,
+        "distance_km": first.distance_km,
+    }
+
+
+def _as_place(place: Place | None) -> dict[str, float] | None:
+    return place and dict(zip(("lat", "lon"), place, strict=True))
+
+
+def _to_draw(query: Query, answer: Answer) -> Prediction:
     import numpy as np
 
     from geoclip.data.pictures import decode
     from geoclip.drawing.prediction import Prediction
 
     return Prediction(
-        title=photo.key,
-        probability_G=probability_G,
-        top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
-        top_probability_k=np.array([guess.probability for guess in guesses]),
-        truth_deg=photo.gps_deg,
-        photo=decode(photo.path.read_bytes(), PHOTO_PX),
+        title=query.title,
+        probability_G=answer.heat_G,
+        top_deg_k2=np.array([(guess.lat, guess.lon) for guess in answer.guesses]),
+        top_probability_k=np.array([guess.probability for guess in answer.guesses]),
+        truth_deg=query.truth_deg,
+        photo=None if query.photo is None else decode(query.photo.read_bytes(), PHOTO_PX),
     )
 
 
-def _draw(folder: Path, gallery: Gallery, shown: dict[str, Prediction]) -> None:
-    """A picture of each prediction, and one page with a map to zoom for all of them."""
+def _draw(folder: Path, gallery: Gallery, shown: dict[str, tuple[Query, Answer]]) -> None:
+    """A picture of each prediction, texts side by side, and one page with a map to zoom for all of them."""
     from geoclip.data.blue_marble import read_earth
     from geoclip.drawing.prediction_map import draw_prediction_png
     from geoclip.drawing.prediction_page import write_predictions_html
+    from geoclip.drawing.text_maps import draw_texts_png
 
     if not shown:
         return
@@ -139,7 +251,8 @@ def _draw(folder: Path, gallery: Gallery, shown: dict[str, Prediction]) -> None:
         log.warning("no maps: %s", error)
         return
     places_G2 = gallery.gps_deg_G2.numpy()
-    for name, prediction in shown.items():
+    drawn = {name: _to_draw(*asked) for name, asked in shown.items()}
+    for name, prediction in drawn.items():
         draw_prediction_png(
             folder / f"{name}.png",
             places_G2,
@@ -151,8 +264,12 @@ def _draw(folder: Path, gallery: Gallery, shown: dict[str, Prediction]) -> None:
             photo=prediction.photo,
             background=background,
         )
-    page = folder / (f"{next(iter(shown))}.html" if len(shown) == 1 else "index.html")
-    write_predictions_html(page, places_G2, shown.values(), background)
+    texts = [drawn[name] for name, (query, _) in shown.items() if query.photo is None]
+    if len(texts) > 1:
+        draw_texts_png(folder / "texts.png", places_G2, texts, background)
+        log.info("texts side by side: %s", folder / "texts.png")
+    page = folder / (f"{next(iter(drawn))}.html" if len(drawn) == 1 else "index.html")
+    write_predictions_html(page, places_G2, drawn.values(), background)
     log.info("map to zoom: %s", page)
 
 

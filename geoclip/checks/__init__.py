@@ -1,10 +1,11 @@
 """What cannot run, and why: pure functions from a configuration to sentences that name key, value and cure."""
 
 from geoclip.checks.embed import embed_problems
-from geoclip.checks.evaluate import evaluate_problems, predict_problems
+from geoclip.checks.evaluate import evaluate_problems
 from geoclip.checks.export import export_problems
 from geoclip.checks.features import features_problems
 from geoclip.checks.gallery import gallery_build_problems
+from geoclip.checks.predict import predict_problems
 from geoclip.checks.probe import probe_problems
 from geoclip.checks.shards import shards_problems
 from geoclip.checks.tabulate import tabulate_problems

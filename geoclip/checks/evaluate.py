@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from geoclip.checks.data import gallery_problems
 from geoclip.config import (
@@ -11,14 +10,13 @@ from geoclip.config import (
     EvaluateConfig,
     GalleryKind,
     ModelSourceConfig,
-    PredictConfig,
     Tta,
 )
 
 
 def evaluate_problems(config: EvaluateConfig) -> list[str]:
     """Every reason why this evaluation cannot start."""
-    problems = _model_source_problems(config)
+    problems = model_source_problems(config)
     benchmark = config.benchmark
     if config.image_features:
         if not os.path.exists(config.image_features):
@@ -49,32 +47,14 @@ def evaluate_problems(config: EvaluateConfig) -> list[str]:
     return problems
 
 
-def predict_problems(config: PredictConfig) -> list[str]:
-    """Every reason why this prediction cannot start."""
-    problems = _model_source_problems(config)
-    if not os.path.exists(config.image):
-        problems.append(f"image={config.image} is neither a file nor a folder")
-    elif config.output and _lies_among_pictures(Path(config.output).resolve(), Path(config.image).resolve()):
-        problems.append(
-            f"output={config.output} lies among the pictures: maps would be taken for them and their .json files "
-            "overwritten; name another folder"
-        )
-    for key, least in (("top_k", 1), ("batch_size", 1), ("maps", 0)):
-        if getattr(config, key) < least:
-            problems.append(f"{key}={getattr(config, key)} must be {least} or more")
-    return problems
-
-
-def _lies_among_pictures(output: Path, image: Path) -> bool:
-    return output.is_relative_to(image) if image.is_dir() else output == image.parent
-
-
-def _model_source_problems(config: ModelSourceConfig) -> list[str]:
+def model_source_problems(config: ModelSourceConfig) -> list[str]:
+    """Reasons why this model and its gallery cannot be opened."""
     problems = []
-    if config.checkpoint not in ("latest", "official") and not os.path.exists(config.checkpoint):
+    named = config.checkpoint in ("latest", "official") or config.checkpoint.startswith("hf-hub:")
+    if not named and not os.path.exists(config.checkpoint):
         problems.append(
-            f"checkpoint={config.checkpoint} is neither a run's folder nor a .pt file; `latest` is the newest run "
-            f"in {config.runs_dir}/, `official` the released model"
+            f"checkpoint={config.checkpoint} is neither a run's folder nor a file; `latest` is the newest run in "
+            f"{config.runs_dir}/, `official` the released model, hf-hub:OWNER/NAME a release on the Hub"
         )
     if config.gallery.kind is not GalleryKind.own:
         problems += gallery_problems(config.gallery)

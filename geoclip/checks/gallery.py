@@ -11,7 +11,7 @@ from geoclip.config import BenchmarkConfig, BenchmarkKind, GalleryBuildConfig, P
 
 def gallery_build_problems(config: GalleryBuildConfig) -> list[str]:
     """Every reason why this gallery cannot be built, each with its cure."""
-    problems = [*_source_problems(config), *_box_problems(config.box)]
+    problems = [*_source_problems(config), *box_problems(config.box)]
     for key in ("exclude_radius_km", "radius_km"):
         if not 0 <= getattr(config, key) <= 20_000:
             problems.append(f"{key}={getattr(config, key)} must lie in [0, 20000] km")
@@ -23,11 +23,7 @@ def gallery_build_problems(config: GalleryBuildConfig) -> list[str]:
         problems.append(
             f"output={config.output} must be the name of a .csv; a .json and a .png come beside it"
         )
-    for country in one_or_many(config.country):
-        if len(country.strip()) not in (2, 3) or not country.strip().isalpha():
-            problems.append(
-                f"country={country} must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
-            )
+    problems += country_problems(config.country)
     for key in ("exclude", "against"):
         for name in one_or_many(getattr(config, key)):
             problems += _test_set_problems(key, name)
@@ -59,7 +55,17 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
     return []
 
 
-def _box_problems(box: list[float]) -> list[str]:
+def country_problems(country: Any) -> list[str]:
+    """Reasons why these are no countries."""
+    return [
+        f"country={name} must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
+        for name in one_or_many(country)
+        if len(name.strip()) not in (2, 3) or not name.strip().isalpha()
+    ]
+
+
+def box_problems(box: list[float]) -> list[str]:
+    """Reasons why this is no box."""
     if not box:
         return []
     if len(box) != 4:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -35,12 +36,18 @@ class EvaluateConfig(ModelSourceConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PredictConfig(ModelSourceConfig):
-    """Predictions of one picture or of a folder of them."""
+    """Predictions of pictures and texts."""
 
-    image: str = MISSING
+    image: str = ""  # a picture, or a folder of them
+    text: Any = field(default_factory=list)  # a text, or a list of them; CLIP's text tower reads it
     top_k: int = 5
+    box: list[float] = field(default_factory=list)  # south, west, north, east in degrees; west may be > east
+    country: Any = field(default_factory=list)  # ISO 3166 code, or a list of them
+    smooth_km: float = 0.0  # standard deviation of the heat's smoothing; 0: none
+    refine_m: float | None = None  # guesses between the gallery's places, to so many metres; null: its places
+    abstain_km: float | None = None  # of a calibrated model: what is expected to be farther off is not known
     output: str = ""  # folder; empty: predictions/ in the run's folder
-    maps: int = 20  # at most so many pictures get a map
+    maps: int = 20  # at most so many get a map
     batch_size: int = 64
 
 

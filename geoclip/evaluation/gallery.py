@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoclip.data.galleries.countries import alpha2_codes, countries_of
+from geoclip.data.galleries.gallery_building import in_box
 from geoclip.data.places_csv import read_places
+from geoclip.errors import DataError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -35,6 +39,38 @@ def read_gallery(path: Path, name: str) -> Gallery:
     """
     gps_deg = read_places(path, "gallery")[["lat", "lon"]].to_numpy(np.float64)
     return Gallery(name=name, gps_deg_G2=torch.from_numpy(gps_deg.copy()))
+
+
+def restricted(
+    gallery: Gallery, box_deg: tuple[float, float, float, float] | None, countries: Sequence[str] = ()
+) -> Gallery:
+    """The gallery's places in a box and in these countries, under a name that says so.
+
+    Args:
+        gallery: all places.
+        box_deg: south, west, north, east; west > east crosses the antimeridian. None: anywhere.
+        countries: ISO 3166 codes; none: anywhere.
+
+    Raises:
+        DataError: not one place is left, or a code that no country has.
+    """
+    places_G2 = gallery.gps_deg_G2.numpy()
+    kept_G = np.ones(len(places_G2), dtype=np.bool_)
+    parts = [gallery.name]
+    if box_deg is not None:
+        kept_G &= in_box(places_G2, box_deg)
+        parts.append(f"box {' '.join(f'{edge:g}' for edge in box_deg)}")
+    if countries:
+        codes = alpha2_codes(countries)
+        kept_G[kept_G] = np.isin(countries_of(places_G2[kept_G]), codes)
+        parts.append(" ".join(codes))
+    if not kept_G.any():
+        raise DataError(
+            f"none of the {len(places_G2):,} places of the gallery lies in {', '.join(parts[1:])}"
+        )
+    if kept_G.all():
+        return gallery
+    return Gallery(name=", ".join(parts), gps_deg_G2=gallery.gps_deg_G2[torch.from_numpy(kept_G)])
 
 
 @torch.inference_mode()

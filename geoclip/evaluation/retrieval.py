@@ -40,7 +40,7 @@ def nearest_in_gallery(
         best_row = torch.empty((len(images), 0), dtype=torch.long, device=images.device)
         for first in range(0, places, places_per_chunk):
             score = images @ gallery_GD[first : first + places_per_chunk].T
-            top, row = _highest(score, min(k, score.shape[1]))
+            top, row = highest(score, min(k, score.shape[1]))
             # Earlier chunks stand first, and a stable sort keeps them there: of equals the lower row wins.
             best, order = torch.cat((best, top), dim=1).sort(dim=1, descending=True, stable=True)
             best_row = torch.cat((best_row, row + first), dim=1).gather(1, order)
@@ -52,16 +52,7 @@ def nearest_in_gallery(
     return torch.cat(scores), torch.cat(rows)
 
 
-@torch.inference_mode()
-def gallery_probability(image_D: Tensor, gallery_GD: Tensor, scale: float) -> Tensor:
-    """(G,) softmax over the whole gallery of one image's scaled similarities, on the CPU.
-
-    It depends on the gallery's size and density: a share among these places, no calibrated confidence.
-    """
-    return (scale * gallery_GD @ image_D).cpu().double().softmax(dim=0).float()
-
-
-def _highest(score_NG: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def highest(score_NG: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k highest of every row and their columns; of equals the lower column, which `topk` leaves to chance."""
     if k == 1:
         top, column = score_NG.max(dim=1, keepdim=True)  # gives the first of equals

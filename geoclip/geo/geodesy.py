@@ -45,20 +45,32 @@ def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, generator: torch
         radius_km: least distance; the distance is uniform up to twice that.
         count: places for each; 0 draws nothing.
         generator: CPU generator; the same state gives the same places on every device.
-
-    Source: the direct problem on the sphere, Snyder, "Map Projections", 1987, eqs. 5-5 and 5-6.
     """
     if count == 0 or len(gps_deg_N2) == 0:
         return gps_deg_N2[:0]
     draw_K2 = torch.rand((len(gps_deg_N2) * count, 2), generator=generator, dtype=torch.float64)
-    draw_K2 = draw_K2.to(gps_deg_N2.device)
-    arc, azimuth = radius_km / EARTH_RADIUS_KM * (1 + draw_K2[:, 0]), 2 * math.pi * draw_K2[:, 1]
-    lat, lon = gps_deg_N2.double().repeat_interleave(count, dim=0).deg2rad().unbind(-1)
-    there_lat = (lat.sin() * arc.cos() + lat.cos() * arc.sin() * azimuth.cos()).clamp(-1, 1).asin()
+    arc_K, azimuth_K = radius_km / EARTH_RADIUS_KM * (1 + draw_K2[:, 0]), 2 * math.pi * draw_K2[:, 1]
+    start_K2 = gps_deg_N2.double().repeat_interleave(count, dim=0)
+    there_K2 = destination(start_K2, arc_K.to(start_K2.device), azimuth_K.to(start_K2.device))
+    return there_K2.to(gps_deg_N2)
+
+
+def destination(gps_deg_N2: Tensor, arc_N: Tensor, azimuth_N: Tensor) -> Tensor:
+    """(N, 2) places in degrees, float64, at these arcs along great circles that leave at these azimuths.
+
+    Args:
+        gps_deg_N2: (N, 2) degrees, float64.
+        arc_N: (N,) distance in Earth radii.
+        azimuth_N: (N,) radians, clockwise from north.
+
+    Source: Snyder, "Map Projections: A Working Manual", 1987, eqs. 5-5 and 5-6.
+    """
+    lat, lon = gps_deg_N2.deg2rad().unbind(-1)
+    there_lat = (lat.sin() * arc_N.cos() + lat.cos() * arc_N.sin() * azimuth_N.cos()).clamp(-1, 1).asin()
     east = torch.atan2(
-        arc.sin() * azimuth.sin(), lat.cos() * arc.cos() - lat.sin() * arc.sin() * azimuth.cos()
+        arc_N.sin() * azimuth_N.sin(), lat.cos() * arc_N.cos() - lat.sin() * arc_N.sin() * azimuth_N.cos()
     )
-    return wrap_degrees(torch.stack((there_lat, lon + east), dim=-1).rad2deg()).to(gps_deg_N2)
+    return wrap_degrees(torch.stack((there_lat, lon + east), dim=-1).rad2deg())
 
 
 def unit_vectors(gps_deg_N2: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ class ClipBackbone(nn.Module):
 
     @classmethod
     def from_pretrained(cls, repo: str) -> ClipBackbone:
-        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
         from transformers import CLIPVisionModelWithProjection
 
-        return cls(_pretrained(CLIPVisionModelWithProjection, repo, "clip"))
+        return cls(pretrained(CLIPVisionModelWithProjection, repo, "clip"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, image_px, image_px) normalised pixels -> (B, F) projected features."""
@@ -56,10 +56,10 @@ class SiglipBackbone(nn.Module):
 
     @classmethod
     def from_pretrained(cls, repo: str) -> SiglipBackbone:
-        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
         from transformers import SiglipVisionModel
 
-        return cls(_pretrained(SiglipVisionModel, repo, "siglip"))
+        return cls(pretrained(SiglipVisionModel, repo, "siglip"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, image_px, image_px) normalised pixels -> (B, F) pooled features."""
@@ -83,10 +83,10 @@ class DinoBackbone(nn.Module):
 
     @classmethod
     def from_pretrained(cls, repo: str) -> DinoBackbone:
-        """Weights from the Hub id or local folder `repo`; raises as `_pretrained`."""
+        """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
         from transformers import AutoModel
 
-        return cls(_pretrained(AutoModel, repo, "dino"))
+        return cls(pretrained(AutoModel, repo, "dino"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, F) class tokens."""
@@ -162,7 +162,7 @@ def weights_sha256(backbone: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
+def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
     """A model of `transformers` with its pretrained weights, in float32 and in evaluation mode.
 
     Args:

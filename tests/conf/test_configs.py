@@ -187,7 +187,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
         ["geoclip.predict", "image=nowhere.jpg"],
         ["image=nowhere.jpg is neither"],
     ),
-    "no picture at all": (["geoclip.predict"], ["image must be given"]),
+    "no picture at all": (["geoclip.predict"], ["image=FILE_OR_FOLDER or text='…' must be given"]),
 }
 
 

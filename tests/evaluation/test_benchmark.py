@@ -24,10 +24,9 @@ from geoclip.evaluation.benchmark import (
     write_result,
 )
 from geoclip.evaluation.gallery import Gallery, encode_gallery
-from geoclip.evaluation.prediction import best_guesses
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
-from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.backbones import ResNetBackbone
+from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
@@ -162,32 +161,3 @@ def test_features_pass_through_the_head_alone(model: GeoCLIP) -> None:
         expected = F.normalize(model.image_encoder.head(features), dim=1)
     torch.testing.assert_close(queries.image_ND, expected)
     assert torch.equal(queries.gps_deg_N2, gps_deg)
-
-
-def test_the_guesses_for_a_picture_are_the_most_similar_places(model: GeoCLIP, gallery: Gallery) -> None:
-    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
-    image_D = F.normalize(torch.randn(8, generator=torch.Generator().manual_seed(0)), dim=0)
-    guesses, probability_G = best_guesses(
-        image_D, gallery, gallery_GD, scale=20.0, k=4, truth_deg=(10.0, 20.0)
-    )
-    cosine, row = (gallery_GD @ image_D).topk(4)
-    assert [guess.rank for guess in guesses] == [1, 2, 3, 4]
-    assert [(guess.lat, guess.lon) for guess in guesses] == [
-        tuple(p) for p in gallery.gps_deg_G2[row].tolist()
-    ]
-    assert [guess.cosine for guess in guesses] == pytest.approx(cosine.tolist(), abs=1e-6)
-    assert [guess.probability for guess in guesses] == pytest.approx(probability_G[row].tolist())
-    truth = torch.tensor([[10.0, 20.0]], dtype=torch.float64)
-    assert [guess.distance_km for guess in guesses] == pytest.approx(
-        haversine_km(gallery.gps_deg_G2[row], truth).tolist()
-    )
-
-
-def test_a_small_gallery_gives_as_many_guesses_as_it_has_places(model: GeoCLIP) -> None:
-    gallery = Gallery(
-        name="two", gps_deg_G2=torch.tensor([[48.8584, 2.2945], [-33.85, -151.2]], dtype=torch.float64)
-    )
-    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
-    guesses, _ = best_guesses(gallery_GD[1], gallery, gallery_GD, scale=20.0, k=5)
-    assert len(guesses) == 2 and guesses[0].distance_km is None
-    assert guesses[0].map == "https://www.google.com/maps?q=-33.850000,-151.200000"

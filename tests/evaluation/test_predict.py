@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from geoclip.checks import predict_problems
 from geoclip.config import GalleryConfig, PredictConfig
@@ -95,7 +95,7 @@ def test_a_folder_is_predicted_whole_and_broken_pictures_are_named(
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
     assert json.loads((out / "images_0.json").read_text())["truth"] is None
     assert "unreadable picture" in said() and "broken.jpg" in said()
-    assert "5 pictures" in said() and "maps=5 draws all" in said()
+    assert "5 predictions" in said() and "maps=5 draws all" in said()
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(run_predict: Predict, tmp_path: Path) -> None:
@@ -104,9 +104,37 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(run_predict: Predict, 
     for name in ("x.jpg", "x.png", "a/x.jpg", "a_x.jpg"):
         Image.new("RGB", (20, 20)).save(folder / name)
     out = run_predict(image=str(folder), maps=0)
-    written = {json.loads(path.read_text())["image"]: path.name for path in out.iterdir()}
+    written = {json.loads(path.read_text())["image"]: path.name for path in out.glob("*.json")}
     assert set(written) == {str(folder / name) for name in ("x.jpg", "x.png", "a/x.jpg", "a_x.jpg")}
     assert set(written.values()) == {"x.json", "x-2.json", "a_x.json", "a_x-2.json"}
+
+
+def test_a_picture_s_own_place_is_shown_and_never_used(
+    run_predict: Predict, view: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told, exif = [], Image.Exif()
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (10.0, 0.0, 0.0), 3: "W", 4: (20.0, 30.0, 0.0)}
+    pixels = Image.open(view)
+    for name, told_by in (("with.png", exif), ("without.png", Image.Exif())):
+        pixels.save(tmp_path / name, exif=told_by)
+        out = run_predict(image=str(tmp_path / name), output=str(tmp_path / "out"), maps=0)
+        told.append(json.loads((out / name).with_suffix(".json").read_text()))
+    assert told[0]["exif"] == {"lat": 10.0, "lon": -20.5} and told[1]["exif"] is None
+    assert told[0]["predictions"] == told[1]["predictions"]
+    assert "EXIF, not used: 10.0000, -20.5000" in capsys.readouterr().out
+
+
+def test_a_region_smoothing_and_refinement_reach_the_prediction(run_predict: Predict, view: Path) -> None:
+    def guesses(**changes: Any) -> list[dict[str, Any]]:
+        row = json.loads((run_predict(image=str(view), maps=0, **changes) / "test-000000.json").read_text())
+        return list(row["predictions"])
+
+    assert all(guess["lat"] < 0 for guess in guesses(box=[-90, -180, 0, 180]))
+    smoothed = guesses(smooth_km=5000.0, top_k=60)
+    assert smoothed[0]["probability"] < guesses(top_k=60)[0]["probability"]
+    refined = guesses(refine_m=1000.0)
+    assert refined[0]["gallery_lat"] != refined[0]["lat"]
+    assert max(one["cosine"] for one in guesses()) <= refined[0]["cosine"]
 
 
 def test_a_broken_picture_alone_is_an_error_that_names_it(run_predict: Predict, photo_folder: Path) -> None:
@@ -139,7 +167,7 @@ def test_without_the_earths_picture_the_predictions_stand(
         ({"top_k": 0}, "top_k=0 must be 1 or more"),
         ({"maps": -1}, "maps=-1 must be 0 or more"),
         ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
-        ({"checkpoint": "runs/gone"}, "checkpoint=runs/gone is neither a run's folder nor a .pt file"),
+        ({"checkpoint": "runs/gone"}, "checkpoint=runs/gone is neither a run's folder nor a file"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_built(

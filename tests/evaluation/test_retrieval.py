@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.evaluation.retrieval import gallery_probability, nearest_in_gallery
+from geoclip.evaluation.retrieval import nearest_in_gallery
 
 
 def unit_vectors(count: int, seed: int, dimensions: int = 16) -> Tensor:
@@ -64,19 +64,3 @@ def test_more_neighbours_than_places_are_refused(k: int) -> None:
 def test_no_images_have_no_neighbours() -> None:
     score, row = nearest_in_gallery(unit_vectors(0, 0), unit_vectors(10, 1), 3)
     assert score.shape == row.shape == (0, 3)
-
-
-def test_probability_is_the_softmax_over_the_gallery() -> None:
-    image, gallery = unit_vectors(1, 0)[0], unit_vectors(500, 1)
-    probability = gallery_probability(image, gallery, 40.0)
-    expected = (40.0 * (gallery @ image)).softmax(dim=0)
-    torch.testing.assert_close(probability, expected)
-    assert probability.sum().item() == pytest.approx(1, abs=1e-5)
-    assert probability.argmax() == nearest_in_gallery(image[None], gallery, 1)[1].item()
-
-
-def test_probability_survives_a_sharp_model_and_a_large_gallery() -> None:
-    gallery = torch.eye(64)[torch.arange(100_000) % 64]
-    probability = gallery_probability(torch.eye(64)[3], gallery, 100.0)
-    assert torch.isfinite(probability).all() and probability.sum().item() == pytest.approx(1, abs=1e-3)
-    assert probability[3].item() == pytest.approx(1 / (gallery.argmax(dim=1) == 3).sum().item(), rel=1e-4)

@@ -1,0 +1,70 @@
+"""CLIP's text tower: what a text query is asked with."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geoclip.errors import AssetError
+from geoclip.model.backbones import pretrained
+
+log = logging.getLogger("geoclip")
+
+
+class TextEncoder(nn.Module):
+    """Tokenizer, CLIP's text tower and its projection into the joint space, where images are projected too.
+
+    GeoCLIP's image MLP takes a text's features as it takes an image's: `model.encode_features(text_encoder.encode(…))`.
+
+    Source: GeoCLIP, NeurIPS 2023, section 4: geo-localisation from text queries.
+    """
+
+    def __init__(self, text_model: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        self.text_model, self.tokenizer = text_model, tokenizer
+        settings: Any = text_model.config
+        self.longest = int(settings.max_position_embeddings)  # tokens
+        self.vocabulary = int(settings.vocab_size)
+
+    @classmethod
+    def from_pretrained(cls, repo: str) -> TextEncoder:
+        """Tower and tokenizer from the Hub id or local folder `repo`, in evaluation mode.
+
+        Raises:
+            AssetError: neither a local folder nor reachable, or without a tokenizer.
+            GeoclipError: no CLIP.
+        """
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection
+
+        tower = pretrained(CLIPTextModelWithProjection, repo, "clip")
+        try:
+            encoder = cls(tower, AutoTokenizer.from_pretrained(repo)).eval()
+            if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty one
+                raise ValueError(
+                    f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}"
+                )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise AssetError(
+                f"{repo!r} has no tokenizer ({reason}); text queries need tokenizer.json, or vocab.json and "
+                "merges.txt, beside the weights"
+            ) from error
+        return encoder
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str]) -> Tensor:
+        """(N, F) projected features of the texts, not normalised; one that is too long is cut, with a warning."""
+        for text, tokens in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
+            if len(tokens) > self.longest:
+                log.warning("%r has %d tokens; the first %d are asked", text, len(tokens), self.longest)
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+        )
+        device = next(self.text_model.parameters()).device
+        out: Tensor = self.text_model(
+            input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
+        ).text_embeds
+        return out

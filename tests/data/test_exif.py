@@ -1,0 +1,52 @@
+"""The place in a photograph's EXIF: read, refused where it is none, and never used by a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from geoclip.data.exif import exif_place
+
+
+def photograph(path: Path, gps: dict[int, Any]) -> Path:
+    image, exif = Image.new("RGB", (20, 20), "green"), Image.Exif()
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
+    exif[ExifTags.IFD.GPSInfo] = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    image.save(path, exif=exif)
+    return path
+
+
+def rational(*values: float) -> tuple[TiffImagePlugin.IFDRational, ...]:
+    return tuple(TiffImagePlugin.IFDRational(round(value * 10_000), 10_000) for value in values)
+
+
+PARIS = {1: "N", 2: rational(48, 51, 30.24), 3: "E", 4: rational(2, 17, 40.2)}
+
+
+def test_degrees_minutes_seconds_and_hemispheres(tmp_path: Path) -> None:
+    assert exif_place(photograph(tmp_path / "a.jpg", PARIS)) == pytest.approx((48.8584, 2.2945), abs=1e-6)
+    southwest = PARIS | {1: "S", 3: "W"}
+    assert exif_place(photograph(tmp_path / "b.jpg", southwest)) == pytest.approx(
+        (-48.8584, -2.2945), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "gps",
+    [
+        {},
+        {1: "N", 2: rational(48, 51, 30)},
+        PARIS | {2: rational(148, 51, 30)},
+        PARIS | {2: (TiffImagePlugin.IFDRational(1, 0),) * 3},
+    ],
+)
+def test_what_is_no_place_is_none(tmp_path: Path, gps: dict[int, Any]) -> None:
+    assert exif_place(photograph(tmp_path / "a.jpg", gps)) is None
+
+
+def test_a_broken_file_has_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    assert exif_place(tmp_path / "a.jpg") is None

@@ -1,0 +1,157 @@
+"""Text queries: CLIP's own text features, the image MLP, and a map; with a real tokenizer on a small random CLIP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
+
+from geoclip.checks import predict_problems
+from geoclip.config import GalleryConfig, PredictConfig
+from geoclip.errors import AssetError, GeoclipError
+from geoclip.evaluation.gallery import encode_gallery, read_gallery
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.text_encoder import TextEncoder
+from geoclip.predict import predict
+
+TEXTS = ["a desert", "a tropical beach at noon", "the Eiffel Tower"]
+LONGEST = 12
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLIP's byte-level BPE over letters with some merges, and towers that project to GeoCLIP's 768 dimensions."""
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(number) for number in range(ord("!"), ord("~") + 1)]
+    merges = [("t", "h"), ("th", "e</w>"), ("e", "r"), ("e", "a"), ("n", "o"), ("s", "er")]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n"
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    start, end = (tokens.index(token) for token in ("<|startoftext|>", "<|endoftext|>"))
+    text = tower | {
+        "vocab_size": len(tokens),
+        "max_position_embeddings": LONGEST,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
+    vision = tower | {"image_size": 28, "patch_size": 14}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)).save_pretrained(folder)
+    return folder
+
+
+def text_features(clip: Path, texts: list[str]) -> torch.Tensor:
+    """What transformers itself says of the texts."""
+    tokens = AutoTokenizer.from_pretrained(clip)(
+        texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        found: Any = CLIPModel.from_pretrained(clip).eval().get_text_features(**tokens)
+    features: torch.Tensor = found if isinstance(found, torch.Tensor) else found.pooler_output
+    return features
+
+
+@pytest.fixture
+def ask(clip: Path, own_gallery: GalleryConfig, tiny_run: Any, tmp_path: Path) -> Callable[..., Path]:
+    def run(**changes: Any) -> Path:
+        settings: dict[str, Any] = {
+            "checkpoint": "official",
+            "backbone": str(clip),
+            "gallery": GalleryConfig(name="tiny", path=str(tiny_run.gallery_csv)),
+            "device": "cpu",
+            "output": str(tmp_path / "out"),
+        }
+        config = PredictConfig(**(settings | changes))
+        assert predict_problems(config) == []
+        return predict(config)
+
+    return run
+
+
+def test_features_are_those_of_transformers_and_long_texts_are_cut_with_a_warning(
+    clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = TextEncoder.from_pretrained(str(clip))
+    short = ["a b", "sea"]
+    torch.testing.assert_close(encoder.encode(short), text_features(clip, short), atol=1e-5, rtol=1e-4)
+    assert caplog.text == ""
+    torch.testing.assert_close(encoder.encode(TEXTS), text_features(clip, TEXTS), atol=1e-5, rtol=1e-4)
+    assert "'a tropical beach at noon' has" in caplog.text and f"the first {LONGEST} are asked" in caplog.text
+
+
+def test_texts_are_asked_through_the_image_mlp_and_drawn_side_by_side(
+    ask: Callable[..., Path], clip: Path, tiny_run: Any
+) -> None:
+    folder = ask(text=TEXTS, top_k=3)
+    model = GeoCLIP.from_pretrained("official", backbone=None)
+    gallery = read_gallery(tiny_run.gallery_csv, "tiny")
+    gallery_GD = encode_gallery(model.location_encoder, gallery, torch.device("cpu"))
+    with torch.inference_mode():
+        text_ND = F.normalize(model.image_encoder.head(text_features(clip, TEXTS)), dim=1)
+    for text, name, vector_D in zip(
+        TEXTS, ("a_desert", "a_tropical_beach_at_noon", "the_Eiffel_Tower"), text_ND, strict=True
+    ):
+        row = json.loads((folder / f"{name}.json").read_text())
+        best = (gallery_GD @ vector_D).topk(3)
+        assert row["text"] == text and "image" not in row
+        assert [guess["cosine"] for guess in row["predictions"]] == pytest.approx(
+            best.values.tolist(), abs=1e-4
+        )
+        assert [guess["lat"] for guess in row["predictions"]] == gallery.gps_deg_G2[best.indices, 0].tolist()
+    drawn = sorted(path.name for path in folder.glob("*.png"))
+    assert drawn == ["a_desert.png", "a_tropical_beach_at_noon.png", "texts.png", "the_Eiffel_Tower.png"]
+    with Image.open(folder / "texts.png") as image:
+        assert image.width > 1000
+    assert (folder / "index.html").is_file()
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 4
+
+
+def test_one_text_is_one_map(ask: Callable[..., Path]) -> None:
+    assert sorted(path.name for path in ask(text="a desert").iterdir()) == [
+        "a_desert.html",
+        "a_desert.json",
+        "a_desert.png",
+    ]
+
+
+def test_an_encoder_without_a_text_tower_is_named(ask: Callable[..., Path], tiny_run: Any) -> None:
+    with pytest.raises(GeoclipError, match=r"encoder of the kind resnet, without a text tower; ask a model"):
+        ask(text="a desert", checkpoint=str(tiny_run.folder))
+
+
+def test_a_clip_without_a_tokenizer_is_named(ask: Callable[..., Path], clip: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    CLIPModel.from_pretrained(clip).save_pretrained(bare)
+    with pytest.raises(AssetError, match=r"bare' has no tokenizer .*vocab\.json and merges\.txt"):
+        ask(text="a desert", backbone=str(bare))
+
+
+def test_nothing_asked_is_a_problem(clip: Path, own_gallery: GalleryConfig) -> None:
+    def problems(**changes: Any) -> list[str]:
+        return predict_problems(PredictConfig(checkpoint="official", gallery=own_gallery, **changes))
+
+    assert problems() == ["image=FILE_OR_FOLDER or text='…' must be given"]
+    assert problems(text=["a desert", " "]) == ["text='' says nothing; give a text, or text='[one, another]'"]
+    for changes, sentence in (
+        ({"box": [1.0, 2.0]}, "box=[1.0, 2.0] must have four numbers"),
+        ({"country": "FRANCE"}, "country=FRANCE must be an ISO 3166 code"),
+        ({"smooth_km": -1.0}, "smooth_km=-1.0 must be 0 or more"),
+        ({"refine_m": 0.0}, "refine_m=0.0 must be positive, or null"),
+        ({"abstain_km": -5.0}, "abstain_km=-5.0 must be positive, or null"),
+    ):
+        (problem,) = problems(text="a desert", **changes)
+        assert sentence in problem

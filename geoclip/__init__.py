@@ -9,19 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoclip.model.embedding import embed_places
     from geoclip.model.geoclip import GeoCLIP
     from geoclip.model.gps_queue import GPSQueue
     from geoclip.model.image_encoder import ImageEncoder
     from geoclip.model.location_encoder import LocationEncoder
 
 __version__ = "0.1.0"
-__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder"]
+__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places"]
 
 _HOMES = {
     "GeoCLIP": "geoclip.model.geoclip",
     "GPSQueue": "geoclip.model.gps_queue",
     "ImageEncoder": "geoclip.model.image_encoder",
     "LocationEncoder": "geoclip.model.location_encoder",
+    "embed_places": "geoclip.model.embedding",
 }
 
 

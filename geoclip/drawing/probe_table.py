@@ -67,17 +67,13 @@ class ProbeTable:
             f"{row['cells']['train'] + row['cells']['validation']:,} cells to fit, {row['n']['test']:,} of "
             f"{row['cells']['test']:,} to test"
             + (f", {row['classes']} classes" if row["classes"] else "")
-            + (
-                f", {row['left_out_of_test']:,} left out: no label, or a class that none was fitted to"
-                if row["left_out_of_test"]
-                else ""
-            )
+            + (f", {row['left_out_of_test']:,} left out" if row["left_out_of_test"] else "")
             for task, row in self.result["tasks"].items()
         ]
         return (
             f"Seed {self.result['seed']}; {self.result['places']:,} places on the sphere and as many on land; "
             "linear heads; 5° cells that hold test places hold no other. "
-            f"{'; '.join(sizes)}. "
+            f"{'; '.join(sizes)}. Left out: test places without a label, or of a class that nothing was fitted to. "
             "In brackets 95 % intervals of 1,000 bootstrap weightings of the test cells; bold: the best of a column."
         )
 

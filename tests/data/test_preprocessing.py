@@ -25,9 +25,9 @@ from geoclip.data.pictures import decode
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels, evaluation_pixels_of
 
 SIZES = [(640, 480), (333, 500), (224, 224), (230, 1000), (100, 61), (7, 300), (1601, 1203)]
-CROP_224 = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
-CROP_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
-CROP_256 = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+CROP_224: dict[str, Any] = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
+CROP_336: dict[str, Any] = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+CROP_256: dict[str, Any] = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -38,7 +38,7 @@ def dinov3(images: Image.Image) -> dict[str, list[NDArray[np.float32]]]:
     return {"pixel_values": [resized[0].numpy()]}
 
 
-BYTES = {"do_normalize": False, "do_rescale": False}
+BYTES: dict[str, Any] = {"do_normalize": False, "do_rescale": False}
 PROCESSORS: dict[str, Any] = {  # as the models' own preprocessor_config.json have it
     "clip_vit_l14": transformers.CLIPImageProcessor(**CROP_224, **BYTES),
     "clip_vit_l14_336": transformers.CLIPImageProcessor(**CROP_336, **BYTES),

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from geoclip.build import model_from_checkpoint
 from geoclip.checks import features_problems, train_problems
@@ -116,6 +121,30 @@ def test_training_on_features_is_training_on_pictures(
         cfg = compose("evaluate", [f"checkpoint={on_features}", f"image_features={folder / 'val'}"])
         from_features = evaluate(typed(cfg, EvaluateConfig, lambda _: []))
     assert from_features.is_file()
+
+
+def test_features_of_another_encoder_are_trained_on_under_its_own_name(
+    photographs: list[str], clip: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tower = SiglipVisionConfig(
+        hidden_size=12,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    SiglipVisionModel(tower).save_pretrained(tmp_path / "siglip")
+    siglip = ["encoder=siglip2_b16", f"encoder.repo={tmp_path / 'siglip'}"]
+    folder = extract(features_config(photographs, clip, tmp_path / "features", *siglip))
+    record = read_record(folder)
+    assert record["encoder"]["kind"] == "siglip" and record["transform"]["fit"] == "squash"
+    cached = [*siglip, f"encoder.features={folder}", "optim.max_steps=2", "optim.epochs=1"]
+    run = train_run(train_config(photographs, clip, tmp_path, *cached))
+    assert len(losses(run)) == 2 and np.isfinite(losses(run)).all()
+    with pytest.raises(DataError, match=r"encoder\.kind is 'siglip' there, 'clip' here"):
+        train_run(train_config(photographs, clip, tmp_path, "encoder=cached", f"encoder.features={folder}"))
 
 
 def test_other_features_are_refused_by_every_key(photographs: list[str], clip: Path, tmp_path: Path) -> None:

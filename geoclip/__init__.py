@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoclip.build.published import load
     from geoclip.model.embedding import embed_places
     from geoclip.model.geoclip import GeoCLIP
     from geoclip.model.gps_queue import GPSQueue
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from geoclip.model.location_encoder import LocationEncoder
 
 __version__ = "0.1.0"
-__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places"]
+__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places", "load"]
 
 _HOMES = {
     "GeoCLIP": "geoclip.model.geoclip",
@@ -24,6 +25,7 @@ _HOMES = {
     "ImageEncoder": "geoclip.model.image_encoder",
     "LocationEncoder": "geoclip.model.location_encoder",
     "embed_places": "geoclip.model.embedding",
+    "load": "geoclip.build.published",
 }
 
 

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from geoclip.build import build_gallery, build_preprocessing, encoder_identity, model_from_checkpoint
+from geoclip.build.published import read_published
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
+from geoclip.data.assets import asset_path
 from geoclip.data.preprocessing import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.evaluation.gallery import Gallery
+from geoclip.model.backbones import ClipBackbone
+from geoclip.model.from_release import OWN, model_of
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.releases import Release, is_release, model_of, read_release
+from geoclip.model.hub import local_copy
+from geoclip.model.releases import Release, is_ours, is_release, read_release, release_name
 from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
@@ -50,41 +55,61 @@ def open_trained(
         GeoclipError: a checkpoint, an asset or a gallery that cannot be read; the message says what to do.
     """
     world = initialise(source.device)
-    if is_release(source.checkpoint):
-        release = read_release(source.checkpoint)
-        model = model_of(release, source.backbone if needs_backbone else None)
-        own = _gallery_of(release, source.checkpoint)
-        name = "official" if source.checkpoint == "official" else Path(source.checkpoint).stem
-        folder, files = Path(source.runs_dir) / name, list(release.files)
-        preprocessing = Preprocessing(image_px=CLIP_PX, tta=source.tta.value)
-        encoder = {"kind": "clip", "repo": source.backbone, "feature_dim": model.image_encoder.feature_dim}
+    place = local_copy(source.checkpoint) if is_release(source.checkpoint) else None
+    if is_release(source.checkpoint) and not is_ours(place):
+        return _open_release(source, place, world, needs_backbone)
+    if place is not None:  # written by geoclip.publish
+        path, name = place / "model.safetensors", release_name(source.checkpoint)
+        model, config = read_published(place, backbone=OWN if needs_backbone else None)
+        folder = Path(source.runs_dir) / name
     else:
         path = checkpoint_file(source.checkpoint, source.runs_dir)
         model, config = model_from_checkpoint(path, needs_backbone=needs_backbone)
-        own, files = config.gallery, [path]
-        preprocessing = build_preprocessing(config.encoder, source.tta)
-        encoder = encoder_identity(config.encoder)
-        if predicting and config.encoder.prediction_mean and config.encoder.prediction_std:
-            model.image_encoder.normalise_by(config.encoder.prediction_mean, config.encoder.prediction_std)
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         name = folder.resolve().name
-        log.info("checkpoint %s", path)
-    chosen = own if source.gallery.kind is GalleryKind.own else source.gallery
+    if predicting and config.encoder.prediction_mean and config.encoder.prediction_std:
+        model.image_encoder.normalise_by(config.encoder.prediction_mean, config.encoder.prediction_std)
+    log.info("checkpoint %s", path)
     return Trained(
         model=model.to(world.device).eval(),
         world=world,
         name=name,
         folder=folder,
-        sha256=_sha256(files),
-        preprocessing=preprocessing,
-        gallery=build_gallery(chosen),
-        encoder=encoder,
+        sha256=_sha256([path]),
+        preprocessing=build_preprocessing(config.encoder, source.tta),
+        gallery=build_gallery(_chosen(source, config.gallery)),
+        encoder=encoder_identity(config.encoder),
     )
 
 
-def _gallery_of(release: Release, checkpoint: str) -> GalleryConfig:
+def _open_release(
+    source: ModelSourceConfig, place: Path | None, world: World, needs_backbone: bool
+) -> Trained:
+    """The authors' model, or one in their layout or in that of the Lightning re-implementation."""
+    release = read_release(place or source.checkpoint)
+    model = model_of(release, (source.backbone or OWN) if needs_backbone else None)
+    clip, name = model.image_encoder.backbone, release_name(source.checkpoint)
+    repo, width = source.backbone or release.backbone, model.image_encoder.feature_dim
+    image_px = clip.image_px if isinstance(clip, ClipBackbone) else CLIP_PX
+    return Trained(
+        model=model.to(world.device).eval(),
+        world=world,
+        name=name,
+        folder=Path(source.runs_dir) / name,
+        sha256=_sha256(list(release.files)),
+        preprocessing=Preprocessing(image_px=image_px, tta=source.tta.value),
+        gallery=build_gallery(_chosen(source, _gallery_of(release))),
+        encoder={"kind": "clip", "repo": repo, "feature_dim": width},
+    )
+
+
+def _chosen(source: ModelSourceConfig, own: GalleryConfig) -> GalleryConfig:
+    return own if source.gallery.kind is GalleryKind.own else source.gallery
+
+
+def _gallery_of(release: Release) -> GalleryConfig:
     """The gallery that came with a release; the authors' own where none did."""
-    if checkpoint == "official" or release.gallery_csv is None:
+    if release.gallery_csv is None or release.gallery_csv == asset_path("gallery_100k.csv"):
         return GalleryConfig(name="released_100k", kind=GalleryKind.released)
     return GalleryConfig(name=release.gallery_csv.stem, path=str(release.gallery_csv))
 

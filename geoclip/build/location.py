@@ -9,8 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from geoclip.build.model import model_from_checkpoint
+from geoclip.build.published import read_published
 from geoclip.config import LocationSourceConfig
-from geoclip.model.releases import is_release, location_encoder_of, read_release
+from geoclip.model.from_release import location_encoder_of
+from geoclip.model.hub import local_copy
+from geoclip.model.releases import is_ours, is_release, read_release, release_name
 from geoclip.run_dir import checkpoint_file
 
 
@@ -33,9 +36,16 @@ def open_location_encoder(source: LocationSourceConfig) -> OpenedLocationEncoder
     encoder: nn.Module
     path = Path(source.checkpoint)
     if is_release(source.checkpoint):
-        release = read_release(source.checkpoint)
-        encoder, weights = location_encoder_of(release), release.files[0]
-        name = path.resolve().name if path.is_dir() else path.stem
+        place = local_copy(source.checkpoint)
+        if place is not None and is_ours(place):
+            encoder, weights = (
+                read_published(place, backbone=None)[0].location_encoder,
+                place / "model.safetensors",
+            )
+        else:
+            release = read_release(place or source.checkpoint)
+            encoder, weights = location_encoder_of(release), release.files[0]
+        name = release_name(source.checkpoint)
         folder = path if path.is_dir() else Path(source.runs_dir) / name
     else:
         weights = checkpoint_file(source.checkpoint, source.runs_dir)

@@ -15,8 +15,10 @@ from geoclip.config.data import BenchmarkConfig, GalleryConfig
 class ModelSourceConfig:
     """Which trained model, shared by evaluation and prediction."""
 
-    checkpoint: str = "latest"  # a run's folder, a .pt file, `latest` or `official`
-    backbone: str = "openai/clip-vit-large-patch14"  # official: CLIP as Hub id or local folder
+    checkpoint: str = (
+        "latest"  # a run's folder or file, `latest`, `official`, or a release: see docs/releases.md
+    )
+    backbone: str = ""  # of a release: CLIP as Hub id or local folder; empty: the one that it names
     runs_dir: str = "runs"
     device: str = "auto"
     tta: Tta = Tta.single

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import geoclip
 from geoclip.model.image_encoder import ImageEncoder
 
 
@@ -52,13 +54,14 @@ class GeoCLIP(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str = "official", *, backbone: str | None = "own", **download: Any
+        cls, source: str | Path = "official", *, backbone: str | None = "own", **download: Any
     ) -> GeoCLIP:
-        """A released model in evaluation mode.
+        """A released or trained model in evaluation mode.
 
         Args:
             source: "official", the weights inside the pinned wheel on the package index; a Hub id or local folder in
-                the authors' layout (config.json, model.safetensors); or a .ckpt of the Lightning re-implementation.
+                the authors' layout (config.json, model.safetensors) or in ours; a .ckpt of the Lightning
+                re-implementation; a run's folder or checkpoint.
             backbone: its CLIP as a Hub id or local folder; "own", the Hub id that the release names; None leaves it
                 out, for precomputed CLIP features through `encode_features`.
             download: revision, token, cache_dir, local_files_only, for a Hub id.
@@ -67,10 +70,16 @@ class GeoCLIP(nn.Module):
             AssetError: the release or the backbone is neither at hand nor reachable.
             CheckpointError: it is of another layout, or damaged.
         """
-        from geoclip.model.releases import model_of, read_release
+        from geoclip.model.from_release import model_of
+        from geoclip.model.hub import local_copy
+        from geoclip.model.releases import is_ours, read_release
 
-        release = read_release(source, **download)
-        return model_of(release, release.backbone if backbone == "own" else backbone)
+        place = local_copy(source, **download)
+        if is_ours(
+            place
+        ):  # only the rooms above read the configurations of runs: asked for at the front door
+            return geoclip.load(str(place), backbone=backbone)
+        return model_of(read_release(place or source), backbone, **download)
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 pixels -> (B, D) unit vectors, float32."""

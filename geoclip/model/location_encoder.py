@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import geoclip
+from geoclip.errors import CheckpointError
 from geoclip.geo.fourier import fourier_features, random_frequencies
 from geoclip.geo.projection import equal_earth, equirectangular, mercator, sphere
 
@@ -141,11 +144,25 @@ class LocationEncoder(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     @classmethod
-    def from_pretrained(cls, source: str = "official", **download: Any) -> LocationEncoder:
-        """A released location encoder in evaluation mode; sources and errors as `GeoCLIP.from_pretrained`."""
-        from geoclip.model.releases import location_encoder_of, read_release
+    def from_pretrained(cls, source: str | Path = "official", **download: Any) -> LocationEncoder:
+        """The location encoder of a release in evaluation mode; sources and errors as `GeoCLIP.from_pretrained`.
 
-        return location_encoder_of(read_release(source, **download))
+        Raises:
+            CheckpointError: of a run or folder of ours, too, whose location encoder is of another kind.
+        """
+        from geoclip.model.from_release import location_encoder_of
+        from geoclip.model.hub import local_copy
+        from geoclip.model.releases import is_ours, read_release
+
+        place = local_copy(source, **download)
+        if not is_ours(place):
+            return location_encoder_of(read_release(place or source))
+        encoder = geoclip.load(str(place), backbone=None).location_encoder
+        if not isinstance(encoder, cls):
+            raise CheckpointError(
+                f"{source} has a {type(encoder).__name__}, no {cls.__name__}; read it with geoclip.load"
+            )
+        return encoder
 
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""

@@ -1,0 +1,185 @@
+"""How far this package is from the released code (geoclip 1.3.0) on the released weights, run side by side on the CPU.
+
+    python -m bench.parity [--queries 1000] [--places 100000] [--output bench/parity.json]
+
+The released code is loaded from the pinned wheel under another name. Compared are the location encoder on every place
+of the released gallery, the image MLP and the whole way to the best places on queries of the shape of CLIP's features,
+and the whole model on pictures, over a small random CLIP. The queries lead from random features, of which the model is
+unsure, to features of which it is sure, as it is of a photograph of a landmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoclip.data.assets import asset_path
+from geoclip.evaluation.gallery import Gallery, encode_gallery, read_gallery
+from geoclip.evaluation.retrieval import nearest_in_gallery
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.run_dir import provenance, write_json
+from tests.model.released import TINY_PX, tiny_released_geoclip, write_tiny_clip
+
+QUERIES, PLACES, TOP = 1000, 100_000, 5
+FEATURE_NORM = 10.0  # about that of CLIP ViT-L/14's image features
+CPU = torch.device("cpu")
+
+
+class AsGiven(nn.Module):
+    """Stands where the released image encoder has CLIP: features, computed before, pass unchanged."""
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """The features themselves."""
+        return pixel_values
+
+
+def queries_for(model: GeoCLIP, gallery_GD: Tensor, count: int) -> Tensor:
+    """(count, 768) features of CLIP's norm, from random ones to ones that the image MLP brings to a gallery's place."""
+    generator = torch.Generator().manual_seed(0)
+    random_NF = F.normalize(torch.randn(count, model.image_encoder.feature_dim, generator=generator), dim=1)
+    sure_NF = random_NF.clone().requires_grad_()
+    goals_ND = gallery_GD[torch.randint(len(gallery_GD), (count,), generator=generator)]
+    optimizer = torch.optim.Adam([sure_NF], lr=0.005)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = -(model.encode_features(FEATURE_NORM * sure_NF) * goals_ND).sum()
+        loss.backward()
+        optimizer.step()
+    way_N1 = torch.linspace(0, 1, count)[:, None]
+    return FEATURE_NORM * F.normalize(torch.lerp(random_NF, sure_NF.detach(), way_N1), dim=1)
+
+
+@torch.inference_mode()
+def compare_places(ours: GeoCLIP, theirs: Any, gps_deg_G2: Tensor) -> tuple[float, float]:
+    """Largest difference of any number of the embeddings, and the largest number among them."""
+    worst, largest = 0.0, 0.0
+    for part in gps_deg_G2.split(2000):
+        embedded = theirs.location_encoder(part)
+        worst = max(worst, (ours.location_encoder(part) - embedded).abs().max().item())
+        largest = max(largest, embedded.abs().max().item())
+    return worst, largest
+
+
+@torch.inference_mode()
+def released_logits(theirs: Any, features_NF: Tensor, gps_deg_G2: Tensor) -> Tensor:
+    """(N, G) by the released `forward`, features in the place of pictures. Columns do not depend on each other."""
+    return torch.cat([theirs(features_NF, part) for part in gps_deg_G2.split(2000)], dim=1)
+
+
+@torch.inference_mode()
+def compare_queries(
+    ours: GeoCLIP, theirs: Any, features_NF: Tensor, gallery: Gallery, gallery_GD: Tensor
+) -> dict[str, Any]:
+    """From features to the best places, by both.
+
+    Places that are equally probable, because their coordinates or their embeddings are the same to the last digit, may
+    change ranks: a rank counts as equal when the coordinates are.
+    """
+    image_ND = ours.encode_features(features_NF)
+    mlp = (ours.image_encoder.head(features_NF) - theirs.image_encoder.mlp(features_NF)).abs().max().item()
+    rows_Nk = nearest_in_gallery(image_ND, gallery_GD, TOP)[1]
+    places_G2 = gallery.gps_deg_G2.float()
+    logits_NG = released_logits(theirs, features_NF, places_G2)
+    worst, same, sure = 0.0, 0, []
+    for first in range(0, len(features_NF), 100):
+        part = slice(first, first + 100)
+        probability = (ours.logit_scale.exp() * image_ND[part] @ gallery_GD.T).softmax(dim=1)
+        released = logits_NG[part].softmax(dim=-1)
+        worst = max(worst, (probability - released).abs().max().item())
+        top = released.topk(TOP, dim=1)
+        same += int((places_G2[rows_Nk[part]] == places_G2[top.indices]).all(dim=2).all(dim=1).sum())
+        sure.append(top.values[:, 0])
+    best = torch.cat(sure)
+    return {
+        "image_embedding_difference": mlp,
+        "logit_scale_difference": abs(ours.logit_scale.item() - theirs.logit_scale.item()),
+        "probability_difference": worst,
+        "same_top_5": same,
+        "best_probability_quartiles": best.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])).tolist(),
+    }
+
+
+@torch.inference_mode()
+def compare_pictures(ours: GeoCLIP, theirs: Any, gps_deg_N2: Tensor, count: int = 16) -> float:
+    """Largest difference of the logits of random pictures through both models' own `forward`, CLIP included."""
+    pixels = torch.randint(
+        0, 256, (count, 3, TINY_PX, TINY_PX), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
+    mean, std = ours.image_encoder.mean_13HW, ours.image_encoder.std_13HW
+    embedded = ours(pixels, gps_deg_N2)
+    released = theirs((pixels.float() / 255 - mean) / std, gps_deg_N2)
+    return float((embedded.scale * embedded.image_BD @ embedded.location_MD.T - released).abs().max())
+
+
+def measure(queries: int = QUERIES, places: int = PLACES) -> dict[str, Any]:
+    """Everything that is compared, as numbers."""
+    gallery = read_gallery(asset_path("gallery_100k.csv"), "released_100k")
+    gallery = Gallery(name=gallery.name, gps_deg_G2=gallery.gps_deg_G2[:places])
+    gps_deg_G2 = gallery.gps_deg_G2.float()
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_tiny_clip(Path(folder))
+        ours = GeoCLIP.from_pretrained("official", backbone=str(clip))
+        theirs = tiny_released_geoclip(clip).eval()
+    worst, largest = compare_places(ours, theirs, gps_deg_G2)
+    found = {
+        "places": places,
+        "location_embedding_difference": worst,
+        "largest_location_embedding": largest,
+        "picture_logit_difference": compare_pictures(ours, theirs, gps_deg_G2[:64]),
+        "queries": queries,
+    }
+    gallery_GD = encode_gallery(ours.location_encoder, gallery, CPU)
+    features_NF = queries_for(ours, gallery_GD.clone(), queries)
+    theirs.image_encoder.CLIP = AsGiven()
+    return found | compare_queries(ours, theirs, features_NF, gallery, gallery_GD)
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown."""
+    queries = f"{found['queries']:,} queries"
+    rows = [
+        (
+            f"location encoder, {found['places']:,} places of the released gallery: largest difference (numbers up to "
+            f"{found['largest_location_embedding']:.1f})",
+            f"{found['location_embedding_difference']:.1e}",
+        ),
+        (f"image MLP, {queries}: largest difference", f"{found['image_embedding_difference']:.1e}"),
+        ("logit scale: difference", f"{found['logit_scale_difference']:g}"),
+        (
+            "whole model, pictures through a small CLIP: largest difference of a logit",
+            f"{found['picture_logit_difference']:.1e}",
+        ),
+        (
+            f"softmax over the gallery, {queries}: largest difference of a probability (quartiles of the best: "
+            f"{', '.join(f'{one:.2g}' for one in found['best_probability_quartiles'][1:4])})",
+            f"{found['probability_difference']:.1e}",
+        ),
+        ("queries with the same five best places in the same order", f"{found['same_top_5']:,}"),
+    ]
+    lines = ["| compared with the released code, geoclip 1.3.0 | |", "| --- | ---: |"]
+    return "\n".join([*lines, *(f"| {what} | {value} |" for what, value in rows)]) + "\n"
+
+
+def main() -> None:
+    """Compare, print, and write JSON and table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--queries", type=int, default=QUERIES)
+    parser.add_argument("--places", type=int, default=PLACES)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    chosen = parser.parse_args()
+    found = measure(chosen.queries, chosen.places)
+    write_json(chosen.output, found | provenance())
+    chosen.output.with_suffix(".md").write_text(table(found))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

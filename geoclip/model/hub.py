@@ -1,0 +1,96 @@
+"""The Hugging Face Hub: what is fetched from it, and what is sent there when that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geoclip.errors import AssetError, GeoclipError
+
+HUB = "hf-hub:"  # before a Hub id where a name could also be a path, as open_clip and timm write it
+RELEASE = ("config.json", "model.safetensors", "*.csv")
+BACKBONE = ("config.json", "model.safetensors")
+
+
+def local_copy(source: str | Path, **download: Any) -> Path | None:
+    """The file or folder that a source names; a Hub repository is fetched. None of `official`.
+
+    Args:
+        source: official, a path, or a Hub id, with or without `hf-hub:` before it.
+        download: as `fetch` takes it.
+
+    Raises:
+        AssetError: it is none of these, or not reachable.
+    """
+    name = str(source)
+    if name == "official":
+        return None
+    path = Path(source).expanduser()
+    if not name.startswith(HUB):
+        if path.exists():
+            return path
+        if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
+            raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
+        if name.count("/") != 1:
+            raise AssetError(
+                f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name"
+            )
+    return fetch(name.removeprefix(HUB), RELEASE, **download)
+
+
+def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
+    """The folder that a snapshot of a Hub repository lies in, these of its files alone. Nothing in them is executed.
+
+    Args:
+        repo: owner/name.
+        files: names or patterns.
+        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+
+    Raises:
+        AssetError: there is no such repository, or no way to it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(files), **download))
+    except Exception as error:  # the Hub's own errors, its HTTP library's, the system's
+        at = f" at revision {download['revision']}" if download.get("revision") else ""
+        raise AssetError(
+            f"{repo!r}{at} is neither a path here nor to be had from the Hub ({_reason(error)}); on a machine with "
+            f"network run `hf download {repo} --local-dir FOLDER` and give that folder; of a private one, log in "
+            "first: hf auth login"
+        ) from error
+
+
+def send(folder: Path, repo: str, *, private: bool, message: str) -> str:
+    """Upload a folder's files to a model repository of the Hub, which is made where there is none.
+
+    Args:
+        folder: what is uploaded, all of it.
+        repo: owner/name.
+        private: of a new repository; one that exists keeps what it is.
+        message: of the commit.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        GeoclipError: no token, no right to write, or no way to the Hub.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=[".*"])
+    except Exception as error:  # as above
+        raise GeoclipError(
+            f"{repo!r} was not published ({_reason(error)}); {folder} holds what would be: log in with a token that "
+            "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and give the same command again"
+        ) from error
+    return str(made)
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

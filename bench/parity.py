@@ -140,6 +140,10 @@ def measure(queries: int = QUERIES, places: int = PLACES) -> dict[str, Any]:
     return found | compare_queries(ours, theirs, features_NF, gallery, gallery_GD)
 
 
+def _digits(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"
+
+
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     queries = f"{found['queries']:,} queries"
@@ -147,18 +151,18 @@ def table(found: dict[str, Any]) -> str:
         (
             f"location encoder, {found['places']:,} places of the released gallery: largest difference (numbers up to "
             f"{found['largest_location_embedding']:.1f})",
-            f"{found['location_embedding_difference']:.1e}",
+            _digits(found["location_embedding_difference"]),
         ),
-        (f"image MLP, {queries}: largest difference", f"{found['image_embedding_difference']:.1e}"),
-        ("logit scale: difference", f"{found['logit_scale_difference']:g}"),
+        (f"image MLP, {queries}: largest difference", _digits(found["image_embedding_difference"])),
+        ("logit scale: difference", _digits(found["logit_scale_difference"])),
         (
             "whole model, pictures through a small CLIP: largest difference of a logit",
-            f"{found['picture_logit_difference']:.1e}",
+            _digits(found["picture_logit_difference"]),
         ),
         (
             f"softmax over the gallery, {queries}: largest difference of a probability (quartiles of the best: "
             f"{', '.join(f'{one:.2g}' for one in found['best_probability_quartiles'][1:4])})",
-            f"{found['probability_difference']:.1e}",
+            _digits(found["probability_difference"]),
         ),
         ("queries with the same five best places in the same order", f"{found['same_top_5']:,}"),
     ]

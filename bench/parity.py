@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoclip.data.assets import asset_path
-from geoclip.evaluation.gallery import Gallery, encode_gallery, read_gallery
+from geoclip.evaluation.gallery import read_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.run_dir import provenance, write_json
@@ -28,7 +28,7 @@ from tests.model.released import TINY_PX, tiny_released_geoclip, write_tiny_clip
 
 QUERIES, PLACES, TOP = 1000, 100_000, 5
 FEATURE_NORM = 10.0  # about that of CLIP ViT-L/14's image features
-CPU = torch.device("cpu")
+CHUNK = 2000  # places at a time
 
 
 class AsGiven(nn.Module):
@@ -39,12 +39,15 @@ class AsGiven(nn.Module):
         return pixel_values
 
 
-def queries_for(model: GeoCLIP, gallery_GD: Tensor, count: int) -> Tensor:
-    """(count, 768) features of CLIP's norm, from random ones to ones that the image MLP brings to a gallery's place."""
+def queries_for(model: GeoCLIP, gps_deg_G2: Tensor, count: int) -> Tensor:
+    """(count, 768) features of CLIP's norm, from random ones to ones that the image MLP brings to one of the places."""
     generator = torch.Generator().manual_seed(0)
     random_NF = F.normalize(torch.randn(count, model.image_encoder.feature_dim, generator=generator), dim=1)
     sure_NF = random_NF.clone().requires_grad_()
-    goals_ND = gallery_GD[torch.randint(len(gallery_GD), (count,), generator=generator)]
+    with torch.no_grad():
+        goals_ND = model.encode_location(
+            gps_deg_G2[torch.randint(len(gps_deg_G2), (count,), generator=generator)]
+        )
     optimizer = torch.optim.Adam([sure_NF], lr=0.005)
     for _ in range(40):
         optimizer.zero_grad()
@@ -56,36 +59,40 @@ def queries_for(model: GeoCLIP, gallery_GD: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def compare_places(ours: GeoCLIP, theirs: Any, gps_deg_G2: Tensor) -> tuple[float, float]:
-    """Largest difference of any number of the embeddings, and the largest number among them."""
-    worst, largest = 0.0, 0.0
-    for part in gps_deg_G2.split(2000):
-        embedded = theirs.location_encoder(part)
-        worst = max(worst, (ours.location_encoder(part) - embedded).abs().max().item())
-        largest = max(largest, embedded.abs().max().item())
-    return worst, largest
+def compare_places(
+    ours: GeoCLIP, theirs: Any, gps_deg_G2: Tensor, features_NF: Tensor
+) -> tuple[dict[str, float], Tensor, Tensor]:
+    """Every place through both location encoders, theirs inside of the released `forward`, in one pass.
 
-
-@torch.inference_mode()
-def released_logits(theirs: Any, features_NF: Tensor, gps_deg_G2: Tensor) -> Tensor:
-    """(N, G) by the released `forward`, features in the place of pictures. Columns do not depend on each other."""
-    return torch.cat([theirs(features_NF, part) for part in gps_deg_G2.split(2000)], dim=1)
+    Returns:
+        The largest difference of any number of the embeddings, and the largest number among them; (G, D) our unit
+        vectors; (N, G) the released logits of the features. A place's logits do not depend on the other places.
+    """
+    worst, largest, logits, embedded = 0.0, 0.0, [], []
+    seen: list[Tensor] = []
+    hook = theirs.location_encoder.register_forward_hook(lambda module, given, out: seen.append(out))
+    for part in gps_deg_G2.split(CHUNK):
+        logits.append(theirs(features_NF, part))
+        released, mine = seen.pop(), ours.location_encoder(part)
+        worst = max(worst, (mine - released).abs().max().item())
+        largest = max(largest, released.abs().max().item())
+        embedded.append(F.normalize(mine, dim=1))
+    hook.remove()
+    found = {"location_embedding_difference": worst, "largest_location_embedding": largest}
+    return found, torch.cat(embedded), torch.cat(logits, dim=1)
 
 
 @torch.inference_mode()
 def compare_queries(
-    ours: GeoCLIP, theirs: Any, features_NF: Tensor, gallery: Gallery, gallery_GD: Tensor
+    ours: GeoCLIP, theirs: Any, features_NF: Tensor, gps_deg_G2: Tensor, gallery_GD: Tensor, logits_NG: Tensor
 ) -> dict[str, Any]:
     """From features to the best places, by both.
 
-    Places that are equally probable, because their coordinates or their embeddings are the same to the last digit, may
-    change ranks: a rank counts as equal when the coordinates are.
+    Places of the same coordinates are equally probable: a rank counts as equal when its coordinates are.
     """
     image_ND = ours.encode_features(features_NF)
     mlp = (ours.image_encoder.head(features_NF) - theirs.image_encoder.mlp(features_NF)).abs().max().item()
     rows_Nk = nearest_in_gallery(image_ND, gallery_GD, TOP)[1]
-    places_G2 = gallery.gps_deg_G2.float()
-    logits_NG = released_logits(theirs, features_NF, places_G2)
     worst, same, sure = 0.0, 0, []
     for first in range(0, len(features_NF), 100):
         part = slice(first, first + 100)
@@ -93,7 +100,7 @@ def compare_queries(
         released = logits_NG[part].softmax(dim=-1)
         worst = max(worst, (probability - released).abs().max().item())
         top = released.topk(TOP, dim=1)
-        same += int((places_G2[rows_Nk[part]] == places_G2[top.indices]).all(dim=2).all(dim=1).sum())
+        same += int((gps_deg_G2[rows_Nk[part]] == gps_deg_G2[top.indices]).all(dim=2).all(dim=1).sum())
         sure.append(top.values[:, 0])
     best = torch.cat(sure)
     return {
@@ -119,25 +126,20 @@ def compare_pictures(ours: GeoCLIP, theirs: Any, gps_deg_N2: Tensor, count: int 
 
 def measure(queries: int = QUERIES, places: int = PLACES) -> dict[str, Any]:
     """Everything that is compared, as numbers."""
-    gallery = read_gallery(asset_path("gallery_100k.csv"), "released_100k")
-    gallery = Gallery(name=gallery.name, gps_deg_G2=gallery.gps_deg_G2[:places])
-    gps_deg_G2 = gallery.gps_deg_G2.float()
+    gps_deg_G2 = read_gallery(asset_path("gallery_100k.csv"), "released_100k").gps_deg_G2[:places].float()
     with tempfile.TemporaryDirectory() as folder:
         clip = write_tiny_clip(Path(folder))
         ours = GeoCLIP.from_pretrained("official", backbone=str(clip))
         theirs = tiny_released_geoclip(clip).eval()
-    worst, largest = compare_places(ours, theirs, gps_deg_G2)
     found = {
         "places": places,
-        "location_embedding_difference": worst,
-        "largest_location_embedding": largest,
-        "picture_logit_difference": compare_pictures(ours, theirs, gps_deg_G2[:64]),
         "queries": queries,
+        "picture_logit_difference": compare_pictures(ours, theirs, gps_deg_G2[:64]),
     }
-    gallery_GD = encode_gallery(ours.location_encoder, gallery, CPU)
-    features_NF = queries_for(ours, gallery_GD.clone(), queries)
     theirs.image_encoder.CLIP = AsGiven()
-    return found | compare_queries(ours, theirs, features_NF, gallery, gallery_GD)
+    features_NF = queries_for(ours, gps_deg_G2, queries)
+    of_places, gallery_GD, logits_NG = compare_places(ours, theirs, gps_deg_G2, features_NF)
+    return found | of_places | compare_queries(ours, theirs, features_NF, gps_deg_G2, gallery_GD, logits_NG)
 
 
 def _digits(difference: float) -> str:

@@ -23,7 +23,7 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 
 LONGEST_FIRST = (
     "tests/story/test_faults.py",
-    "tests/model/test_location_encoder.py",
+    "tests/model/test_parity.py",
     "tests/story/test_story.py",
 )
 

@@ -1,0 +1,64 @@
+"""This package against the released code on the released weights, by the command that makes the figures."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from geoclip.model.geoclip import GeoCLIP
+from tests.model.released import tiny_released_geoclip, write_tiny_clip
+
+
+@pytest.fixture(scope="module")
+def parity() -> ModuleType:
+    return importlib.import_module("bench.parity")
+
+
+@pytest.fixture(scope="module")
+def found(parity: ModuleType) -> Any:
+    return parity.measure()
+
+
+@pytest.mark.slow
+def test_agrees_with_the_released_code_on_the_whole_gallery(found: dict[str, Any]) -> None:
+    assert found["places"] == 100_000
+    assert found["location_embedding_difference"] < 1e-5 * found["largest_location_embedding"] < 1e-5
+
+
+def test_image_mlp_and_logit_scale_are_the_released_ones(found: dict[str, Any]) -> None:
+    assert found["image_embedding_difference"] < 1e-5
+    assert found["logit_scale_difference"] == 0
+
+
+def test_pictures_get_the_logits_that_the_released_model_gives_them(found: dict[str, Any]) -> None:
+    assert found["picture_logit_difference"] < 1e-4
+
+
+def test_a_thousand_queries_find_the_same_five_places_with_the_same_probabilities(
+    found: dict[str, Any],
+) -> None:
+    assert found["queries"] == 1000
+    assert found["same_top_5"] == 1000
+    assert found["probability_difference"] < 5e-5
+    least, *_, most = found["best_probability_quartiles"]
+    assert least < 0.05 < 0.5 < most, "some queries are unsure, some are sure"
+
+
+def test_another_model_would_be_noticed(parity: ModuleType, tmp_path: Path) -> None:
+    clip = write_tiny_clip(tmp_path)
+    ours = GeoCLIP.from_pretrained("official", backbone=str(clip))
+    theirs = tiny_released_geoclip(clip).eval()
+    gps_deg = torch.tensor([[10.0, 20.0], [-30.0, 40.0]])
+    assert parity.compare_pictures(ours, theirs, gps_deg) < 1e-4
+    with torch.no_grad():
+        theirs.location_encoder.LocEnc2.head[0].bias += 1e-3
+    assert parity.compare_pictures(ours, theirs, gps_deg) > 1e-4
+    theirs.image_encoder.CLIP = parity.AsGiven()
+    assert parity.compare_places(ours, theirs, gps_deg, torch.zeros(1, 768))[0][
+        "location_embedding_difference"
+    ] == pytest.approx(1e-3, rel=0.1)

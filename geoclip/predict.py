@@ -14,21 +14,18 @@ from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
 from geoclip.config import PredictConfig, typed
 from geoclip.entry import run_entry_point
-from geoclip.errors import AssetError, GeoclipError
+from geoclip.errors import GeoclipError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoclip.drawing.prediction import Prediction
     from geoclip.evaluation.gallery import Gallery
     from geoclip.evaluation.prediction import Answer
     from geoclip.trained import Trained
 
 log = logging.getLogger("geoclip")
 
-EARTH_PX = 2160  # width of the map's background
 LINK_COLUMNS = 110
-PHOTO_PX = 560  # of the photograph beside the map
 
 Place = tuple[float, float]
 
@@ -63,6 +60,7 @@ def predict(config: PredictConfig) -> Path:
     from rich.console import Console
     from tqdm import tqdm
 
+    from geoclip.drawing.answers import Drawn, draw_answers
     from geoclip.drawing.guesses import guesses_table
     from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.prediction import Asking, answers
@@ -91,7 +89,7 @@ def predict(config: PredictConfig) -> Path:
     names = _file_names([query.title for query in queries])
     console = Console()
     console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
-    shown: dict[str, tuple[Query, Answer]] = {}
+    shown: dict[str, Drawn] = {}
     best: list[dict[str, Any]] = []
     few = len(queries) <= config.batch_size
     for query, answer in tqdm(
@@ -101,11 +99,13 @@ def predict(config: PredictConfig) -> Path:
             console.print(guesses_table(query.title, answer.guesses, exif_deg=query.exif_deg))
         write_json(folder / f"{names[query.title]}.json", _row(query, answer, trained, gallery))
         if len(shown) < config.maps:
-            shown[names[query.title]] = query, answer
+            shown[names[query.title]] = Drawn(
+                title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
+            )
         best.append(_best_row(query, answer))
     if len(queries) > 1:
         write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
-    _draw(folder, gallery, shown)
+    draw_answers(folder, gallery, shown)
     plural = "" if len(queries) == 1 else "s"
     log.info("%d prediction%s: %s", len(queries), plural, folder)
     if 0 < config.maps < len(queries):
@@ -218,59 +218,6 @@ def _best_row(query: Query, answer: Answer) -> dict[str, Any]:
 
 def _as_place(place: Place | None) -> dict[str, float] | None:
     return place and dict(zip(("lat", "lon"), place, strict=True))
-
-
-def _to_draw(query: Query, answer: Answer) -> Prediction:
-    import numpy as np
-
-    from geoclip.data.pictures import decode
-    from geoclip.drawing.prediction import Prediction
-
-    return Prediction(
-        title=query.title,
-        probability_G=answer.heat_G,
-        top_deg_k2=np.array([(guess.lat, guess.lon) for guess in answer.guesses]),
-        top_probability_k=np.array([guess.probability for guess in answer.guesses]),
-        truth_deg=query.truth_deg,
-        photo=None if query.photo is None else decode(query.photo.read_bytes(), PHOTO_PX),
-    )
-
-
-def _draw(folder: Path, gallery: Gallery, shown: dict[str, tuple[Query, Answer]]) -> None:
-    """A picture of each prediction, texts side by side, and one page with a map to zoom for all of them."""
-    from geoclip.data.blue_marble import read_earth
-    from geoclip.drawing.prediction_map import draw_prediction_png
-    from geoclip.drawing.prediction_page import write_predictions_html
-    from geoclip.drawing.text_maps import draw_texts_png
-
-    if not shown:
-        return
-    try:
-        background = read_earth(EARTH_PX)
-    except AssetError as error:  # the predictions stand; only the picture below them is missing
-        log.warning("no maps: %s", error)
-        return
-    places_G2 = gallery.gps_deg_G2.numpy()
-    drawn = {name: _to_draw(*asked) for name, asked in shown.items()}
-    for name, prediction in drawn.items():
-        draw_prediction_png(
-            folder / f"{name}.png",
-            places_G2,
-            prediction.probability_G,
-            prediction.top_deg_k2,
-            prediction.top_probability_k,
-            title=prediction.title,
-            truth_deg=prediction.truth_deg,
-            photo=prediction.photo,
-            background=background,
-        )
-    texts = [drawn[name] for name, (query, _) in shown.items() if query.photo is None]
-    if len(texts) > 1:
-        draw_texts_png(folder / "texts.png", places_G2, texts, background)
-        log.info("texts side by side: %s", folder / "texts.png")
-    page = folder / (f"{next(iter(drawn))}.html" if len(drawn) == 1 else "index.html")
-    write_predictions_html(page, places_G2, drawn.values(), background)
-    log.info("map to zoom: %s", page)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,12 @@ from omegaconf import DictConfig
 from geoclip.checks import evaluate_problems
 from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, typed
 from geoclip.entry import run_entry_point
+from geoclip.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from geoclip.data.batch import SkipReport
     from geoclip.evaluation.benchmark import Queries
     from geoclip.trained import Trained
@@ -39,73 +43,82 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     from rich import print as rich_print
 
+    from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
+    from geoclip.evaluation.details import detail
     from geoclip.evaluation.gallery import encode_gallery
+    from geoclip.queries import embedded_queries
     from geoclip.run_dir import git_revision
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, skipped, missing = _queries(config, trained)
+    queries, skipped, missing = embedded_queries(config, trained)
     for line in skipped.lines():
         log.warning("skipped %s", line)
     gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
+    protocol = config.protocol.value
     result, predictions = evaluate_benchmark(
-        config.benchmark.name, queries, trained.gallery, gallery_GD, seed=config.seed
+        config.benchmark.name,
+        queries,
+        trained.gallery,
+        gallery_GD,
+        seed=config.seed,
+        protocol=protocol,
+        scale=trained.model.logit_scale.exp().item(),
     )
+    places = _training_places(config, trained.folder)
+    details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
     row = write_result(
         trained.folder / "eval",
         result,
         predictions,
+        details,
+        seed=config.seed,
         model=trained.name,
         checkpoint_sha256=trained.sha256,
         git_revision=git_revision(),
         tta=config.tta.value,
-        bootstrap_seed=config.seed,
         skipped=dict(skipped.counts),
         missing=len(missing),
         published_n=config.benchmark.published_n,
     )
     rich_print(accuracy_table([row]).rich())
+    if table := details_table(row):
+        rich_print(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys), missing)
     path = trained.folder / "eval" / f"{config.benchmark.name}.json"
     log.info("written: %s and .csv", path)
     return path
 
 
-def _queries(config: EvaluateConfig, trained: Trained) -> tuple[Queries, SkipReport, list[str]]:
-    """The benchmark's images, embedded; what was broken; which were missing."""
-    from geoclip.data.batch import SkipReport
-    from geoclip.data.benchmarks import photo_batches, read_features, read_photos
-    from geoclip.data.decoding import PictureDecoder
-    from geoclip.data.feature_shards import read_feature_split
-    from geoclip.data.shard_list import read_shards
-    from geoclip.data.stream import evaluation_batches
-    from geoclip.data.subset import whole
-    from geoclip.evaluation.benchmark import embed_features, embed_images
+def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
+    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, and a line says so, if unknown.
 
-    benchmark, device = config.benchmark, trained.world.device
-    if config.image_features:
-        path, dim = Path(config.image_features), trained.model.image_encoder.feature_dim
-        features = (
-            read_feature_split(path, dim, trained.encoder) if path.is_dir() else read_features(path, dim)
+    Of a run these are the places in the indices of its shards, of the fraction that it took.
+    """
+    import numpy as np
+
+    from geoclip.data.places_csv import read_places
+    from geoclip.data.reading import places_in
+    from geoclip.data.shard_list import read_shards
+    from geoclip.data.subset import take_fraction
+    from geoclip.evaluation.study import read_config
+
+    if config.train_places:
+        return read_places(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(np.float64)
+    try:
+        trained_with = read_config(run)
+        data, features = trained_with["data"], trained_with["encoder"]["features"]
+        shards = read_shards(*((features, "train") if features else (data["root"], data["train"])))
+        subset = take_fraction(shards, data["fraction"], trained_with["seed"])
+        return places_in(subset, sum(map(len, subset)))
+    except (OSError, KeyError, TypeError, DataError) as error:
+        reason = f"{run} has no config.yaml" if isinstance(error, FileNotFoundError) else error
+        log.info(
+            "no accuracy by distance to the training places: %s; train_places=FILE.csv names them", reason
         )
-        return embed_features(trained.model, *features, device), SkipReport(), []
-    missing: list[str] = []
-    if not benchmark.root:  # as checked, the shards that were built of it are there
-        benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
-    match benchmark.kind:
-        case BenchmarkKind.shards:
-            stretches = whole(read_shards(benchmark.root, benchmark.split))
-            decoder = PictureDecoder(preprocessing=trained.preprocessing)
-            batches = evaluation_batches(stretches, decoder, config.batch_size)
-            total = sum(map(len, stretches))
-        case BenchmarkKind.photos:
-            photos, missing = read_photos(Path(benchmark.root), benchmark.metadata)
-            batches = photo_batches(photos, trained.preprocessing, config.batch_size)
-            total = len(photos)
-    queries, skipped = embed_images(trained.model, batches, device, total=total)
-    return queries, skipped, missing
+        return None
 
 
 def _say_what_differs(benchmark: BenchmarkConfig, verbatim: int, n: int, missing: list[str]) -> None:

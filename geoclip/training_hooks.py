@@ -48,7 +48,9 @@ def run_hooks(
     if world.is_main:
         facts |= {"wandb_run_id": run.name, "versions": provenance(world.size)["versions"]}
         decoder = build_evaluation_decoder(config.encoder)
-        validation = Validation(val_shards, gallery, decoder, config.validate_samples, world.device)
+        validation = Validation(
+            val_shards, gallery, decoder, config.validate_samples, world.device, config.protocol.value
+        )
 
     def record(state: TrainState, values: dict[str, Any]) -> None:
         if recorder:
@@ -68,7 +70,7 @@ def run_hooks(
                 recorder.record(
                     "val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values
                 )
-                shares = ", ".join(f"{share:.1f} % < {km} km" for km, share in percent.items())
+                shares = ", ".join(f"{share:.1f} % within {km} km" for km, share in percent.items())
                 log.info("step %d, validation: %s; median %.3g km", state.step, shares, values["median_km"])
                 if values["geoscore"] > state.best_geoscore:
                     state.best_geoscore = values["geoscore"]
@@ -76,7 +78,7 @@ def run_hooks(
                 if state.step == last_step:
                     _draw_validation(run, predictions, recorder)
                     recorder.table(
-                        "validation", [f"< {km} km, %" for km in percent], [list(percent.values())]
+                        "validation", [f"within {km} km, %" for km in percent], [list(percent.values())]
                     )
         return told_by_main(done, world)
 

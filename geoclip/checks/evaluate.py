@@ -7,6 +7,7 @@ import os
 from geoclip.checks.data import gallery_problems
 from geoclip.config import (
     BenchmarkKind,
+    CalibrateConfig,
     EvaluateConfig,
     GalleryKind,
     ModelSourceConfig,
@@ -16,6 +17,14 @@ from geoclip.config import (
 
 def evaluate_problems(config: EvaluateConfig) -> list[str]:
     """Every reason why this evaluation cannot start."""
+    problems = asked_problems(config)
+    if config.train_places and not os.path.isfile(config.train_places):
+        problems.append(f"train_places={config.train_places} is no file; a CSV with LAT and LON is expected")
+    return problems
+
+
+def asked_problems(config: EvaluateConfig | CalibrateConfig) -> list[str]:
+    """Reasons why this model cannot be asked about this benchmark."""
     problems = model_source_problems(config)
     benchmark = config.benchmark
     if config.image_features:

@@ -34,6 +34,9 @@ class EvaluateConfig(ModelSourceConfig):
     batch_size: int = 128
     seed: int = 0  # of the bootstrap
     protocol: Protocol = Protocol.sphere
+    train_places: str = (
+        ""  # CSV of what was trained on, for accuracy by distance to it; empty: the run's own shards
+    )
 
 
 @dataclass(kw_only=True, slots=True)

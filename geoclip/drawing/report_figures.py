@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geoclip.drawing.curves import draw_errors, draw_training
+from geoclip.drawing.details_figure import draw_details
 from geoclip.drawing.maps import draw_predictions
 from geoclip.drawing.world import Picture
 from geoclip.errors import DataError
@@ -29,6 +30,8 @@ def read_results(run: Path) -> list[dict[str, Any]]:
     """
     results = []
     for path in sorted((run / "eval").glob("*.json")):
+        if path.name.startswith("compare-"):  # of geoclip.compare
+            continue
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -54,7 +57,7 @@ def draw_report_figures(
         background: (height, width, 3) equirectangular picture of the whole Earth.
 
     Returns:
-        Paths by name: `training`, `errors`, and `predictions_<benchmark>`; those that could be drawn.
+        Paths by name: `training`, `errors`, `details`, and `predictions_<benchmark>`; those that could be drawn.
 
     Raises:
         DataError: a CSV that lacks a column or holds what is no coordinate.
@@ -70,6 +73,9 @@ def draw_report_figures(
         drawn["errors"] = figures / "errors.png"
         ceilings = {name: table["ceiling_km"] for name, table in tables.items() if "ceiling_km" in table}
         draw_errors({name: table["distance_km"] for name, table in tables.items()}, ceilings, drawn["errors"])
+    if results and results[0].get("by_continent"):
+        drawn["details"] = figures / "details.png"
+        draw_details(results[0], drawn["details"])
     for name, table in tables.items():
         drawn[f"predictions_{name}"] = figures / f"predictions_{name}.png"
         draw_predictions(

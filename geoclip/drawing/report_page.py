@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from geoclip.drawing.details_table import details_table
 from geoclip.drawing.pages import data_uri, photo_uri, render
 from geoclip.drawing.report_figures import draw_report_figures, read_results
 from geoclip.drawing.tables import accuracy_table
@@ -19,6 +20,11 @@ from geoclip.recorder import Row, read_rows
 
 MAP_PX = 1600  # maps become JPEGs of this width in the page; the PNGs stay in figures/
 MOST_PREDICTIONS = 6
+CHARTS = {
+    "training": "curves of the training",
+    "errors": "how far off the predictions are",
+    "details": "accuracy by continent and by distance to the training places, and how sure the model is",
+}
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -51,7 +57,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
     if not (config or rows or results):
         raise DataError(f"{run} holds no run: name another, or train one with python -m geoclip.train")
     drawn = draw_report_figures(run, rows, results, background)
-    charts = {name: _chart(path) for name, path in drawn.items() if name in ("training", "errors")}
+    charts = {name: _chart(path) for name, path in drawn.items() if name in CHARTS}
     maps = [
         _map(path, f"predictions on {name.split('_', 1)[1]}")
         for name, path in drawn.items()
@@ -64,6 +70,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         name=run.resolve().name,
         run=run.as_posix(),
         table=accuracy_table(results) if results else None,
+        details=[found for result in results if (found := details_table(result))],
         notes=_notes(results),
         charts=charts,
         maps=maps,
@@ -96,8 +103,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _chart(path: Path) -> Figure:
-    text = {"training": "curves of the training", "errors": "how far off the predictions are"}[path.stem]
-    return Figure(address=data_uri(path.read_bytes(), "png"), text=text, is_chart=True)
+    return Figure(address=data_uri(path.read_bytes(), "png"), text=CHARTS[path.stem], is_chart=True)
 
 
 def _map(path: Path, text: str, link: str = "") -> Figure:
@@ -196,6 +202,8 @@ def _commands(
         command = (
             f"python -m geoclip.evaluate checkpoint={run.as_posix()} benchmark={result['benchmark']}{gallery}"
         )
+        if result.get("protocol") == "released":
+            command += " protocol=released"
         commands.append((f"evaluate on {result['benchmark']}", command))
     commands += [
         ("predict", f"python -m geoclip.predict checkpoint={run.as_posix()} image=FILE_OR_FOLDER"),

@@ -50,11 +50,12 @@ class AccuracyRow:
     geoscore: float
     gallery: str
     gallery_size: int | None
+    protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
 
     @property
     def median(self) -> str:
         """The median error as it is printed: three digits are all that it has."""
-        return f"{self.median_km:,.0f}" if self.median_km >= 100 else f"{self.median_km:.3g}"
+        return median_text(self.median_km)
 
     @property
     def score(self) -> str:
@@ -63,9 +64,10 @@ class AccuracyRow:
 
     @property
     def source(self) -> str:
-        """The gallery and its size."""
+        """The gallery, its size, and the protocol of distances."""
         size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
-        return ", ".join(part for part in (f"gallery {self.gallery}" if self.gallery else "", size) if part)
+        parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -79,9 +81,20 @@ class AccuracyTable:
         """The distances of the columns."""
         return tuple(share.km for share in self.rows[0].shares)
 
+    @property
+    def sign(self) -> str:
+        """Whether an error of exactly a distance counts: < or ≤, as the rows' protocol has it, or both."""
+        return "/".join(sorted({sign_of(row.protocol) for row in self.rows}))
+
     def markdown(self) -> str:
         """A GitHub table: a row per benchmark, its ceiling below it."""
-        head = ["benchmark", "images", *(f"< {km} km" for km in self.distances_km), "median km", "GeoScore"]
+        head = [
+            "benchmark",
+            "images",
+            *(f"{self.sign} {km} km" for km in self.distances_km),
+            "median km",
+            "GeoScore",
+        ]
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row in self.rows:
             shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
@@ -109,7 +122,7 @@ class AccuracyTable:
             table.show_edge = False
             table.add_column("", style="dim", min_width=8)
             for share in row.shares:
-                table.add_column(f"< {share.km} km", justify="right", min_width=9)
+                table.add_column(f"{sign_of(row.protocol)} {share.km} km", justify="right", min_width=9)
             table.add_column("median", justify="right")
             table.add_column("GeoScore", justify="right")
             shares = [Text(share.text, style="bold") for share in row.shares]
@@ -118,6 +131,16 @@ class AccuracyTable:
             table.add_row("ceiling", *(Text(share.ceiling_text, style="dim") for share in row.shares))
             blocks += [Text(), table]
         return Group(*blocks)
+
+
+def sign_of(protocol: str) -> str:
+    """Of a distance's column: whether an error of exactly that distance counts."""
+    return "≤" if protocol == "released" else "<"
+
+
+def median_text(median_km: float) -> str:
+    """Three digits are all that a median has."""
+    return f"{median_km:,.0f}" if median_km >= 100 else f"{median_km:.3g}"
 
 
 def _percent(value: float) -> str:
@@ -142,13 +165,19 @@ def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:
     return AccuracyTable(rows=rows)
 
 
+def shares_of(
+    percent: Mapping[str, Mapping[str, float]], ceiling: Mapping[str, float] | None = None
+) -> tuple[Share, ...]:
+    """Shares by rising distance."""
+    return tuple(
+        Share(km=km, value=cell["value"], low=cell["low"], high=cell["high"], ceiling=(ceiling or {}).get(km))
+        for km, cell in sorted(percent.items(), key=lambda item: float(item[0]))
+    )
+
+
 def _row(result: Mapping[str, Any]) -> AccuracyRow:
     try:
-        ceiling = result.get("ceiling_percent", {})
-        shares = tuple(
-            Share(km=km, value=cell["value"], low=cell["low"], high=cell["high"], ceiling=ceiling.get(km))
-            for km, cell in sorted(result["accuracy_percent"].items(), key=lambda item: float(item[0]))
-        )
+        shares = shares_of(result["accuracy_percent"], result.get("ceiling_percent", {}))
         return AccuracyRow(
             benchmark=str(result["benchmark"]),
             n=result["n"],
@@ -157,6 +186,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
             geoscore=result["geoscore"],
             gallery=str(result.get("gallery", "")),
             gallery_size=result.get("gallery_size"),
+            protocol=str(result.get("protocol", "")),
         )
     except KeyError as error:
         raise DataError(

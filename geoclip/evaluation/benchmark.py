@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -14,12 +14,16 @@ from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
 from geoclip.errors import DataError
-from geoclip.evaluation.accuracy import Accuracy, nearest_place_km, percent_within, summarise, verbatim_count
+from geoclip.evaluation.accuracy import Accuracy, nearest_place, percent_within, summarise, verbatim_count
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.protocols import distance_km
+from geoclip.evaluation.ranking import Ranking, rank_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
-from geoclip.geo.geodesy import haversine_km
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.run_dir import write_json, write_text
+
+if TYPE_CHECKING:
+    from geoclip.evaluation.details import Details
 
 VIEWS_NDIM = 5  # of a batch of pictures in several views each
 
@@ -43,6 +47,7 @@ class Predictions:
     distance_km_N: Tensor
     ceiling_km_N: Tensor  # distance of the gallery's nearest place: what a perfect model would miss by
     score_N: Tensor  # cosine similarity
+    ranking: Ranking | None = None  # where it was asked for
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +55,7 @@ class BenchmarkResult:
     """What eval/<benchmark>.json says of a model, beside where it came from."""
 
     benchmark: str
+    protocol: str
     gallery: Gallery
     accuracy: Accuracy
     ceiling_percent: dict[int, float]  # what a perfect model could reach with this gallery
@@ -60,6 +66,7 @@ class BenchmarkResult:
         accuracy = self.accuracy
         return {
             "benchmark": self.benchmark,
+            "protocol": self.protocol,
             "n": accuracy.n,
             "accuracy_percent": {str(km): asdict(interval) for km, interval in accuracy.percent.items()},
             "median_km": accuracy.median_km.value,
@@ -124,7 +131,14 @@ def embed_features(
 
 
 def evaluate_benchmark(
-    name: str, queries: Queries, gallery: Gallery, gallery_GD: Tensor, *, seed: int = 0
+    name: str,
+    queries: Queries,
+    gallery: Gallery,
+    gallery_GD: Tensor,
+    *,
+    seed: int = 0,
+    protocol: str = "sphere",
+    scale: float | None = None,
 ) -> tuple[BenchmarkResult, Predictions]:
     """Retrieve the best place of the gallery for every image and measure the errors.
 
@@ -134,6 +148,8 @@ def evaluate_benchmark(
         gallery: coordinates.
         gallery_GD: (G, D) their embeddings, encoded once.
         seed: of the bootstrap.
+        protocol: sphere or released, see `protocols`.
+        scale: exp of the logit scale, where the predictions shall have a ranking; it takes twice the time.
 
     Raises:
         DataError: embeddings that are not finite.
@@ -142,34 +158,48 @@ def evaluate_benchmark(
         raise DataError(
             "this model's embeddings are not finite numbers: its training diverged; lower optim.lr"
         )
-    score_N1, row_N1 = nearest_in_gallery(queries.image_ND, gallery_GD, 1)
+    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
+    nearest_N, ceiling_km_N = nearest_place(truth_N2, places_G2, protocol)
+    if scale is None:
+        ranking = None
+        score_N1, row_N1 = nearest_in_gallery(queries.image_ND, gallery_GD, 1)
+    else:
+        ranking = rank_gallery(queries.image_ND, gallery_GD, places_G2, nearest_N, scale)
+        score_N1, row_N1 = ranking.cosine_Nk[:, :1], ranking.row_Nk[:, :1]
     guess_deg_N2 = gallery.gps_deg_G2[row_N1[:, 0].cpu()]
-    distance_km_N = haversine_km(guess_deg_N2, queries.gps_deg_N2)
-    truth_N2, places_G2 = queries.gps_deg_N2.numpy(), gallery.gps_deg_G2.numpy()
-    ceiling_km_N = nearest_place_km(truth_N2, places_G2)
+    error_km_N = distance_km(guess_deg_N2.numpy(), truth_N2, protocol)
     result = BenchmarkResult(
         benchmark=name,
+        protocol=protocol,
         gallery=gallery,
-        accuracy=summarise(distance_km_N.numpy(), seed),
-        ceiling_percent=percent_within(ceiling_km_N),
+        accuracy=summarise(error_km_N, seed, protocol),
+        ceiling_percent=percent_within(ceiling_km_N, protocol),
         verbatim_in_gallery=verbatim_count(truth_N2, places_G2),
     )
     predictions = Predictions(
         keys=queries.keys,
         gps_deg_N2=queries.gps_deg_N2,
         guess_deg_N2=guess_deg_N2,
-        distance_km_N=distance_km_N,
+        distance_km_N=torch.from_numpy(error_km_N),
         ceiling_km_N=torch.from_numpy(ceiling_km_N),
         score_N=score_N1[:, 0].cpu(),
+        ranking=ranking,
     )
     return result, predictions
 
 
 def write_result(
-    folder: Path, result: BenchmarkResult, predictions: Predictions, **facts: Any
+    folder: Path,
+    result: BenchmarkResult,
+    predictions: Predictions,
+    details: Details | None = None,
+    *,
+    seed: int = 0,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Write eval/<benchmark>.json and .csv into `folder`, each whole or absent. Returns the JSON's contents."""
-    row = result.as_json(**facts)
+    more = details.as_json(result.protocol, seed) if details else {}
+    row = result.as_json(**more, bootstrap_seed=seed, **facts)
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
     table = pd.DataFrame(
         {
@@ -178,9 +208,10 @@ def write_result(
             "lon": truth[:, 1],
             "predicted_lat": guess[:, 0],
             "predicted_lon": guess[:, 1],
-            "distance_km": predictions.distance_km_N.numpy().round(4),
-            "ceiling_km": predictions.ceiling_km_N.numpy().round(4),
+            "distance_km": predictions.distance_km_N.numpy().round(6),  # a millimetre
+            "ceiling_km": predictions.ceiling_km_N.numpy().round(6),
             "score": predictions.score_N.numpy().round(5),
+            **(details.columns() if details else {}),
         }
     )
     write_text(folder / f"{result.benchmark}.csv", table.to_csv(index=False))

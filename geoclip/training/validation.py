@@ -32,15 +32,22 @@ class Validation:
         decoder: makes what the encoder takes, without augmentation.
         limit: at most so many pictures.
         device: where the model is.
+        protocol: of distances, sphere or released.
 
     Raises:
         DataError: not one readable picture.
     """
 
     def __init__(
-        self, shards: list[Shard], gallery: Gallery, decoder: Decoder, limit: int, device: torch.device
+        self,
+        shards: list[Shard],
+        gallery: Gallery,
+        decoder: Decoder,
+        limit: int,
+        device: torch.device,
+        protocol: str = "sphere",
     ) -> None:
-        self.gallery, self.device = gallery, device
+        self.gallery, self.device, self.protocol = gallery, device, protocol
         self.skipped = SkipReport()
         self.batches: list[Batch] = []
         for batch in evaluation_batches(whole(shards, limit), decoder, BATCH):
@@ -66,4 +73,4 @@ class Validation:
 
         queries, _ = embed_images(model, batches(), self.device)
         gallery_GD = encode_gallery(model.location_encoder, self.gallery, self.device)
-        return evaluate_benchmark("val", queries, self.gallery, gallery_GD)
+        return evaluate_benchmark("val", queries, self.gallery, gallery_GD, protocol=self.protocol)

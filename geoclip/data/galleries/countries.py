@@ -97,6 +97,12 @@ def continents_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
     return np.append(world_map().continent, "")[_owners(gps_deg_N2)]
 
 
+def regions_of(gps_deg_N2: NDArray[np.float64]) -> tuple[Codes, Codes]:
+    """`countries_of` and `continents_of`, looked up once."""
+    owner_N = _owners(gps_deg_N2)
+    return np.append(world_map().alpha2, "")[owner_N], np.append(world_map().continent, "")[owner_N]
+
+
 def _owners(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:
     """(N,) the number of the polygon that every place belongs to; -1 where there is none."""
     import shapely

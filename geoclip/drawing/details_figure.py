@@ -1,0 +1,109 @@
+"""Where a model is right: by continent, by distance to its training places, and as often as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.details_table import TRAINING_LABELS
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.errors import DataError
+
+SHOWN_KM = ("25", "200", "750")
+SHORT = {"Seven seas (open ocean)": "islands"}
+ROW_IN, TOP_IN, LEFT_IN = 0.42, 0.95, 1.75
+
+
+def draw_details(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy within 25, 200 and 750 km by continent and by distance to the training places, and reliability.
+
+    Args:
+        result: what eval/<benchmark>.json holds.
+        path: the PNG to write.
+
+    Raises:
+        DataError: it has no details.
+    """
+    if not result.get("by_continent"):
+        raise DataError(f"evaluation {result.get('benchmark', '?')!r} holds no details; evaluate again")
+    continents = sorted(result["by_continent"].items(), key=lambda item: -item[1]["n"])
+    panels = [("truth in", [(SHORT.get(name, name), row) for name, row in continents])]
+    if result.get("by_training_km"):
+        rows = [(TRAINING_LABELS[name], row) for name, row in result["by_training_km"].items()]
+        panels.append(("nearest training place", rows))
+    height = ROW_IN * max(5, *(len(rows) for _, rows in panels))
+    side = height + 0.25
+    width = (WIDTH_IN - LEFT_IN * len(panels) - side - 1.35) / len(panels)
+    figure = new_figure(WIDTH_IN, TOP_IN + height + 0.75, PAPER)
+    write(
+        figure,
+        0.3,
+        0.4,
+        f"Where it is right: {result['benchmark']}",
+        color=INK,
+        fontsize=14,
+        fontweight="bold",
+    )
+    for number, (title, rows) in enumerate(panels):
+        left = LEFT_IN + number * (width + LEFT_IN)
+        write(figure, left, TOP_IN - 0.14, title, color=INK, fontsize=12, fontweight="bold")
+        axes = add_axes(figure, left, TOP_IN, width, height)
+        _dots(axes, rows)
+        if number == 0:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, fontsize=10, frameon=False,
+                        labelcolor=INK, handletextpad=0.2, columnspacing=1.2)  # fmt: skip
+    left = WIDTH_IN - side - 0.3
+    write(figure, left, TOP_IN - 0.14, "as often as it says", color=INK, fontsize=12, fontweight="bold")
+    _reliability(add_axes(figure, left, TOP_IN, side, height), result["calibration"])
+    text = "lines are 95 % intervals over images"
+    write(figure, WIDTH_IN - 0.3, 0.4, text, color=MUTED, fontsize=10.5, ha="right")
+    save_figure(figure, path)
+
+
+def _dots(axes: Axes, rows: list[tuple[str, Mapping[str, Any]]]) -> None:
+    """A line of dots for every group, at its shares."""
+    for km, color, shift in zip(SHOWN_KM, COLORS, (-0.2, 0.0, 0.2), strict=False):
+        cells = [row["accuracy_percent"][km] for _, row in rows]
+        value_N, low_N, high_N = (np.array([cell[key] for cell in cells]) for key in ("value", "low", "high"))
+        y_N = np.arange(len(rows)) + shift
+        axes.hlines(y_N, low_N, high_N, color=color, linewidth=2, alpha=0.45)
+        axes.plot(value_N, y_N, "o", color=color, markersize=5.5, label=f"within {km} km")
+    axes.set_yticks(
+        range(len(rows)),
+        labels=[f"{label}\n{row['n']:,} images" for label, row in rows],
+        color=INK,
+        fontsize=9,
+    )
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _percent_axis(axes)
+
+
+def _reliability(axes: Axes, calibration: Mapping[str, Any]) -> None:
+    """What came true over what was said, for every distance that confidence was asked for."""
+    axes.plot((0, 100), (0, 100), color="#aab4c0", linewidth=1)
+    for km, color in zip(calibration, COLORS, strict=False):
+        bins = calibration[km]["bins"]
+        said, true = ([100 * one[key] for one in bins] for key in ("confidence", "share"))
+        axes.plot(said, true, "-o", color=color, markersize=4, linewidth=1.6, label=f"within {km} km")
+    axes.set_ylim(-3, 103)
+    axes.set_yticks((0, 25, 50, 75, 100), labels=["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.85, edgecolor=GRID)
+    axes.set_xlabel("probability that the model gives it", color=MUTED, fontsize=10)
+    _percent_axis(axes)
+    axes.grid(color=GRID, linewidth=0.8)
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_xlim(-3, 103)
+    axes.set_xticks((0, 25, 50, 75, 100), labels=["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_facecolor(PAPER)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=9.5, length=0, pad=6)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,135 @@
+"""The evaluation's second table: by continent, by distance to the training places, by guesses, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geoclip.drawing.pages import render
+from geoclip.drawing.tables import Share, median_text, shares_of, sign_of
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+TRAINING_LABELS = {
+    "0-1": "less than 1 km", "1-25": "1 to 25 km", "25-200": "25 to 200 km", "200-750": "200 to 750 km",
+    "750-": "750 km and more",
+}  # fmt: skip
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class DetailsRow:
+    """Some of the images, or all of them asked otherwise."""
+
+    label: str
+    images: str
+    shares: tuple[Share, ...]
+    median: str
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Section:
+    """Rows that divide the images in one way."""
+
+    title: str
+    rows: tuple[DetailsRow, ...]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class DetailsTable:
+    """One benchmark's."""
+
+    benchmark: str
+    sign: str
+    sections: tuple[Section, ...]
+    facts: tuple[tuple[str, str], ...]
+
+    @property
+    def distances_km(self) -> tuple[str, ...]:
+        """The distances of the columns."""
+        return tuple(share.km for share in self.sections[0].rows[0].shares)
+
+    def html(self) -> str:
+        """A `<table>`, every text escaped."""
+        return render("details_table.html.j2", table=self)
+
+    def rich(self) -> Group:
+        """For `rich.print`: values alone, within 80 columns; the JSON has their intervals."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, padding=0)
+        table.show_edge = False
+        table.add_column("% within", min_width=22)
+        table.add_column("images", justify="right", min_width=7)
+        for km in self.distances_km:
+            table.add_column(f"{self.sign} {km} km", justify="right", min_width=8)
+        table.add_column("median", justify="right", min_width=8)
+        for section in self.sections:
+            table.add_row(Text(section.title, style="dim"))
+            for row in section.rows:
+                table.add_row(f"  {row.label}", row.images, *(share.text for share in row.shares), row.median)
+        facts = [Text.assemble((f"{label}  ", "dim"), text) for label, text in self.facts]
+        return Group(Text(), table, Text(), *facts)
+
+
+def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
+    """The table of what one `eval/<benchmark>.json` holds; None of an evaluation that has no details."""
+    if not result.get("by_continent"):
+        return None
+    sections = [Section(title="truth in", rows=_groups(result["by_continent"], by_size=True))]
+    if result.get("by_training_km"):
+        rows = _groups(result["by_training_km"], labels=TRAINING_LABELS)
+        sections.append(Section(title="nearest training place", rows=rows))
+    sections.append(Section(title="the best of", rows=_ranks(result["recall_percent"])))
+    return DetailsTable(
+        benchmark=str(result["benchmark"]),
+        sign=sign_of(result.get("protocol", "")),
+        sections=tuple(sections),
+        facts=_facts(result),
+    )
+
+
+def _groups(
+    groups: Mapping[str, Any], *, labels: Mapping[str, str] | None = None, by_size: bool = False
+) -> tuple[DetailsRow, ...]:
+    order = sorted(groups, key=lambda name: -groups[name]["n"]) if by_size else list(groups)
+    return tuple(
+        DetailsRow(
+            label=(labels or {}).get(name, name),
+            images=f"{groups[name]['n']:,}",
+            shares=shares_of(groups[name]["accuracy_percent"]),
+            median=f"{median_text(groups[name]['median_km']['value'])} km",
+        )
+        for name in order
+    )
+
+
+def _ranks(recall: Mapping[str, Any]) -> tuple[DetailsRow, ...]:
+    return tuple(
+        DetailsRow(label=f"{rank} guesses", images="", shares=shares_of(shares), median="")
+        for rank, shares in recall.items()
+        if rank != "1"
+    )
+
+
+def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    facts = []
+    for key in ("country", "continent"):
+        if found := result[key]:
+            (share,) = shares_of({"0": found["percent"]})
+            facts.append(
+                (f"same {key}", f"{share.text} % ({share.interval}) of {found['n']:,} images not at sea")
+            )
+    nll = result["nll_nats"]
+    text = f"{nll['value']:.2f} nats ({nll['low']:.2f}–{nll['high']:.2f}); chance {result['nll_of_chance_nats']:.2f}"
+    facts.append(("the place nearest to the truth", text))
+    for km, found in result["calibration"].items():
+        off = 100 * found["overconfidence"]
+        mood = "too sure" if off > 0 else "too modest"
+        text = f"error {100 * found['ece']:.1f} points; {mood} by {abs(off):.1f}"
+        facts.append((f"confidence within {km} km", text))
+    return tuple(facts)

@@ -19,6 +19,7 @@ from geoclip.errors import GeoclipError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
     from geoclip.evaluation.prediction import Answer
     from geoclip.trained import Trained
@@ -64,6 +65,7 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.drawing.guesses import guesses_table
     from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.prediction import Asking, answers
+    from geoclip.geo.geodesy import unit_vectors
     from geoclip.run_dir import write_json, write_text
     from geoclip.trained import open_trained
 
@@ -71,8 +73,9 @@ def predict(config: PredictConfig) -> Path:
     gallery = _restricted(trained.gallery, config)
     queries, image_ND = _queries(config, trained)
     gallery_GD = encode_gallery(trained.model.location_encoder, gallery, trained.world.device)
+    calibration = _calibration(config, trained, gallery)
     asking = Asking(
-        scale=trained.model.logit_scale.exp().item(),
+        scale=calibration.scale if calibration else trained.model.logit_scale.exp().item(),
         k=config.top_k,
         smooth_km=config.smooth_km,
         refine_m=config.refine_m,
@@ -85,6 +88,7 @@ def predict(config: PredictConfig) -> Path:
         trained.model.location_encoder,
         asking,
     )
+    points_G3 = unit_vectors(gallery.gps_deg_G2)
     folder = Path(config.output) if config.output else trained.folder / "predictions"
     names = _file_names([query.title for query in queries])
     console = Console()
@@ -95,14 +99,18 @@ def predict(config: PredictConfig) -> Path:
     for query, answer in tqdm(
         zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
     ):
+        expected_km = calibration and calibration.expected_of(answer.heat_G, points_G3)
+        known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         if few:
-            console.print(guesses_table(query.title, answer.guesses, exif_deg=query.exif_deg))
-        write_json(folder / f"{names[query.title]}.json", _row(query, answer, trained, gallery))
+            title = _title(query.title, expected_km, known)
+            console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
+        confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
+        write_json(folder / f"{names[query.title]}.json", _row(query, answer, trained, gallery) | confidence)
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
                 title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
             )
-        best.append(_best_row(query, answer))
+        best.append(_best_row(query, answer) | {"expected_error_km": expected_km, "known": known})
     if len(queries) > 1:
         write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
     draw_answers(folder, gallery, shown)
@@ -111,6 +119,38 @@ def predict(config: PredictConfig) -> Path:
     if 0 < config.maps < len(queries):
         log.info("maps of the first %d; maps=%d draws all", config.maps, len(queries))
     return folder
+
+
+def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> Calibration | None:
+    """What makes this model's probabilities mean what they say, if it was calibrated with this gallery.
+
+    Raises:
+        GeoclipError: without it, nothing can be left unanswered.
+    """
+    from geoclip.evaluation.calibration import read_calibration
+
+    found = None
+    if config.smooth_km > 0:
+        log.info("smoothed heat is not calibrated")
+    else:
+        found = read_calibration(
+            trained.folder,
+            checkpoint_sha256=trained.sha256,
+            gallery_sha256=gallery.sha256,
+            tta=config.tta.value,
+        )
+    if found is None and config.abstain_km is not None:
+        raise GeoclipError(
+            f"abstain_km={config.abstain_km:g} needs a calibration of this checkpoint with this gallery: "
+            f"python -m geoclip.calibrate checkpoint={config.checkpoint}"
+        )
+    return found
+
+
+def _title(title: str, expected_km: float | None, known: bool) -> str:
+    if not known:
+        return f"{title}  do not know: {expected_km:,.0f} km off are to be expected"
+    return title if expected_km is None else f"{title}  {expected_km:,.0f} km off are to be expected"
 
 
 def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tensor]:

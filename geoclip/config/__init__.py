@@ -11,6 +11,7 @@ from geoclip.config.ask import (
     PredictConfig,
     ReportConfig,
 )
+from geoclip.config.calibrate import CalibrateConfig
 from geoclip.config.choices import (
     AverageKind,
     BenchmarkKind,
@@ -36,6 +37,7 @@ from geoclip.config.choices import (
     Tta,
     Tune,
 )
+from geoclip.config.compare import CompareConfig
 from geoclip.config.composed import (
     ConfigError,
     option,
@@ -55,6 +57,7 @@ from geoclip.config.data import (
 from geoclip.config.embed import EmbedConfig, LocationSourceConfig
 from geoclip.config.export import ExportConfig, ExportFormat
 from geoclip.config.probe import ProbeConfig
+from geoclip.config.publish import PublishConfig
 from geoclip.config.tabulate import TabulateConfig
 from geoclip.config.train import (
     ComputeConfig,
@@ -74,8 +77,10 @@ __all__ = [
     "BenchmarkConfig",
     "BenchmarkKind",
     "BlueMarbleConfig",
+    "CalibrateConfig",
     "ColumnsConfig",
     "Combine",
+    "CompareConfig",
     "ComputeConfig",
     "ConfigError",
     "DataConfig",
@@ -109,6 +114,7 @@ __all__ = [
     "ProbeConfig",
     "Projection",
     "Protocol",
+    "PublishConfig",
     "QueueConfig",
     "QueueStart",
     "ReportConfig",
@@ -130,10 +136,13 @@ _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
 _store.store(name="features_schema", node=FeaturesConfig)
 _store.store(name="gallery_schema", node=GalleryBuildConfig)
+_store.store(name="calibrate_schema", node=CalibrateConfig)
 _store.store(name="evaluate_schema", node=EvaluateConfig)
+_store.store(name="compare_schema", node=CompareConfig)
 _store.store(name="predict_schema", node=PredictConfig)
 _store.store(name="report_schema", node=ReportConfig)
 _store.store(name="embed_schema", node=EmbedConfig)
 _store.store(name="export_schema", node=ExportConfig)
 _store.store(name="probe_schema", node=ProbeConfig)
 _store.store(name="tabulate_schema", node=TabulateConfig)
+_store.store(name="publish_schema", node=PublishConfig)

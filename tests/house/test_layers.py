@@ -15,7 +15,7 @@ FLOORS = (
     {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "run_shards", "entry", "resume", "training_hooks"},
+    {"build", "trained", "queries", "run_shards", "entry", "resume", "training_hooks"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
 ENTRY_POINTS = sorted(
@@ -66,6 +66,7 @@ def test_the_config_stays_at_the_edge() -> None:
         "checks",
         "build",
         "trained",
+        "queries",
         "run_shards",
         "resume",
         "training_hooks",

@@ -1,0 +1,96 @@
+"""Calibrate: `python -m geoclip.calibrate checkpoint=…`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.checks import calibrate_problems
+from geoclip.config import CalibrateConfig, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then calibrate."""
+    config = typed(cfg, CalibrateConfig, calibrate_problems)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    calibrate(config)
+
+
+def calibrate(config: CalibrateConfig) -> Path:
+    """Fit one model's temperature and expected error on a validation set; write calibration.json and its figure.
+
+    Returns:
+        The JSON's path.
+
+    Raises:
+        GeoclipError: model, benchmark or gallery cannot be read.
+    """
+    from geoclip.drawing.calibration_figure import draw_calibration
+    from geoclip.evaluation.accuracy import nearest_place
+    from geoclip.evaluation.calibration import (
+        Calibration,
+        expected_curve,
+        fit_scale,
+        raw_expected_km,
+        summary,
+        write_calibration,
+    )
+    from geoclip.evaluation.gallery import encode_gallery
+    from geoclip.evaluation.protocols import distance_km
+    from geoclip.queries import embedded_queries
+    from geoclip.run_dir import git_revision
+    from geoclip.trained import open_trained
+
+    trained = open_trained(config, needs_backbone=not config.image_features)
+    queries, skipped, _ = embedded_queries(config, trained)
+    for line in skipped.lines():
+        log.warning("skipped %s", line)
+    gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
+    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), trained.gallery.gps_deg_G2.numpy()
+    nearest_N, _ = nearest_place(truth_N2, places_G2)
+    scale = fit_scale(queries.image_ND, gallery_GD, nearest_N)
+    raw_km_N, best_N = raw_expected_km(queries.image_ND, gallery_GD, places_G2, scale)
+    error_km_N = distance_km(places_G2[best_N], truth_N2, "sphere")
+    raw_km, error_km = expected_curve(raw_km_N, error_km_N)
+    before, after = (
+        summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one)
+        for one in (trained.model.logit_scale.exp().item(), scale)
+    )
+    calibration = Calibration(
+        scale=scale,
+        raw_km=raw_km,
+        error_km=error_km,
+        facts={
+            "checkpoint_sha256": trained.sha256,
+            "gallery_sha256": trained.gallery.sha256,
+            "tta": config.tta.value,
+            "benchmark": config.benchmark.name,
+            "n": len(queries.keys),
+            "git_revision": git_revision(),
+            "before": before,
+            "after": after,
+        },
+    )
+    path = write_calibration(trained.folder, calibration)
+    draw_calibration(
+        trained.folder / "figures" / "calibration.png", before, after, raw_km_N, error_km_N, calibration
+    )
+    for km in after["ece"]:
+        log.info(
+            "calibration error of %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km]
+        )
+    log.info(
+        "scale %.3g in place of %.3g; NLL %.3f before, %.3f after",
+        scale, before["scale"], before["nll"], after["nll"],
+    )  # fmt: skip
+    log.info("written: %s and figures/calibration.png", path)
+    return path
+
+
+if __name__ == "__main__":
+    run_entry_point("calibrate", CalibrateConfig, main)

@@ -1,0 +1,49 @@
+"""From the name of a benchmark to its images, embedded: shared by evaluation and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from geoclip.config import BenchmarkKind, CalibrateConfig, EvaluateConfig
+from geoclip.data.batch import SkipReport
+from geoclip.data.benchmarks import photo_batches, read_features, read_photos
+from geoclip.data.decoding import PictureDecoder
+from geoclip.data.feature_shards import read_feature_split
+from geoclip.data.shard_list import read_shards
+from geoclip.data.stream import evaluation_batches
+from geoclip.data.subset import whole
+from geoclip.evaluation.benchmark import Queries, embed_features, embed_images
+from geoclip.trained import Trained
+
+
+def embedded_queries(
+    config: EvaluateConfig | CalibrateConfig, trained: Trained
+) -> tuple[Queries, SkipReport, list[str]]:
+    """The benchmark's images, embedded; what was broken; which were missing.
+
+    Raises:
+        GeoclipError: the benchmark or the features cannot be read.
+    """
+    benchmark, device = config.benchmark, trained.world.device
+    if config.image_features:
+        path, dim = Path(config.image_features), trained.model.image_encoder.feature_dim
+        features = (
+            read_feature_split(path, dim, trained.encoder) if path.is_dir() else read_features(path, dim)
+        )
+        return embed_features(trained.model, *features, device), SkipReport(), []
+    missing: list[str] = []
+    if not benchmark.root:  # as checked, the shards that were built of it are there
+        benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
+    match benchmark.kind:
+        case BenchmarkKind.shards:
+            stretches = whole(read_shards(benchmark.root, benchmark.split))
+            decoder = PictureDecoder(preprocessing=trained.preprocessing)
+            batches = evaluation_batches(stretches, decoder, config.batch_size)
+            total = sum(map(len, stretches))
+        case BenchmarkKind.photos:
+            photos, missing = read_photos(Path(benchmark.root), benchmark.metadata)
+            batches = photo_batches(photos, trained.preprocessing, config.batch_size)
+            total = len(photos)
+    queries, skipped = embed_images(trained.model, batches, device, total=total)
+    return queries, skipped, missing

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +17,14 @@ from geoclip.errors import GeoclipError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from geoclip.evaluation.answer_rows import Query
     from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
-    from geoclip.evaluation.prediction import Answer
     from geoclip.trained import Trained
 
 log = logging.getLogger("geoclip")
 
 LINK_COLUMNS = 110
-
-Place = tuple[float, float]
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Query:
-    """A picture or a text that is asked about."""
-
-    title: str
-    photo: Path | None = None
-    truth_deg: Place | None = None  # from a json beside the picture
-    exif_deg: Place | None = None  # from the picture's own EXIF; shown, never used
 
 
 def main(cfg: DictConfig) -> None:
@@ -63,6 +49,7 @@ def predict(config: PredictConfig) -> Path:
 
     from geoclip.drawing.answers import Drawn, draw_answers
     from geoclip.drawing.guesses import guesses_table
+    from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
     from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.prediction import Asking, answers
     from geoclip.geo.geodesy import unit_vectors
@@ -90,7 +77,7 @@ def predict(config: PredictConfig) -> Path:
     )
     points_G3 = unit_vectors(gallery.gps_deg_G2)
     folder = Path(config.output) if config.output else trained.folder / "predictions"
-    names = _file_names([query.title for query in queries])
+    names = file_names([query.title for query in queries])
     console = Console()
     console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     shown: dict[str, Drawn] = {}
@@ -99,18 +86,19 @@ def predict(config: PredictConfig) -> Path:
     for query, answer in tqdm(
         zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
     ):
-        expected_km = calibration and calibration.expected_of(answer.heat_G, points_G3)
+        expected_km = None if calibration is None else calibration.expected_of(answer.heat_G, points_G3)
         known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         if few:
             title = _title(query.title, expected_km, known)
             console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
+        told = answer_row(query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256)
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
-        write_json(folder / f"{names[query.title]}.json", _row(query, answer, trained, gallery) | confidence)
+        write_json(folder / f"{names[query.title]}.json", told | confidence)
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
                 title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
             )
-        best.append(_best_row(query, answer) | {"expected_error_km": expected_km, "known": known})
+        best.append(summary_row(query, answer) | {"expected_error_km": expected_km, "known": known})
     if len(queries) > 1:
         write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
     draw_answers(folder, gallery, shown)
@@ -156,6 +144,8 @@ def _title(title: str, expected_km: float | None, known: bool) -> str:
 def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tensor]:
     """What is asked about, and its (N, D) unit vectors; broken pictures are named and left out."""
     import torch
+
+    from geoclip.evaluation.answer_rows import Query
 
     queries: list[Query] = []
     vectors: list[Tensor] = []
@@ -211,53 +201,6 @@ def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
     if kept is not gallery:
         log.info("gallery %s: %d of %d places", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
     return kept
-
-
-def _file_names(keys: list[str]) -> dict[str, str]:
-    """What each query's files are called: its name without the suffix, and a number where two would be the same."""
-    taken: dict[str, str] = {}  # key by name
-    for key in keys:
-        stem = key.replace("/", "_")
-        stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
-        stem = "_".join(stem.split())[:80]
-        numbered = (f"{stem}-{number}" for number in count(2))
-        taken[next(name for name in chain((stem,), numbered) if name not in taken)] = key
-    return {key: name for name, key in taken.items()}
-
-
-def _row(query: Query, answer: Answer, trained: Trained, gallery: Gallery) -> dict[str, Any]:
-    """What the JSON says of one picture or text."""
-    asked: dict[str, Any] = {"text": query.title}
-    if query.photo is not None:
-        asked = {
-            "image": str(query.photo),
-            "truth": _as_place(query.truth_deg),
-            "exif": _as_place(query.exif_deg),
-        }
-    return asked | {
-        "model": trained.name,
-        "checkpoint_sha256": trained.sha256,
-        "gallery": gallery.name,
-        "gallery_size": len(gallery.gps_deg_G2),
-        "gallery_sha256": gallery.sha256,
-        "predictions": [asdict(guess) | {"map": guess.map} for guess in answer.guesses],
-    }
-
-
-def _best_row(query: Query, answer: Answer) -> dict[str, Any]:
-    """One line of predictions.csv."""
-    first = answer.guesses[0]
-    return {
-        "query": query.title,
-        "lat": first.lat,
-        "lon": first.lon,
-        "probability": first.probability,
-        "distance_km": first.distance_km,
-    }
-
-
-def _as_place(place: Place | None) -> dict[str, float] | None:
-    return place and dict(zip(("lat", "lon"), place, strict=True))
 
 
 if __name__ == "__main__":

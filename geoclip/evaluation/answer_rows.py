@@ -1,0 +1,72 @@
+"""What files say of an answer: a JSON for each query, a line of predictions.csv, and what they are called."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.prediction import Answer
+
+Place = tuple[float, float]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Query:
+    """A picture or a text that is asked about."""
+
+    title: str
+    photo: Path | None = None
+    truth_deg: Place | None = None  # from a json beside the picture
+    exif_deg: Place | None = None  # from the picture's own EXIF; shown, never used
+
+
+def file_names(keys: list[str]) -> dict[str, str]:
+    """What each query's files are called: its name without the suffix, and a number where two would be the same."""
+    taken: dict[str, str] = {}  # key by name
+    for key in keys:
+        stem = key.replace("/", "_")
+        stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
+        stem = "_".join(stem.split())[:80]
+        numbered = (f"{stem}-{number}" for number in count(2))
+        taken[next(name for name in chain((stem,), numbered) if name not in taken)] = key
+    return {key: name for name, key in taken.items()}
+
+
+def answer_row(query: Query, answer: Answer, gallery: Gallery, **facts: Any) -> dict[str, Any]:
+    """What the JSON says of one picture or text."""
+    asked: dict[str, Any] = {"text": query.title}
+    if query.photo is not None:
+        asked = {
+            "image": str(query.photo),
+            "truth": _as_place(query.truth_deg),
+            "exif": _as_place(query.exif_deg),
+        }
+    return (
+        asked
+        | facts
+        | {
+            "gallery": gallery.name,
+            "gallery_size": len(gallery.gps_deg_G2),
+            "gallery_sha256": gallery.sha256,
+            "predictions": [asdict(guess) | {"map": guess.map} for guess in answer.guesses],
+        }
+    )
+
+
+def summary_row(query: Query, answer: Answer) -> dict[str, Any]:
+    """One line of predictions.csv."""
+    first = answer.guesses[0]
+    return {
+        "query": query.title,
+        "lat": first.lat,
+        "lon": first.lon,
+        "probability": first.probability,
+        "distance_km": first.distance_km,
+    }
+
+
+def _as_place(place: Place | None) -> dict[str, float] | None:
+    return place and dict(zip(("lat", "lon"), place, strict=True))

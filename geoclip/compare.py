@@ -1,0 +1,73 @@
+"""Compare two runs: `python -m geoclip.compare a=runs/A b=runs/B benchmark=…`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.checks import compare_problems
+from geoclip.config import CompareConfig, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then compare."""
+    config = typed(cfg, CompareConfig, compare_problems)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    compare(config)
+
+
+def compare(config: CompareConfig) -> Path:
+    """Compare two runs; print the table, write the JSON and the figure.
+
+    Returns:
+        The JSON's path.
+
+    Raises:
+        DataError: an evaluation cannot be read, or the two cannot be compared.
+    """
+    from rich import print as rich_print
+
+    from geoclip.drawing.comparison_figure import draw_comparison
+    from geoclip.drawing.comparison_table import comparison_table
+    from geoclip.evaluation.comparison import compare_images
+    from geoclip.evaluation.paired_images import paired, read_images
+    from geoclip.run_dir import write_json
+
+    whole = [read_images(Path(run), config.benchmark) for run in (config.a, config.b)]
+    a, b = paired(*whole, force=config.force)
+    found = {
+        "benchmark": config.benchmark,
+        "a": a.run,
+        "b": b.run,
+        "n": len(a.keys),
+        "left_out": [len(one.keys) - len(a.keys) for one in whole],
+        "protocol": a.setting["protocol"],
+        "settings": [a.setting, b.setting],
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "differences": {
+            name: asdict(one)
+            for name, one in compare_images(a, b, seed=config.seed, resamples=config.resamples).items()
+        },
+    }
+    name = f"compare-{a.run}-{config.benchmark}"
+    path = Path(config.b) / "eval" / f"{name}.json"
+    write_json(path, found)
+    draw_comparison(found, Path(config.b) / "figures" / f"{name}.png")
+    rich_print(comparison_table(found))
+    if any(found["left_out"]):
+        log.warning("compared on %d images; %d of a and %d of b are left out", found["n"], *found["left_out"])
+    if a.setting != b.setting:
+        log.warning("forced: %s and %s were measured with %s and %s", a.run, b.run, a.setting, b.setting)
+    log.info("written: %s, figures/%s.png", path, name)
+    return path
+
+
+if __name__ == "__main__":
+    run_entry_point("compare", CompareConfig, main)

@@ -1,0 +1,21 @@
+"""The comparison of two runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class CompareConfig:
+    """Which two runs are compared, and on what."""
+
+    a: str = MISSING  # a run's folder
+    b: str = MISSING  # another's; the comparison is written into this one
+    benchmark: str = "test"  # whose eval/<benchmark>.json and .csv are read
+    force: bool = (
+        False  # compare what both have, whatever gallery, protocol and images they were measured with
+    )
+    resamples: int = 10_000
+    seed: int = 0  # of the resamples

@@ -1,0 +1,73 @@
+"""The table of two runs' differences, for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from geoclip.drawing.tables import median_text, sign_of
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+UNITS = {"median_km": "km", "geoscore": ""}
+LABELS = {"country": "same country", "median_km": "median", "geoscore": "GeoScore"}
+LOWER_IS_BETTER = ("median_km",)
+
+
+def label_of(name: str, protocol: str) -> str:
+    """What a measure is called."""
+    return LABELS.get(name) or f"{sign_of(protocol)} {name} km"
+
+
+def better(name: str, difference: Mapping[str, Any]) -> str:
+    """`a` or `b` where one is better beyond chance, else nothing."""
+    if not difference["excludes_zero"]:
+        return ""
+    return "b" if (difference["value"] > 0) != (name in LOWER_IS_BETTER) else "a"
+
+
+def signed(name: str, value: float) -> str:
+    """A difference as it is printed."""
+    if name == "median_km":
+        return "0" if value == 0 else f"{'+' if value > 0 else '-'}{median_text(abs(value))}"
+    return f"{value:+,.0f}" if name == "geoscore" else f"{value:+.2f}"
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> Group:
+    """One row per measure, within 80 columns.
+
+    Args:
+        comparison: what eval/compare-*.json holds.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.show_edge = False
+    table.add_column("", min_width=13)
+    for head, width in (("a", 9), ("b", 9), ("b - a", 9), ("95 %", 16), ("p", 8), ("better", 7)):
+        table.add_column(head, justify="right", min_width=width)
+    for name, row in comparison["differences"].items():
+        value = Text(signed(name, row["value"]), style="bold" if row["excludes_zero"] else "")
+        interval = f"{signed(name, row['low'])} … {signed(name, row['high'])}"
+        p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+        ends = (_plain(name, row["a"]), _plain(name, row["b"]))
+        table.add_row(label_of(name, comparison["protocol"]), *ends, value, interval, p, better(name, row))
+    title = Text.assemble(
+        (comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}"
+    )
+    names = Text(f"a: {comparison['a']}\nb: {comparison['b']}", style="dim")
+    told = (
+        f"{comparison['resamples']:,} resamples of the images, with both runs' errors of each. `better`: the interval "
+        "excludes zero. Of twenty equal measures one does so by chance; other seeds of training are another matter."
+    )
+    return Group(Text(), title, names, Text(), table, Text(), Text(told, style="dim"))
+
+
+def _plain(name: str, value: float) -> str:
+    if name == "median_km":
+        return f"{median_text(value)} km"
+    return f"{value:,.0f}" if name == "geoscore" else f"{value:.2f} %"

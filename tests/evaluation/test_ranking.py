@@ -1,0 +1,130 @@
+"""The ranking of a gallery against the whole softmax, in float64, at once; and calibration of what is calibrated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from geoclip.evaluation import ranking
+from geoclip.evaluation.accuracy import nearest_place
+from geoclip.evaluation.confidence import reliability
+from geoclip.evaluation.protocols import distance_km
+from geoclip.evaluation.ranking import Ranking, best_of_km, rank_gallery, recall
+from geoclip.evaluation.retrieval import nearest_in_gallery
+
+SCALE = 20.0
+Floats = NDArray[np.float64]
+
+
+def clustered(count: int, seed: int) -> Floats:
+    """Places around a few towns, so that many lie within 25 and 200 km of each other."""
+    rng = np.random.default_rng(seed)
+    towns = np.random.default_rng(0).uniform((-60, -170), (70, 170), (8, 2))
+    return towns[rng.integers(0, 8, count)] + rng.normal(0, 0.7, (count, 2))
+
+
+class World:
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.places = clustered(700, 1)
+        self.places[600:] = self.places[:100]  # a seventh stands there twice
+        self.embedded = F.normalize(torch.randn(700, 16), dim=1)
+        self.embedded[600:] = self.embedded[:100]
+        self.images = F.normalize(torch.randn(90, 16), dim=1)
+        self.truth = clustered(90, 2)
+        self.nearest = nearest_place(self.truth, self.places)[0]
+
+    def rank(self) -> Ranking:
+        return rank_gallery(self.images, self.embedded, self.places, self.nearest, SCALE)
+
+    def probability(self) -> Floats:
+        return (SCALE * self.images.double() @ self.embedded.double().T).softmax(dim=1).numpy()
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize("at_once", [1, 701 * 7, 10**9])
+def test_chunks_give_what_the_whole_softmax_gives(
+    world: World, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
+    found, probability = world.rank(), world.probability()
+    cosine, row = nearest_in_gallery(world.images, world.embedded, 10)
+    assert np.array_equal(world.places[found.row_Nk.numpy()], world.places[row.numpy()])  # or a copy of it
+    torch.testing.assert_close(found.cosine_Nk, cosine)
+    image = np.arange(90)
+    assert found.probability_N == pytest.approx(probability[image, row[:, 0].numpy()], rel=1e-3)
+    for km, mass in found.mass_km_N.items():
+        guess = world.places[row[:, 0].numpy()]
+        apart = distance_km(np.repeat(guess, 700, axis=0), np.tile(world.places, (90, 1)), "sphere")
+        expected = (probability * (apart.reshape(90, 700) <= km)).sum(axis=1)
+        assert mass == pytest.approx(expected, rel=1e-3)
+        assert (mass >= found.probability_N * 0.999).all()
+
+
+def test_the_nearest_places_nll_counts_all_its_copies(world: World) -> None:
+    probability, nearest = world.probability(), world.places[world.nearest]
+    copies = (world.places[None] == nearest[:, None]).all(axis=2)
+    assert set(copies.sum(axis=1).tolist()) == {1, 2}
+    expected = -np.log((probability * copies).sum(axis=1))
+    assert world.rank().nll_N == pytest.approx(expected, abs=1.1e-3)
+
+
+def test_chance_is_the_logarithm_of_the_gallery() -> None:
+    places = clustered(50, 3)
+    same = torch.ones((50, 4)) / 2
+    found = rank_gallery(same[:5], same, places, np.arange(5), SCALE, k=3)
+    assert found.nll_N == pytest.approx(np.log(50), abs=1e-3)
+    assert found.row_Nk.tolist() == [[0, 1, 2]] * 5  # of equals the first
+    assert found.probability_N == pytest.approx(1 / 50)
+
+
+def test_recall_is_of_the_best_among_the_first_guesses(world: World) -> None:
+    row = world.rank().row_Nk
+    best = best_of_km(row, world.places, world.truth)
+    for image in range(90):
+        km = distance_km(
+            world.places[row[image].numpy()], np.repeat(world.truth[image : image + 1], 10, axis=0), "sphere"
+        )
+        assert best[image] == pytest.approx(np.minimum.accumulate(km))
+    shares = recall(best)
+    assert shares[1][200].value < shares[5][200].value < shares[10][200].value
+    assert shares[5][200].value == pytest.approx(100 * (best[:, 4] < 200).mean())
+    assert shares[5][200].low < shares[5][200].value < shares[5][200].high
+
+
+def test_a_gallery_of_three_has_three_guesses() -> None:
+    best = best_of_km(torch.tensor([[2, 0, 1]]), clustered(3, 0), clustered(1, 1))
+    shares = recall(best)
+    assert shares[5] == shares[10] and best.shape == (1, 3)
+
+
+def test_what_comes_true_as_often_as_said_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    said = rng.beta(0.5, 2, 60_000)
+    honest = reliability(said, rng.random(60_000) < said)
+    assert honest.ece < 0.01 and abs(honest.overconfidence) < 0.005
+    assert [one.n for one in honest.bins] == [4000] * 15
+    assert [one.confidence for one in honest.bins] == sorted(one.confidence for one in honest.bins)
+    boastful = reliability(said, rng.random(60_000) < said**2)
+    assert boastful.ece == pytest.approx((said - said**2).mean(), abs=0.01)
+    assert boastful.overconfidence == pytest.approx(boastful.ece, abs=0.005)
+    modest = reliability(said**2, rng.random(60_000) < said)
+    assert modest.overconfidence < -0.05 and modest.ece > 0.05
+
+
+def test_the_calibration_error_by_hand() -> None:
+    said, true = np.array([0.9, 0.1, 0.3, 0.7]), np.array([True, False, True, False])
+    found = reliability(said, true, bins=2)
+    assert [one.confidence for one in found.bins] == pytest.approx([0.2, 0.8])
+    assert [one.share for one in found.bins] == [0.5, 0.5]
+    assert found.ece == pytest.approx(0.3) and found.overconfidence == pytest.approx(0.0)
+    assert len(reliability(said, true).bins) == 4  # one image each
+    with pytest.raises(ValueError, match="no images"):
+        reliability(said[:0], true[:0])

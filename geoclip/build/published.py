@@ -44,7 +44,7 @@ def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> 
         return read_published(place, backbone=backbone)[0]
     path = checkpoint_file(str(place))
     saved = read_checkpoint(path)
-    return _assembled(config_of(saved), saved, path, backbone)
+    return assembled(config_of(saved), saved, path, backbone)
 
 
 def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:
@@ -72,11 +72,21 @@ def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP
         if Path(str(gallery)).name != gallery or not (folder / gallery).is_file():
             raise CheckpointError(f"{place}: gallery_file={gallery!r} must name a CSV beside it")
         config = replace(config, gallery=GalleryConfig(name=config.gallery.name, path=str(folder / gallery)))
-    return _assembled(config, {"model": tensors}, folder / "model.safetensors", backbone), config
+    return assembled(config, {"model": tensors}, folder / "model.safetensors", backbone), config
 
 
-def _assembled(config: TrainConfig, saved: Tree, path: Path, backbone: str | None) -> GeoCLIP:
-    """The model that a configuration describes, with these weights, and with or without a backbone that is frozen."""
+def assembled(config: TrainConfig, saved: Tree, path: Path, backbone: str | None) -> GeoCLIP:
+    """The model that a configuration describes, with these weights, in evaluation mode.
+
+    Args:
+        config: of the run.
+        saved: its checkpoint; `model` is what is read of it.
+        path: where that was, for messages.
+        backbone: as in `load`.
+
+    Raises:
+        CheckpointError: of another architecture.
+    """
     encoder = replace(config.encoder, features="")
     if backbone is None and encoder.frozen:
         encoder = replace(encoder, features=LEFT_OUT)

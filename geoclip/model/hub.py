@@ -63,11 +63,12 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
         ) from error
 
 
-def send(folder: Path, repo: str, *, private: bool, message: str) -> str:
-    """Upload a folder's files to a model repository of the Hub, which is made where there is none.
+def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, message: str) -> str:
+    """Upload files to a model repository of the Hub, which is made where there is none.
 
     Args:
-        folder: what is uploaded, all of it.
+        folder: theirs.
+        files: what is uploaded; whatever else lies in the folder stays here.
         repo: owner/name.
         private: of a new repository; one that exists keeps what it is.
         message: of the commit.
@@ -83,7 +84,8 @@ def send(folder: Path, repo: str, *, private: bool, message: str) -> str:
     api = HfApi()
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=[".*"])
+        names = [str(path.relative_to(folder)) for path in files]
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)
     except Exception as error:  # as above
         raise GeoclipError(
             f"{repo!r} was not published ({_reason(error)}); {folder} holds what would be: log in with a token that "

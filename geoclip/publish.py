@@ -1,0 +1,56 @@
+"""Publish: `python -m geoclip.publish checkpoint=runs/NAME repo=owner/name`. `--help` shows everything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from geoclip.checks import publish_problems
+from geoclip.config import PublishConfig, typed
+from geoclip.entry import run_entry_point
+
+log = logging.getLogger("geoclip")
+
+
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, then publish."""
+    config = typed(cfg, PublishConfig, publish_problems)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    publish(config)
+
+
+def publish(config: PublishConfig) -> Path:
+    """Write a model, its gallery and its card into a folder, and send it to the Hub where `push` says so.
+
+    Returns:
+        The folder.
+
+    Raises:
+        GeoclipError: a checkpoint, a gallery or evaluations that are missing; no way to the Hub.
+    """
+    from geoclip.build.publishing import results_of, write_card, write_model
+    from geoclip.model.hub import send
+    from geoclip.run_dir import checkpoint_file
+
+    path = checkpoint_file(config.checkpoint, config.runs_dir)
+    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = Path(config.output) if config.output else run / "release"
+    results = results_of(run, path, force=config.force)
+    written = write_model(folder, path, backbone=config.backbone)
+    files = write_card(written, run, results, repo=config.repo, licence=config.licence)
+    layout = "the authors' layout" if not written.misfits else "a layout of its own"
+    log.info("written: %s, in %s%s", folder, layout, "".join(f"; {misfit}" for misfit in written.misfits))
+    if not config.push:
+        log.info("nothing left this machine; look at %s, then add push=true", folder / "README.md")
+        return folder
+    address = send(
+        folder, files, config.repo, private=config.private, message=f"{run.resolve().name}, {path.stem}"
+    )
+    log.info("published: %s", address)
+    return folder
+
+
+if __name__ == "__main__":
+    run_entry_point("publish", PublishConfig, main)

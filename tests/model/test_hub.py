@@ -1,0 +1,100 @@
+"""Fetching from the Hub and sending to it, over HTTP to a Hub of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoclip.errors import AssetError, GeoclipError
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.hub import send
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.release_writing import write_authors_layout
+from tests.local_hub import COMMIT, LocalHub, serving
+from tests.model.released import write_tiny_clip
+from tests.model.test_releases import same, small_model
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    with serving(monkeypatch) as running:
+        yield running
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    (tmp_path / "places.csv").write_text("LAT,LON\n1,2\n")
+    write_authors_layout(
+        tmp_path / "release",
+        small_model(),
+        backbone="a/clip",
+        revision=COMMIT,
+        gallery_csv=tmp_path / "places.csv",
+    )
+    return tmp_path / "release"
+
+
+@pytest.mark.parametrize("source", ["a/geo", "hf-hub:a/geo"])
+def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: Path, source: str) -> None:
+    hub.files["a/geo"] = files_of(release) | {"pickle.bin": b"never fetched"}
+    kept = tmp_path / "cache"
+    model = GeoCLIP.from_pretrained(source, backbone=None, cache_dir=kept, revision="v1", token="secret")
+    assert same(model, small_model())
+    assert hub.revisions == ["v1"]
+    assert not list(kept.rglob("pickle.bin"))
+    again = LocationEncoder.from_pretrained(source, cache_dir=kept, revision="v1", local_files_only=True)
+    assert torch.equal(again(torch.ones(1, 2)), model.location_encoder(torch.ones(1, 2)))
+    assert hub.revisions == ["v1"], "nothing was asked for again"
+
+
+def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:
+    model = small_model()
+    model.image_encoder.head[0] = torch.nn.Linear(768, 7)
+    (tmp_path / "places.csv").write_text("LAT,LON\n1,2\n")
+    write_authors_layout(
+        tmp_path / "r", model, backbone="a/clip", revision=COMMIT, gallery_csv=tmp_path / "places.csv"
+    )
+    hub.files["a/clip"] = files_of(write_tiny_clip(tmp_path / "clip"))
+    found = GeoCLIP.from_pretrained(tmp_path / "r", cache_dir=tmp_path / "cache")
+    assert found.image_encoder.backbone is not None
+    assert hub.revisions == [COMMIT]
+
+
+def test_a_repository_that_is_not_there_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
+    with pytest.raises(
+        AssetError, match=r"'a/gone' at revision v1 is neither .* run `hf download a/gone"
+    ) as caught:
+        GeoCLIP.from_pretrained("a/gone", cache_dir=tmp_path, revision="v1")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_way_to_the_hub_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match="nor to be had from the Hub") as caught:
+        GeoCLIP.from_pretrained("a/geo", cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "README.md").write_text("x")
+    with pytest.raises(GeoclipError, match=r"'a/geo' was not published .* unset HF_HUB_OFFLINE"):
+        send(tmp_path, [tmp_path / "README.md"], "a/geo", private=True, message="m")
+
+
+def test_only_the_named_files_are_sent_to_a_private_repository(
+    hub: LocalHub, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    (release / "diary.txt").write_text("not for others")
+    (release / "eval").mkdir()
+    (release / "eval" / "test.json").write_text("{}")
+    files = [release / "config.json", release / "eval" / "test.json"]
+    assert send(release, files, "a/geo", private=True, message="m") == f"{hub.url}/a/geo"
+    assert set(hub.files["a/geo"]) == {"config.json", "eval/test.json"}
+    assert hub.files["a/geo"]["config.json"] == (release / "config.json").read_bytes()
+    (made,) = hub.made
+    assert made.get("visibility") == "private" or made.get("private") is True  # by the client's version
+    assert hub.tokens == {"Bearer hf_test"}

@@ -29,7 +29,7 @@ STAMP := $(VENV)/.installed
 DATA := data/bluemarble
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train wheel clean
+.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train bench-parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -68,7 +68,7 @@ demo: $(STAMP) ## data, training, evaluation, prediction and a report: minutes o
 	$(RUN) -m geoclip.predict image=$(DATA)/examples
 	$(RUN) -m geoclip.report
 
-test: $(STAMP) ## prove that the installation is sound: under five minutes
+test: $(STAMP) ## prove that the installation is sound: ten minutes on two cores
 	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy, changing nothing
@@ -114,6 +114,9 @@ bench-data: $(STAMP) ## measure the stream, what it reads, and features against 
 
 bench-train: $(STAMP) ## measure what checkpoints and records cost beside the steps: bench/overhead.md
 	$(RUN) bench/overhead.py
+
+bench-parity: $(STAMP) ## compare with the released code, number by number: bench/parity.md
+	$(RUN) -m bench.parity
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(RUN) -m build --wheel

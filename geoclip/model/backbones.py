@@ -193,7 +193,7 @@ def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
         {"projection_dim": config["projection_dim"]} if found == "clip" and "projection_dim" in config else {}
     )
     try:
-        with _quiet():
+        with _quiet(), torch.random.fork_rng(devices=[]):  # transformers 4 draws what it then overwrites
             model, report = architecture.from_pretrained(repo, output_loading_info=True, **joint)
     except (OSError, ValueError) as error:
         raise AssetError(_nowhere(repo, kind, error)) from error

@@ -24,12 +24,13 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 LONGEST_FIRST = (
     "tests/story/test_faults.py",
     "tests/model/test_parity.py",
+    "tests/training/test_fidelity.py",
     "tests/story/test_story.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the two longest files first, one on each core, so that neither is left over at the end."""
+    """Start the longest files first, one on each core, so that neither is left over at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
 
 

@@ -35,7 +35,7 @@ class EncoderConfig:
     name: str = MISSING
     kind: EncoderKind = MISSING
     licence: str = ""  # of the pretrained weights
-    repo: str = ""  # Hub id or local folder; resnet, vit: a run's folder or .pt file, empty for random weights
+    repo: str = ""  # Hub id or local folder; resnet, vit: a run or .pt file, empty for random weights
     features: str = ""  # folder that geoclip.features wrote: training reads these instead of pictures
     image_px: int = MISSING
     resize_px: int | None = None  # fit=crop: shorter side before the central square; null: image_px

@@ -10,12 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
-from geoclip.drawing.details_table import TRAINING_LABELS
+from geoclip.drawing.details_table import CONTINENT_LABELS, TRAINING_LABELS
 from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
 from geoclip.errors import DataError
 
 SHOWN_KM = ("25", "200", "750")
-SHORT = {"Seven seas (open ocean)": "islands"}
 ROW_IN, TOP_IN, LEFT_IN = 0.42, 0.95, 1.75
 
 
@@ -32,7 +31,7 @@ def draw_details(result: Mapping[str, Any], path: Path) -> None:
     if not result.get("by_continent"):
         raise DataError(f"evaluation {result.get('benchmark', '?')!r} holds no details; evaluate again")
     continents = sorted(result["by_continent"].items(), key=lambda item: -item[1]["n"])
-    panels = [("truth in", [(SHORT.get(name, name), row) for name, row in continents])]
+    panels = [("truth in", [(CONTINENT_LABELS.get(name, name), row) for name, row in continents])]
     if result.get("by_training_km"):
         rows = [(TRAINING_LABELS[name], row) for name, row in result["by_training_km"].items()]
         panels.append(("nearest training place", rows))
@@ -75,7 +74,7 @@ def _dots(axes: Axes, rows: list[tuple[str, Mapping[str, Any]]]) -> None:
         axes.plot(value_N, y_N, "o", color=color, markersize=5.5, label=f"within {km} km")
     axes.set_yticks(
         range(len(rows)),
-        labels=[f"{label}\n{row['n']:,} images" for label, row in rows],
+        labels=[f"{label}\n{row['n']:,} image{'s' * (row['n'] > 1)}" for label, row in rows],
         color=INK,
         fontsize=9,
     )
@@ -92,8 +91,9 @@ def _reliability(axes: Axes, calibration: Mapping[str, Any]) -> None:
         axes.plot(said, true, "-o", color=color, markersize=4, linewidth=1.6, label=f"within {km} km")
     axes.set_ylim(-3, 103)
     axes.set_yticks((0, 25, 50, 75, 100), labels=["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.legend(loc="upper left", fontsize=9, framealpha=0.85, edgecolor=GRID)
-    axes.set_xlabel("probability that the model gives it", color=MUTED, fontsize=10)
+    axes.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor=GRID)
+    axes.set_xlabel("said: the model's probability", color=MUTED, fontsize=10)
+    axes.text(2, 101, "came true", color=MUTED, fontsize=10, va="top")
     _percent_axis(axes)
     axes.grid(color=GRID, linewidth=0.8)
 

@@ -17,6 +17,8 @@ TRAINING_LABELS = {
     "750-": "750 km and more",
 }  # fmt: skip
 
+CONTINENT_LABELS = {"Seven seas (open ocean)": "Ocean islands"}
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class DetailsRow:
@@ -63,26 +65,30 @@ class DetailsTable:
 
         table = Table(box=SIMPLE_HEAD, padding=0)
         table.show_edge = False
-        table.add_column("% within", min_width=22)
+        table.add_column("% within … km", min_width=20)
         table.add_column("images", justify="right", min_width=7)
         for km in self.distances_km:
-            table.add_column(f"{self.sign} {km} km", justify="right", min_width=8)
-        table.add_column("median", justify="right", min_width=8)
+            table.add_column(f"{self.sign} {km}", justify="right", min_width=6)
+        table.add_column("median", justify="right", min_width=9)
         for section in self.sections:
             table.add_row(Text(section.title, style="dim"))
             for row in section.rows:
                 table.add_row(f"  {row.label}", row.images, *(share.text for share in row.shares), row.median)
-        facts = [Text.assemble((f"{label}  ", "dim"), text) for label, text in self.facts]
-        return Group(Text(), table, Text(), *facts)
+        facts = Table.grid(padding=(0, 2))
+        for label, text in self.facts:
+            facts.add_row(Text(label, style="dim"), text)
+        return Group(Text(), table, Text(), facts)
 
 
 def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
     """The table of what one `eval/<benchmark>.json` holds; None of an evaluation that has no details."""
     if not result.get("by_continent"):
         return None
-    sections = [Section(title="truth in", rows=_groups(result["by_continent"], by_size=True))]
+    sections = [
+        Section(title="truth in", rows=_groups(result["by_continent"], CONTINENT_LABELS, by_size=True))
+    ]
     if result.get("by_training_km"):
-        rows = _groups(result["by_training_km"], labels=TRAINING_LABELS)
+        rows = _groups(result["by_training_km"], TRAINING_LABELS)
         sections.append(Section(title="nearest training place", rows=rows))
     sections.append(Section(title="the best of", rows=_ranks(result["recall_percent"])))
     return DetailsTable(
@@ -94,12 +100,12 @@ def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
 
 
 def _groups(
-    groups: Mapping[str, Any], *, labels: Mapping[str, str] | None = None, by_size: bool = False
+    groups: Mapping[str, Any], labels: Mapping[str, str], *, by_size: bool = False
 ) -> tuple[DetailsRow, ...]:
     order = sorted(groups, key=lambda name: -groups[name]["n"]) if by_size else list(groups)
     return tuple(
         DetailsRow(
-            label=(labels or {}).get(name, name),
+            label=labels.get(name, name),
             images=f"{groups[name]['n']:,}",
             shares=shares_of(groups[name]["accuracy_percent"]),
             median=f"{median_text(groups[name]['median_km']['value'])} km",

@@ -50,10 +50,10 @@ def read_images(run: Path, benchmark: str) -> Images:
     if table["key"].duplicated().any():
         twice = table["key"][table["key"].duplicated()].iloc[0]
         raise DataError(f"{path} holds the image {twice} twice: which is which cannot be told; {again}")
-    right_N = None
+    right_N: Floats | None = None
     if set(REGIONS) <= set(table):
-        right = (table["country"] == table["predicted_country"]).astype(float)
-        right_N = right.where(table["country"] != "", np.nan).to_numpy(np.float64)
+        country, predicted = (table[name].to_numpy(dtype=object) for name in REGIONS)
+        right_N = np.where(country == "", np.nan, (country == predicted).astype(np.float64))
     return Images(
         run=run.resolve().name,
         keys=table["key"].tolist(),

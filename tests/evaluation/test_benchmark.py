@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoclip.data.batch import Batch, Skip
+from geoclip.data.decoding import PictureDecoder
+from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.shard_list import read_shards
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM
 from geoclip.evaluation.benchmark import (
@@ -23,12 +27,15 @@ from geoclip.evaluation.benchmark import (
     evaluate_benchmark,
     write_result,
 )
+from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery, encode_gallery
+from geoclip.evaluation.protocols import distance_km
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.training.validation import Validation
 
 CPU = torch.device("cpu")
 
@@ -113,6 +120,37 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
     assert row["mean_km"] == pytest.approx(again_km.mean())
     assert row["geoscore"] == pytest.approx((5000 * np.exp(-again_km / 1492.7)).mean())
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["b.csv", "b.json"]
+
+
+def test_training_asks_for_no_ranking_and_the_same_guesses_come_with_one(
+    model: GeoCLIP, gallery: Gallery
+) -> None:
+    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
+    images = F.normalize(torch.randn((40, 8), generator=torch.Generator().manual_seed(1)), dim=1)
+    queries = Queries(image_ND=images, gps_deg_N2=places(40, 1), keys=[str(number) for number in range(40)])
+    bare, quick = evaluate_benchmark("val", queries, gallery, gallery_GD)
+    ranked, whole = evaluate_benchmark("val", queries, gallery, gallery_GD, scale=20.0)
+    assert quick.ranking is None and whole.ranking is not None
+    assert torch.equal(quick.guess_deg_N2, whole.guess_deg_N2)
+    assert bare.as_json() == ranked.as_json()
+    with pytest.raises(ValueError, match="predictions without a ranking"):
+        detail(quick, gallery)
+
+
+def test_validation_counts_by_the_protocol_it_is_given(
+    model: GeoCLIP, gallery: Gallery, tiny_shards: Callable[..., Any]
+) -> None:
+    shards = read_shards(str(tiny_shards([8], split="val", size_px=32).root), "val")
+    decoder = PictureDecoder(preprocessing=Preprocessing(image_px=32))
+    results = {}
+    for protocol in ("sphere", "released"):
+        validation = Validation(shards, gallery, decoder, 8, CPU, protocol)
+        result, predictions = validation.run(model)
+        truth, guess = predictions.gps_deg_N2.double().numpy(), predictions.guess_deg_N2.numpy()
+        assert predictions.distance_km_N.numpy() == pytest.approx(distance_km(guess, truth, protocol))
+        assert result.protocol == protocol and predictions.ranking is None
+        results[protocol] = result.accuracy.mean_km
+    assert 0 < abs(results["sphere"] / results["released"] - 1) < 0.006
 
 
 def test_a_model_that_diverged_is_not_given_a_result(model: GeoCLIP, gallery: Gallery) -> None:

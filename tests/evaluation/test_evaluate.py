@@ -10,17 +10,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, GalleryKind
+from geoclip.config import (
+    BenchmarkConfig,
+    BenchmarkKind,
+    EvaluateConfig,
+    GalleryConfig,
+    GalleryKind,
+    Protocol,
+)
+from geoclip.data.shard_index import open_index
+from geoclip.data.shard_list import read_shards
+from geoclip.data.subset import take_fraction
 from geoclip.errors import AssetError, CheckpointError, DataError
 from geoclip.evaluate import evaluate
+from geoclip.evaluation.accuracy import nearest_place_km
+from geoclip.evaluation.confidence import reliability
+from geoclip.evaluation.protocols import distance_km
 
 Evaluate = Callable[..., Any]
 
@@ -63,6 +78,69 @@ def test_a_split_of_shards(
     assert row["git_revision"]
     printed = capsys.readouterr().out
     assert "test" in printed and "95 %" in printed and "ceiling" in printed
+
+
+def test_all_that_is_said_can_be_computed_again_from_the_csv(
+    run_evaluate: Evaluate, tiny_run: Any, tiny_shards: Callable[..., Any]
+) -> None:
+    shards = tiny_shards([40], split="test")
+    benchmark = BenchmarkConfig(name="test", kind=BenchmarkKind.shards, root=str(shards.root), split="test")
+    train_csv = tiny_run.folder.parent / "train.csv"
+    pd.DataFrame(list(shards.gps_deg.values())[::3], columns=["LAT", "LON"]).to_csv(train_csv, index=False)
+    row, _, path = run_evaluate(benchmark=benchmark, train_places=str(train_csv), protocol=Protocol.released)
+    table = pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
+    assert row["protocol"] == "released" and row["training_places"] == 14
+    truth, guess = table[["lat", "lon"]].to_numpy(), table[["predicted_lat", "predicted_lon"]].to_numpy()
+    assert table["distance_km"].to_numpy() == pytest.approx(distance_km(guess, truth, "released"), abs=1e-6)
+    assert (table["nearest_train_km"] == 0).sum() == 14 == row["by_training_km"]["0-1"]["n"]
+    on_land = table[table["country"] != ""]
+    assert 0 < len(on_land) < 40
+    for region in ("country", "continent"):
+        share = 100 * (on_land[region] == on_land[f"predicted_{region}"]).mean()
+        assert (row[region]["n"], row[region]["percent"]["value"]) == (len(on_land), pytest.approx(share))
+    for name, group in on_land.groupby("continent"):
+        found = row["by_continent"][name]
+        assert (found["n"], found["median_km"]["value"]) == (
+            len(group),
+            pytest.approx(group["distance_km"].median()),
+        )
+        assert found["accuracy_percent"]["2500"]["value"] == 100 * (group["distance_km"] <= 2500).mean()
+    for rank, column in (("1", "distance_km"), ("5", "best_of_5_km"), ("10", "best_of_10_km")):
+        share = row["recall_percent"][rank]["2500"]["value"]
+        assert share == pytest.approx(100 * (table[column] <= 2500).mean())
+    assert row["nll_nats"]["value"] == pytest.approx(table["nll_nats"].mean())
+    for km in (25, 200):
+        again = reliability(table[f"probability_{km}_km"].to_numpy(), (table["distance_km"] <= km).to_numpy())
+        assert row["calibration"][str(km)] == json.loads(json.dumps(asdict(again)))
+    assert (table["probability"] <= table["probability_25_km"]).all()
+
+
+def test_the_training_places_are_those_of_the_runs_own_fraction(
+    run_evaluate: Evaluate, tiny_run: Any, tiny_shards: Callable[..., Any], said: Callable[[], str]
+) -> None:
+    shards = tiny_shards([6, 6, 6, 6])
+    config = {"seed": 3, "encoder": {"features": ""}}
+    config["data"] = {"root": str(shards.root), "train": "train", "fraction": 0.5}
+    row, *_ = run_evaluate()
+    assert "by_training_km" not in row and "has no config.yaml; train_places=FILE.csv names them" in said()
+    (tiny_run.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    row, table, _ = run_evaluate()
+    taken = take_fraction(read_shards(str(shards.root), "train"), 0.5, 3)
+    places = np.concatenate([open_index(stretch.path).gps_deg_N2[: stretch.stop] for stretch in taken])
+    assert row["training_places"] == len(places) == 12
+    expected = nearest_place_km(table[["lat", "lon"]].to_numpy(), places)
+    assert table["nearest_train_km"].to_numpy() == pytest.approx(expected, abs=1e-5)
+    shutil.rmtree(shards.root)
+    row, table, _ = run_evaluate()
+    assert "by_training_km" not in row and "nearest_train_km" not in table and "no shards at" in said()
+
+
+def test_training_places_that_are_no_file_are_refused(own_gallery: GalleryConfig, tmp_path: Path) -> None:
+    benchmark = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(tmp_path))
+    config = EvaluateConfig(
+        checkpoint=str(tmp_path), gallery=own_gallery, benchmark=benchmark, train_places="no.csv"
+    )
+    assert evaluate_problems(config) == ["train_places=no.csv is no file; a CSV with LAT and LON is expected"]
 
 
 def test_a_benchmark_that_was_built_into_shards_is_read_from_them(

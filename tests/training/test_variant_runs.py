@@ -79,3 +79,11 @@ def test_a_run_starts_from_the_scales_of_another_which_may_then_go(run: Callable
 def test_fewer_samples_than_a_batch_are_named(run: Callable[..., Path]) -> None:
     with pytest.raises(GeoclipError, match=r"optim\.batch_size=64 is more than the 40 samples"):
         run("optim.batch_size=64", "optim.epochs=1")
+
+
+def test_validation_counts_by_the_runs_protocol(run: Callable[..., Path]) -> None:
+    medians = []
+    for protocol in ("sphere", "released"):
+        rows = read_rows(run(f"protocol={protocol}", f"name={protocol}") / "metrics.jsonl")
+        medians.append(next(row["median_km"] for row in rows if row["kind"] == "val"))
+    assert 0 < abs(medians[0] / medians[1] - 1) < 0.006

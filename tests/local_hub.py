@@ -61,6 +61,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
                 siblings = [{"rfilename": name} for name in hub.files[repo]]
                 return self.answer(json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
             if parts[:2] == ["api", "models"] and parts[4:5] == ["tree"]:
+                hub.revisions.append(parts[5])
                 held_here = hub.files["/".join(parts[2:4])]
                 tree = [
                     {

@@ -92,11 +92,11 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
     """
     saved = read_checkpoint(checkpoint)
     config = config_of(saved)
+    shared = _for_others(config, backbone)
     gallery = build_gallery(config.gallery)
     folder.mkdir(parents=True, exist_ok=True)
     places = pd.DataFrame(gallery.gps_deg_G2.numpy(), columns=["LAT", "LON"])
     write_text(folder / GALLERY, places.to_csv(index=False))
-    shared = _for_others(config, backbone)
     misfits = _encoder_misfits(config.encoder)
     if not misfits:
         model = assembled(config, saved, checkpoint, None)

@@ -39,10 +39,10 @@ def compare(config: CompareConfig) -> Path:
     from geoclip.evaluation.paired_images import paired, read_images
     from geoclip.run_dir import write_json
 
-    whole = [read_images(Path(run), config.benchmark) for run in (config.a, config.b)]
+    whole = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
     a, b = paired(*whole, force=config.force)
     found = {
-        "benchmark": config.benchmark,
+        "benchmark": config.benchmark.name,
         "a": a.run,
         "b": b.run,
         "n": len(a.keys),
@@ -56,7 +56,7 @@ def compare(config: CompareConfig) -> Path:
             for name, one in compare_images(a, b, seed=config.seed, resamples=config.resamples).items()
         },
     }
-    name = f"compare-{a.run}-{config.benchmark}"
+    name = f"compare-{a.run}-{config.benchmark.name}"
     path = Path(config.b) / "eval" / f"{name}.json"
     write_json(path, found)
     draw_comparison(found, Path(config.b) / "figures" / f"{name}.png")

@@ -40,10 +40,10 @@ def tabulate(config: TabulateConfig) -> str:
     for found in sorted(glob.glob(f"{config.runs}/config.yaml")):
         folder = Path(found).parent
         said = read_config(folder)
-        if all(str(chosen(said, key)) == value for key, value in config.where.items()):
-            runs.append(read_measured(folder, config.benchmark))
+        if all(str(chosen(said, key)) == value for key, value in (config.where or {}).items()):
+            runs.append(read_measured(folder, config.benchmark.name))
     variants = compare(runs, config.by, config.baseline)
-    text = study_markdown(variants, f"{config.by}, {config.benchmark}")
+    text = study_markdown(variants, f"{config.by}, {config.benchmark.name}")
     Console().print(Markdown(text))
     if config.output:
         path = Path(config.output)
@@ -52,7 +52,7 @@ def tabulate(config: TabulateConfig) -> str:
             path.with_suffix(".json"),
             {
                 "by": config.by,
-                "benchmark": config.benchmark,
+                "benchmark": config.benchmark.name,
                 "baseline": config.baseline,
                 "variants": [asdict(one) for one in variants],
                 "runs": [str(run.folder) for run in runs],

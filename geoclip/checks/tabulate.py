@@ -12,7 +12,9 @@ def tabulate_problems(config: TabulateConfig) -> list[str]:
         problems.append(
             f"output={config.output} must end in .md; the same name in .json is written beside it"
         )
-    for key in ("runs", "by", "benchmark"):
+    for key in ("runs", "by"):
         if not getattr(config, key):
             problems.append(f"{key}='' must not be empty")
+    if not isinstance(config.where or {}, dict):
+        problems.append(f"where={config.where} must be 'where={{loss.name: one_way}}'")
     return problems

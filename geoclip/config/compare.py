@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from geoclip.config.data import BenchmarkConfig
+
 
 @dataclass(kw_only=True, slots=True)
 class CompareConfig:
@@ -13,7 +15,7 @@ class CompareConfig:
 
     a: str = MISSING  # a run's folder
     b: str = MISSING  # another's; the comparison is written into this one
-    benchmark: str = "test"  # whose eval/<benchmark>.json and .csv are read
+    benchmark: BenchmarkConfig = MISSING  # whose eval/<benchmark>.json and .csv are read
     force: bool = (
         False  # compare what both have, whatever gallery, protocol and images they were measured with
     )

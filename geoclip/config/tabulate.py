@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from geoclip.config.data import BenchmarkConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -10,8 +15,8 @@ class TabulateConfig:
     """Which runs are set side by side, and on what."""
 
     runs: str = "runs/*"  # a pattern of run folders
-    where: dict[str, str] = field(default_factory=dict)  # of these, the runs whose configuration says so
+    where: Any = None  # of these, the runs whose configuration says so: {loss.name: one_way}
     by: str = "location"  # what they differ in, beside the seed: a group or a key of the configuration
-    benchmark: str = "val"  # whose eval/<benchmark>.json is read
+    benchmark: BenchmarkConfig = MISSING  # whose eval/<benchmark>.json is read
     baseline: str = ""  # the variant that the others are compared with; empty: none
     output: str = ""  # a .md, beside which a .json is written; empty: the console alone

@@ -65,6 +65,13 @@ def test_the_other_entry_points_compose(tmp_path: Path) -> None:
     assert (config.top_k, config.checkpoint) == (5, "latest")
 
 
+@pytest.mark.parametrize("entry_point", ["evaluate", "calibrate", "compare", "tabulate"])
+def test_a_benchmark_is_chosen_by_its_name_everywhere(entry_point: str) -> None:
+    """benchmark is a group of conf/: a key of that name and another kind could not be given on the command line."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        assert compose(entry_point, ["benchmark=test_unseen_cells"]).benchmark.name == "test_unseen_cells"
+
+
 def test_every_config_says_how_it_is_used() -> None:
     for path in Path(conf_dir()).rglob("*.yaml"):
         head = path.read_text().splitlines()[:2]

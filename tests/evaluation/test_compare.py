@@ -14,7 +14,7 @@ from PIL import Image
 
 from geoclip.checks import compare_problems
 from geoclip.compare import compare
-from geoclip.config import CompareConfig
+from geoclip.config import BenchmarkConfig, CompareConfig
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM, geoscore
@@ -23,6 +23,8 @@ from geoclip.evaluation.paired_images import Images, paired, read_images
 
 Floats = NDArray[np.float64]
 MEASURES = [*(str(km) for km in THRESHOLDS_KM), "country", "geoscore", "median_km"]
+
+TEST = BenchmarkConfig(name="test")
 
 
 def images(error_km_N: Floats, right_N: Floats | None = None, *, protocol: str = "sphere") -> Images:
@@ -177,7 +179,7 @@ def test_the_command_writes_table_json_and_figure(
     runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b = runs
-    config = CompareConfig(a=str(a), b=str(b))
+    config = CompareConfig(benchmark=TEST, a=str(a), b=str(b))
     assert compare_problems(config) == []
     path = compare(config)
     assert path == b / "eval" / "compare-A-test.json"
@@ -233,7 +235,7 @@ def test_the_images_that_both_have_are_compared_by_force(runs: tuple[Path, Path]
     a, b = runs
     path = b / "eval" / "test.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).iloc[10:].to_csv(path, index=False)
-    found = json.loads(compare(CompareConfig(a=str(a), b=str(b), force=True, resamples=1000)).read_text())
+    found = json.loads(compare(CompareConfig(benchmark=TEST, a=str(a), b=str(b), force=True, resamples=1000)).read_text())
     assert (found["n"], found["left_out"]) == (110, [10, 0])
 
 
@@ -245,7 +247,7 @@ def test_files_that_cannot_be_read_say_how_to_write_them(runs: tuple[Path, Path]
     (a / "eval" / "test.json").unlink()
     with pytest.raises(DataError, match=r"cannot be read .*python -m geoclip\.evaluate checkpoint="):
         read_images(a, "test")
-    (problem,) = compare_problems(CompareConfig(a=str(a), b=str(b)))
+    (problem,) = compare_problems(CompareConfig(benchmark=TEST, a=str(a), b=str(b)))
     assert "was not evaluated on test: python -m geoclip.evaluate" in problem
-    nowhere, few = compare_problems(CompareConfig(a="nowhere", b=str(b), resamples=10))
+    nowhere, few = compare_problems(CompareConfig(benchmark=TEST, a="nowhere", b=str(b), resamples=10))
     assert nowhere == "a=nowhere is no folder of a run" and few.startswith("resamples=10 must be 1000")

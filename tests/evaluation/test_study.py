@@ -11,7 +11,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from geoclip.config import TabulateConfig
+from geoclip.config import BenchmarkConfig, BenchmarkKind, TabulateConfig
 from geoclip.errors import DataError
 from geoclip.evaluation.study import compare, read_measured
 from geoclip.tabulate import tabulate
@@ -70,6 +70,7 @@ def test_the_command_writes_the_table_and_marks_only_what_excludes_zero(tmp_path
         runs=f"{tmp_path}/study-*",
         where={"optim.max_steps": "10"},
         baseline="small",
+        benchmark=BenchmarkConfig(name="val", kind=BenchmarkKind.shards),
         output=str(tmp_path / "table.md"),
     )
     text = tabulate(config)

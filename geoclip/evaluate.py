@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, typed
+from geoclip.config import BenchmarkConfig, EvaluateConfig, typed
 from geoclip.entry import run_entry_point
 from geoclip.errors import DataError
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geoclip.data.batch import SkipReport
-    from geoclip.evaluation.benchmark import Queries
-    from geoclip.trained import Trained
 
 log = logging.getLogger("geoclip")
 

@@ -16,10 +16,12 @@ def compare_problems(config: CompareConfig) -> list[str]:
         run = getattr(config, key)
         if not os.path.isdir(run):
             problems.append(f"{key}={run} is no folder of a run")
-        elif not all(os.path.isfile(f"{run}/eval/{config.benchmark.name}.{kind}") for kind in ("json", "csv")):
+        elif not all(
+            os.path.isfile(f"{run}/eval/{config.benchmark.name}.{kind}") for kind in ("json", "csv")
+        ):
             problems.append(
-                f"{key}={run} was not evaluated on {config.benchmark.name}: python -m geoclip.evaluate checkpoint={run} "
-                f"benchmark={config.benchmark.name}"
+                f"{key}={run} was not evaluated on {config.benchmark.name}: python -m geoclip.evaluate "
+                f"checkpoint={run} benchmark={config.benchmark.name}"
             )
     if config.resamples < FEWEST_RESAMPLES:
         problems.append(

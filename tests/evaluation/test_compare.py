@@ -235,7 +235,9 @@ def test_the_images_that_both_have_are_compared_by_force(runs: tuple[Path, Path]
     a, b = runs
     path = b / "eval" / "test.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).iloc[10:].to_csv(path, index=False)
-    found = json.loads(compare(CompareConfig(benchmark=TEST, a=str(a), b=str(b), force=True, resamples=1000)).read_text())
+    found = json.loads(
+        compare(CompareConfig(benchmark=TEST, a=str(a), b=str(b), force=True, resamples=1000)).read_text()
+    )
     assert (found["n"], found["left_out"]) == (110, [10, 0])
 
 

@@ -156,7 +156,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
     if config.image:
         from geoclip.data.benchmarks import list_photos, photo_batches
         from geoclip.data.exif import exif_place
-        from geoclip.evaluation.benchmark import embed_images
+        from geoclip.evaluation.images import embed_images
 
         photos = {photo.key: photo for photo in list_photos(Path(config.image))}
         batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)

@@ -13,7 +13,7 @@ from geoclip.data.feature_shards import read_feature_split
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
-from geoclip.evaluation.benchmark import Queries, embed_features, embed_images
+from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.trained import Trained
 
 

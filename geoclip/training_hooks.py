@@ -15,8 +15,8 @@ from geoclip.distributed import World, gather_objects, told_by_main
 from geoclip.drawing.curves import draw_training
 from geoclip.drawing.maps import draw_predictions
 from geoclip.errors import AssetError
-from geoclip.evaluation.benchmark import Predictions
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.images import Predictions
 from geoclip.recorder import Recorder, read_rows
 from geoclip.run_dir import plain, provenance
 from geoclip.training.keeping import CheckpointWriter, step_files

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from geoclip.data.batch import Batch, SkipReport
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Accuracy, nearest_place, percent_within, summarise, verbatim_count
+from geoclip.evaluation.details import Details
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.images import Predictions, Queries
 from geoclip.evaluation.protocols import distance_km
-from geoclip.evaluation.ranking import Ranking, rank_gallery
+from geoclip.evaluation.ranking import rank_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
-from geoclip.model.geoclip import GeoCLIP
 from geoclip.run_dir import write_json, write_text
-
-if TYPE_CHECKING:
-    from geoclip.evaluation.details import Details
-
-VIEWS_NDIM = 5  # of a batch of pictures in several views each
-
-
-@dataclass(kw_only=True, slots=True)
-class Queries:
-    """The images of a benchmark, embedded, and where they were taken."""
-
-    image_ND: Tensor  # unit vectors, float32; of several views, their mean
-    gps_deg_N2: Tensor  # float64, as the data have them
-    keys: list[str]
-
-
-@dataclass(kw_only=True, slots=True)
-class Predictions:
-    """One row per image: truth, the best place of the gallery, and how far off it is."""
-
-    keys: list[str]
-    gps_deg_N2: Tensor
-    guess_deg_N2: Tensor
-    distance_km_N: Tensor
-    ceiling_km_N: Tensor  # distance of the gallery's nearest place: what a perfect model would miss by
-    score_N: Tensor  # cosine similarity
-    ranking: Ranking | None = None  # where it was asked for
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,53 +52,6 @@ class BenchmarkResult:
             "gallery_sha256": self.gallery.sha256,
             **facts,
         }
-
-
-@torch.inference_mode()
-def embed_images(
-    model: GeoCLIP, batches: Iterable[Batch], device: torch.device, *, total: int | None = None
-) -> tuple[Queries, SkipReport]:
-    """Embed every image once, or in all its views.
-
-    Of several views the embedding is the mean of their unit vectors, which is not normalised again: its cosine with
-    a place's embedding is then the mean of the views' cosines.
-
-    Raises:
-        DataError: not one readable image.
-    """
-    model.eval()
-    images, gps_deg, keys, skipped = [], [], list[str](), SkipReport()
-    with tqdm(
-        total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5
-    ) as bar:
-        for batch in batches:
-            skipped.add(batch.skipped)
-            if batch.keys:
-                images.append(_embedded(model, batch.images, device))
-                gps_deg.append(batch.gps_deg_B2)
-                keys += batch.keys
-            bar.update(len(batch.keys))
-    if not images:
-        raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
-    return Queries(image_ND=torch.cat(images), gps_deg_N2=torch.cat(gps_deg), keys=keys), skipped
-
-
-def _embedded(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:
-    """(B, 3, H, W) pixels, (B, F) features or (B, V, 3, H, W) views -> (B, D); of views one after the other."""
-    if images.ndim != VIEWS_NDIM:
-        return model.encode_image(images.to(device))
-    views = [model.encode_image(view_BCHW.to(device)) for view_BCHW in images.unbind(dim=1)]
-    return torch.stack(views).mean(dim=0)
-
-
-@torch.inference_mode()
-def embed_features(
-    model: GeoCLIP, features_NF: Tensor, gps_deg_N2: Tensor, keys: list[str], device: torch.device
-) -> Queries:
-    """Queries from features of the backbone, computed before."""
-    model.eval()
-    rows = [model.encode_features(part.to(device)) for part in features_NF.split(2048)]
-    return Queries(image_ND=torch.cat(rows), gps_deg_N2=gps_deg_N2, keys=keys)
 
 
 def evaluate_benchmark(

@@ -10,9 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from geoclip.evaluation.accuracy import Accuracy, Floats, mean_interval, nearest_place_km
-from geoclip.evaluation.benchmark import Predictions
 from geoclip.evaluation.confidence import reliability
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.images import Predictions
 from geoclip.evaluation.protocols import within
 from geoclip.evaluation.ranking import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
 from geoclip.evaluation.regions import (

@@ -12,8 +12,9 @@ from geoclip.data.shard_list import Shard
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
 from geoclip.errors import DataError
-from geoclip.evaluation.benchmark import BenchmarkResult, Predictions, embed_images, evaluate_benchmark
+from geoclip.evaluation.benchmark import BenchmarkResult, evaluate_benchmark
 from geoclip.evaluation.gallery import Gallery, encode_gallery
+from geoclip.evaluation.images import Predictions, embed_images
 from geoclip.model.geoclip import GeoCLIP
 
 BATCH = 256

@@ -18,9 +18,10 @@ from geoclip.drawing.details_table import details_table
 from geoclip.drawing.report_page import write_report
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError
-from geoclip.evaluation.benchmark import Queries, evaluate_benchmark, write_result
+from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.images import Queries
 from geoclip.geo.geodesy import uniform_on_sphere
 
 

@@ -20,15 +20,10 @@ from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM
-from geoclip.evaluation.benchmark import (
-    Queries,
-    embed_features,
-    embed_images,
-    evaluate_benchmark,
-    write_result,
-)
+from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery, encode_gallery
+from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.evaluation.protocols import distance_km
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.backbones import ResNetBackbone

@@ -22,7 +22,7 @@ from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, Galle
 from geoclip.data.benchmarks import list_photos, photo_batches
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels
 from geoclip.evaluate import evaluate
-from geoclip.evaluation.benchmark import embed_images
+from geoclip.evaluation.images import embed_images
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.predict import predict
 from geoclip.run_dir import plain

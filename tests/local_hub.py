@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
 
 COMMIT = "c" * 40
@@ -114,7 +115,11 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         hub = LocalHub(url=f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+        for module in (
+            huggingface_hub.constants,
+            huggingface_hub.file_download,
+        ):  # older clients import it by name
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address, raising=False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield hub

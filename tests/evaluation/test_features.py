@@ -102,9 +102,9 @@ def test_training_on_features_is_training_on_pictures(
     photographs: list[str], clip: Path, tmp_path: Path
 ) -> None:
     folder = extract(features_config(photographs, clip, tmp_path / "features"))
-    on_pictures = train_run(train_config(photographs, clip, tmp_path, "optim.lr=0.01"))
+    on_pictures = train_run(train_config(photographs, clip, tmp_path, "optim.lr=0.001"))
     cached = train_config(
-        photographs, clip, tmp_path, "optim.lr=0.01", "encoder=cached", f"encoder.features={folder}"
+        photographs, clip, tmp_path, "optim.lr=0.001", "encoder=cached", f"encoder.features={folder}"
     )
     on_features = train_run(cached)
     assert on_pictures != on_features

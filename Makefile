@@ -29,7 +29,7 @@ STAMP := $(VENV)/.installed
 DATA := data/bluemarble
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train bench-parity wheel clean
+.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -115,7 +115,7 @@ bench-data: $(STAMP) ## measure the stream, what it reads, and features against 
 bench-train: $(STAMP) ## measure what checkpoints and records cost beside the steps: bench/overhead.md
 	$(RUN) bench/overhead.py
 
-bench-parity: $(STAMP) ## compare with the released code, number by number: bench/parity.md
+parity: $(STAMP) ## compare with the released code, number by number: bench/parity.md
 	$(RUN) -m bench.parity
 
 wheel: $(STAMP) ## build the wheel into dist/

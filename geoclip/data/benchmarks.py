@@ -97,7 +97,10 @@ def list_photos(place: Path) -> list[Photo]:
 
 
 def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
-    """Batches as evaluation sees them; a broken photograph is left out and named in `skipped`."""
+    """Batches as evaluation sees them; a broken photograph is left out and named in `skipped`.
+
+    While a batch is with the model, threads decode the next one.
+    """
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
         try:
@@ -110,8 +113,12 @@ def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size:
 
     rest = iter(photos)
     with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(rest, batch_size)):
-            read_chunk = list(zip(chunk, pool.map(read, chunk), strict=True))
+        following = list(islice(rest, batch_size))
+        reading = pool.map(read, following)
+        while following:
+            read_chunk = list(zip(following, reading, strict=True))
+            following = list(islice(rest, batch_size))
+            reading = pool.map(read, following)
             good = [(photo, pixels) for photo, pixels in read_chunk if not isinstance(pixels, Skip)]
             stacked = (
                 np.stack([pixels for _, pixels in good])

@@ -13,6 +13,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -121,6 +122,14 @@ def join_submitit() -> None:
 def world_size_from_environment() -> int:
     """How many processes `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def chosen_options() -> dict[str, str]:
+    """The option that was chosen of each group; empty where Hydra did not start this process."""
+    if not HydraConfig.initialized():
+        return {}
+    choices = HydraConfig.get().runtime.choices
+    return {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
 
 
 def print_config(cfg: DictConfig) -> None:

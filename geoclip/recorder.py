@@ -11,7 +11,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +93,9 @@ class WandbMirror:
         folder: the run's folder; wandb's own files go below it.
         mode: `auto` (online when logged in), `online` or `offline`.
         patience_s: how long `finish` waits before it lets go.
+        group: the study that the run is part of.
+        tags: by which runs are found, each at most 64 letters long.
+        job_type: train, or what else this is.
     """
 
     def __init__(
@@ -106,6 +109,9 @@ class WandbMirror:
         config: dict[str, Any],
         run_id: str,
         patience_s: float = 30.0,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        job_type: str | None = None,
     ) -> None:
         self._jobs: queue.Queue[Callable[[Any, Any], object] | None] = queue.Queue(maxsize=10_000)
         self._patience_s = patience_s
@@ -119,6 +125,9 @@ class WandbMirror:
             "config": config,
             "id": run_id,
             "resume": "allow",
+            "group": group,
+            "tags": list(tags),
+            "job_type": job_type,
         }
         self._thread = threading.Thread(target=self._work, args=(mode, settings), daemon=True, name="wandb")
         self._thread.start()

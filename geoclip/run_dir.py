@@ -1,7 +1,7 @@
 """A run's folder: its identity, what it is made of, and whole-or-absent writing.
 
 runs/<name>-<hash of the science>/
-  config.yaml provenance.json metrics.jsonl checkpoints/ eval/ figures/ predictions/ report.html
+  config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ predictions/ report.html
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from importlib import metadata
@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from geoclip.errors import CheckpointError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
-NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume")
+NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
 NOT_SCIENCE_OF_DATA = ("root", "max_bad_fraction")  # shards and gallery are in the hash by their content
 
 
@@ -170,10 +170,26 @@ def claimed(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def write_identity(run: Path, config: dict[str, Any], world_size: int) -> None:
-    """config.yaml and provenance.json of a run that starts or goes on."""
+def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: Mapping[str, str]) -> None:
+    """config.yaml and provenance.json of a run that starts or goes on; `choices` are its option of each group."""
     write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    write_json(run / "provenance.json", provenance(world_size))
+    write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
+
+
+def write_summary(run: Path, **facts: Any) -> None:
+    """summary.json: there is one where training has come to its end."""
+    write_json(run / "summary.json", facts)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether training has come to its end."""
+    return (run / "summary.json").is_file()
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """step, samples_seen, geoscore and files of a finished run."""
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return found
 
 
 def git_revision() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ from omegaconf import DictConfig
 
 from geoclip.checks import train_problems
 from geoclip.config import LoggerMode, TrainConfig, typed
-from geoclip.entry import join_submitit, print_config, run_entry_point, world_size_from_environment
+from geoclip.entry import (
+    chosen_options,
+    join_submitit,
+    print_config,
+    run_entry_point,
+    world_size_from_environment,
+)
 from geoclip.errors import Preempted
 
 if TYPE_CHECKING:
@@ -28,18 +35,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("geoclip")
 
 
-def main(cfg: DictConfig) -> None:
-    """Check the configuration, then train (or stop there, with check_only=true)."""
+def main(cfg: DictConfig) -> float | None:
+    """Check the configuration, then train (or stop there, with check_only=true).
+
+    Returns:
+        The best GeoScore on the validation split, for a sweeper that searches.
+    """
     join_submitit()
     config = typed(cfg, TrainConfig, lambda found: train_problems(found, world_size_from_environment()))
     if config.check_only:
         print_config(cfg)
-        return
-    train_run(config)
+        return None
+    from geoclip.run_dir import read_summary
+
+    return float(read_summary(train_run(config, chosen_options()))["geoscore"])
 
 
-def train_run(config: TrainConfig) -> Path:
+def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> Path:
     """Train from the run's newest checkpoint, or from the start, to the last step.
+
+    Args:
+        config: what is trained.
+        choices: the option that was chosen of each group, for provenance.json.
 
     Returns:
         The run's folder.
@@ -53,17 +70,25 @@ def train_run(config: TrainConfig) -> Path:
     with StopRequest(
         config.compute.max_minutes
     ) as stop:  # first of all: reading millions of rows may take minutes
-        return _train_or_stop(config, stop)
+        return _train_or_stop(config, choices or {}, stop)
 
 
-def _train_or_stop(config: TrainConfig, stop: StopRequest) -> Path:
+def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
     """`train_run`, under an ear for what asks it to stop."""
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
-    from geoclip.distributed import initialise
+    from geoclip.distributed import initialise, told_by_main, wait_for_all
     from geoclip.resume import resume
-    from geoclip.run_dir import claimed, fingerprint_of, plain, run_path, write_identity
+    from geoclip.run_dir import (
+        claimed,
+        fingerprint_of,
+        is_finished,
+        plain,
+        run_path,
+        write_identity,
+        write_summary,
+    )
     from geoclip.run_log import logged, speak
     from geoclip.run_shards import open_shards
     from geoclip.training.state import seed_generators
@@ -80,17 +105,17 @@ def _train_or_stop(config: TrainConfig, stop: StopRequest) -> Path:
     if config.encoder.features:
         files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
     run = run_path(plain(config), files)
+    if config.resume == "auto" and told_by_main(is_finished(run), world):
+        log.info("%s is trained to its end; nothing to do (without its summary.json it would go on)", run)
+        return run
     plan = build_stream_plan(config, splits["train"])
     recipe = build_recipe(config, plan.samples, world.device)
     with claimed(run) if world.is_main else contextlib.nullcontext(), logged(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)
         state = build_state(config, plan.subset, world)
         resume(config, run, state, files, world)
-        if state.step >= recipe.last_step == state.validated_step:
-            log.info("%s is trained to its last step, %d; nothing to do", run, state.step)
-            return run
         if world.is_main:
-            write_identity(run, plain(config), world.size)
+            write_identity(run, plain(config), world.size, choices)
         _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
         try:
             _train(config, run, state, plan, recipe, splits["val"], gallery, files, world, stop)
@@ -101,6 +126,15 @@ def _train_or_stop(config: TrainConfig, stop: StopRequest) -> Path:
             )  # fmt: skip
             stop.pass_on()
             raise
+        if world.is_main:
+            write_summary(
+                run,
+                step=state.step,
+                samples_seen=state.samples_seen,
+                geoscore=state.best_geoscore,
+                files=files,
+            )
+    wait_for_all()  # the other ranks read the summary, too
     log.info("trained: %s", run)
     return run
 

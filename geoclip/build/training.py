@@ -73,6 +73,8 @@ def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) ->
 def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
     """How many steps a run has: whole batches of all epochs together."""
     steps = samples_per_epoch * optim.epochs // optim.batch_size
+    if optim.max_samples is not None:
+        steps = min(steps, optim.max_samples // optim.batch_size)
     return steps if optim.max_steps is None else min(steps, optim.max_steps)
 
 

@@ -18,7 +18,8 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
     problems += _tuning_problems(encoder)
     if encoder.features and not os.path.isdir(encoder.features):
         problems.append(
-            f"encoder.features={encoder.features} is no folder; write it: python -m geoclip.features data=… encoder=…"
+            f"encoder.features={encoder.features} is no folder; write it: python -m geoclip.features "
+            "data=… encoder=…, or for the studies make study-features"
         )
     if encoder.features and not encoder.frozen:
         problems.append(f"encoder.features are of a frozen encoder, but encoder={encoder.name} is trained")

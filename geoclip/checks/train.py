@@ -94,6 +94,10 @@ def _optim_problems(optim: OptimConfig) -> list[str]:
             problems.append(f"optim.{key}={getattr(optim, key)} must be 0 or more")
     if optim.max_steps is not None and optim.max_steps < 1:
         problems.append(f"optim.max_steps={optim.max_steps} must be 1 or more, or null for whole epochs")
+    if optim.max_samples is not None and optim.max_samples < optim.batch_size:
+        problems.append(
+            f"optim.max_samples={optim.max_samples} must be optim.batch_size={optim.batch_size} or more, or null"
+        )
     if optim.grad_clip is not None and optim.grad_clip <= 0:
         problems.append(f"optim.grad_clip={optim.grad_clip} must be positive, or null for none")
     return problems

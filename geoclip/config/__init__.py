@@ -68,6 +68,7 @@ from geoclip.config.train import (
     LossConfig,
     OptimConfig,
     QueueConfig,
+    StudyConfig,
     TrainConfig,
 )
 
@@ -122,6 +123,7 @@ __all__ = [
     "ShardSource",
     "ShardsConfig",
     "Sphere2VecKind",
+    "StudyConfig",
     "TabulateConfig",
     "TrainConfig",
     "Tta",

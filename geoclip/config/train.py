@@ -23,6 +23,7 @@ from geoclip.config.choices import (
     QueueStart,
     ScheduleKind,
     Sphere2VecKind,
+    Tta,
     Tune,
 )
 from geoclip.config.data import DataConfig, GalleryConfig
@@ -128,6 +129,7 @@ class OptimConfig:
     batch_size: int = 512  # global: over all ranks
     epochs: int = 10
     max_steps: int | None = None  # ends the run earlier; the schedule ends there too
+    max_samples: int | None = None  # the same in samples: a budget that does not depend on the batch
     schedule: ScheduleKind = ScheduleKind.step
     step_gamma: float = 0.87  # step: lr factor per epoch
     warmup_steps: int = 0  # cosine
@@ -172,6 +174,20 @@ class LoggerConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class StudyConfig:
+    """Which study a run is part of; nothing here changes the run itself."""
+
+    name: str = ""  # the folder's in experiments/, without its number; empty: of none
+    by: list[str] = field(
+        default_factory=list
+    )  # what its variants differ in: keys, groups, or eval.FIELD of an evaluation
+    baseline: str = ""  # the variant that the others are compared with
+    benchmarks: list[str] = field(default_factory=list)  # on which its finished runs are evaluated, once
+    tta: list[Tta] = field(default_factory=lambda: [Tta.single])
+    galleries: list[str] = field(default_factory=list)  # CSVs; empty: the run's own
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainConfig:
     """One training run."""
 
@@ -193,6 +209,7 @@ class TrainConfig:
     compute: ComputeConfig = MISSING
     logger: LoggerConfig = MISSING
     gallery: GalleryConfig = MISSING
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 @dataclass(kw_only=True, slots=True)

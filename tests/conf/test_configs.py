@@ -40,7 +40,10 @@ def test_every_option_composes(option: str) -> None:
 @pytest.mark.parametrize(
     "path", sorted(Path(conf_dir(), "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_every_experiment_composes(path: Path, tmp_path: Path) -> None:
+def test_every_experiment_composes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("backbone", "bluemarble"):  # as make study-features leaves them
+        (tmp_path / "features" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     config = train_config(f"+experiment={path.stem}")
     if config.data.kind is DataKind.bluemarble:
         assert train_problems(config, 1) == []

@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,7 +31,12 @@ class PointEnded(Exception):
     """How a point of a sweep ended that another process ran: a sentence or a status, on its way back."""
 
 
-def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
+def run_entry_point(
+    config_name: str,
+    schema: type[Any],
+    main: Callable[[DictConfig], object],
+    at_end: Callable[[], None] = lambda: None,
+) -> None:
     """Compose `conf/<config_name>.yaml` from the command line and call `main` with it (once per sweep point).
 
     A key, type or value that the schema refuses ends the process with status 1 and one sentence.
@@ -58,6 +64,8 @@ def run_entry_point(config_name: str, schema: type[Any], main: Callable[[DictCon
             raise
         # A job that could not be queued, or that ended without a result.
         raise SystemExit(f"geoclip: {error}") from None
+    finally:
+        at_end()
 
 
 def _rename_schemas_of_launchers() -> None:
@@ -69,16 +77,18 @@ def _rename_schemas_of_launchers() -> None:
             stored[f"{name}_schema.yaml"] = stored.pop(f"{name}.yaml")
 
 
-def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None]:
+def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:
     """`main`, with what the user can mend as one sentence. Inside of Hydra, which would print a heading above it."""
     launching = os.getpid()
 
-    def run(cfg: DictConfig) -> None:
+    def run(cfg: DictConfig) -> object:
         if os.getpid() != launching:
             return _run_elsewhere(main, cfg)
         try:
-            main(cfg)
+            return main(cfg)
         except GeoclipError as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:  # the other points go on
+                raise PointEnded(f"geoclip: {error}") from None
             raise SystemExit(f"geoclip: {error}") from None
 
     return run
@@ -87,7 +97,7 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], None
 _stopped: int | None = None  # the status of a point that was asked to stop: its process begins no other
 
 
-def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> None:
+def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> object:
     """`main` in a process of joblib or submitit, from which an Exception finds its way back and a SystemExit does not.
 
     Raises:
@@ -99,7 +109,7 @@ def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> Non
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, not for readers of data
         multiprocessing.set_start_method(None, force=True)
     try:
-        main(cfg)
+        return main(cfg)
     except GeoclipError as error:
         raise PointEnded(f"geoclip: {error}") from None
     except ConfigError as error:

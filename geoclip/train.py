@@ -21,6 +21,7 @@ from geoclip.entry import (
     world_size_from_environment,
 )
 from geoclip.errors import Preempted
+from geoclip.sweep import end_sweep
 
 if TYPE_CHECKING:
     from geoclip.data.shard_list import Shard
@@ -231,4 +232,4 @@ def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
 
 
 if __name__ == "__main__":
-    run_entry_point("train", TrainConfig, main)
+    run_entry_point("train", TrainConfig, main, at_end=end_sweep)

@@ -134,6 +134,9 @@ __all__ = [
 ]
 
 _store = ConfigStore.instance()
+_store.store(  # here, so that conf/ holds no names of classes; conf/train.yaml chooses it
+    group="hydra/callbacks", name="sweep", node={"sweep": {"_target_": "geoclip.sweep.SweepWatch"}}
+)
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
 _store.store(name="features_schema", node=FeaturesConfig)

@@ -15,7 +15,7 @@ FLOORS = (
     {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "queries", "run_shards", "entry", "resume", "training_hooks"},
+    {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
 ENTRY_POINTS = sorted(
@@ -69,6 +69,7 @@ def test_the_config_stays_at_the_edge() -> None:
         "queries",
         "run_shards",
         "resume",
+        "sweep",
         "training_hooks",
         *ENTRY_POINTS,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -116,3 +117,67 @@ def test_slurm_is_asked_to_signal_early_and_to_queue_again(folder: Path) -> None
     ):
         assert f"#SBATCH {option}\n" in asked, asked
     assert f"{folder}/runs/.submitit/" in asked
+
+
+def in_this_process(folder: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "geoclip.train", "-m", *SMALL, *overrides]
+
+
+def environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if name != "MP16_SHARDS"}
+    return clean | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+
+
+def finished(folder: Path) -> dict[int, float]:
+    """By seed: when the finished runs were finished."""
+    runs = (path.parent for path in (folder / "runs").glob("sweep-*/summary.json"))
+    return {
+        yaml.safe_load((run / "config.yaml").read_text())["seed"]: (run / "summary.json").stat().st_mtime
+        for run in runs
+    }
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_half_way_does_only_what_is_missing(folder: Path) -> None:
+    command = in_this_process(folder, "seed=0,1,2", "optim.max_steps=4")
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not finished(folder):
+            assert first.poll() is None
+            time.sleep(0.02)
+        first.kill()
+    before = finished(folder)
+    assert 1 <= len(before) < 3
+    plan = subprocess.run(
+        [*command, "check_only=true"], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert f"sweep: 3 points, {len(before)} finished, {3 - len(before)} to run" in plan.stdout, plan
+    assert plan.stdout.count("\n  finished") == len(before) and not plan.returncode
+    again = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert not again.returncode, again.stderr
+    after = finished(folder)
+    assert sorted(after) == [0, 1, 2] and {seed: after[seed] for seed in before} == before
+    assert again.stderr.count("nothing to do") == len(before)
+    assert "3 points, 3 finished, 0 failed" in again.stderr and "points in 0" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_failed_point_is_named_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
+    """The middle point names a gallery without a single row, which only reading it can tell."""
+    (tmp_path / "empty.csv").write_text("LAT,LON\n")
+    command = in_this_process(folder, "gallery.path=gallery.csv,empty.csv", "seed=0,1")
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "4 points, 2 finished, 2 failed" in done.stderr
+    assert "failed: " in done.stderr and "gallery.path=empty.csv seed=1" in done.stderr
+    assert sorted(finished(folder)) == [0, 1]
+
+
+def test_no_point_begins_when_one_of_them_cannot_run(folder: Path) -> None:
+    command = in_this_process(folder, "queue.size=16,-1,-2", "seed=0,1")
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "6 points, of which some cannot run; none was started" in done.stderr
+    assert "queue.size=-2 must be 0 or more" in done.stderr and done.stderr.count("seed=1") == 2
+    assert not list((folder / "runs").glob("sweep-*"))

@@ -1,0 +1,220 @@
+"""What a sweep does beside its points: all are checked before the first begins, progress over all, an account.
+
+Hydra calls `SweepWatch`: at the sweep's start here, at each point's end in whichever process ran it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+
+from geoclip.checks import train_problems
+from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.errors import GeoclipError
+from geoclip.run_dir import fingerprint_of, is_finished, plain, science, write_json
+
+log = logging.getLogger("geoclip")
+
+POLL_S = 1.0
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    overrides: tuple[str, ...]
+    config: TrainConfig
+
+
+class SweepWatch(Callback):
+    """Hydra's callback; what it holds travels to the processes that run points, so it holds nothing."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Compose and check every point of a grid; another sweeper (a search) has points that nobody knows yet.
+
+        Raises:
+            ConfigError: some points cannot run; all their problems are listed.
+            SystemExit: with status 0 after the list of points, where check_only asks for no more.
+        """
+        if os.environ.get("RANK", "0") != "0" or not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+            return
+        points = grid(config)
+        names = {(point.config.runs_dir, point.config.name) for point in points}
+        done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
+        is_done = [_science(point.config) in done for point in points]
+        finished, name = sum(is_done), points[0].config.name
+        listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
+        if points[0].config.check_only:
+            rows = (
+                f"  {'finished' if end else 'to run  '}  {point}"
+                for point, end in zip(swept(points), is_done, strict=True)
+            )
+            print("\n".join([listed, *rows]), flush=True)
+            raise SystemExit(0)
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        log.info("%s", listed)
+        _Account.begin(_folder(config), points, finished)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Leave word of how a point ended, for the process that launched it."""
+        if config.hydra.mode is None or config.hydra.mode.name != "MULTIRUN":
+            return
+        error = job_return._return_value if job_return.status is JobStatus.FAILED else None
+        if error is not None and not isinstance(error, GeoclipError) and type(error).__name__ != "PointEnded":
+            log.error("this point failed", exc_info=error)
+        said = str(error).splitlines()[0] if error is not None and str(error) else repr(error)
+        write_json(
+            _folder(config) / f"{int(config.hydra.job.num):05d}.json",
+            {
+                "point": int(config.hydra.job.num),
+                "error": None if error is None else said,
+                "value": None if error is not None else job_return.return_value,
+            },
+        )
+
+
+def _folder(config: DictConfig) -> Path:
+    return Path(config.hydra.sweep.dir) / str(config.name)
+
+
+def grid(config: DictConfig) -> list[Point]:
+    """Every point of Hydra's own sweeper, composed and checked.
+
+    Args:
+        config: what `on_multirun_start` is given.
+
+    Raises:
+        ConfigError: some cannot run.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    loader = hydra.config_loader
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
+        [*params, *config.hydra.overrides.task]
+    )
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    points, problems = [], []
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    for overrides in batch:
+        composed = loader.load_sweep_config(config, list(overrides))
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            checked = typed(composed, TrainConfig, lambda found: train_problems(found, size))
+        except ConfigError as error:
+            problems += [f"{' '.join(_varying(overrides, batch))}: {problem}" for problem in error.problems]
+        else:
+            points.append(Point(overrides=tuple(overrides), config=checked))
+    if problems:
+        raise ConfigError(problems, f"{len(batch)} points, of which some cannot run; none was started")
+    return points
+
+
+def swept(points: Sequence[Point]) -> list[str]:
+    """What tells each point from the others, as it stands on a command line."""
+    batch = [point.overrides for point in points]
+    return [" ".join(_varying(overrides, batch)) for overrides in batch]
+
+
+def _varying(overrides: Sequence[str], batch: Sequence[Sequence[str]]) -> list[str]:
+    common = set(batch[0]).intersection(*batch)
+    return [said for said in overrides if said not in common]
+
+
+def finished_sciences(runs_dir: Path, name: str) -> set[str]:
+    """What the finished runs of this name have computed, whatever the files they read."""
+    found = set()
+    for path in runs_dir.glob(f"{name}-*/config.yaml"):
+        if is_finished(path.parent):
+            found.add(fingerprint_of(science(yaml.safe_load(path.read_text(encoding="utf-8")), {})))
+    return found
+
+
+def _science(config: TrainConfig) -> str:
+    return fingerprint_of(science(plain(config), {}))
+
+
+class _Account:
+    """Of the sweep that this process launched: how far it is, and how its points ended."""
+
+    current: _Account | None = None
+
+    def __init__(self, folder: Path, points: Sequence[Point], done: int) -> None:
+        self.folder, self.points, self.done = folder, points, done
+        self.ended = threading.Event()
+        self.begun_s = time.monotonic()
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="sweep")
+
+    @classmethod
+    def begin(cls, folder: Path, points: Sequence[Point], done: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        cls.current = cls(folder, points, done)
+        cls.current.thread.start()
+
+    def _watch(self) -> None:
+        """A line whenever a point has ended; the points' own bars show the steps."""
+        told = 0
+        while not self.ended.wait(POLL_S):
+            ended = len(list(self.folder.glob("*.json")))
+            if ended > told:
+                told = ended
+                log.info("%s", self._progress(ended))
+
+    def _progress(self, ended: int) -> str:
+        from tqdm import tqdm
+
+        passed_s = time.monotonic() - self.begun_s
+        run = max(1, ended - self.done)  # finished ones end at once, and are no measure of the others
+        left_s = passed_s / run * (len(self.points) - ended)
+        clock = tqdm.format_interval
+        name = self.points[0].config.name
+        return (
+            f"{name}: {ended} of {len(self.points)} points in {clock(passed_s)}, about {clock(left_s)} left"
+        )
+
+    def close(self) -> None:
+        """Say which points failed, and how to go on."""
+        self.ended.set()
+        self.thread.join()
+        said = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
+        failed = [point for point in said if point["error"]]
+        missing = len(self.points) - len(said)
+        log.info(
+            "%s: %d points, %d finished, %d failed%s",
+            self.points[0].config.name,
+            len(self.points),
+            len(said) - len(failed),
+            len(failed),
+            f", {missing} not begun or not ended" if missing else "",
+        )
+        names = swept(self.points)
+        for point in failed:
+            log.info("  failed: %s: %s", names[point["point"]], point["error"])
+        if failed or missing:
+            log.info("the same command does only what is missing")
+
+
+def end_sweep() -> None:
+    """Close the account of the sweep that this process launched, if it did."""
+    if _Account.current:
+        _Account.current.close()
+        _Account.current = None

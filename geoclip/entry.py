@@ -161,6 +161,8 @@ def _sentence(error: BaseException, schema: type[Any]) -> str:
             f"hydra/launcher={absent.group(1)} needs a plugin that is not installed: "
             "pip install -c constraints.txt -e '.[sweeps]'"
         )
+    if "does not support sweep type : INTERVAL_SWEEP" in sentence:
+        return "interval(low,high) is for a search, not for a grid: hydra/sweeper=optuna"
     unknown = re.search(r"Key '([^']+)' (?:is )?not in '?(?:struct|\w+)'?", sentence)
     path = re.search(r"full_key: ([\w.]+)", sentence)
     allowed = _keys_beside(path.group(1), schema) if path else []

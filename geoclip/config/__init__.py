@@ -58,6 +58,7 @@ from geoclip.config.embed import EmbedConfig, LocationSourceConfig
 from geoclip.config.export import ExportConfig, ExportFormat
 from geoclip.config.probe import ProbeConfig
 from geoclip.config.publish import PublishConfig
+from geoclip.config.search import SearchConfig, SweepFileConfig
 from geoclip.config.tabulate import TabulateConfig
 from geoclip.config.train import (
     ComputeConfig,
@@ -120,10 +121,12 @@ __all__ = [
     "QueueStart",
     "ReportConfig",
     "ScheduleKind",
+    "SearchConfig",
     "ShardSource",
     "ShardsConfig",
     "Sphere2VecKind",
     "StudyConfig",
+    "SweepFileConfig",
     "TabulateConfig",
     "TrainConfig",
     "Tta",
@@ -137,6 +140,7 @@ _store = ConfigStore.instance()
 _store.store(  # here, so that conf/ holds no names of classes; conf/train.yaml chooses it
     group="hydra/callbacks", name="sweep", node={"sweep": {"_target_": "geoclip.sweep.SweepWatch"}}
 )
+_store.store(group="hydra/sweeper", name="optuna_schema", node=SearchConfig)
 _store.store(name="train_schema", node=TrainConfig)
 _store.store(name="shards_schema", node=ShardsConfig)
 _store.store(name="features_schema", node=FeaturesConfig)
@@ -151,3 +155,4 @@ _store.store(name="export_schema", node=ExportConfig)
 _store.store(name="probe_schema", node=ProbeConfig)
 _store.store(name="tabulate_schema", node=TabulateConfig)
 _store.store(name="publish_schema", node=PublishConfig)
+_store.store(name="sweep_file_schema", node=SweepFileConfig)

@@ -15,7 +15,8 @@ FLOORS = (
     {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"},
+    {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"}
+    | {"search", "search_record", "sweep_axes"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
 ENTRY_POINTS = sorted(
@@ -69,6 +70,7 @@ def test_the_config_stays_at_the_edge() -> None:
         "queries",
         "run_shards",
         "resume",
+        "search",
         "sweep",
         "training_hooks",
         *ENTRY_POINTS,

@@ -1,0 +1,246 @@
+"""A search: each point is drawn with a view to how the earlier ones came out on the validation split.
+
+Its record lies in runs/.search/<name>-<hash of space and science>.db, .json and .png: see search_record.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict
+
+from geoclip.checks import train_problems
+from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.run_dir import fingerprint_of, plain, science
+from geoclip.search_record import SearchRecord, open_study, suggested
+from geoclip.sweep_axes import Axis, axes_of, corners, override_of, problems_of
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+log = logging.getLogger("geoclip")
+
+HOPELESS = 3  # so many failures and no success: the mistake is in what the points have in common
+
+
+def search(
+    config: DictConfig,
+    loader: ConfigLoader,
+    launcher: Launcher,
+    arguments: Sequence[str],
+    *,
+    trials: int,
+    at_once: int,
+    random_trials: int,
+    seed: int,
+    params: Mapping[str, str] | None,
+) -> None:
+    """Run the points that are missing, and say which one came out best.
+
+    Args:
+        config: what Hydra composed for the sweep.
+        loader: composes a point.
+        launcher: runs points; each returns its GeoScore on the validation split.
+        arguments: what stands on the command line.
+        trials: how many points in all, those of earlier starts included.
+        at_once: how many the launcher is given together.
+        random_trials: how many are drawn at random before the others are drawn by what came out.
+        seed: of the draws.
+        params: the axes.
+
+    Raises:
+        ConfigError: Optuna is missing, or no point of this space can run.
+        SystemExit: another process searches here, or nothing but failures; with status 0 after check_only=true.
+    """
+    axes, fixed = axes_of(params, arguments)
+    _refuse_early(axes, trials, at_once)
+    first = _checked_corners(config, loader, axes, fixed)
+    facts = [[asdict(axis) for axis in axes], science(plain(first), {}), seed, random_trials]
+    stem = Path(first.runs_dir, ".search", f"{first.name}-{fingerprint_of(facts)}")
+    if first.check_only:
+        print("\n".join([f"{first.name}: {trials} points, in {stem}.db", *(f"  {axis}" for axis in axes)]))
+        raise SystemExit(0)
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{stem}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SystemExit(f"geoclip: another process goes on with {stem}.db; wait for it") from None
+    with lock:
+        record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
+        Search(
+            record=record,
+            config=config,
+            loader=loader,
+            launcher=launcher,
+            trials=trials,
+            at_once=at_once,
+            random_trials=random_trials,
+            seed=seed,
+        ).run()
+        _close(record)
+
+
+def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
+    problems = problems_of(axes)
+    if not axes:
+        problems.append("nothing is searched: give hydra.sweeper.params, or key=interval(low,high) with -m")
+    for key, value in (("trials", trials), ("at_once", at_once)):
+        if value < 1:
+            problems.append(f"hydra.sweeper.{key}={value} must be 1 or more")
+    if importlib.util.find_spec("optuna") is None:
+        problems.append(
+            "hydra/sweeper=optuna needs a library that is not installed: "
+            "pip install -c constraints.txt -e '.[sweeps]'"
+        )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        problems.append(
+            "a search is launched by one process, not by torchrun; "
+            "hydra/launcher=submitit_slurm starts many ranks for each point"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _composed(
+    config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]
+) -> tuple[TrainConfig, list[str]]:
+    """A point, and why it cannot run."""
+    composed = loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    found = typed(composed, TrainConfig, lambda _: [])
+    return found, train_problems(found, 1)
+
+
+def _checked_corners(
+    config: DictConfig, loader: ConfigLoader, axes: Sequence[Axis], fixed: Sequence[str]
+) -> TrainConfig:
+    """The first corner. A key or a type that is wrong ends here, and so does a problem that all corners have."""
+    found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
+    everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
+    if everywhere:
+        raise ConfigError(everywhere)
+    return found[0][0]
+
+
+@dataclass(kw_only=True, slots=True)
+class Search:
+    """One start of a search."""
+
+    record: SearchRecord
+    config: DictConfig
+    loader: ConfigLoader
+    launcher: Launcher
+    trials: int
+    at_once: int
+    random_trials: int
+    seed: int
+    begun_s: float = field(default_factory=time.monotonic)
+    seen: int = 0  # points of this start
+    launched: int = 0  # of these, that could run
+    scored: int = 0
+
+    def run(self) -> None:
+        """Go on with what a kill cut short, from its checkpoints, and then with new points up to `trials`."""
+        record, left = self.record, self.record.cut_short()
+        missing = max(0, self.trials - len(record.trials())) + len(left)
+        log.info("%s: %d points, %d to run, in %s.db", record.name, self.trials, missing, record.stem)
+        while True:
+            batch, left = left[: self.at_once], left[self.at_once :]
+            while len(batch) < self.at_once and len(record.trials()) < self.trials:
+                batch.append(record.study.ask())
+            if not batch:
+                return
+            self._launch(batch)
+            missing -= len(batch)
+            record.write()
+            log.info("%s", self._progress(missing))
+
+    def _launch(self, batch: Sequence[Trial]) -> None:
+        """Draw, run and note down some points."""
+        first, drawn = self.seen, []
+        self.seen += len(batch)
+        for trial in batch:
+            point = [*self.record.fixed, *self._draw(trial)]
+            _, problems = _composed(self.config, self.loader, point)
+            if problems:
+                self._note(trial, None, "; ".join(problems))
+            else:
+                drawn.append((trial, point))
+        ended = self.launcher.launch([point for _, point in drawn], first) if drawn else []
+        for (trial, _), job in zip(drawn, ended, strict=True):
+            self._note(trial, *_outcome(job))
+        self.launched += len(drawn)
+        if self.launched >= HOPELESS and not self.scored:
+            raise SystemExit(f"geoclip: the first {self.launched} points all failed, see above")
+
+    def _draw(self, trial: Trial) -> list[str]:
+        """The point's overrides; drawn once, and read from the record after that."""
+        from optuna.samplers import TPESampler
+
+        # A generator of its own for each point: a search that was killed draws what it would have drawn.
+        self.record.study.sampler = TPESampler(
+            seed=self.seed * 100_003 + trial.number, n_startup_trials=self.random_trials
+        )
+        return [override_of(axis, suggested(trial, axis)) for axis in self.record.axes]
+
+    def _note(self, trial: Trial, geoscore: float | None, error: str) -> None:
+        self.record.note(trial, geoscore, error)
+        self.scored += geoscore is not None
+        if geoscore is None:
+            log.warning("point %d failed: %s", trial.number, error)
+
+    def _progress(self, missing: int) -> str:
+        from tqdm import tqdm
+
+        passed_s = time.monotonic() - self.begun_s
+        left_s = passed_s / self.seen * missing
+        best, clock, ended = self.record.best(), tqdm.format_interval, len(self.record.trials())
+        told = f"; best {best.value:,.0f} by {' '.join(self.record.overrides(best))}" if best else ""
+        return (
+            f"{self.record.name}: {ended} of {ended + missing} points in {clock(passed_s)}, "
+            f"about {clock(left_s)} left{told}"
+        )
+
+
+def _outcome(job: JobReturn) -> tuple[float | None, str]:
+    """GeoScore, or None and what went wrong.
+
+    Raises:
+        PointEnded: the point was asked to stop, and so is the search; its next start goes on with this point.
+    """
+    value = job._return_value
+    if job.status is JobStatus.COMPLETED:
+        return (float(value), "") if isinstance(value, int | float) else (None, f"{value} is no GeoScore")
+    if isinstance(value, Exception) and value.args and isinstance(value.args[0], int):
+        raise value
+    return None, (str(value).splitlines() or [repr(value)])[0].removeprefix("geoclip: ")
+
+
+def _close(record: SearchRecord) -> None:
+    """The picture, and the best point as a command."""
+    from geoclip.drawing.search_figure import draw_search
+
+    account = record.write()
+    states = [row["state"] for row in account["trials"]]
+    finished, failed = states.count("complete"), states.count("fail")
+    log.info("%s: %d points, %d finished, %d failed", record.name, len(states), finished, failed)
+    if account["best"] is None:
+        raise SystemExit(f"geoclip: no point of {record.stem}.db was finished")
+    draw_search(account, record.stem.with_name(f"{record.stem.name}.png"))
+    log.info("written: %s.json and .png", record.stem)
+    best = account["best"]
+    log.info("best: GeoScore %.0f on val; with other seeds:\n  %s", best["geoscore"], best["command"])

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -23,8 +22,8 @@ from omegaconf import DictConfig, open_dict
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
 from geoclip.run_dir import fingerprint_of, plain, science
-from geoclip.search_record import SearchRecord, open_study, suggested
-from geoclip.sweep_axes import Axis, axes_of, corners, override_of, problems_of
+from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
+from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -69,16 +68,14 @@ def search(
     facts = [[asdict(axis) for axis in axes], science(plain(first), {}), seed, random_trials]
     stem = Path(first.runs_dir, ".search", f"{first.name}-{fingerprint_of(facts)}")
     if first.check_only:
-        print("\n".join([f"{first.name}: {trials} points, in {stem}.db", *(f"  {axis}" for axis in axes)]))
+        print(
+            "\n".join(
+                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes)]
+            )
+        )
         raise SystemExit(0)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{stem}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise SystemExit(f"geoclip: another process goes on with {stem}.db; wait for it") from None
-    with lock:
+    with claimed_search(stem):
         record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
         Search(
             record=record,

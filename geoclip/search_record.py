@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from geoclip.run_dir import write_json
 from geoclip.sweep_axes import Axis, Choice, override_of
@@ -90,12 +94,30 @@ class SearchRecord:
         return account
 
 
+@contextmanager
+def claimed_search(stem: Path) -> Iterator[None]:
+    """While inside, no other process on this file system goes on with this search.
+
+    Raises:
+        SystemExit: one does.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{stem}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SystemExit(f"geoclip: another process goes on with {stem}.db; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_study(stem: Path) -> Study:
     """What is known of this space so far, in `stem`.db."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{stem}.db")
     return optuna.create_study(
         storage=storage, study_name=stem.name, direction="maximize", load_if_exists=True

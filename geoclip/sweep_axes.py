@@ -74,6 +74,14 @@ def override_of(axis: Axis, value: str | float) -> str:
     return f"{axis.key}={value}" if isinstance(value, int) else f"{axis.key}={value:.6g}"
 
 
+def described(axis: Axis) -> str:
+    """An axis in words."""
+    if isinstance(axis, Choice):
+        return f"{axis.key}: {', '.join(axis.values)}"
+    kind = f"{', integers' if axis.whole else ''}{', evenly in the logarithm' if axis.log else ''}"
+    return f"{axis.key}: {axis.low:g} to {axis.high:g}{kind}"
+
+
 def ends(axis: Axis) -> tuple[str, ...]:
     """Every choice; or both ends of an interval and a number between, at which a key of integers would fail."""
     if isinstance(axis, Choice):

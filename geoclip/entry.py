@@ -51,7 +51,7 @@ def run_entry_point(
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([_sentence(error, schema)]) from None
+        raise ConfigError([composition_sentence(error, schema)]) from None
     except PointEnded as ended:
         raise SystemExit(*ended.args) from None
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def print_config(cfg: DictConfig) -> None:
     print(OmegaConf.to_yaml(cfg, resolve=True), end="", flush=True)
 
 
-def _sentence(error: BaseException, schema: type[Any]) -> str:
+def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     """What went wrong at composition, in one line, with the keys that would have been right."""
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, EvaluateConfig, typed
+from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta, typed
 from geoclip.entry import run_entry_point
 from geoclip.errors import DataError
 
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(config: EvaluateConfig) -> Path:
-    """Evaluate one model on one benchmark; print the table and write eval/<benchmark>.json and .csv.
+    """Evaluate one model on one benchmark; print the table and write eval/NAME.json and .csv, see `evaluation_name`.
 
     Returns:
         The JSON's path.
@@ -65,8 +65,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     )
     places = _training_places(config, trained.folder)
     details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
+    name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
     row = write_result(
-        trained.folder / "eval",
+        trained.folder / "eval" / name,
         result,
         predictions,
         details,
@@ -83,9 +84,21 @@ def evaluate(config: EvaluateConfig) -> Path:
     if table := details_table(row):
         rich_print(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys), missing)
-    path = trained.folder / "eval" / f"{config.benchmark.name}.json"
+    path = trained.folder / "eval" / f"{name}.json"
     log.info("written: %s and .csv", path)
     return path
+
+
+def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
+    """The name of an evaluation's files: the benchmark's, and what is not as usual, as in test+10k+ten_crop."""
+    gallery, more = config.gallery, []
+    if not is_own_gallery:
+        more.append(Path(gallery.path).stem if gallery.path else gallery.name)
+    if config.tta is not Tta.single:
+        more.append(config.tta.value)
+    if config.protocol is not Protocol.sphere:
+        more.append(f"{config.protocol.value}_protocol")
+    return "+".join([config.benchmark.name, *more])
 
 
 def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:

@@ -38,6 +38,7 @@ class Trained:
     sha256: str  # of the checkpoint's file; of the released weights, of their files in order
     preprocessing: Preprocessing
     gallery: Gallery
+    is_own_gallery: bool  # the one that it was validated with
     encoder: dict[str, Any]  # whose features it takes
 
 
@@ -78,6 +79,7 @@ def open_trained(
         sha256=_sha256([path]),
         preprocessing=build_preprocessing(config.encoder, source.tta),
         gallery=build_gallery(_chosen(source, config.gallery)),
+        is_own_gallery=_chosen(source, config.gallery) == config.gallery,
         encoder=encoder_identity(config.encoder),
     )
 
@@ -99,6 +101,7 @@ def _open_release(
         sha256=_sha256(list(release.files)),
         preprocessing=Preprocessing(image_px=image_px, tta=source.tta.value),
         gallery=build_gallery(_chosen(source, _gallery_of(release))),
+        is_own_gallery=_chosen(source, _gallery_of(release)) == _gallery_of(release),
         encoder={"kind": "clip", "repo": repo, "feature_dim": width},
     )
 

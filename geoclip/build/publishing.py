@@ -70,7 +70,7 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
         if result.get("checkpoint_sha256") == sha256:
             results.append(result)
         else:
-            log.warning("left out eval/%s.json: it is of another checkpoint", result["benchmark"])
+            log.warning("left out eval/%s.json: it is of another checkpoint", result["evaluation"])
     if not results and not force:
         raise DataError(
             f"{run} holds no evaluation of {checkpoint.name}, and a card without one says nothing: python -m "
@@ -142,7 +142,7 @@ def write_card(
     )
     write_text(written.folder / "README.md", model_card(facts, results))
     write_text(written.folder / "training_config.yaml", yaml.safe_dump(config, sort_keys=False))
-    evaluations = [written.folder / "eval" / f"{result['benchmark']}.json" for result in results]
+    evaluations = [written.folder / "eval" / f"{result['evaluation']}.json" for result in results]
     for evaluation, result in zip(evaluations, results, strict=True):
         write_json(evaluation, result)
     return [

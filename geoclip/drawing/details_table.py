@@ -92,7 +92,7 @@ def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
         sections.append(Section(title="nearest training place", rows=rows))
     sections.append(Section(title="the best of", rows=_ranks(result["recall_percent"])))
     return DetailsTable(
-        benchmark=str(result["benchmark"]),
+        benchmark=str(result.get("evaluation", result["benchmark"])),
         sign=sign_of(result.get("protocol", "")),
         sections=tuple(sections),
         facts=_facts(result),

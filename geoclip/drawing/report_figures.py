@@ -38,10 +38,10 @@ def read_results(run: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path} is no JSON ({error}); evaluate again") from None
         if not isinstance(result, dict) or "benchmark" not in result:
             raise DataError(f"{path} is no evaluation; move it elsewhere or evaluate again")
-        results.append(result)
+        results.append(result | {"evaluation": path.stem})
     order = {name: number for number, name in enumerate(FIRST)}
     return sorted(
-        results, key=lambda result: (order.get(result["benchmark"], len(FIRST)), result["benchmark"])
+        results, key=lambda result: (order.get(result["benchmark"], len(FIRST)), result["evaluation"])
     )
 
 
@@ -63,7 +63,7 @@ def draw_report_figures(
         DataError: a CSV that lacks a column or holds what is no coordinate.
     """
     tables = {
-        result["benchmark"]: table for result in results if (table := _read_table(run, result["benchmark"]))
+        result["evaluation"]: table for result in results if (table := _read_table(run, result["evaluation"]))
     }
     figures, drawn = run / "figures", dict[str, Path]()
     if any(row.get("kind") == "train" for row in rows):

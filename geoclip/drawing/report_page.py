@@ -179,7 +179,7 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
     """What a reader of the table must know before comparing it."""
     notes = []
     for result in results:
-        name, verbatim = result["benchmark"], result.get("verbatim_in_gallery", 0)
+        name, verbatim = result["evaluation"], result.get("verbatim_in_gallery", 0)
         if verbatim:
             notes.append(
                 f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery."

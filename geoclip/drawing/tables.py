@@ -179,7 +179,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
     try:
         shares = shares_of(result["accuracy_percent"], result.get("ceiling_percent", {}))
         return AccuracyRow(
-            benchmark=str(result["benchmark"]),
+            benchmark=str(result.get("evaluation", result["benchmark"])),
             n=result["n"],
             shares=shares,
             median_km=result["median_km"],

@@ -113,7 +113,7 @@ def evaluate_benchmark(
 
 
 def write_result(
-    folder: Path,
+    path: Path,
     result: BenchmarkResult,
     predictions: Predictions,
     details: Details | None = None,
@@ -121,9 +121,9 @@ def write_result(
     seed: int = 0,
     **facts: Any,
 ) -> dict[str, Any]:
-    """Write eval/<benchmark>.json and .csv into `folder`, each whole or absent. Returns the JSON's contents."""
+    """Write `path`.json and .csv, each whole or absent. Returns the JSON's contents."""
     more = details.as_json(result.protocol, seed) if details else {}
-    row = result.as_json(**more, bootstrap_seed=seed, **facts)
+    row = result.as_json(**more, evaluation=path.name, bootstrap_seed=seed, **facts)
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
     table = pd.DataFrame(
         {
@@ -138,6 +138,6 @@ def write_result(
             **(details.columns() if details else {}),
         }
     )
-    write_text(folder / f"{result.benchmark}.csv", table.to_csv(index=False))
-    write_json(folder / f"{result.benchmark}.json", row)
+    write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False))
+    write_json(path.with_name(f"{path.name}.json"), row)
     return row

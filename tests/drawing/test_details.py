@@ -34,7 +34,7 @@ def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
     queries = Queries(image_ND=embedded[:300], gps_deg_N2=truth, keys=[str(number) for number in range(300)])
     result, predictions = evaluate_benchmark("test", queries, gallery, embedded[300:], scale=20.0, **changes)
     details = detail(predictions, gallery, train_deg_T2=truth[::2].numpy(), **changes)
-    return write_result(folder / "eval", result, predictions, details)
+    return write_result(folder / "eval" / result.benchmark, result, predictions, details)
 
 
 @pytest.fixture(scope="module")

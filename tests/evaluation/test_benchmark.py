@@ -91,7 +91,7 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
         "b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD
     )
     returned = write_result(
-        tmp_path / "eval", result, predictions, checkpoint_sha256="abc", git_revision="def"
+        tmp_path / "eval" / "b", result, predictions, checkpoint_sha256="abc", git_revision="def"
     )
     row = json.loads((tmp_path / "eval" / "b.json").read_text())
     assert row == returned

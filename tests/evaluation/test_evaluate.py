@@ -27,6 +27,7 @@ from geoclip.config import (
     GalleryConfig,
     GalleryKind,
     Protocol,
+    Tta,
 )
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import read_shards
@@ -210,7 +211,7 @@ def test_the_released_model_retrieves_from_features_without_its_backbone(
         image_features=str(tmp_path / "f.npz"),
         gallery=GalleryConfig(name="csv", path=str(tiny_run.gallery_csv)),
     )
-    assert path == tiny_run.folder.parent / "official" / "eval" / "photos.json"
+    assert path == tiny_run.folder.parent / "official" / "eval" / f"photos+{tiny_run.gallery_csv.stem}.json"
     assert (row["model"], row["gallery"], row["n"]) == ("official", "csv", 6)
     assert len(row["checkpoint_sha256"]) == 64
 
@@ -293,3 +294,11 @@ def test_without_photographs_one_sentence_says_what_to_set(
     assert "Traceback" not in ended.stderr
     assert time.monotonic() - started < 10  # under 3 s on an idle machine
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_stand_beside_the_usual_ones(run_evaluate: Evaluate, tiny_run: Any) -> None:
+    """Neither overwrites the other: a study reads both."""
+    usual = run_evaluate()[2]
+    other = run_evaluate(tta=Tta.five_crop, protocol=Protocol.released)[2]
+    assert (usual.name, other.name) == ("photos.json", "photos+five_crop+released_protocol.json")
+    assert json.loads(usual.read_text())["tta"] == "single" and other.with_suffix(".csv").is_file()

@@ -1,0 +1,222 @@
+"""report.html of a study and index.html of all: made from what is committed, without the runs, each one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from PIL import Image
+
+from geoclip.drawing.pages import data_uri, photo_uri, render
+from geoclip.drawing.study_readme import Readme, first_words, inline_html, read_sections, section_html
+from geoclip.drawing.world import save_bytes
+from geoclip.errors import DataError
+
+PICTURE_PX, THUMBNAIL_PX = 1600, 640
+LARGE_BYTES = 200_000  # a larger PNG is a map: it becomes a JPEG in the page
+LIGHT = 200  # of 255: a picture with such a corner is a chart on white, turned dark with the page
+FIRST = (
+    "swept",
+    "curves",
+    "continents",
+    "wins",
+    "scales",
+)  # the figures' order; the first is the study's face
+BEFORE, AFTER = ("Question", "Expectation"), ("Verdict", "Threats", "Command", "Cost")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Picture:
+    """A picture in the page."""
+
+    address: str
+    text: str
+    is_chart: bool
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Entry:
+    """A study in the index; texts are HTML."""
+
+    title: str
+    question: str
+    verdict: str
+    link: str  # empty: not run yet
+    picture: Picture | None
+
+
+def write_study_page(folder: Path) -> Path:
+    """Write a study's `report.html` from its README.md, results.json and pictures alone.
+
+    Args:
+        folder: experiments/NN_name.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: no README, or results that are no JSON.
+    """
+    readme, results = _read(folder)
+    shown: set[Path] = set()
+
+    def picture(target: str) -> str:
+        path = _beside(folder, target)
+        if path is None or path.suffix not in (".png", ".jpg", ".jpeg"):
+            return ""
+        shown.add(path)
+        found = _picture(path)
+        return f"chart {found.address}" if found.is_chart else found.address
+
+    def link(target: str) -> str:
+        return _page_of(folder, target)
+
+    sections = {
+        name: section_html(text, link=link, picture=picture) for name, text in readme.sections.items()
+    }
+    page = render(
+        "study.html.j2",
+        title=readme.title or folder.name,
+        name=folder.name.split("_", 1)[-1],
+        sections=_in_order(sections),
+        pictures=[_picture(path) for path in _pictures(folder) if path.resolve() not in shown],
+        summary=_summary(results),
+        facts=_facts(results.get("setting", {})),
+        runs=results.get("runs", []),
+        is_run=bool(results),
+        index="../index.html",
+    )
+    save_bytes(folder / "report.html", page.encode("utf-8"))
+    return folder / "report.html"
+
+
+def write_index(experiments: Path) -> Path:
+    """Write `index.html`: every study's question, what came out in one line, its picture and a link to its page.
+
+    Raises:
+        DataError: there is no study, or one that cannot be read.
+    """
+    folders = sorted(path.parent for path in experiments.glob("*/README.md"))
+    if not folders:
+        raise DataError(f"{experiments} holds no study: a folder NN_name with a README.md")
+    page = render("studies.html.j2", entries=[_entry(folder) for folder in folders])
+    save_bytes(experiments / "index.html", page.encode("utf-8"))
+    return experiments / "index.html"
+
+
+def _entry(folder: Path) -> Entry:
+    readme, results = _read(folder)
+    faces = _pictures(folder)
+    return Entry(
+        title=readme.title or folder.name,
+        question=inline_html(" ".join(readme.section("Question").split())),
+        verdict=inline_html(first_words(readme.section("Verdict"))) if results else "",
+        link=f"{quote(folder.name)}/report.html" if results else "",
+        picture=_picture(faces[0], THUMBNAIL_PX) if faces and results else None,
+    )
+
+
+def _read(folder: Path) -> tuple[Readme, dict[str, Any]]:
+    path = folder / "README.md"
+    if not path.is_file():
+        raise DataError(f"{path} is missing; experiments/README.md says what stands in it")
+    results = folder / "results.json"
+    try:
+        found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    except ValueError as error:
+        raise DataError(
+            f"{results} is no JSON ({error}); write it again with python -m geoclip.study"
+        ) from None
+    if not isinstance(found, dict):
+        raise DataError(f"{results} holds no study's results; write it again with python -m geoclip.study")
+    return read_sections(path.read_text(encoding="utf-8")), found
+
+
+def _in_order(sections: Mapping[str, str]) -> list[tuple[str, str, bool]]:
+    """Heading, HTML, and whether the figures follow: the question first, the table, its figures, what came out."""
+    rest = [heading for heading in sections if not heading.startswith((*BEFORE, *AFTER, "Table"))]
+    order = [h for name in (*BEFORE, "Table", *AFTER) for h in sections if h.startswith(name)]
+    last_above = max(
+        (n for n, heading in enumerate(order) if heading.startswith((*BEFORE, "Table"))), default=-1
+    )
+    return [
+        (heading, sections[heading], number == last_above) for number, heading in enumerate([*order, *rest])
+    ]
+
+
+def _beside(folder: Path, target: str) -> Path | None:
+    """The file of a relative address, if it lies in the study's folder."""
+    path = (folder / unquote(target.partition("#")[0])).resolve()
+    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+
+
+def _page_of(folder: Path, target: str) -> str:
+    """The page of another study that is linked to by its folder or README; empty for anything else."""
+    path = (folder / unquote(target.partition("#")[0])).resolve()
+    other = path.parent if path.name == "README.md" else path
+    is_study = other.parent == folder.resolve().parent and (other / "results.json").is_file()
+    return f"../{quote(other.name)}/report.html" if is_study else ""
+
+
+def _pictures(folder: Path) -> list[Path]:
+    def place(path: Path) -> tuple[int, str]:
+        return next((n for n, name in enumerate(FIRST) if path.stem.startswith(name)), len(FIRST)), path.name
+
+    return sorted(folder.glob("*.png"), key=place)
+
+
+def _picture(path: Path, longest_px: int = PICTURE_PX) -> Picture:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            corner = image.convert("RGB").getpixel((0, 0))
+            is_chart = isinstance(corner, tuple) and min(corner) >= LIGHT
+            small = longest_px < PICTURE_PX or path.stat().st_size > LARGE_BYTES
+            address = photo_uri(image, longest_px, quality=84, fine_color=True) if small else ""
+    except OSError as error:
+        raise DataError(
+            f"{path} is no picture ({error}); draw it again with python -m geoclip.study"
+        ) from None
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return Picture(
+        address=address or data_uri(path.read_bytes(), kind),
+        text=path.stem.replace("_", " "),
+        is_chart=is_chart,
+    )
+
+
+def _summary(results: Mapping[str, Any]) -> str:
+    """What was run, in one line; empty where nothing was."""
+    benchmarks = list(results.get("benchmarks", {}).values())
+    if not benchmarks:
+        return ""
+    variants = benchmarks[0]["variants"]
+    seeds, samples = max(len(one["seeds"]) for one in variants), results.get("setting", {}).get("samples")
+    parts = [f"{len(variants)} variants", f"{seeds} seed{'s' * (seeds != 1)}"]
+    parts += [f"{samples:,} samples each"] if isinstance(samples, int) else []
+    parts.append(", ".join(f"{name}: {one['n']:,} images" for name, one in results["benchmarks"].items()))
+    return " · ".join(parts)
+
+
+def _facts(setting: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment, as pairs of words."""
+    facts = []
+    for key, value in setting.items():
+        if isinstance(value, Mapping):
+            text = ", ".join(f"{name} {_word(one)}" for name, one in value.items() if one not in (None, ""))
+        else:
+            text = _word(value)
+        facts.append((key.replace("_", " "), text))
+    return [(label, text) for label, text in facts if text]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_word(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_word, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value or "")

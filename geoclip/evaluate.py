@@ -112,7 +112,7 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     from geoclip.data.reading import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
-    from geoclip.evaluation.study import read_config
+    from geoclip.evaluation.study_runs import read_config
 
     if config.train_places:
         return read_places(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(np.float64)

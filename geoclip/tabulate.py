@@ -1,11 +1,12 @@
-"""Set a study's runs side by side: `python -m geoclip.tabulate runs=… by=… benchmark=…`. `--help` shows everything."""
+"""Set a study's runs side by side: `python -m geoclip.tabulate runs/NAME-*`. `--help` shows everything."""
 
 from __future__ import annotations
 
 import glob
 import logging
-from dataclasses import asdict
+import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -17,50 +18,67 @@ log = logging.getLogger("geoclip")
 
 
 def main(cfg: DictConfig) -> None:
-    """Gather the runs from their JSON and print their table."""
+    """Gather the runs from their JSON and print their tables."""
     config = typed(cfg, TabulateConfig, tabulate_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     tabulate(config)
 
 
-def tabulate(config: TabulateConfig) -> str:
-    """The table as Markdown; written to `output`, with its numbers as JSON beside it.
+def tabulate(config: TabulateConfig) -> dict[str, Any]:
+    """Print a table for every benchmark; write them, and all their numbers, into `output`.
+
+    Returns:
+        The contents of results.json.
 
     Raises:
         DataError: a run was not evaluated, or the runs cannot be compared.
     """
     from rich.console import Console
-    from rich.markdown import Markdown
 
-    from geoclip.drawing.study_table import study_markdown
-    from geoclip.evaluation.study import chosen, compare, read_config, read_measured
-    from geoclip.run_dir import write_json, write_text
+    from geoclip.drawing.study_table import study_rich, write_tables
+    from geoclip.evaluation.published import references
+    from geoclip.evaluation.study import study_results
+    from geoclip.run_dir import write_json
 
-    runs = []
-    for found in sorted(glob.glob(f"{config.runs}/config.yaml")):
-        folder = Path(found).parent
-        said = read_config(folder)
-        if all(str(chosen(said, key)) == value for key, value in (config.where or {}).items()):
-            runs.append(read_measured(folder, config.benchmark.name))
-    variants = compare(runs, config.by, config.baseline)
-    text = study_markdown(variants, f"{config.by}, {config.benchmark.name}")
-    Console().print(Markdown(text))
+    results = study_results(
+        folders(config.runs),
+        by=config.by,
+        baseline=config.baseline,
+        benchmarks=config.benchmarks,
+        where=config.where,
+        allow=config.allow,
+        seed=config.seed,
+    )
+    published = {name: references(name) if config.references else [] for name in results["benchmarks"]}
+    for benchmark in results["benchmarks"]:
+        for table in study_rich(results, benchmark, published[benchmark]):
+            Console().print(table)
+    for note in results["notes"]:
+        log.warning("%s", note)
     if config.output:
-        path = Path(config.output)
-        write_text(path, text)
-        write_json(
-            path.with_suffix(".json"),
-            {
-                "by": config.by,
-                "benchmark": config.benchmark.name,
-                "baseline": config.baseline,
-                "variants": [asdict(one) for one in variants],
-                "runs": [str(run.folder) for run in runs],
-            },
-        )
-        log.info("written: %s and .json", path)
-    return text
+        folder = Path(config.output)
+        write_json(folder / "results.json", results)
+        write_tables(results, folder, published)
+        log.info("written: %s, with .md, .tex and .csv", folder / "results.json")
+    return results
+
+
+def folders(runs: Any) -> list[Path]:
+    """The run folders that a pattern, or a list of folders and patterns, names."""
+    patterns = [runs] if isinstance(runs, str) else runs
+    found = (Path(path) for pattern in patterns for path in glob.glob(str(pattern)))
+    return sorted({path for path in found if (path / "config.yaml").is_file()})
+
+
+def with_positional_runs(arguments: list[str]) -> list[str]:
+    """Arguments that are neither options nor overrides name runs: they become one `runs=[…]`."""
+    named = [said for said in arguments if not said.startswith("-") and "=" not in said]
+    if not named:
+        return arguments
+    quoted = ",".join("'" + path.replace("'", "\\'") + "'" for path in named)
+    return [*(said for said in arguments if said not in named), f"runs=[{quoted}]"]
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = with_positional_runs(sys.argv[1:])
     run_entry_point("tabulate", TabulateConfig, main)

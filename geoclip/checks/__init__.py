@@ -11,6 +11,7 @@ from geoclip.checks.predict import predict_problems
 from geoclip.checks.probe import probe_problems
 from geoclip.checks.publish import publish_problems
 from geoclip.checks.shards import shards_problems
+from geoclip.checks.study import study_problems
 from geoclip.checks.sweep_file import sweep_file_problems
 from geoclip.checks.tabulate import tabulate_problems
 from geoclip.checks.train import train_problems
@@ -27,6 +28,7 @@ __all__ = [
     "probe_problems",
     "publish_problems",
     "shards_problems",
+    "study_problems",
     "sweep_file_problems",
     "tabulate_problems",
     "train_problems",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from geoclip.config import TabulateConfig
 
+ALLOWED = ("data", "gallery", "budget", "revision")
+
 
 def tabulate_problems(config: TabulateConfig) -> list[str]:
     """Every reason why this table cannot be made, as far as the configuration tells."""
     problems = []
-    if config.output and not config.output.endswith(".md"):
-        problems.append(
-            f"output={config.output} must end in .md; the same name in .json is written beside it"
-        )
-    for key in ("runs", "by"):
-        if not getattr(config, key):
-            problems.append(f"{key}='' must not be empty")
+    if not config.runs:
+        problems.append("runs='' names no folder; as in runs='runs/scales-*'")
     if not isinstance(config.where or {}, dict):
-        problems.append(f"where={config.where} must be 'where={{loss.name: one_way}}'")
+        problems.append(f"where={config.where} must be 'where={{loss: one_way}}'")
+    problems += [
+        f"allow={kind} is none of {', '.join(ALLOWED)}" for kind in config.allow if kind not in ALLOWED
+    ]
     return problems

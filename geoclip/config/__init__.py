@@ -59,6 +59,7 @@ from geoclip.config.export import ExportConfig, ExportFormat
 from geoclip.config.probe import ProbeConfig
 from geoclip.config.publish import PublishConfig
 from geoclip.config.search import SearchConfig, SweepFileConfig
+from geoclip.config.study import StudyPageConfig
 from geoclip.config.tabulate import TabulateConfig
 from geoclip.config.train import (
     ComputeConfig,
@@ -126,6 +127,7 @@ __all__ = [
     "ShardsConfig",
     "Sphere2VecKind",
     "StudyConfig",
+    "StudyPageConfig",
     "SweepFileConfig",
     "TabulateConfig",
     "TrainConfig",
@@ -153,6 +155,7 @@ _store.store(name="report_schema", node=ReportConfig)
 _store.store(name="embed_schema", node=EmbedConfig)
 _store.store(name="export_schema", node=ExportConfig)
 _store.store(name="probe_schema", node=ProbeConfig)
+_store.store(name="study_schema", node=StudyPageConfig)
 _store.store(name="tabulate_schema", node=TabulateConfig)
 _store.store(name="publish_schema", node=PublishConfig)
 _store.store(name="sweep_file_schema", node=SweepFileConfig)

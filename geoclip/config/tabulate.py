@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-from omegaconf import MISSING
-
-from geoclip.config.data import BenchmarkConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class TabulateConfig:
-    """Which runs are set side by side, and on what."""
+    """Which runs are set side by side, and on what; what is empty is as the runs' study says."""
 
-    runs: str = "runs/*"  # a pattern of run folders
-    where: Any = None  # of these, the runs whose configuration says so: {loss.name: one_way}
-    by: str = "location"  # what they differ in, beside the seed: a group or a key of the configuration
-    benchmark: BenchmarkConfig = MISSING  # whose eval/<benchmark>.json is read
-    baseline: str = ""  # the variant that the others are compared with; empty: none
-    output: str = ""  # a .md, beside which a .json is written; empty: the console alone
+    runs: Any = "runs/*"  # folders, or patterns of them; on the command line also without runs=
+    where: Any = None  # of these, the runs and evaluations that say so: {loss: one_way, eval.tta: single}
+    by: list[str] = field(
+        default_factory=list
+    )  # what the variants differ in: keys, groups, or eval.FIELD of an evaluation
+    baseline: str = ""  # the variant that the others are compared with, as the table calls it
+    benchmarks: list[str] = field(default_factory=list)
+    allow: list[str] = field(
+        default_factory=list
+    )  # of data, gallery, budget, revision: differences that are said instead of refused
+    references: bool = False  # published results of other models below ours, with how far they can be trusted
+    output: str = ""  # folder of results.json, .md, .tex and .csv; empty: the console alone
+    seed: int = 0  # of the bootstrap

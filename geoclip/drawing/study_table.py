@@ -1,49 +1,236 @@
-"""The table of a study, as Markdown and for the console."""
+"""The tables of a study: Markdown, LaTeX, CSV, HTML and the console, all from results.json."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from geoclip.evaluation.accuracy import Interval
-from geoclip.evaluation.study import Variant
+from rich.table import Table
+
+from geoclip.drawing.pages import render
+from geoclip.evaluation.published import Reference
+from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
+LOWER_IS_BETTER = {"median_km"}
+LATEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"$<$", ">": r"$>$", "±": r"$\pm$", "−": "$-$", "σ": r"$\sigma$", "≤": r"$\leq$"}
+)
 
 
-def study_markdown(variants: Sequence[Variant], title: str) -> str:
-    """A GitHub table: a row per variant, mean and 95 % interval over seeds; below, the gains over the baseline.
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Cell:
+    """A text, and whether it stands out."""
 
-    A gain is bold where its interval excludes zero, for better or for worse.
-    """
-    metrics = list(variants[0].values)
-    head = [title, "seeds", *(LABELS.get(metric, f"< {metric} km, %") for metric in metrics)]
-    text = _table(head, [_row(one.name, one, one.values, metrics) for one in variants])
-    gains = [one for one in variants if one.gain is not None]
-    if gains:
-        base = next(one.name for one in variants if one.gain is None)
-        head = [f"gain over {base}", *head[1:]]
-        rows = [_row(one.name, one, one.gain or {}, metrics, signed=True) for one in gains]
-        text += "\n" + _table(head, rows)
-    return text
+    text: str
+    bold: bool = False
+    italic: bool = False
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+@dataclass(kw_only=True, slots=True, frozen=True)
+class StudyTable:
+    """Heads and rows of cells, before any markup."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
 
 
-def _row(
-    name: str, variant: Variant, values: dict[str, Interval], metrics: list[str], *, signed: bool = False
-) -> list[str]:
-    return [name, str(len(variant.seeds)), *(_cell(values[metric], metric, signed) for metric in metrics)]
+def study_tables(
+    results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()
+) -> list[StudyTable]:
+    """What every variant reaches, with the gallery's ceiling and what others published; then the gains, if any."""
+    found = results["benchmarks"][benchmark]
+    variants = found["variants"]
+    metrics = list(variants[0]["metrics"])
+    swept = ", ".join(key.removeprefix("eval.") for key in results["by"])
+    heads = [*(LABELS.get(metric, f"< {metric} km, %") for metric in metrics)]
+    winners = {metric: _winner(variants, metric) for metric in metrics}
+    rows = [
+        [
+            Cell(text=variant["label"]),
+            Cell(text=str(len(variant["seeds"]))),
+            *(
+                Cell(text=_value(variant["metrics"][metric], metric), bold=winners[metric] is variant)
+                for metric in metrics
+            ),
+        ]
+        for variant in variants
+    ]
+    ceilings = [variant["ceiling_percent"] for variant in variants]
+    shared = all(ceiling == ceilings[0] for ceiling in ceilings)
+    for variant in variants[:1] if shared else variants:
+        name = "ceiling of the gallery" if shared else f"ceiling of {variant['label']}"
+        rows.append(_italic(name, metrics, variant["ceiling_percent"]))
+    rows += [_italic(f"{line.model} ({line.trust})", metrics, line.percent) for line in references]
+    tables = [StudyTable(heads=[swept, "seeds", *heads], rows=rows)]
+    if any(variant["gain"] for variant in variants):
+        gained = [
+            [
+                Cell(text=variant["label"]),
+                Cell(text=str(len(_pairs(variant, variants[0])))),
+                *(
+                    Cell(
+                        text=_gain(variant["gain"][metric], metric),
+                        bold=variant["gain"][metric]["excludes_zero"],
+                    )
+                    for metric in metrics
+                ),
+            ]
+            for variant in variants
+            if variant["gain"]
+        ]
+        tables.append(StudyTable(heads=[f"gain over {variants[0]['label']}", "pairs", *heads], rows=gained))
+    return tables
 
 
-def _cell(interval: Interval, metric: str, signed: bool) -> str:
-    digits = 0 if metric in LABELS else 1
-    sign = "+" if signed else ""
-    if math.isnan(interval.low):
-        return f"{interval.value:{sign},.{digits}f}"
-    half = (interval.high - interval.low) / 2
-    text = f"{interval.value:{sign},.{digits}f} ± {half:,.{digits}f}"
-    return f"**{text}**" if signed and interval.low * interval.high > 0 else text
+def _winner(variants: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
+    """The best, if its difference to the baseline is sure; the baseline, if it is surely better than all."""
+    if not any(variant["gain"] for variant in variants):
+        return None
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    best = max(variants, key=lambda variant: sign * variant["metrics"][metric]["mean"])
+    others = [variant["gain"] for variant in variants if variant["gain"]]
+    if best["gain"] is None:
+        return best if all(gain[metric]["excludes_zero"] for gain in others) else None
+    return best if best["gain"][metric]["excludes_zero"] else None
+
+
+def _pairs(variant: Mapping[str, Any], base: Mapping[str, Any]) -> set[int]:
+    return set(variant["seeds"]) & set(base["seeds"])
+
+
+def _digits(metric: str) -> int:
+    return 0 if metric == "geoscore" else 1
+
+
+def _value(measured: Mapping[str, Any], metric: str) -> str:
+    digits = _digits(metric)
+    text = f"{measured['mean']:,.{digits}f}"
+    return text if measured["sd"] is None else f"{text} ± {measured['sd']:,.{digits}f}"
+
+
+def _gain(gain: Mapping[str, Any], metric: str) -> str:
+    digits = _digits(metric)
+    value, low, high = (f"{gain[key]:+,.{digits}f}".replace("-", "−") for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _italic(name: str, metrics: Sequence[str], percent: Mapping[str, float]) -> list[Cell]:
+    shares = (f"{percent[metric]:.1f}" if metric in percent else "" for metric in metrics)
+    return [Cell(text=name, italic=True), Cell(text=""), *(Cell(text=share, italic=True) for share in shares)]
+
+
+def legend(results: Mapping[str, Any], benchmark: str) -> str:
+    """What the numbers are, in one line."""
+    found = results["benchmarks"][benchmark]
+    seeds = sorted({seed for variant in found["variants"] for seed in variant["seeds"]})
+    said = f"{found['n']:,} images, seeds {', '.join(map(str, seeds))}"
+    several = len(seeds) > 1
+    said += "; ± is the standard deviation over seeds" if several else "; one seed, so no spread"
+    if any(variant["gain"] for variant in found["variants"]):
+        chance = "images and seeds" if several else "images alone"
+        said += (
+            f"; in brackets the 95 % interval of the difference, by paired bootstrap over {chance}; bold: the interval "
+            "excludes zero (above: the best, where it does)"
+        )
+    return said + "."
+
+
+def study_markdown(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+    """GitHub's tables and their legend."""
+    parts = []
+    for table in study_tables(results, benchmark, references):
+        lines = [table.heads, ["---", *["---:"] * (len(table.heads) - 1)]]
+        lines += [[_marked(cell, "**", "*").replace("|", r"\|") for cell in row] for row in table.rows]
+        parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+    return "\n".join([*parts, legend(results, benchmark) + "\n"])
+
+
+def _marked(cell: Cell, bold: str, italic: str) -> str:
+    mark = bold if cell.bold else italic if cell.italic and cell.text else ""
+    return f"{mark}{cell.text}{mark}"
+
+
+def study_latex(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+    """Tables for a paper that loads booktabs."""
+    parts = []
+    for table in study_tables(results, benchmark, references):
+        rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in table.rows]
+        heads = " & ".join(head.translate(LATEX) for head in table.heads) + r" \\"
+        parts.append(
+            "\n".join(
+                [
+                    rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
+                    *(r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""),
+                ]
+            )
+        )
+    return f"% {legend(results, benchmark)}\n" + "\n".join(parts)
+
+
+def _latex(cell: Cell) -> str:
+    text = cell.text.translate(LATEX)
+    return rf"\textbf{{{text}}}" if cell.bold else rf"\textit{{{text}}}" if cell.italic and text else text
+
+
+def study_table_html(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+    """A fragment of a page: the tables, each in a box that scrolls by itself, and their legend."""
+    return render(
+        "study_table.html.j2",
+        tables=study_tables(results, benchmark, references),
+        legend=legend(results, benchmark),
+    )
+
+
+def study_rich(
+    results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()
+) -> list[Table | str]:
+    """For the console."""
+    drawn: list[Table | str] = []
+    for table in study_tables(results, benchmark, references):
+        one = Table(title=benchmark)
+        for number, head in enumerate(table.heads):
+            one.add_column(head, justify="right" if number else "left")
+        for row in table.rows:
+            one.add_row(
+                *(
+                    f"[bold]{c.text}[/]" if c.bold else f"[italic]{c.text}[/]" if c.italic else c.text
+                    for c in row
+                )
+            )
+        drawn.append(one)
+    return [*drawn, legend(results, benchmark)]
+
+
+def study_csv(results: Mapping[str, Any]) -> str:
+    """Every number with all its digits: a line per benchmark, variant and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("benchmark", "variant", "metric", "mean", "sd", "gain", "low", "high", "excludes_zero", "seeds")
+    writer.writerow(head)
+    for benchmark, found in results["benchmarks"].items():
+        for variant in found["variants"]:
+            for metric, measured in variant["metrics"].items():
+                gain = (variant["gain"] or {}).get(metric, {})
+                gained = [gain.get(key, "") for key in ("value", "low", "high", "excludes_zero")]
+                seeds = " ".join(map(str, variant["seeds"]))
+                sd = "" if measured["sd"] is None else measured["sd"]
+                writer.writerow([benchmark, variant["label"], metric, measured["mean"], sd, *gained, seeds])
+    return text.getvalue()
+
+
+def write_tables(
+    results: Mapping[str, Any], folder: Path, references: Mapping[str, Sequence[Reference]]
+) -> None:
+    """BENCHMARK.md and .tex of every benchmark, and results.csv."""
+    for benchmark in results["benchmarks"]:
+        published = references.get(benchmark, ())
+        write_text(folder / f"{benchmark}.md", study_markdown(results, benchmark, published))
+        write_text(folder / f"{benchmark}.tex", study_latex(results, benchmark, published))
+    write_text(folder / "results.csv", study_csv(results))

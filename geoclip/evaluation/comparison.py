@@ -97,11 +97,11 @@ def _resample(
         rows, weight_RN = slice(first, first + size), drawn_RN.astype(np.float64)
         with np.errstate(invalid="ignore"):  # of few images in a country none may be drawn
             means_RM[rows] = (weight_RN @ gain_NM) / (weight_RN @ counts_NM)
-        medians_R[rows] = _medians(b_km_N, drawn_RN) - _medians(a_km_N, drawn_RN)
+        medians_R[rows] = weighted_medians(b_km_N, drawn_RN) - weighted_medians(a_km_N, drawn_RN)
     return means_RM, medians_R
 
 
-def _medians(error_km_N: Floats, drawn_RN: NDArray[np.int64]) -> Floats:
+def weighted_medians(error_km_N: Floats, drawn_RN: NDArray[np.int64]) -> Floats:
     """(R,) medians where image i was drawn drawn_RN[:, i] times."""
     order, n = np.argsort(error_km_N), len(error_km_N)
     below_RN = np.cumsum(drawn_RN[:, order], axis=1)

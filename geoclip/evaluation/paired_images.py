@@ -15,7 +15,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Floats
 
 MUST_AGREE = ("gallery_sha256", "protocol", "n")
-COLUMNS = ("key", "lat", "lon", "distance_km")
+COLUMNS = ("key", "lat", "lon", "distance_km", "ceiling_km")
 REGIONS = ("country", "predicted_country")
 
 
@@ -27,6 +27,7 @@ class Images:
     keys: list[str]
     truth_deg_N2: Floats
     error_km_N: Floats
+    ceiling_km_N: Floats  # to the nearest place of the gallery
     country_right_N: Floats | None  # 1, 0, or NaN where the truth lies in no country; None: not looked up
     setting: dict[str, Any]
 
@@ -59,6 +60,7 @@ def read_images(run: Path, benchmark: str) -> Images:
         keys=table["key"].tolist(),
         truth_deg_N2=table[["lat", "lon"]].to_numpy(np.float64),
         error_km_N=table["distance_km"].to_numpy(np.float64),
+        ceiling_km_N=table["ceiling_km"].to_numpy(np.float64),
         country_right_N=right_N,
         setting={key: result.get(key, "sphere" if key == "protocol" else None) for key in MUST_AGREE},
     )
@@ -116,6 +118,7 @@ def _rows(images: Images, rows: Sequence[int]) -> Images:
         keys=[images.keys[row] for row in rows],
         truth_deg_N2=images.truth_deg_N2[rows],
         error_km_N=images.error_km_N[rows],
+        ceiling_km_N=images.ceiling_km_N[rows],
         country_right_N=None if right_N is None else right_N[rows],
         setting=images.setting,
     )

@@ -1,171 +1,227 @@
-"""A study: runs that differ in one thing and in their seeds, gathered from the JSON that they wrote."""
+"""A study: runs that differ in what was swept and in their seeds, as one table of numbers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from scipy import stats
 
 from geoclip.errors import DataError
-from geoclip.evaluation.accuracy import Interval
-from geoclip.run_dir import differences, science
+from geoclip.evaluation.accuracy import Floats
+from geoclip.evaluation.paired_images import paired, read_images
+from geoclip.evaluation.protocols import within
+from geoclip.evaluation.study_gains import METRICS, Bootstrap, gains, measures
+from geoclip.evaluation.study_runs import Unit, gather, label, read_config, refuse_mixtures, value_of
+
+CURVE_KM = np.geomspace(0.1, 20_000, 60)
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Measured:
-    """One run on one benchmark."""
-
-    folder: Path
-    config: dict[str, Any]
-    values: dict[str, float]  # by metric: a distance in km, median_km, geoscore
-    setting: dict[str, Any]  # what must be the same for two runs to be compared
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Variant:
-    """What its seeds came to, metric by metric."""
-
-    name: str
-    seeds: tuple[int, ...]
-    values: dict[str, Interval]
-    gain: (
-        dict[str, Interval] | None
-    )  # over the baseline, seed by seed; None for the baseline itself, or without one
-
-
-def read_measured(folder: Path, benchmark: str) -> Measured:
-    """What a run's configuration and eval/<benchmark>.json say.
-
-    Raises:
-        DataError: it was not evaluated; the message names the command that does it.
-    """
-    path = folder / "eval" / f"{benchmark}.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path} is missing; write it: python -m geoclip.evaluate checkpoint={folder} benchmark={benchmark}"
-        ) from error
-    values = {km: cell["value"] for km, cell in result["accuracy_percent"].items()}
-    return Measured(
-        folder=folder,
-        config=read_config(folder),
-        values=values | {"median_km": result["median_km"], "geoscore": result["geoscore"]},
-        setting={key: result.get(key) for key in ("n", "gallery_sha256", "protocol")},
-    )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A run's configuration, as it wrote it."""
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return config
-
-
-def chosen(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key.
-
-    Raises:
-        DataError: there is no such key.
-    """
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            raise DataError(f"{key} is no key of these runs' configurations")
-        node = node[part]
-    return node
-
-
-def compare(runs: Sequence[Measured], by: str, baseline: str = "") -> list[Variant]:
-    """Mean over seeds and its 95 % interval for every variant, and its gain over the baseline.
-
-    Intervals are Student's, over seeds: of three they are wide, as they should be. The gain is of runs of the same
-    seed, which share first weights, order of the data and noise as far as the variants have them in common.
+def study_results(
+    runs: Sequence[Path],
+    *,
+    by: Sequence[str] = (),
+    baseline: str = "",
+    benchmarks: Sequence[str] = (),
+    where: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that a study's tables and figures show: mean and spread over seeds, gains and their intervals.
 
     Args:
-        runs: of the same benchmark.
-        by: a group, or a dotted key.
-        baseline: a variant's name.
+        runs: their folders.
+        by: keys, groups or eval.FIELD that the variants differ in; empty: what the runs' study says.
+        baseline: the label of the variant that the others are compared with; empty: what the study says.
+        benchmarks: their names; empty: what the study says.
+        where: of the runs and evaluations, those that say so.
+        allow: of data, gallery, budget, revision: differences that are said instead of refused.
+        seed: of the bootstrap.
 
     Returns:
-        The variants by name, the baseline first.
+        The contents of results.json.
 
     Raises:
-        DataError: no runs; runs that differ in anything else, or a variant twice with one seed; an unknown baseline.
-
-    Source: Student, "The Probable Error of a Mean", Biometrika 6, 1908.
+        DataError: nothing to compare, or what may not be compared.
     """
-    if not runs:
-        raise DataError("no run fits; check runs=… and where=…")
-    _refuse_mixtures(runs, by)
-    by_variant: dict[str, dict[int, Measured]] = {}
-    for run in runs:
-        seeds = by_variant.setdefault(_name_of(run, by), {})
-        seed = run.config["seed"]
-        if seed in seeds:
-            raise DataError(f"{seeds[seed].folder} and {run.folder} are the same variant with the same seed")
-        seeds[seed] = run
-    if baseline and baseline not in by_variant:
-        raise DataError(f"baseline={baseline} is none of the variants: {', '.join(sorted(by_variant))}")
-    names = sorted(by_variant, key=lambda name: (name != baseline, name))
-    return [_variant(name, by_variant[name], by_variant.get(baseline), name == baseline) for name in names]
+    runs = [run for run in runs if (run / "config.yaml").is_file()]
+    study = read_config(runs[0]).get("study", {}) if runs else {}
+    by, baseline = list(by) or study.get("by", []), baseline or study.get("baseline", "")
+    benchmarks = list(benchmarks) or study.get("benchmarks", [])
+    if not by or not benchmarks:
+        raise DataError("these runs are of no study: say by=[KEY] and benchmarks=[NAME]")
+    found: dict[str, Any] = {}
+    notes: list[str] = []
+    for benchmark in benchmarks:
+        units, unfinished = gather(runs, benchmark)
+        units = [unit for unit in units if _fits(unit, where or {})]
+        if not units:
+            raise DataError(f"no evaluation on {benchmark} says where={dict(where or {})}")
+        notes += refuse_mixtures(units, by, allow)
+        notes += [f"left out, not finished: {run}" for run in unfinished]
+        found[benchmark] = _benchmark(units, by, baseline, seed)
+    return {
+        "study": study.get("name", ""),
+        "by": by,
+        "baseline": baseline,
+        "setting": _setting(units),
+        "notes": list(dict.fromkeys(notes)),
+        "benchmarks": found,
+        "runs": [str(run) for run in runs],
+    }
+
+
+def _fits(unit: Unit, where: Mapping[str, Any]) -> bool:
+    return all(label(value_of(unit, key)) == label(value) for key, value in where.items())
+
+
+def _setting(units: Sequence[Unit]) -> dict[str, Any]:
+    first = units[0]
+    return {
+        "revision": first.provenance["git_revision"],
+        "evaluation_revision": first.result["git_revision"],
+        "samples": first.summary["samples_seen"],
+        "data": first.config["data"]["name"],
+        "files": first.summary["files"],
+        "machine": first.provenance["machine"],
+        "versions": first.provenance["versions"] | {"python": first.provenance["python"]},
+    }
+
+
+def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str, seed: int) -> dict[str, Any]:
+    """All variants on one benchmark, the baseline first, then in the order of what was swept."""
+    groups: dict[tuple[str, ...], dict[int, Unit]] = {}
+    for unit in units:
+        seeds = groups.setdefault(tuple(label(value_of(unit, key)) for key in by), {})
+        if unit.seed in seeds:
+            raise DataError(f"{seeds[unit.seed].run} and {unit.run} are the same variant with the same seed")
+        seeds[unit.seed] = unit
+    base = next((labels for labels in groups if ", ".join(labels) == baseline), None)
+    if baseline and base is None:
+        raise DataError(f"baseline={baseline} is none of the variants: {' | '.join(map(', '.join, groups))}")
+    order = sorted(groups, key=lambda labels: (labels != base, _order(groups[labels], by)))
+    first = units[0].result
+    errors = {labels: _errors(groups[labels], units[0]) for labels in order}
+    bootstrap = Bootstrap(first["n"], first["protocol"], seed)
+    drawn = (
+        {labels: {s: bootstrap.of_run(km_N) for s, km_N in errors[labels].items()} for labels in order}
+        if base
+        else {}
+    )
+    variants = []
+    for labels in order:
+        gain = None
+        if base is not None and labels != base:
+            common = errors[base].keys() & errors[labels].keys()
+            pairs = {s: (drawn[base][s], drawn[labels][s]) for s in common}
+            gain = {
+                name: asdict(one)
+                for name, one in gains(errors[base], errors[labels], bootstrap, pairs).items()
+            }
+        variants.append(_variant(_name(labels, base, by), groups[labels], errors[labels], by, gain))
+    return {
+        "n": first["n"],
+        "protocol": first["protocol"],
+        "gallery": {
+            "name": first["gallery"],
+            "size": first["gallery_size"],
+            "sha256": first["gallery_sha256"],
+        },
+        "ceiling_percent": first["ceiling_percent"],
+        "variants": variants,
+    }
+
+
+def _order(seeds: Mapping[int, Unit], by: Sequence[str]) -> list[Any]:
+    """Numbers by size, lists by length and then by their numbers, all else by name."""
+    unit = next(iter(seeds.values()))
+    found: list[Any] = []
+    for key in by:
+        match value_of(unit, key):
+            case bool() | None as value:
+                found.append((2, 0, [], str(value)))
+            case int() | float() as value:
+                found.append((0, 0, [float(value)], ""))
+            case list() as value:
+                found.append((1, len(value), value, ""))
+            case value:
+                found.append((2, 0, [], str(value)))
+    return found
+
+
+def _name(labels: tuple[str, ...], base: tuple[str, ...] | None, by: Sequence[str]) -> str:
+    if len(by) == 1:
+        return labels[0]
+    pairs = [(key.rsplit(".", 1)[-1], said) for key, said in zip(by, labels, strict=True)]
+    if base is not None and labels != base:
+        pairs = [pair for pair, said, other in zip(pairs, labels, base, strict=True) if said != other]
+    return ", ".join(f"{key}={said}" for key, said in pairs)
+
+
+def _errors(seeds: Mapping[int, Unit], reference: Unit) -> dict[int, Floats]:
+    """By seed, (N,) errors in km in the order of the reference's images."""
+    wanted = read_images(reference.run, reference.evaluation)
+    found = {}
+    for seed, unit in sorted(seeds.items()):
+        images = read_images(unit.run, unit.evaluation)
+        if images.keys != wanted.keys:
+            _, images = paired(wanted, images, force=images.setting["n"] == wanted.setting["n"])
+        found[seed] = images.error_km_N
+    return found
 
 
 def _variant(
-    name: str, seeds: Mapping[int, Measured], base: Mapping[int, Measured] | None, is_base: bool
-) -> Variant:
-    metrics = next(iter(seeds.values())).values
-    gain = None
-    if base is not None and not is_base:
-        common = sorted(seeds.keys() & base.keys())
-        gain = {
-            metric: _over_seeds([seeds[seed].values[metric] - base[seed].values[metric] for seed in common])
-            for metric in metrics
-        }
-    values = {metric: _over_seeds([run.values[metric] for run in seeds.values()]) for metric in metrics}
-    return Variant(name=name, seeds=tuple(sorted(seeds)), values=values, gain=gain)
+    name: str,
+    seeds: Mapping[int, Unit],
+    errors: Mapping[int, Floats],
+    by: Sequence[str],
+    gain: dict[str, Any] | None,
+) -> dict[str, Any]:
+    first = next(iter(seeds.values()))
+    protocol = first.result["protocol"]
+    measured = [measures(km_N, protocol) for km_N in errors.values()]
+    metrics = {}
+    for metric in METRICS:
+        values = [one[metric] for one in measured]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        metrics[metric] = {"mean": float(np.mean(values)), "sd": sd, "per_seed": values}
+    curves = np.array([_curve(km_N, protocol) for km_N in errors.values()])
+    ceiling_km_N = read_images(first.run, first.evaluation).ceiling_km_N
+    return {
+        "label": name,
+        "values": {key: value_of(first, key) for key in by},
+        "seeds": sorted(seeds),
+        "metrics": metrics,
+        "gain": gain,
+        "ceiling_percent": first.result["ceiling_percent"],
+        "curve": {
+            "km": CURVE_KM.tolist(),
+            "percent": curves.mean(axis=0).tolist(),
+            "low": curves.min(axis=0).tolist(),
+            "high": curves.max(axis=0).tolist(),
+            "ceiling": _curve(ceiling_km_N, protocol),
+        },
+        "by_continent": _by_continent(list(seeds.values())),
+    }
 
 
-def _over_seeds(values: list[float]) -> Interval:
-    """The mean and Student's interval; of one value, no interval."""
-    if not values:
-        return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return Interval(value=mean, low=float("nan"), high=float("nan"))
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return Interval(value=mean, low=mean - half, high=mean + half)
+def _curve(km_N: Floats, protocol: str) -> list[float]:
+    return [100 * float(within(km_N, km, protocol).mean()) for km in CURVE_KM]
 
 
-def _name_of(run: Measured, by: str) -> str:
-    value = chosen(run.config, by)
-    return str(value["name"]) if isinstance(value, Mapping) and "name" in value else str(value)
-
-
-def _refuse_mixtures(runs: Sequence[Measured], by: str) -> None:
-    """Raise DataError where two runs differ in more than `by` and the seed."""
-    first = runs[0]
-    for run in runs[1:]:
-        found = differences(_common(first, by), _common(run, by))
-        if found:
-            raise DataError(
-                f"{first.folder} and {run.folder} differ in more than {by}: {'; '.join(found[:5])}. "
-                "Choose among them with runs=… and where=…"
+def _by_continent(units: Sequence[Unit]) -> dict[str, Any]:
+    """By continent: images, and the means over seeds of the shares within each distance."""
+    found: dict[str, Any] = {}
+    for name, group in units[0].result.get("by_continent", {}).items():
+        if not group["n"]:
+            continue
+        shares = {
+            km: float(
+                np.mean([u.result["by_continent"][name]["accuracy_percent"][km]["value"] for u in units])
             )
-
-
-def _common(run: Measured, by: str) -> dict[str, Any]:
-    """What must be the same in all runs of a study."""
-    config: dict[str, Any] = json.loads(json.dumps(science(run.config, {})))
-    config.pop("seed")
-    *path, last = by.split(".")
-    node = config
-    for part in path:
-        node = node.get(part, {})
-    node.pop(last, None)
-    return config | {"measured with": run.setting}
+            for km in group["accuracy_percent"]
+        }
+        found[name] = {"n": group["n"], **shares}
+    return found

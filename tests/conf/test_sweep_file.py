@@ -71,7 +71,9 @@ def test_all_points_of_the_file_are_all_points_of_the_study(study: str) -> None:
 
 
 def test_a_search_becomes_a_search(tmp_path: Path) -> None:
-    sweep = written(tmp_path, "search", "optim.batch_size=128")
+    sweep = written(
+        tmp_path, "search", "optim.batch_size=128", "location.sigma_min=1", "location.sigma_max=256"
+    )
     assert sweep["method"] == "bayes" and sweep["run_cap"] == 24
     assert sweep["metric"] == {"name": "val/geoscore", "goal": "maximize"}
     kinds = {key: axis.get("distribution") for key, axis in sweep["parameters"].items()}

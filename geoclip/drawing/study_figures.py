@@ -65,7 +65,7 @@ def draw_swept(results: Result, path: Path) -> None:
             plain(axes, grid="both" if values else "x")
             if values:
                 _line(axes, benchmark, metric, values)
-                axes.set_xlabel(results["by"][0], color=MUTED, fontsize=10)
+                axes.set_xlabel(results["by"][0].removeprefix("eval."), color=MUTED, fontsize=10)
             else:
                 _rows(axes, benchmark, metric, named=column == 0)
             _limit(axes, benchmark, metric, least, upright=bool(values))
@@ -74,7 +74,9 @@ def draw_swept(results: Result, path: Path) -> None:
 
 
 def _heading(figure: Figure, results: Result, benchmark: Result) -> None:
-    title = f"{results['study'] or 'study'}: by {', '.join(results['by'])}"
+    title = (
+        f"{results['study'] or 'study'}: by {', '.join(key.removeprefix('eval.') for key in results['by'])}"
+    )
     write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
     seeds = max(len(variant["seeds"]) for variant in benchmark["variants"])
     bars = f"bars: ± standard deviation over {seeds} seeds, the pale dots" if seeds > 1 else "one seed each"

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from PIL import Image
-
-from geoclip.drawing.pages import data_uri, photo_uri, render
-from geoclip.drawing.study_readme import Readme, first_words, inline_html, read_sections, section_html
+from geoclip.drawing.pages import render
+from geoclip.drawing.study_pictures import Picture, picture_of, pictures_in
+from geoclip.drawing.study_readme import (
+    Readme,
+    first_words,
+    inline_html,
+    read_sections,
+    section_html,
+    without_generated,
+)
+from geoclip.drawing.study_table import study_table_html
 from geoclip.drawing.world import save_bytes
 from geoclip.errors import DataError
 
@@ -30,22 +38,14 @@ BEFORE, AFTER = ("Question", "Expectation"), ("Verdict", "Threats", "Command", "
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Picture:
-    """A picture in the page."""
-
-    address: str
-    text: str
-    is_chart: bool
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
 class Entry:
     """A study in the index; texts are HTML."""
 
     title: str
     question: str
     verdict: str
-    link: str  # empty: not run yet
+    is_run: bool
+    link: str  # empty: it has no page
     picture: Picture | None
 
 
@@ -64,30 +64,32 @@ def write_study_page(folder: Path) -> Path:
     readme, results = _read(folder)
     shown: set[Path] = set()
 
-    def picture(target: str) -> str:
+    def picture(target: str) -> Picture | None:
         path = _beside(folder, target)
         if path is None or path.suffix not in (".png", ".jpg", ".jpeg"):
-            return ""
+            return None
         shown.add(path)
-        found = _picture(path)
-        return f"chart {found.address}" if found.is_chart else found.address
+        return picture_of(path)
 
-    def link(target: str) -> str:
-        return _page_of(folder, target)
+    def html(heading: str, text: str) -> str:
+        from_numbers = _tables(results) if results and heading.startswith("Table") else ""
+        text = without_generated(text, "tables") if from_numbers else text
+        return (
+            section_html(text, link=lambda target: _page_of(folder, target), picture=picture) + from_numbers
+        )
 
-    sections = {
-        name: section_html(text, link=link, picture=picture) for name, text in readme.sections.items()
-    }
+    sections = {heading: html(heading, text) for heading, text in readme.sections.items()}
     page = render(
         "study.html.j2",
         title=readme.title or folder.name,
         name=folder.name.split("_", 1)[-1],
         sections=_in_order(sections),
-        pictures=[_picture(path) for path in _pictures(folder) if path.resolve() not in shown],
+        pictures=[picture_of(path) for path in pictures_in(folder) if path.resolve() not in shown],
         summary=_summary(results),
         facts=_facts(results.get("setting", {})),
         runs=results.get("runs", []),
         is_run=bool(results),
+        is_waiting=not _is_run(folder, results),
         index="../index.html",
     )
     save_bytes(folder / "report.html", page.encode("utf-8"))
@@ -110,13 +112,14 @@ def write_index(experiments: Path) -> Path:
 
 def _entry(folder: Path) -> Entry:
     readme, results = _read(folder)
-    faces = _pictures(folder)
+    faces, is_run = pictures_in(folder), _is_run(folder, results)
     return Entry(
         title=readme.title or folder.name,
         question=inline_html(" ".join(readme.section("Question").split())),
-        verdict=inline_html(first_words(readme.section("Verdict"))) if results else "",
-        link=f"{quote(folder.name)}/report.html" if results else "",
-        picture=_picture(faces[0], THUMBNAIL_PX) if faces and results else None,
+        verdict=inline_html(first_words(readme.section("Verdict"))) if is_run else "",
+        is_run=is_run,
+        link=f"{quote(folder.name)}/report.html" if results or (folder / "report.html").is_file() else "",
+        picture=picture_of(faces[0], THUMBNAIL_PX) if faces else None,
     )
 
 
@@ -134,6 +137,26 @@ def _read(folder: Path) -> tuple[Readme, dict[str, Any]]:
     if not isinstance(found, dict):
         raise DataError(f"{results} holds no study's results; write it again with python -m geoclip.study")
     return read_sections(path.read_text(encoding="utf-8")), found
+
+
+def _is_run(folder: Path, results: Mapping[str, Any]) -> bool:
+    """Whether something came out; a study of one run has pictures and no results.json."""
+    return bool(results) or bool(pictures_in(folder))
+
+
+def _tables(results: Mapping[str, Any]) -> str:
+    """The tables of every benchmark, from the numbers themselves, as HTML."""
+    try:
+        parts = [
+            f"<h3>{escape(name)}</h3>\n{study_table_html(results, name)}" for name in results["benchmarks"]
+        ]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"the results of study {results.get('study', '?')!r} lack {error}; write them again with "
+            "python -m geoclip.study"
+        ) from None
+    notes = [f'<p class="note">{escape(str(note))}</p>' for note in results.get("notes", [])]
+    return "\n".join([*parts, *notes])
 
 
 def _in_order(sections: Mapping[str, str]) -> list[tuple[str, str, bool]]:
@@ -158,35 +181,8 @@ def _page_of(folder: Path, target: str) -> str:
     """The page of another study that is linked to by its folder or README; empty for anything else."""
     path = (folder / unquote(target.partition("#")[0])).resolve()
     other = path.parent if path.name == "README.md" else path
-    is_study = other.parent == folder.resolve().parent and (other / "results.json").is_file()
+    is_study = other.parent == folder.resolve().parent and (other / "README.md").is_file()
     return f"../{quote(other.name)}/report.html" if is_study else ""
-
-
-def _pictures(folder: Path) -> list[Path]:
-    def place(path: Path) -> tuple[int, str]:
-        return next((n for n, name in enumerate(FIRST) if path.stem.startswith(name)), len(FIRST)), path.name
-
-    return sorted(folder.glob("*.png"), key=place)
-
-
-def _picture(path: Path, longest_px: int = PICTURE_PX) -> Picture:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            corner = image.convert("RGB").getpixel((0, 0))
-            is_chart = isinstance(corner, tuple) and min(corner) >= LIGHT
-            small = longest_px < PICTURE_PX or path.stat().st_size > LARGE_BYTES
-            address = photo_uri(image, longest_px, quality=84, fine_color=True) if small else ""
-    except OSError as error:
-        raise DataError(
-            f"{path} is no picture ({error}); draw it again with python -m geoclip.study"
-        ) from None
-    kind = "png" if path.suffix == ".png" else "jpeg"
-    return Picture(
-        address=address or data_uri(path.read_bytes(), kind),
-        text=path.stem.replace("_", " "),
-        is_chart=is_chart,
-    )
 
 
 def _summary(results: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from geoclip.drawing.study_pictures import Picture
 from geoclip.errors import DataError
 
 BEGIN = re.compile(r"^<!-- generated: (\S+) -->\s*$")
@@ -108,17 +109,17 @@ def inline_html(text: str) -> str:
     tokens = parser.parseInline(text)
     for token in tokens:
         _rewrite(token.children or [], lambda _target: "")
-    html: str = parser.renderer.render(tokens, parser.options, {"picture": lambda _source: ""})
+    html: str = parser.renderer.render(tokens, parser.options, {"picture": lambda _source: None})
     return html
 
 
-def section_html(text: str, *, link: Address, picture: Address) -> str:
+def section_html(text: str, *, link: Address, picture: Callable[[str], Picture | None]) -> str:
     """Markdown as HTML: tables in boxes that scroll, commands with a button, comments gone, raw HTML as text.
 
     Args:
         text: Markdown.
         link: from a relative address to one in the page; empty: the words stay, without a link.
-        picture: from a relative address to one that holds the picture; empty: the words that describe it stay.
+        picture: from an address to the picture; None: the words that describe it stay.
     """
     parser = _parser()
     tokens = parser.parse(text)
@@ -168,11 +169,11 @@ def _raw(tokens: Sequence[Token], at: int, _options: Any, _env: Any) -> str:
 def _image(tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
     token = tokens[at]
     words = RendererHTML().renderInlineAsText(token.children, options, env)
-    address = env["picture"](str(token.attrs.get("src", "")))
-    if not address:
+    picture = env["picture"](str(token.attrs.get("src", "")))
+    if picture is None:
         return f'<span class="elsewhere">{escape(words)}</span>'
-    kind = ' class="chart"' if address.startswith("chart ") else ""
-    return f'<img{kind} src="{escape(address.removeprefix("chart "))}" alt="{escape(words)}">'
+    kind = ' class="chart"' if picture.is_chart else ""
+    return f'<img{kind} src="{escape(picture.address)}" alt="{escape(words)}">'
 
 
 def _fence(tokens: Sequence[Token], at: int, _options: Any, _env: Any) -> str:

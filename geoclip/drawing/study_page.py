@@ -118,7 +118,7 @@ def _entry(folder: Path) -> Entry:
         question=inline_html(" ".join(readme.section("Question").split())),
         verdict=inline_html(first_words(readme.section("Verdict"))) if is_run else "",
         is_run=is_run,
-        link=f"{quote(folder.name)}/report.html" if results or (folder / "report.html").is_file() else "",
+        link=f"{quote(folder.name)}/report.html" if _has_page(folder) else "",
         picture=picture_of(faces[0], THUMBNAIL_PX) if faces else None,
     )
 
@@ -142,6 +142,11 @@ def _read(folder: Path) -> tuple[Readme, dict[str, Any]]:
 def _is_run(folder: Path, results: Mapping[str, Any]) -> bool:
     """Whether something came out; a study of one run has pictures and no results.json."""
     return bool(results) or bool(pictures_in(folder))
+
+
+def _has_page(folder: Path) -> bool:
+    """A page stands there, or is written with the others as there are results."""
+    return any((folder / name).is_file() for name in ("results.json", "report.html"))
 
 
 def _tables(results: Mapping[str, Any]) -> str:
@@ -181,7 +186,7 @@ def _page_of(folder: Path, target: str) -> str:
     """The page of another study that is linked to by its folder or README; empty for anything else."""
     path = (folder / unquote(target.partition("#")[0])).resolve()
     other = path.parent if path.name == "README.md" else path
-    is_study = other.parent == folder.resolve().parent and (other / "README.md").is_file()
+    is_study = other.parent == folder.resolve().parent and _has_page(other)
     return f"../{quote(other.name)}/report.html" if is_study else ""
 
 

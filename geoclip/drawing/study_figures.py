@@ -119,7 +119,7 @@ def _line(axes: Axes, benchmark: Result, metric: str, values: dict[str, float]) 
 def _places(axes: Axes, values: list[float]) -> Floats:
     """Where the sorted values stand, inf last; sets the axis, its ticks at the values themselves."""
     numbers = [value for value in values if math.isfinite(value)]
-    inner, step = _scaled(numbers)
+    inner, step = scaled(numbers)
     places = np.array([*inner, *[inner[-1] + step] * (len(values) - len(numbers))])
     air = 0.06 * (places[-1] - places[0])
     axes.set_xlim(places[0] - air, places[-1] + air)
@@ -129,7 +129,7 @@ def _places(axes: Axes, values: list[float]) -> Floats:
     return places
 
 
-def _scaled(numbers: list[float]) -> tuple[list[float], float]:
+def scaled(numbers: list[float]) -> tuple[list[float], float]:
     """Places of the sorted numbers and the mean step: linear, logarithmic, or evenly where marks would touch."""
     above = [number for number in numbers if number > 0]
     if numbers[0] < 0 or not above or above[-1] <= LOG_FROM * above[0]:

@@ -87,7 +87,7 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]
         try:
             return main(cfg)
         except GeoclipError as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:  # the other points go on
+            if in_sweep():  # the other points go on
                 raise PointEnded(f"geoclip: {error}") from None
             raise SystemExit(f"geoclip: {error}") from None
 
@@ -140,6 +140,11 @@ def chosen_options() -> dict[str, str]:
         return {}
     choices = HydraConfig.get().runtime.choices
     return {group: option for group, option in choices.items() if option and not group.startswith("hydra/")}
+
+
+def in_sweep() -> bool:
+    """Whether this is a point of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def print_config(cfg: DictConfig) -> None:

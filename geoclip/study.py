@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from geoclip.checks import study_problems
-from geoclip.config import StudyPageConfig, typed
+from geoclip.checks import evaluate_problems, study_problems
+from geoclip.config import (
+    BenchmarkConfig,
+    ConfigError,
+    EvaluateConfig,
+    GalleryConfig,
+    GalleryKind,
+    StudyPageConfig,
+    Tta,
+    option,
+    options,
+    typed,
+)
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -40,18 +54,17 @@ def write_study(config: StudyPageConfig) -> Path:
     from geoclip.evaluation.study import study_results
     from geoclip.evaluation.study_runs import read_config
     from geoclip.run_dir import is_finished, write_json, write_text
-    from geoclip.study_evaluations import evaluate_all, missing_evaluations
 
     (folder,) = Path(config.experiments).glob(f"[0-9]*_{config.name}")
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
     configs = {run: read_config(run) for run in runs if is_finished(run)}
-    evaluate_all(missing_evaluations(configs, config.device), config.jobs)
+    _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)
     results = study_results(runs, allow=config.allow)
     results["setting"] |= {"runs": len(configs), "training_minutes": _training_minutes(list(configs))}
     published = {name: references(name) if config.references else [] for name in results["benchmarks"]}
     for note in results["notes"]:
         log.warning("%s", note)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results, indent=None)
     write_tables(results, folder, published)
     figures = draw_study(results, folder)
     tables = [
@@ -97,6 +110,87 @@ def _cost(setting: dict[str, Any]) -> str:
         f"`{setting['revision']}`, evaluated at `{setting['evaluation_revision']}`; "
         f"{setting['training_minutes']:.0f} minutes of training in all, on a machine shared with other work.\n"
     )
+
+
+def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str) -> list[EvaluateConfig]:
+    """What has to be evaluated still, over all runs of a study.
+
+    Args:
+        configs: by run, its configuration.
+        device: to evaluate on.
+
+    Raises:
+        ConfigError: some of it cannot be; every problem is listed.
+    """
+    from geoclip.evaluate import evaluation_name
+
+    wanted, problems = [], []
+    for run, config in configs.items():
+        study = config["study"]
+        for name in study["benchmarks"]:
+            benchmark = option("benchmark", name, BenchmarkConfig)
+            if benchmark is None:
+                problems.append(
+                    f"study.benchmarks={name} is none of {', '.join(options('benchmark'))} (conf/benchmark/)"
+                )
+                continue
+            galleries = [
+                GalleryConfig(name=Path(path).stem, kind=GalleryKind.file, path=path)
+                for path in study["galleries"]
+            ]
+            for gallery in galleries or [GalleryConfig(name="own", kind=GalleryKind.own)]:
+                for tta in study["tta"]:
+                    asked = EvaluateConfig(
+                        checkpoint=str(run),
+                        runs_dir=str(run.parent),
+                        device=device,
+                        tta=Tta(tta),
+                        gallery=gallery,
+                        benchmark=benchmark,
+                        image_features=_features(config, benchmark),
+                    )
+                    file = f"{evaluation_name(asked, is_own_gallery=not galleries)}.json"
+                    if not (run / "eval" / file).is_file():
+                        wanted.append(asked)
+    problems += [problem for asked in wanted for problem in evaluate_problems(asked)]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), "these runs cannot be evaluated")
+    return wanted
+
+
+def _features(config: Mapping[str, Any], benchmark: BenchmarkConfig) -> str:
+    """The features of a split, where a run was trained on some and the split was among them."""
+    folder = Path(config["encoder"]["features"] or ".") / (benchmark.split or benchmark.name)
+    return str(folder) if config["encoder"]["features"] and (folder / "index.json").is_file() else ""
+
+
+def _evaluate_all(wanted: Sequence[EvaluateConfig], jobs: int) -> None:
+    """Evaluate, `jobs` at a time; their tables are not printed."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from tqdm import tqdm
+
+    if not wanted:
+        return
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share_cores, initargs=(jobs,)) as pool:
+        for _ in tqdm(pool.map(_quietly, wanted), "evaluations", len(wanted), unit="evaluation"):
+            pass
+
+
+def _share_cores(jobs: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+
+
+def _quietly(config: EvaluateConfig) -> None:
+    from geoclip.evaluate import evaluate
+
+    logging.getLogger("geoclip").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        evaluate(config)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
@@ -53,7 +54,10 @@ class SweepWatch(Callback):
         """
         if os.environ.get("RANK", "0") != "0" or not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return
-        points = grid(config)
+        try:
+            points = grid(config)
+        except HydraException as error:  # Hydra would print it as a warning, and start
+            raise ConfigError([str(error)]) from None
         names = {(point.config.runs_dir, point.config.name) for point in points}
         done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]

@@ -57,7 +57,7 @@ def tabulate(config: TabulateConfig) -> dict[str, Any]:
         log.warning("%s", note)
     if config.output:
         folder = Path(config.output)
-        write_json(folder / "results.json", results)
+        write_json(folder / "results.json", results, indent=None)
         write_tables(results, folder, published)
         log.info("written: %s, with .md, .tex and .csv", folder / "results.json")
     return results

@@ -15,6 +15,7 @@ from geoclip.checks import train_problems
 from geoclip.config import LoggerMode, TrainConfig, typed
 from geoclip.entry import (
     chosen_options,
+    in_sweep,
     join_submitit,
     print_config,
     run_entry_point,
@@ -71,7 +72,12 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
     with StopRequest(
         config.compute.max_minutes
     ) as stop:  # first of all: reading millions of rows may take minutes
-        return _train_or_stop(config, choices or {}, stop)
+        run = _train_or_stop(config, choices or {}, stop)
+        if in_sweep() and stop.reason().startswith("SIG"):  # heard too late for this point: no other begins
+            log.warning("stopped by %s; %s is finished, the same command goes on", stop.reason(), run)
+            stop.pass_on()
+            raise Preempted(stop.reason(), 0)
+        return run
 
 
 def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
@@ -119,7 +125,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
             write_identity(run, plain(config), world.size, choices)
         _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
         try:
-            _train(config, run, state, plan, recipe, splits["val"], gallery, files, world, stop)
+            _train(config, choices, run, state, plan, recipe, splits["val"], gallery, files, world, stop)
         except Preempted as preempted:
             log.warning(
                 "stopped by %s after step %d, its checkpoint written; the same command goes on (status %s)",
@@ -142,6 +148,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
 
 def _train(
     config: TrainConfig,
+    choices: Mapping[str, str],
     run: Path,
     state: TrainState,
     plan: StreamPlan,
@@ -172,7 +179,7 @@ def _train(
         opened.enter_context(contextlib.closing(batches))
         recorder = writer = None
         if world.is_main:
-            recorder = opened.enter_context(_recorder(config, run, state.step))
+            recorder = opened.enter_context(_recorder(config, choices, run, state.step))
             writer = opened.enter_context(
                 CheckpointWriter(run / "checkpoints", config.compute.keep_checkpoints)
             )
@@ -211,8 +218,9 @@ def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_
     )  # fmt: skip
 
 
-def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
-    """metrics.jsonl, mirrored to wandb unless that is disabled."""
+def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: int) -> Recorder:
+    """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
+    from geoclip.evaluation.study_runs import variant_tags
     from geoclip.recorder import Recorder, WandbMirror
     from geoclip.run_dir import plain
 
@@ -227,6 +235,9 @@ def _recorder(config: TrainConfig, run: Path, step: int) -> Recorder:
             config=plain(config),
             run_id=run.name,
             patience_s=config.logger.patience_s,
+            group=config.study.name or None,
+            tags=variant_tags(plain(config), choices),
+            job_type="train",
         )
     return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from geoclip.drawing.pages import render
 from geoclip.evaluation.published import Reference
@@ -198,12 +199,7 @@ def study_rich(
         for number, head in enumerate(table.heads):
             one.add_column(head, justify="right" if number else "left")
         for row in table.rows:
-            one.add_row(
-                *(
-                    f"[bold]{c.text}[/]" if c.bold else f"[italic]{c.text}[/]" if c.italic else c.text
-                    for c in row
-                )
-            )
+            one.add_row(*(Text(cell.text, "bold" if cell.bold else "italic" * cell.italic) for cell in row))
         drawn.append(one)
     return [*drawn, legend(results, benchmark)]
 

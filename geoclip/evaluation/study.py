@@ -197,10 +197,10 @@ def _variant(
         "gain": gain,
         "ceiling_percent": first.result["ceiling_percent"],
         "curve": {
-            "km": CURVE_KM.tolist(),
-            "percent": curves.mean(axis=0).tolist(),
-            "low": curves.min(axis=0).tolist(),
-            "high": curves.max(axis=0).tolist(),
+            "km": CURVE_KM.round(2).tolist(),
+            "percent": curves.mean(axis=0).round(2).tolist(),
+            "low": curves.min(axis=0).round(2).tolist(),
+            "high": curves.max(axis=0).round(2).tolist(),
             "ceiling": _curve(ceiling_km_N, protocol),
         },
         "by_continent": _by_continent(list(seeds.values())),
@@ -208,7 +208,7 @@ def _variant(
 
 
 def _curve(km_N: Floats, protocol: str) -> list[float]:
-    return [100 * float(within(km_N, km, protocol).mean()) for km in CURVE_KM]
+    return [round(100 * float(within(km_N, km, protocol).mean()), 2) for km in CURVE_KM]
 
 
 def _by_continent(units: Sequence[Unit]) -> dict[str, Any]:

@@ -93,14 +93,34 @@ def value_of(unit: Unit, key: str) -> Any:
     first, _, rest = key.partition(".")
     if first == "eval" and rest in unit.result:
         return unit.result[rest]
-    if key in unit.provenance.get("choices", {}):
-        return unit.provenance["choices"][key]
-    node: Any = unit.config
+    try:
+        return chosen(unit.config, unit.provenance.get("choices", {}), key)
+    except KeyError:
+        raise DataError(f"{key} is no key, group or eval.FIELD of {unit.run}") from None
+
+
+def chosen(config: Mapping[str, Any], choices: Mapping[str, str], key: str) -> Any:
+    """What a configuration says of a key: a group's option, or a dotted key.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    if key in choices:
+        return choices[key]
+    node: Any = config
     for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            raise DataError(f"{key} is no key, group or eval.FIELD of {unit.run}")
+        if not isinstance(node, Mapping):
+            raise KeyError(key)
         node = node[part]
     return node.get("name", node) if isinstance(node, Mapping) else node
+
+
+def variant_tags(config: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
+    """The study's name and what this run has of what it sweeps, as wandb takes tags: 64 letters at most."""
+    study = config["study"]
+    swept = [key for key in study["by"] if not key.startswith("eval.")]
+    said = [f"{key}={label(chosen(config, choices, key))}" for key in swept]
+    return [tag[:64] for tag in (study["name"], *said) if tag]
 
 
 def label(value: Any) -> str:

@@ -94,7 +94,7 @@ def test_the_other_entry_points_compose(tmp_path: Path) -> None:
     assert (config.top_k, config.checkpoint) == (5, "latest")
 
 
-@pytest.mark.parametrize("entry_point", ["evaluate", "calibrate", "compare", "tabulate"])
+@pytest.mark.parametrize("entry_point", ["evaluate", "calibrate", "compare"])
 def test_a_benchmark_is_chosen_by_its_name_everywhere(entry_point: str) -> None:
     """benchmark is a group of conf/: a key of that name and another kind could not be given on the command line."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):

@@ -33,7 +33,7 @@ Result = Mapping[str, Any]
 
 
 def benchmarks_of(results: Result) -> list[tuple[str, Result]]:
-    """Name and result of every benchmark of a study.
+    """Name and result of every benchmark of a study; where nothing is the baseline, no variant is drawn as if it were.
 
     Raises:
         DataError: there is none, or one without variants.
@@ -41,7 +41,14 @@ def benchmarks_of(results: Result) -> list[tuple[str, Result]]:
     found = list(results.get("benchmarks", {}).items())
     if not found or not all(benchmark.get("variants") for _, benchmark in found):
         raise DataError(f"study {results.get('study', '?')!r} holds no results to draw; tabulate it again")
-    return found
+    return [(name, _without_false_baselines(benchmark)) for name, benchmark in found]
+
+
+def _without_false_baselines(benchmark: Result) -> Result:
+    variants = benchmark["variants"]
+    if len(variants) == 1 or any(variant.get("gain") is not None for variant in variants):
+        return benchmark
+    return {**benchmark, "variants": [{**variant, "gain": {}} for variant in variants]}
 
 
 def benchmark_label(name: str, benchmark: Result) -> str:

@@ -49,7 +49,7 @@ def draw_error_curves(results: Result, path: Path) -> None:
     figure = new_figure(WIDTH_IN, TOP_IN + -(-len(benchmarks) // columns) * block - 0.15, PAPER)
     title = f"{results['study'] or 'study'}: share of images within a distance"
     write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
-    text = "lines: means over seeds; shaded: least to most; dashed: the gallery's ceiling; below: minus the baseline"
+    text = "lines: means over seeds; shaded: least to most; dashed: the gallery's ceiling"
     write(figure, 0.3, 0.7, text, color=MUTED, fontsize=10.5)
     for number, (name, benchmark) in enumerate(benchmarks):
         row, column = divmod(number, columns)
@@ -111,7 +111,9 @@ def _differences(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]
     _distance_axis(axes)
     axes.set_ylim(*reach(shown, LEAST_POINTS))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:+g}" if value else "0")
-    axes.set_title("percentage points over the baseline", color=MUTED, fontsize=10, loc="left", pad=5)
+    axes.set_title(
+        f"percentage points over {short(base['label'])}", color=MUTED, fontsize=10, loc="left", pad=5
+    )
 
 
 def _baseline_last(benchmark: Result) -> list[Result]:

@@ -16,7 +16,9 @@ from geoclip.drawing.study_axes import (
     BETTER,
     OKABE_ITO,
     WORSE,
+    benchmarks_of,
     gain_color,
+    is_baseline,
     outliers,
     reach,
     swept_values,
@@ -140,6 +142,17 @@ def test_a_variant_of_one_seed_has_no_bar_and_is_drawn(tmp_path: Path) -> None:
     draw_swept(study, tmp_path / "swept.png")
     draw_error_curves(study, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file()
+
+
+def test_without_a_baseline_nothing_is_drawn_as_one(tmp_path: Path) -> None:
+    study = made_study("location", NAMES, "small")
+    for variant in study["benchmarks"]["test"]["variants"]:
+        variant["gain"] = None
+    ((_, benchmark),) = benchmarks_of(study)
+    assert not any(is_baseline(variant) for variant in benchmark["variants"])
+    assert len({style["color"] for style in variant_styles(study).values()}) == 3
+    for draw in (draw_swept, draw_error_curves, draw_continents):
+        draw(study, tmp_path / "drawn.png")
 
 
 def test_error_curves_have_a_line_per_variant(tmp_path: Path) -> None:

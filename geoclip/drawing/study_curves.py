@@ -112,7 +112,11 @@ def _differences(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]
     axes.set_ylim(*reach(shown, LEAST_POINTS))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:+g}" if value else "0")
     axes.set_title(
-        f"percentage points over {short(base['label'])}", color=MUTED, fontsize=10, loc="left", pad=5
+        f"minus the curve of {short(base['label'])}, percentage points",
+        color=MUTED,
+        fontsize=10,
+        loc="left",
+        pad=5,
     )
 
 

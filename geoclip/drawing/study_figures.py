@@ -74,9 +74,8 @@ def draw_swept(results: Result, path: Path) -> None:
 
 
 def _heading(figure: Figure, results: Result, benchmark: Result) -> None:
-    title = (
-        f"{results['study'] or 'study'}: by {', '.join(key.removeprefix('eval.') for key in results['by'])}"
-    )
+    swept = ", ".join(key.removeprefix("eval.") for key in results["by"])
+    title = f"{results['study'] or 'study'}: by {swept}" if swept != results["study"] else swept
     write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
     seeds = max(len(variant["seeds"]) for variant in benchmark["variants"])
     bars = f"bars: ± standard deviation over {seeds} seeds, the pale dots" if seeds > 1 else "one seed each"
@@ -196,8 +195,8 @@ def _limit(axes: Axes, benchmark: Result, metric: str, least: float, *, upright:
     low, high = reach([*shown, *near], least)
     if len(near) < len(ceilings):
         ends = sorted({f"{min(ceilings):.0f}", f"{max(ceilings):.0f}"}, key=float)
-        axes.text(1, 1.025, f"ceiling {'–'.join(ends)} %", transform=axes.transAxes, ha="right", color=MUTED,
-                  fontsize=9)  # fmt: skip
+        axes.annotate(f"ceiling {'–'.join(ends)} %", (1, 1), xytext=(0, 7), xycoords="axes fraction", ha="right",
+                      textcoords="offset points", color=MUTED, fontsize=9)  # fmt: skip
     low = max(low, -0.03 * (high - low))
     (axes.set_ylim if upright else axes.set_xlim)(low, high)
     for y, variant in enumerate(variants):

@@ -29,7 +29,10 @@ STAMP := $(VENV)/.installed
 DATA := data/bluemarble
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format shards train predict report eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train parity wheel clean
+NAME ?= scales
+JOBS ?= 2
+
+.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -91,6 +94,37 @@ predict: $(STAMP) ## guess where pictures were taken: IMAGE=file or folder
 
 report: $(STAMP) ## write the report page of the latest run
 	$(RUN) -m geoclip.report $(ARGS)
+
+study: features/bluemarble ## train what is missing of study NAME, evaluate, tabulate: experiments/*_NAME; JOBS at a time
+	$(if $(filter gallery_size,$(NAME)),$(MAKE) study-galleries)
+	$(RUN) -m geoclip.train +experiment=$(NAME) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ARGS)
+	$(RUN) -m geoclip.study name=$(NAME) jobs=$(JOBS)
+
+studies: ## every study of experiments/, one after the other: hours
+	@for folder in experiments/[0-9]*_*/; do \
+		name=$$(basename $$folder | cut -d_ -f2-); \
+		test ! -f conf/experiment/$$name.yaml || $(MAKE) study NAME=$$name || exit 1; \
+	done
+
+study-features: features/bluemarble ## the frozen features that most studies train on
+
+features/bluemarble: | $(STAMP)
+	$(RUN) -m geoclip.shards source=bluemarble
+	$(RUN) -m geoclip.train +experiment=backbone
+	@mkdir -p features && ln -sfn ../$$(ls -d runs/backbone-*) features/backbone
+	$(RUN) -m geoclip.features encoder=resnet_tiny_frozen encoder.repo=features/backbone \
+		'splits=[train,val,test,test_unseen_cells]'
+	@ln -sfn $$(basename $$(ls -d features/bluemarble-resnet_tiny_frozen-*)) features/bluemarble
+
+study-galleries: $(STAMP) ## the galleries of study gallery_size: galleries/1k.csv to 90k.csv
+	$(RUN) -m geoclip.gallery source=csv path=$(DATA)/gallery.csv size=1000 output=galleries/1k.csv
+	$(RUN) -m geoclip.gallery source=csv path=$(DATA)/gallery.csv size=3000 output=galleries/3k.csv
+	$(RUN) -m geoclip.gallery source=csv path=$(DATA)/gallery.csv size=10000 output=galleries/10k.csv
+	$(RUN) -m geoclip.gallery source=csv path=$(DATA)/gallery.csv output=galleries/24k.csv
+	$(RUN) -m geoclip.gallery source=released_100k 'exclude=[test,test_unseen_cells]' output=galleries/90k.csv
+
+study-pages: $(STAMP) ## experiments/index.html and a page per study, from what is committed
+	$(RUN) -m geoclip.study
 
 eval-yfcc4k: $(STAMP) ## evaluate CHECKPOINT on YFCC4k; YFCC4K_DIR names the folder of the photographs
 	$(RUN) -m geoclip.evaluate checkpoint=$(CHECKPOINT) benchmark=yfcc4k $(ARGS)

@@ -204,6 +204,7 @@ def _variant(
             "ceiling": _curve(ceiling_km_N, protocol),
         },
         "by_continent": _by_continent(list(seeds.values())),
+        "evaluations": [str(seeds[s].run / "eval" / f"{seeds[s].evaluation}.csv") for s in sorted(seeds)],
     }
 
 

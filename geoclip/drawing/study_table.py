@@ -18,6 +18,7 @@ from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
 LOWER_IS_BETTER = {"median_km"}
+AS_SHARES = {"data.fraction"}  # what is asked there is what remains of the baseline
 LATEX = str.maketrans(
     {char: rf"\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -87,6 +88,22 @@ def study_tables(
             if variant["gain"]
         ]
         tables.append(StudyTable(heads=[f"gain over {variants[0]['label']}", "pairs", *heads], rows=gained))
+        if AS_SHARES & set(results["by"]):
+            shares = [
+                [
+                    Cell(text=variant["label"]),
+                    Cell(text=str(len(_pairs(variant, variants[0])))),
+                    *(Cell(text=_share(variant["gain"][metric]["share"])) for metric in metrics),
+                ]
+                for variant in variants
+                if variant["gain"]
+            ]
+            of_base = f"share of {variants[0]['label']}'s, %"
+            tables.append(
+                StudyTable(
+                    heads=[of_base, "pairs", *(LABELS.get(m, f"< {m} km") for m in metrics)], rows=shares
+                )
+            )
     return tables
 
 
@@ -120,6 +137,10 @@ def _gain(gain: Mapping[str, Any], metric: str) -> str:
     digits = _digits(metric)
     value, low, high = (f"{gain[key]:+,.{digits}f}".replace("-", "−") for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def _share(share: Sequence[float] | None) -> str:
+    return "" if share is None else f"{share[0]:.1f} ({share[1]:.1f} to {share[2]:.1f})"
 
 
 def _italic(name: str, metrics: Sequence[str], percent: Mapping[str, float]) -> list[Cell]:

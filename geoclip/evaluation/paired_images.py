@@ -15,7 +15,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Floats
 
 MUST_AGREE = ("gallery_sha256", "protocol", "n")
-COLUMNS = ("key", "lat", "lon", "distance_km", "ceiling_km")
+COLUMNS = ("key", "lat", "lon", "distance_km")
 REGIONS = ("country", "predicted_country")
 
 
@@ -27,7 +27,7 @@ class Images:
     keys: list[str]
     truth_deg_N2: Floats
     error_km_N: Floats
-    ceiling_km_N: Floats  # to the nearest place of the gallery
+    ceiling_km_N: Floats  # to the nearest place of the gallery; NaN where it was not written
     country_right_N: Floats | None  # 1, 0, or NaN where the truth lies in no country; None: not looked up
     setting: dict[str, Any]
 
@@ -60,7 +60,7 @@ def read_images(run: Path, benchmark: str) -> Images:
         keys=table["key"].tolist(),
         truth_deg_N2=table[["lat", "lon"]].to_numpy(np.float64),
         error_km_N=table["distance_km"].to_numpy(np.float64),
-        ceiling_km_N=table["ceiling_km"].to_numpy(np.float64),
+        ceiling_km_N=table.get("ceiling_km", pd.Series(np.nan, table.index)).to_numpy(np.float64),
         country_right_N=right_N,
         setting={key: result.get(key, "sphere" if key == "protocol" else None) for key in MUST_AGREE},
     )

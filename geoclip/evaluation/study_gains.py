@@ -25,6 +25,9 @@ class Gain:
     low: float
     high: float
     excludes_zero: bool
+    share: tuple[float, float, float] | None = (
+        None  # of the baseline's value, in percent, with its interval; None where that is 0
+    )
 
 
 def measures(error_km_N: Floats, protocol: str) -> dict[str, float]:
@@ -111,14 +114,47 @@ def gains(
         t_R1 = rng.standard_t(len(seeds) - 1, (len(draw_RM), 1))
         draw_RM = draw_RM + t_R1 * gain_SM.std(axis=0, ddof=1) / np.sqrt(len(seeds))
     low_M, high_M = np.percentile(draw_RM, (2.5, 97.5), axis=0)
+    shares = _shares(base, variant, bootstrap, {seed: drawn[seed] for seed in seeds})
     found = {}
     for number, metric in enumerate(METRICS):
         low, high = float(low_M[number]), float(high_M[number])
         sure = low > 0 or high < 0
         if sure and len(seeds) == 1 and metric.isdigit():
             sure = _mcnemar(base[seeds[0]], variant[seeds[0]], int(metric), bootstrap.protocol) < LEVEL
-        found[metric] = Gain(value=float(gain_SM[:, number].mean()), low=low, high=high, excludes_zero=sure)
+        found[metric] = Gain(
+            value=float(gain_SM[:, number].mean()),
+            low=low,
+            high=high,
+            excludes_zero=sure,
+            share=shares[number],
+        )
     return found
+
+
+def _shares(
+    base: Mapping[int, Floats],
+    variant: Mapping[int, Floats],
+    bootstrap: Bootstrap,
+    drawn: Mapping[int, tuple[Floats, Floats]],
+) -> list[tuple[float, float, float] | None]:
+    """The variant's mean as a percentage of the baseline's, metric by metric; the interval as that of the gain."""
+    protocol, seeds = bootstrap.protocol, list(drawn)
+    before_SM, after_SM = (
+        np.array([[measures(errors[seed], protocol)[metric] for metric in METRICS] for seed in seeds])
+        for errors in (base, variant)
+    )
+    before_RM, after_RM = (np.mean([drawn[seed][side] for seed in seeds], axis=0) for side in (0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draw_RM, share_SM = 100 * after_RM / before_RM, 100 * after_SM / before_SM
+        value_M = 100 * after_SM.mean(axis=0) / before_SM.mean(axis=0)
+    if len(seeds) > 1:
+        t_R1 = np.random.default_rng(bootstrap.seed + 1).standard_t(len(seeds) - 1, (len(draw_RM), 1))
+        draw_RM = draw_RM + t_R1 * share_SM.std(axis=0, ddof=1) / np.sqrt(len(seeds))
+    bounds_2M = np.percentile(draw_RM, (2.5, 97.5), axis=0)
+    return [
+        (float(value), float(low), float(high)) if np.isfinite([value, low, high]).all() else None
+        for value, low, high in zip(value_M, *bounds_2M, strict=True)
+    ]
 
 
 def _mcnemar(a_km_N: Floats, b_km_N: Floats, km: int, protocol: str) -> float:

@@ -34,6 +34,7 @@ def images(error_km_N: Floats, right_N: Floats | None = None, *, protocol: str =
         keys=[str(number) for number in range(count)],
         truth_deg_N2=np.zeros((count, 2)),
         error_km_N=error_km_N,
+        ceiling_km_N=np.zeros(0),
         country_right_N=right_N,
         setting={"gallery_sha256": "g", "protocol": protocol, "n": count},
     )

@@ -101,7 +101,7 @@ def test_intervals_cover_and_nothing_is_no_win() -> None:
             seeds = rng.normal(0, 0.2, 3)  # what a seed does to its whole run
             skill_SN = difficulty_N + shift + seeds[:, None] + rng.normal(0, 0.5, (3, n))
             runs.append({seed: np.where(row > 0, 10.0, 100.0) for seed, row in enumerate(skill_SN)})
-        found = gains(*runs, Bootstrap(n, "sphere", study))["25"]
+        found = gains(runs[0], runs[1], Bootstrap(n, "sphere", study))["25"]
         spread = np.hypot(
             1, np.hypot(0.2, 0.5)
         )  # of the sum of the three, so that the truth is a normal's share
@@ -128,6 +128,9 @@ def test_means_spread_and_a_real_gain(two: list[Path]) -> None:
     assert better["gain"]["25"]["low"] < 50 < better["gain"]["25"]["high"]
     assert not better["gain"]["1"]["excludes_zero"] and better["gain"]["1"]["value"] == 0
     assert study_results(two) == results
+    share, low, high = better["gain"]["25"]["share"]
+    assert share == pytest.approx(100 * better["metrics"]["25"]["mean"] / base["metrics"]["25"]["mean"])
+    assert 100 < low < share < high and better["gain"]["1"]["share"] is None  # of nothing there is no share
 
 
 def test_only_a_sure_best_is_bold(two: list[Path]) -> None:

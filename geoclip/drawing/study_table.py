@@ -99,11 +99,8 @@ def study_tables(
                 if variant["gain"]
             ]
             of_base = f"share of {variants[0]['label']}'s, %"
-            tables.append(
-                StudyTable(
-                    heads=[of_base, "pairs", *(LABELS.get(m, f"< {m} km") for m in metrics)], rows=shares
-                )
-            )
+            named = [LABELS.get(metric, f"< {metric} km") for metric in metrics]
+            tables.append(StudyTable(heads=[of_base, "pairs", *named], rows=shares))
     return tables
 
 

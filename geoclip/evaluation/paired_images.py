@@ -60,7 +60,7 @@ def read_images(run: Path, benchmark: str) -> Images:
         keys=table["key"].tolist(),
         truth_deg_N2=table[["lat", "lon"]].to_numpy(np.float64),
         error_km_N=table["distance_km"].to_numpy(np.float64),
-        ceiling_km_N=table.get("ceiling_km", pd.Series(np.nan, table.index)).to_numpy(np.float64),
+        ceiling_km_N=table.reindex(columns=["ceiling_km"])["ceiling_km"].to_numpy(np.float64),
         country_right_N=right_N,
         setting={key: result.get(key, "sphere" if key == "protocol" else None) for key in MUST_AGREE},
     )

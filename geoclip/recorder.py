@@ -36,6 +36,7 @@ class Recorder:
     def __init__(self, path: Path, *, step: int = 0, mirror: WandbMirror | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
+        kept = [row for row in kept if row["kind"] != "skipped"]  # the account at a run's end is written again
         write_text(
             path, "".join(json.dumps(row) + "\n" for row in kept)
         )  # whole or as it was, if killed here

@@ -36,7 +36,9 @@ class Recorder:
     def __init__(self, path: Path, *, step: int = 0, mirror: WandbMirror | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
-        kept = [row for row in kept if row["kind"] != "skipped"]  # the account at a run's end is written again
+        kept = [
+            row for row in kept if row["kind"] != "skipped"
+        ]  # the account at a run's end is written again
         write_text(
             path, "".join(json.dumps(row) + "\n" for row in kept)
         )  # whole or as it was, if killed here
@@ -179,6 +181,45 @@ class WandbMirror:
                 type(error).__name__,
                 str(error).split("\n")[0],
             )
+
+
+def mirror_study(
+    folder: Path,
+    rows: Sequence[Sequence[Any]],
+    figures: Sequence[Path],
+    *,
+    mode: str,
+    project: str,
+    entity: str | None,
+    name: str,
+    config: dict[str, Any],
+    patience_s: float,
+) -> None:
+    """A study's table and figures as a wandb run of their own, in the group of its training runs.
+
+    Args:
+        folder: wandb's own files go below it.
+        rows: of the table, the head first.
+        figures: PNG files.
+        mode: `auto` (online when logged in), `online` or `offline`.
+        project: wandb's.
+        entity: wandb's; None for the user's own.
+        name: the study's.
+        config: what was compared, and its setting.
+        patience_s: how long wandb may take in the end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mirror = WandbMirror(
+        folder, mode=mode, project=project, entity=entity, name=f"study-{name}", config=config,
+        run_id=f"study-{name}", patience_s=patience_s, group=name, tags=[name[:64]], job_type="study",
+    )  # fmt: skip
+    mirror.send(
+        lambda wandb, run: run.log(
+            {"results": wandb.Table(columns=list(rows[0]), data=[list(row) for row in rows[1:]])}
+            | {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+        )
+    )
+    mirror.finish(0)
 
 
 def _logged_in() -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from omegaconf import DictConfig
 from geoclip.checks import evaluate_problems, study_problems
 from geoclip.config import (
     BenchmarkConfig,
+    BenchmarkKind,
     ConfigError,
     EvaluateConfig,
     GalleryConfig,
     GalleryKind,
+    LoggerMode,
     StudyPageConfig,
     Tta,
     option,
@@ -50,7 +53,6 @@ def write_study(config: StudyPageConfig) -> Path:
     from geoclip.build.study import draw_study
     from geoclip.drawing.study_readme import fill_generated
     from geoclip.drawing.study_table import study_markdown, write_tables
-    from geoclip.evaluation.published import references
     from geoclip.evaluation.study import study_results
     from geoclip.evaluation.study_runs import read_config
     from geoclip.run_dir import is_finished, write_json, write_text
@@ -59,21 +61,19 @@ def write_study(config: StudyPageConfig) -> Path:
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
     configs = {run: read_config(run) for run in runs if is_finished(run)}
     _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)
-    results = study_results(runs, allow=config.allow)
+    results = study_results(runs, allow=config.allow, with_references=config.references)
     results["setting"] |= {"runs": len(configs), "training_minutes": _training_minutes(list(configs))}
-    published = {name: references(name) if config.references else [] for name in results["benchmarks"]}
     for note in results["notes"]:
         log.warning("%s", note)
     write_json(folder / "results.json", results, indent=None)
-    write_tables(results, folder, published)
+    write_tables(results, folder)
     figures = draw_study(results, folder)
-    tables = [
-        f"### {name}\n\n{study_markdown(results, name, published[name])}" for name in results["benchmarks"]
-    ]
+    tables = [f"### {name}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]]
     pictures = [f"![{text}]({path.name})\n" for path, text in figures]
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
     write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks))
+    _mirror(config, results, [path for path, _ in figures])
     log.info("written: %s", folder)
     return folder
 
@@ -85,6 +85,26 @@ def write_pages(experiments: Path) -> None:
     for results in sorted(experiments.glob("[0-9]*/results.json")):
         write_study_page(results.parent)
     log.info("written: %s", write_index(experiments))
+
+
+def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
+    """Every number and every figure to wandb, in the group of the study's runs."""
+    from geoclip.drawing.study_table import study_rows
+    from geoclip.recorder import mirror_study
+
+    if config.logger.mode is LoggerMode.disabled:
+        return
+    mirror_study(
+        Path(config.runs_dir) / f"study-{config.name}",
+        study_rows(results),
+        figures,
+        mode=config.logger.mode.value,
+        project=config.logger.project,
+        entity=config.logger.entity,
+        name=config.name,
+        config={key: results[key] for key in ("by", "baseline", "setting")},
+        patience_s=config.logger.patience_s,
+    )
 
 
 def _training_minutes(runs: list[Path]) -> float:
@@ -134,6 +154,8 @@ def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str)
                     f"study.benchmarks={name} is none of {', '.join(options('benchmark'))} (conf/benchmark/)"
                 )
                 continue
+            if benchmark.kind is BenchmarkKind.shards:  # a split of what the run was trained on
+                benchmark = replace(benchmark, root=config["data"]["root"])
             galleries = [
                 GalleryConfig(name=Path(path).stem, kind=GalleryKind.file, path=path)
                 for path in study["galleries"]

@@ -36,7 +36,6 @@ def tabulate(config: TabulateConfig) -> dict[str, Any]:
     from rich.console import Console
 
     from geoclip.drawing.study_table import study_rich, write_tables
-    from geoclip.evaluation.published import references
     from geoclip.evaluation.study import study_results
     from geoclip.run_dir import write_json
 
@@ -47,18 +46,18 @@ def tabulate(config: TabulateConfig) -> dict[str, Any]:
         benchmarks=config.benchmarks,
         where=config.where,
         allow=config.allow,
+        with_references=config.references,
         seed=config.seed,
     )
-    published = {name: references(name) if config.references else [] for name in results["benchmarks"]}
     for benchmark in results["benchmarks"]:
-        for table in study_rich(results, benchmark, published[benchmark]):
+        for table in study_rich(results, benchmark):
             Console().print(table)
     for note in results["notes"]:
         log.warning("%s", note)
     if config.output:
         folder = Path(config.output)
         write_json(folder / "results.json", results, indent=None)
-        write_tables(results, folder, published)
+        write_tables(results, folder)
         log.info("written: %s, with .md, .tex and .csv", folder / "results.json")
     return results
 

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from geoclip.recorder import Recorder, WandbMirror, read_rows
+from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
+
+PATIENCE_S = 120.0  # where a loaded machine starts wandb slowly
 
 
 def mirror(folder: Path, **changes: object) -> WandbMirror:
@@ -20,6 +23,7 @@ def mirror(folder: Path, **changes: object) -> WandbMirror:
         "name": "n",
         "config": {},
         "run_id": "id1",
+        "patience_s": PATIENCE_S,
     }
     return WandbMirror(folder, **(settings | changes))  # type: ignore[arg-type]
 
@@ -42,6 +46,23 @@ def test_wandb_offline_holds_the_run(tmp_path: Path) -> None:
         recorder.record("val", 1, accuracy_percent={"25": 50.0})
     (run,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert b"accuracy_percent" in run.read_bytes()
+
+
+def test_a_study_is_mirrored_with_its_table_and_figures(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "swept.png")
+    mirror_study(
+        tmp_path / "mirrored",
+        [["variant", "metric", "mean", "sd"], ["base", "25", 12.5, None], ["other", "25", 15.0, 0.5]],
+        [tmp_path / "swept.png"],
+        mode="offline", project="p", entity=None, name="scales", config={"by": ["queue"]}, patience_s=PATIENCE_S,
+    )  # fmt: skip
+    (run,) = (tmp_path / "mirrored" / "wandb").glob("offline-run-*-study-scales")
+    (table,) = run.rglob("results_*.table.json")
+    assert json.loads(table.read_text())["data"] == [["base", "25", 12.5, None], ["other", "25", 15.0, 0.5]]
+    (picture,) = run.rglob("swept_*.png")
+    assert Image.open(picture).size == (3, 2)
+    (log,) = run.glob("*.wandb")
+    assert b"scales" in log.read_bytes()
 
 
 def test_a_run_goes_on_without_wandb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from geoclip.config.train import LoggerConfig
+
 
 @dataclass(kw_only=True, slots=True)
 class StudyPageConfig:
@@ -18,3 +20,4 @@ class StudyPageConfig:
         default_factory=list
     )  # of data, gallery, budget, revision: differences that are said instead of refused
     references: bool = False  # published results of other models below ours
+    logger: LoggerConfig = field(default_factory=LoggerConfig)  # where tables and figures go as well

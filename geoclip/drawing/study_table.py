@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from geoclip.drawing.pages import render
-from geoclip.evaluation.published import Reference
 from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
@@ -43,9 +42,7 @@ class StudyTable:
     rows: list[list[Cell]]
 
 
-def study_tables(
-    results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()
-) -> list[StudyTable]:
+def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]:
     """What every variant reaches, with the gallery's ceiling and what others published; then the gains, if any."""
     found = results["benchmarks"][benchmark]
     variants = found["variants"]
@@ -69,7 +66,10 @@ def study_tables(
     for variant in variants[:1] if shared else variants:
         name = "ceiling of the gallery" if shared else f"ceiling of {variant['label']}"
         rows.append(_italic(name, metrics, variant["ceiling_percent"]))
-    rows += [_italic(f"{line.model} ({line.trust})", metrics, line.percent) for line in references]
+    rows += [
+        _italic(f"{line['model']} ({line['trust']})", metrics, line["percent"])
+        for line in results.get("references", {}).get(benchmark, ())
+    ]
     tables = [StudyTable(heads=[swept, "seeds", *heads], rows=rows)]
     if any(variant["gain"] for variant in variants):
         gained = [
@@ -161,10 +161,10 @@ def legend(results: Mapping[str, Any], benchmark: str) -> str:
     return said + "."
 
 
-def study_markdown(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+def study_markdown(results: Mapping[str, Any], benchmark: str) -> str:
     """GitHub's tables and their legend."""
     parts = []
-    for table in study_tables(results, benchmark, references):
+    for table in study_tables(results, benchmark):
         lines = [table.heads, ["---", *["---:"] * (len(table.heads) - 1)]]
         lines += [[_marked(cell, "**", "*").replace("|", r"\|") for cell in row] for row in table.rows]
         parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
@@ -176,10 +176,10 @@ def _marked(cell: Cell, bold: str, italic: str) -> str:
     return f"{mark}{cell.text}{mark}"
 
 
-def study_latex(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+def study_latex(results: Mapping[str, Any], benchmark: str) -> str:
     """Tables for a paper that loads booktabs."""
     parts = []
-    for table in study_tables(results, benchmark, references):
+    for table in study_tables(results, benchmark):
         rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in table.rows]
         heads = " & ".join(head.translate(LATEX) for head in table.heads) + r" \\"
         parts.append(
@@ -198,21 +198,19 @@ def _latex(cell: Cell) -> str:
     return rf"\textbf{{{text}}}" if cell.bold else rf"\textit{{{text}}}" if cell.italic and text else text
 
 
-def study_table_html(results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()) -> str:
+def study_table_html(results: Mapping[str, Any], benchmark: str) -> str:
     """A fragment of a page: the tables, each in a box that scrolls by itself, and their legend."""
     return render(
         "study_table.html.j2",
-        tables=study_tables(results, benchmark, references),
+        tables=study_tables(results, benchmark),
         legend=legend(results, benchmark),
     )
 
 
-def study_rich(
-    results: Mapping[str, Any], benchmark: str, references: Sequence[Reference] = ()
-) -> list[Table | str]:
+def study_rich(results: Mapping[str, Any], benchmark: str) -> list[Table | str]:
     """For the console."""
     drawn: list[Table | str] = []
-    for table in study_tables(results, benchmark, references):
+    for table in study_tables(results, benchmark):
         one = Table(title=benchmark)
         for number, head in enumerate(table.heads):
             one.add_column(head, justify="right" if number else "left")
@@ -222,29 +220,31 @@ def study_rich(
     return [*drawn, legend(results, benchmark)]
 
 
-def study_csv(results: Mapping[str, Any]) -> str:
-    """Every number with all its digits: a line per benchmark, variant and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head = ("benchmark", "variant", "metric", "mean", "sd", "gain", "low", "high", "excludes_zero", "seeds")
-    writer.writerow(head)
+def study_rows(results: Mapping[str, Any]) -> list[list[Any]]:
+    """Every number with all its digits: after the head a row per benchmark, variant and metric."""
+    head = ["benchmark", "variant", "metric", "mean", "sd", "gain", "low", "high", "excludes_zero", "seeds"]
+    rows: list[list[Any]] = [head]
     for benchmark, found in results["benchmarks"].items():
         for variant in found["variants"]:
             for metric, measured in variant["metrics"].items():
                 gain = (variant["gain"] or {}).get(metric, {})
-                gained = [gain.get(key, "") for key in ("value", "low", "high", "excludes_zero")]
+                gained = [gain.get(key) for key in ("value", "low", "high", "excludes_zero")]
                 seeds = " ".join(map(str, variant["seeds"]))
-                sd = "" if measured["sd"] is None else measured["sd"]
-                writer.writerow([benchmark, variant["label"], metric, measured["mean"], sd, *gained, seeds])
+                said = [benchmark, variant["label"], metric, measured["mean"], measured["sd"]]
+                rows.append([*said, *gained, seeds])
+    return rows
+
+
+def study_csv(results: Mapping[str, Any]) -> str:
+    """`study_rows` as text; what there is not is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(study_rows(results))
     return text.getvalue()
 
 
-def write_tables(
-    results: Mapping[str, Any], folder: Path, references: Mapping[str, Sequence[Reference]]
-) -> None:
+def write_tables(results: Mapping[str, Any], folder: Path) -> None:
     """BENCHMARK.md and .tex of every benchmark, and results.csv."""
     for benchmark in results["benchmarks"]:
-        published = references.get(benchmark, ())
-        write_text(folder / f"{benchmark}.md", study_markdown(results, benchmark, published))
-        write_text(folder / f"{benchmark}.tex", study_latex(results, benchmark, published))
+        write_text(folder / f"{benchmark}.md", study_markdown(results, benchmark))
+        write_text(folder / f"{benchmark}.tex", study_latex(results, benchmark))
     write_text(folder / "results.csv", study_csv(results))

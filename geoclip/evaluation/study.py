@@ -13,6 +13,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Floats
 from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.evaluation.protocols import within
+from geoclip.evaluation.published import references
 from geoclip.evaluation.study_gains import METRICS, Bootstrap, gains, measures
 from geoclip.evaluation.study_runs import Unit, gather, label, read_config, refuse_mixtures, value_of
 
@@ -27,6 +28,7 @@ def study_results(
     benchmarks: Sequence[str] = (),
     where: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    with_references: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Everything that a study's tables and figures show: mean and spread over seeds, gains and their intervals.
@@ -38,6 +40,7 @@ def study_results(
         benchmarks: their names; empty: what the study says.
         where: of the runs and evaluations, those that say so.
         allow: of data, gallery, budget, revision: differences that are said instead of refused.
+        with_references: add what others published on these benchmarks, with how far it can be trusted.
         seed: of the bootstrap.
 
     Returns:
@@ -69,6 +72,7 @@ def study_results(
         "setting": _setting(units),
         "notes": list(dict.fromkeys(notes)),
         "benchmarks": found,
+        "references": {name: list(map(asdict, references(name))) for name in benchmarks if with_references},
         "runs": [str(run) for run in runs],
     }
 

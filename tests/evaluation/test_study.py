@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from geoclip.drawing.study_table import study_csv, study_latex, study_markdown, study_tables
+from geoclip.drawing.study_table import study_csv, study_latex, study_markdown, study_table_html, study_tables
 from geoclip.errors import DataError
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study import study_results
@@ -216,8 +216,17 @@ def test_tables_in_every_form(two: list[Path]) -> None:
     (row,) = [row for row in rows if row["variant"] == variant["label"] and row["metric"] == "25"]
     assert float(row["mean"]) == variant["metrics"]["25"]["mean"]
     assert float(row["low"]) == variant["gain"]["25"]["low"] and row["excludes_zero"] == "True"
-    published = study_markdown(results, "test", references("yfcc4k"))
-    assert "*GeoCLIP (reproduced by the authors of G3, not in the paper)*" in published and "9.6" in published
+
+
+def test_what_others_published_stands_below(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, name, 0, [10.0, 100.0], evaluation="yfcc4k", result__benchmark="yfcc4k")
+        for name in ("base", "better")
+    ]
+    results = study_results(runs, benchmarks=["yfcc4k"], with_references=True)
+    for published in (study_markdown(results, "yfcc4k"), study_table_html(results, "yfcc4k")):
+        assert "GeoCLIP (reproduced by the authors of G3, not in the paper)" in published
+        assert "9.6" in published
     with pytest.raises(DataError, match="nothing is published on test"):
         references("test")
 

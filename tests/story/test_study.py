@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,9 @@ def evaluated() -> dict[str, int]:
 
 
 def test_a_study_is_evaluated_tabulated_drawn_and_written_and_again_only_what_is_missing(
-    folder: Path,
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "geoclip")
     made = write_study(config_of())
     first = evaluated()
     assert len(first) == 4

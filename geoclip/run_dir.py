@@ -193,15 +193,17 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def git_revision() -> str:
-    """Commit of the checkout this package runs from, `-dirty` when it is changed; `unknown` outside of git."""
+    """Commit of this package's checkout, `-dirty` where code or configs differ from it; `unknown` outside of git."""
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(here.parent)]
     try:
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]
-        subprocess.run(
-            tracked, capture_output=True, check=True
-        )  # an installed wheel may lie inside another repository
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # an installed wheel may lie inside another repository
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        named = [*git, *"rev-parse --short=12 HEAD".split()]
+        head = subprocess.run(named, capture_output=True, text=True, check=True)
+        changed = [*git, *f"diff --quiet HEAD -- {here.name} conf".split()]  # not what a study writes
+        is_dirty = subprocess.run(changed, capture_output=True, check=False).returncode != 0
+        return head.stdout.strip() + "-dirty" * is_dirty
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

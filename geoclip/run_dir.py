@@ -199,7 +199,7 @@ def git_revision() -> str:
     try:
         # an installed wheel may lie inside another repository
         subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
-        named = [*git, *"rev-parse --short=12 HEAD".split()]
+        named = [*git, "rev-parse", "--short=12", "HEAD"]
         head = subprocess.run(named, capture_output=True, text=True, check=True)
         changed = [*git, *f"diff --quiet HEAD -- {here.name} conf".split()]  # not what a study writes
         is_dirty = subprocess.run(changed, capture_output=True, check=False).returncode != 0

@@ -57,7 +57,7 @@ def write_study(config: StudyPageConfig) -> Path:
     from geoclip.evaluation.study_runs import read_config
     from geoclip.run_dir import is_finished, write_json, write_text
 
-    (folder,) = Path(config.experiments).glob(f"[0-9]*_{config.name}")
+    (folder,) = Path(config.experiments).glob(f"[0-9][0-9]_{config.name}")
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
     configs = {run: read_config(run) for run in runs if is_finished(run)}
     _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)

@@ -14,7 +14,7 @@ def study_problems(config: StudyPageConfig) -> list[str]:
     if not Path(config.experiments).is_dir():
         problems.append(f"experiments={config.experiments} is no folder")
     elif config.name:
-        found = list(Path(config.experiments).glob(f"[0-9]*_{config.name}/README.md"))
+        found = list(Path(config.experiments).glob(f"[0-9][0-9]_{config.name}/README.md"))
         if len(found) != 1:
             problems.append(
                 f"name={config.name}: {len(found)} folders {config.experiments}/NN_{config.name} with a README.md, "

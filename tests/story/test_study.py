@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from geoclip.build import build_model
+from geoclip.checks import study_problems
 from geoclip.config import (
     ComputeConfig,
     ConfigError,
@@ -65,6 +66,8 @@ def folder(tmp_path: Path, tiny_shards: Callable[..., Any], monkeypatch: pytest.
     Path("gallery.csv").write_text("\n".join(["LAT,LON", *lines]) + "\n")
     Path("experiments/01_sizes").mkdir(parents=True)
     Path("experiments/01_sizes/README.md").write_text(README)
+    Path("experiments/02_queue_sizes").mkdir()  # whose name ends like it
+    Path("experiments/02_queue_sizes/README.md").write_text("# 02 · Others\n")
     for size in (4, 16):
         for seed in (0, 1):
             write_run(Path(f"runs/sizes-{size}{seed}"), size, seed)
@@ -119,6 +122,7 @@ def test_a_study_is_evaluated_tabulated_drawn_and_written_and_again_only_what_is
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "geoclip")
+    assert study_problems(config_of()) == []
     made = write_study(config_of())
     first = evaluated()
     assert len(first) == 4

@@ -32,7 +32,7 @@ DATA := data/bluemarble
 NAME ?= scales
 JOBS ?= 2
 
-.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench-data bench-train parity wheel clean
+.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench bench-quick bench-data bench-train parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -140,14 +140,20 @@ train-mp16: $(STAMP) ## train the paper's set-up; MP16_SHARDS names the folder o
 
 include data.mk # data-yfcc4k data-im2gps3k data-mp16 data-urls
 
+bench: $(STAMP) ## the released code beside ours, row by row, and the machine's limit: bench/README.md
+	$(RUN) -m bench.speed $(ARGS)
+
+bench-quick: $(STAMP) ## the same rows on small work: has a ratio fallen by more than its noise?
+	$(RUN) -m bench.speed --quick $(ARGS)
+
 bench-data: $(STAMP) ## measure the stream, what it reads, and features against pictures: bench/*.md
 	$(RUN) -m geoclip.shards source=bluemarble
-	$(RUN) bench/stream.py
-	$(RUN) bench/reading.py
-	$(RUN) bench/features.py
+	$(RUN) -m bench.stream
+	$(RUN) -m bench.reading
+	$(RUN) -m bench.features
 
 bench-train: $(STAMP) ## measure what checkpoints and records cost beside the steps: bench/overhead.md
-	$(RUN) bench/overhead.py
+	$(RUN) -m bench.overhead
 
 parity: $(STAMP) ## compare with the released code, number by number: bench/parity.md
 	$(RUN) -m bench.parity

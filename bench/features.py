@@ -1,6 +1,6 @@
 """Training samples per second from kept features and from pictures, in one process, steps interleaved.
 
-    python bench/features.py [--data data/bluemarble] [--output bench/features.json]
+    python -m bench.features [--data data/bluemarble] [--output bench/features.json]
 
 Weights are random: speed does not depend on them.
 """

@@ -1,6 +1,6 @@
 """What checkpoints, records and wandb cost beside the steps themselves, each timed by itself, in one process.
 
-    python bench/overhead.py [--steps 60] [--output bench/overhead.json]
+    python -m bench.overhead [--steps 60] [--output bench/overhead.json]
 
 Blocks of steps with and without them differ by less than a machine's moods, so that every part is timed where it is:
 the step, the record (metrics.jsonl, and wandb offline), the copy of the state that training waits for, and the writing
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from features import WORLD, config_of, state_of
 
+from bench.features import WORLD, config_of, state_of
 from geoclip.build import build_recipe
 from geoclip.config import TrainConfig
 from geoclip.data.batch import Batch, SkipReport

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from bench.released import AsGiven
 from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
@@ -29,14 +30,6 @@ from tests.model.released import TINY_PX, tiny_released_geoclip, write_tiny_clip
 QUERIES, PLACES, TOP = 1000, 100_000, 5
 FEATURE_NORM = 10.0  # about that of CLIP ViT-L/14's image features
 CHUNK = 2000  # places at a time
-
-
-class AsGiven(nn.Module):
-    """Stands where the released image encoder has CLIP: features, computed before, pass unchanged."""
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """The features themselves."""
-        return pixel_values
 
 
 def queries_for(model: GeoCLIP, gps_deg_G2: Tensor, count: int) -> Tensor:

@@ -1,6 +1,6 @@
 """What the stream reads: bytes at each data fraction, and the seconds until it goes on at a step.
 
-    python bench/reading.py [--data data/bluemarble] [--output bench/reading.json]
+    python -m bench.reading [--data data/bluemarble] [--output bench/reading.json]
 
 Bytes are those that Linux counts for this process's read calls (/proc/self/io), over one epoch, indices included.
 """

@@ -1,6 +1,6 @@
 """The stream on photograph-sized JPEGs beside the released loader's way, on one core, chunks interleaved.
 
-    python bench/stream.py [--photographs 192] [--output bench/stream.json]
+    python -m bench.stream [--photographs 192] [--output bench/stream.json]
 
 The photographs are 1024 x 768 pieces of NASA's Blue Marble, enlarged and with grain, so that they compress as
 photographs do. Both sides deliver float32 batches of 224 x 224, cropped, flipped, jittered and normalised. What is
@@ -25,8 +25,8 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image, features
-from released_loader import MEAN, STD, random_box, released_sample
 
+from bench.released_loader import MEAN, STD, random_box, released_sample
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.blue_marble import read_earth

@@ -1,0 +1,185 @@
+"""Side by side: the released way and ours on the same work, in one process, in turns.
+
+Both sides give the same answer, which is checked before anything is timed. Times are medians over turns that alternate,
+ratios are taken turn by turn, and beside every row stands the time that the machine itself would need: operations over
+its measured matrix rate, or bytes over its measured bandwidth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+Answer = TypeVar("Answer")
+MEASURED_TURNS = 5
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Limit:
+    """What the machine alone needs for a row's work."""
+
+    seconds: float
+    of: str  # "matrix rate" or "bandwidth", and of what
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Row:
+    """One comparison. Times are seconds of the whole work; memory is what was added to the process at its peak."""
+
+    name: str
+    ours_s: float
+    released_s: float | None = None
+    ratio: float | None = None  # median over turns, and its quartiles
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    target: float | None = None  # of the ratio
+    ours_peak_mb: float | None = None
+    released_peak_mb: float | None = None
+    limit_s: float | None = None
+    limit_of: str = ""
+    agreement: str = ""  # how far the answers are apart
+    note: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """The part of the time that the machine alone would need."""
+        return None if self.limit_s is None else self.limit_s / self.ours_s
+
+
+def compare(
+    name: str,
+    *,
+    ours: Callable[[], Answer],
+    released: Callable[[], Answer],
+    agree: Callable[[Answer, Answer], str],
+    turns: int,
+    released_part: float = 1.0,
+    ours_part: float = 1.0,
+    target: float | None = None,
+    limit: Limit | None = None,
+    note: str = "",
+) -> Row:
+    """Run both sides once for their answers and memory, then in turns for their times.
+
+    Args:
+        name: of the row.
+        ours: our way, from input to answer.
+        released: the other way.
+        agree: given both answers, ours first, says how near they are; raises AssertionError when too far.
+        turns: how often each is timed; at least 2.
+        released_part: the part of the whole work that one call of `released` does: its times are divided by it.
+        ours_part: likewise.
+        target: the ratio that is aimed at.
+        limit: of the whole work.
+        note: what a reader must know.
+    """
+    our_answer, our_peak_mb = with_peak_mb(ours)
+    released_answer, released_peak_mb = with_peak_mb(released)
+    agreement = agree(our_answer, released_answer)
+    del our_answer, released_answer
+    our_s, released_s = [], []
+    for _ in range(turns):
+        released_s.append(seconds_of(released) / released_part)
+        our_s.append(seconds_of(ours) / ours_part)
+    low, ratio, high = statistics.quantiles(
+        [theirs / mine for theirs, mine in zip(released_s, our_s, strict=True)], n=4
+    )
+    return Row(
+        name=name,
+        ours_s=statistics.median(our_s),
+        released_s=statistics.median(released_s),
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        target=target,
+        ours_peak_mb=our_peak_mb,
+        released_peak_mb=released_peak_mb,
+        limit_s=limit.seconds if limit else None,
+        limit_of=limit.of if limit else "",
+        agreement=agreement,
+        note=note,
+    )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    gc.collect()
+    start_s = time.perf_counter()
+    work()
+    return time.perf_counter() - start_s
+
+
+def with_peak_mb(work: Callable[[], Answer]) -> tuple[Answer, float | None]:
+    """The answer, and how far the process grew above what it held before; None where Linux's /proc is not there."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before_mb = _status_mb("VmRSS")
+    except OSError:
+        return work(), None
+    answer = work()
+    return answer, max(0.0, _status_mb("VmHWM") - before_mb)
+
+
+def _status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+@cache
+def matrix_rate() -> float:
+    """Float32 operations per second of products of the location encoder's shape, on all threads."""
+    wide, narrow = torch.randn(2048, 1024), torch.randn(1024, 1024)
+    return 2 * 2048 * 1024 * 1024 / _best_s(lambda: wide @ narrow)
+
+
+@cache
+def bandwidth() -> float:
+    """Bytes read per second by a sum over far more numbers than the caches hold, on all threads."""
+    numbers = torch.ones(2**27)
+    return numbers.nbytes / _best_s(numbers.sum)
+
+
+def _best_s(work: Callable[[], object]) -> float:
+    """The best of several blocks: a limit is what the machine can, not what its mood allows."""
+    blocks = []
+    for _ in range(MEASURED_TURNS):
+        start_s = time.perf_counter()
+        for _ in range(20):
+            work()
+        blocks.append((time.perf_counter() - start_s) / 20)
+    return min(blocks)
+
+
+def products(operations: float) -> Limit:
+    """The limit of work that is matrix products. `operations`: multiplications and additions."""
+    return Limit(seconds=operations / matrix_rate(), of="matrix rate")
+
+
+def reading(size_bytes: float) -> Limit:
+    """The limit of work that must read these bytes once."""
+    return Limit(seconds=size_bytes / bandwidth(), of="bandwidth")
+
+
+def largest_difference(tolerance: float) -> Callable[[torch.Tensor, torch.Tensor], str]:
+    """An `agree` for tensors: the largest difference of any number, relative to the largest number if that is > 1."""
+
+    def agree(ours: torch.Tensor, released: torch.Tensor) -> str:
+        difference = float((ours - released).abs().max() / released.abs().max().clamp(min=1))
+        assert difference <= tolerance, f"the answers differ by {difference:.2g}, allowed is {tolerance:.2g}"
+        return f"largest difference {difference:.1g}"
+
+    return agree
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row for the JSON file."""
+    return dataclasses.asdict(row) | {"share_of_limit": row.share}

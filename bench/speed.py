@@ -52,7 +52,8 @@ def fallen(rows: list[Row], kept: dict[str, dict[str, float]]) -> list[str]:
         if row.ratio_high < floor:
             found.append(
                 f"{row.name}: {row.ratio:,.2f} times the released code "
-                f"({row.ratio_low:,.2f} to {row.ratio_high:,.2f}); kept is {kept[row.name]['ratio']:,.2f}, and below {floor:,.2f} is no noise"
+                f"({row.ratio_low:,.2f} to {row.ratio_high:,.2f}); kept is "
+                f"{kept[row.name]['ratio']:,.2f}, and below {floor:,.2f} is no noise"
             )
     return found
 

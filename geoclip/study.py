@@ -79,12 +79,18 @@ def write_study(config: StudyPageConfig) -> Path:
 
 
 def write_pages(experiments: Path) -> None:
-    """The page of every study that has results, and their index."""
-    from geoclip.drawing.study_page import write_index, write_study_page
+    """The page of every study that has results, their index, and their list in the folder's own README."""
+    from geoclip.drawing.study_page import study_list, write_index, write_study_page
+    from geoclip.drawing.study_readme import fill_generated
+    from geoclip.run_dir import write_text
 
     for results in sorted(experiments.glob("[0-9]*/results.json")):
         write_study_page(results.parent)
     log.info("written: %s", write_index(experiments))
+    readme = experiments / "README.md"
+    if readme.is_file():
+        text = fill_generated(readme.read_text(encoding="utf-8"), {"studies": study_list(experiments)})
+        write_text(readme, text)
 
 
 def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
@@ -128,7 +134,7 @@ def _cost(setting: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {gpu}; torch {versions['torch']}, Python "
         f"{versions['python']}. {setting['runs']} runs of {setting['samples']:,} samples at revision "
         f"`{setting['revision']}`, evaluated at `{setting['evaluation_revision']}`; "
-        f"{setting['training_minutes']:.0f} minutes of training in all, on a machine shared with other work.\n"
+        f"{setting['training_minutes']:.0f} min of training in all, on a machine shared with other work.\n"
     )
 
 

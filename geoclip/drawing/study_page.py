@@ -110,6 +110,18 @@ def write_index(experiments: Path) -> Path:
     return experiments / "index.html"
 
 
+def study_list(experiments: Path) -> str:
+    """Every study that came to something, a row each: title with a link, question, verdict in a sentence."""
+    rows = ["| study | question | what came out |", "|---|---|---|"]
+    for path in sorted(experiments.glob("*/README.md")):
+        readme, results = _read(path.parent)
+        if _is_run(path.parent, results):
+            title, question = readme.title or path.parent.name, " ".join(readme.section("Question").split())
+            verdict = first_words(readme.section("Verdict"))
+            rows.append(f"| [{title}]({quote(path.parent.name)}/README.md) | {question} | {verdict} |")
+    return "\n".join(rows)
+
+
 def _entry(folder: Path) -> Entry:
     readme, results = _read(folder)
     faces, is_run = pictures_in(folder), _is_run(folder, results)

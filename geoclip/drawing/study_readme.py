@@ -99,7 +99,7 @@ def first_words(text: str) -> str:
             continue
         words = " ".join(token.content.split())
         in_list = any(before.type == "list_item_open" for before in tokens[:number])
-        return words if in_list else re.split(r"(?<=[.!?])\s+(?=[A-Z0-9σ\"(*`])", words)[0]
+        return words if in_list else re.split(r"(?:(?<=[.!?])|(?<=[.!?]\*\*))\s+(?=[A-Z0-9σ\"(*`])", words)[0]
     return ""
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from geoclip.drawing.study_page import write_index, write_study_page
+from geoclip.drawing.study_page import study_list, write_index, write_study_page
+from geoclip.drawing.study_readme import fill_generated
 from geoclip.errors import DataError
 from tests.drawing.made_study import made_study
 
@@ -152,3 +153,12 @@ def test_what_cannot_be_read_is_named(experiments: Path, tmp_path: Path) -> None
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no study"):
         write_index(tmp_path / "none")
+
+
+def test_the_committed_list_of_studies_is_what_the_studies_say() -> None:
+    experiments = Path(__file__).parents[2] / "experiments"
+    text = (experiments / "README.md").read_text(encoding="utf-8")
+    listed = study_list(experiments)
+    assert fill_generated(text, {"studies": listed}) == text, "make study-pages writes it anew"
+    for folder in experiments.glob("[0-9]*/results.json"):
+        assert f"({folder.parent.name}/README.md)" in listed

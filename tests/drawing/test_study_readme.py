@@ -80,6 +80,7 @@ def test_a_readme_is_cut_at_its_headings_but_not_in_code() -> None:
     [
         ("- **One** scale\n  is not enough. Two are.\n- Second.", "**One** scale is not enough. Two are."),
         ("It loses 3.5 points. That was expected.", "It loses 3.5 points."),
+        ("**More is better.** Nine gain 3.4 points.", "**More is better.**"),
         ("<!-- note -->\n\nYes.", "Yes."),
         ("", ""),
     ],

@@ -48,6 +48,7 @@ def run_entry_point(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # a waiting thread must not take the core that decodes
     _rename_schemas_of_launchers()
+    _share_schemas()
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
@@ -75,6 +76,11 @@ def _rename_schemas_of_launchers() -> None:
     for name in LAUNCHERS:
         if f"{name}.yaml" in stored:
             stored[f"{name}_schema.yaml"] = stored.pop(f"{name}.yaml")
+
+
+def _share_schemas() -> None:
+    """`--help` copies every schema once per group, which takes seconds; what is loaded is copied again anyway."""
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:

@@ -66,6 +66,7 @@ def compare(
     target: float | None = None,
     limit: Limit | None = None,
     note: str = "",
+    memory: bool = True,
 ) -> Row:
     """Run both sides once for their answers and memory, then in turns for their times.
 
@@ -80,6 +81,7 @@ def compare(
         target: the ratio that is aimed at.
         limit: of the whole work.
         note: what a reader must know.
+        memory: False for work in other processes.
     """
     our_answer, our_peak_mb = with_peak_mb(ours)
     released_answer, released_peak_mb = with_peak_mb(released)
@@ -100,8 +102,8 @@ def compare(
         ratio_low=low,
         ratio_high=high,
         target=target,
-        ours_peak_mb=our_peak_mb,
-        released_peak_mb=released_peak_mb,
+        ours_peak_mb=our_peak_mb if memory else None,
+        released_peak_mb=released_peak_mb if memory else None,
         limit_s=limit.seconds if limit else None,
         limit_of=limit.of if limit else "",
         agreement=agreement,
@@ -138,24 +140,24 @@ def _status_mb(key: str) -> float:
 def matrix_rate() -> float:
     """Float32 operations per second of products of the location encoder's shape, on all threads."""
     wide, narrow = torch.randn(2048, 1024), torch.randn(1024, 1024)
-    return 2 * 2048 * 1024 * 1024 / _best_s(lambda: wide @ narrow)
+    return 2 * 2048 * 1024 * 1024 / _best_s(lambda: wide @ narrow, calls=20)
 
 
 @cache
 def bandwidth() -> float:
     """Bytes read per second by a sum over far more numbers than the caches hold, on all threads."""
     numbers = torch.ones(2**27)
-    return numbers.nbytes / _best_s(numbers.sum)
+    return numbers.nbytes / _best_s(numbers.sum, calls=3)
 
 
-def _best_s(work: Callable[[], object]) -> float:
+def _best_s(work: Callable[[], object], calls: int) -> float:
     """The best of several blocks: a limit is what the machine can, not what its mood allows."""
     blocks = []
     for _ in range(MEASURED_TURNS):
         start_s = time.perf_counter()
-        for _ in range(20):
+        for _ in range(calls):
             work()
-        blocks.append((time.perf_counter() - start_s) / 20)
+        blocks.append((time.perf_counter() - start_s) / calls)
     return min(blocks)
 
 

@@ -67,6 +67,13 @@ def ratios(rows: list[Row]) -> dict[str, dict[str, float]]:
     }
 
 
+def _kept() -> dict[str, dict[str, float]]:
+    """bench/quick.json."""
+    path = HERE / "quick.json"
+    kept: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
+    return kept
+
+
 def seconds(value: float | None) -> str:
     """As people say it."""
     if value is None:
@@ -130,9 +137,9 @@ def main() -> None:
             readme = HERE / "README.md"
             readme.write_text(fill_generated(readme.read_text(), {"speed": table(rows, made_by)}))
     elif chosen.record:
-        write_json(HERE / "quick.json", ratios(rows))
+        write_json(HERE / "quick.json", _kept() | ratios(rows))
     else:
-        worse = fallen(rows, json.loads((HERE / "quick.json").read_text()))
+        worse = fallen(rows, _kept())
         if worse:
             sys.exit("slower than it was:\n" + "\n".join(worse))
         print("No row fell by more than its noise.")

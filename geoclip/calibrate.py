@@ -40,7 +40,6 @@ def calibrate(config: CalibrateConfig) -> Path:
         summary,
         write_calibration,
     )
-    from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.protocols import distance_km
     from geoclip.queries import embedded_queries
     from geoclip.run_dir import git_revision
@@ -50,7 +49,7 @@ def calibrate(config: CalibrateConfig) -> Path:
     queries, skipped, _ = embedded_queries(config, trained)
     for line in skipped.lines():
         log.warning("skipped %s", line)
-    gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
+    gallery_GD = trained.embedded(trained.gallery)
     truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), trained.gallery.gps_deg_G2.numpy()
     nearest_N, _ = nearest_place(truth_N2, places_G2)
     scale = fit_scale(queries.image_ND, gallery_GD, nearest_N)

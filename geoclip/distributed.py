@@ -55,6 +55,9 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         GeoclipError: the device named is not there.
     """
     global _joined
+    # Weights of dead units decay to numbers below float32's normal range, the released ones among them, and products
+    # of those take a processor seventy times as long. Threads take it over from the one that starts them.
+    torch.set_flush_denormal(True)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

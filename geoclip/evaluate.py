@@ -43,7 +43,6 @@ def evaluate(config: EvaluateConfig) -> Path:
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
     from geoclip.evaluation.details import detail
-    from geoclip.evaluation.gallery import encode_gallery
     from geoclip.queries import embedded_queries
     from geoclip.run_dir import git_revision
     from geoclip.trained import open_trained
@@ -52,7 +51,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     queries, skipped, missing = embedded_queries(config, trained)
     for line in skipped.lines():
         log.warning("skipped %s", line)
-    gallery_GD = encode_gallery(trained.model.location_encoder, trained.gallery, trained.world.device)
+    gallery_GD = trained.embedded(trained.gallery)
     protocol = config.protocol.value
     result, predictions = evaluate_benchmark(
         config.benchmark.name,

@@ -50,7 +50,6 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.drawing.answers import Drawn, draw_answers
     from geoclip.drawing.guesses import guesses_table
     from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
-    from geoclip.evaluation.gallery import encode_gallery
     from geoclip.evaluation.prediction import Asking, answers
     from geoclip.geo.geodesy import unit_vectors
     from geoclip.run_dir import write_json, write_text
@@ -59,7 +58,7 @@ def predict(config: PredictConfig) -> Path:
     trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
     gallery = _restricted(trained.gallery, config)
     queries, image_ND = _queries(config, trained)
-    gallery_GD = encode_gallery(trained.model.location_encoder, gallery, trained.world.device)
+    gallery_GD = trained.embedded(gallery)
     calibration = _calibration(config, trained, gallery)
     asking = Asking(
         scale=calibration.scale if calibration else trained.model.logit_scale.exp().item(),

@@ -172,6 +172,7 @@ def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str)
                         checkpoint=str(run),
                         runs_dir=str(run.parent),
                         device=device,
+                        keep_gallery=False,  # read twice, of hundreds of runs
                         tta=Tta(tta),
                         gallery=gallery,
                         benchmark=benchmark,

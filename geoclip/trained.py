@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from geoclip.build import build_gallery, build_preprocessing, encoder_identity, model_from_checkpoint
 from geoclip.build.published import read_published
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
-from geoclip.data.assets import asset_path
+from geoclip.data.assets import asset_path, cache_dir
 from geoclip.data.preprocessing import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.evaluation.gallery import Gallery
+from geoclip.evaluation.gallery_cache import embedded_gallery
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.from_release import OWN, model_of
 from geoclip.model.geoclip import GeoCLIP
@@ -40,6 +43,12 @@ class Trained:
     gallery: Gallery
     is_own_gallery: bool  # the one that it was validated with
     encoder: dict[str, Any]  # whose features it takes
+    keep_gallery: bool
+
+    def embedded(self, gallery: Gallery) -> Tensor:
+        """(G, D) unit vectors of the gallery's places, on the model's device; from disk where they were kept."""
+        kept = cache_dir() / "galleries" if self.keep_gallery else None
+        return embedded_gallery(self.model.location_encoder, gallery, self.world.device, kept)
 
 
 def open_trained(
@@ -81,6 +90,7 @@ def open_trained(
         gallery=build_gallery(_chosen(source, config.gallery)),
         is_own_gallery=_chosen(source, config.gallery) == config.gallery,
         encoder=encoder_identity(config.encoder),
+        keep_gallery=source.keep_gallery,
     )
 
 
@@ -103,6 +113,7 @@ def _open_release(
         gallery=build_gallery(_chosen(source, _gallery_of(release))),
         is_own_gallery=_chosen(source, _gallery_of(release)) == _gallery_of(release),
         encoder={"kind": "clip", "repo": repo, "feature_dim": width},
+        keep_gallery=source.keep_gallery,
     )
 
 

@@ -23,6 +23,7 @@ class ModelSourceConfig:
     device: str = "auto"
     tta: Tta = Tta.single
     gallery: GalleryConfig = MISSING
+    keep_gallery: bool = True  # keep the embedded gallery in $GEOCLIP_CACHE/galleries for the next call
 
 
 @dataclass(kw_only=True, slots=True)

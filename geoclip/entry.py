@@ -48,7 +48,8 @@ def run_entry_point(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # a waiting thread must not take the core that decodes
     _rename_schemas_of_launchers()
-    _share_schemas()
+    if {"--help", "-h"} & set(sys.argv):
+        _share_schemas()
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
@@ -79,7 +80,7 @@ def _rename_schemas_of_launchers() -> None:
 
 
 def _share_schemas() -> None:
-    """`--help` copies every schema once per group, which takes seconds; what is loaded is copied again anyway."""
+    """`--help` copies every schema once per group, which takes seconds. Sweeps need their copies."""
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 

@@ -161,6 +161,7 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
         max_bad_fraction=config.data.max_bad_fraction,
         max_bad_steps=optim.max_bad_steps,
         parts=config.compute.accumulation,
+        queue_embeddings=config.queue.embeddings.value,
     )
 
 

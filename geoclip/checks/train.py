@@ -14,6 +14,7 @@ from geoclip.config import (
     DataKind,
     OptimConfig,
     QueueConfig,
+    QueueEmbeddings,
     TrainConfig,
 )
 
@@ -67,6 +68,8 @@ def _queue_problems(queue: QueueConfig) -> list[str]:
     problems = []
     if queue.size < 0:
         problems.append(f"queue.size={queue.size} must be 0 or more; 0 trains without a queue")
+    if queue.size == 0 and queue.embeddings is not QueueEmbeddings.encoded:
+        problems.append(f"queue.embeddings={queue.embeddings.value} needs a queue: queue.size is 0")
     for key in ("batch_noise_m", "queue_noise_m"):
         if not 0 <= getattr(queue, key) < 1e6:
             problems.append(f"queue.{key}={getattr(queue, key)} must lie in [0, 1000000) metres")

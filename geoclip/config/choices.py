@@ -104,6 +104,12 @@ class QueueStart(Enum):
     released = "released"  # unit-norm noise read as degrees
 
 
+class QueueEmbeddings(Enum):
+    encoded = "encoded"  # anew at every step, with gradient, as the released code does
+    detached = "detached"  # anew, without gradient
+    stale = "stale"  # as they were when they were pushed
+
+
 class Precision(Enum):
     auto = "auto"
     float32 = "float32"

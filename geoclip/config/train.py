@@ -20,6 +20,7 @@ from geoclip.config.choices import (
     Precision,
     Projection,
     Protocol,
+    QueueEmbeddings,
     QueueStart,
     ScheduleKind,
     Sphere2VecKind,
@@ -116,6 +117,9 @@ class QueueConfig:
     start: QueueStart = QueueStart.train
     batch_noise_m: float = 150.0
     queue_noise_m: float = 1000.0
+    embeddings: QueueEmbeddings = (
+        QueueEmbeddings.encoded
+    )  # detached and stale are faster, and another gradient
 
 
 @dataclass(kw_only=True, slots=True)

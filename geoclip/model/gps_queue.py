@@ -10,7 +10,8 @@ class GPSQueue:
     """The last `size` coordinates pushed, oldest overwritten first.
 
     Holds coordinates, not embeddings: they are encoded again, with gradient, at every step. Under DDP every
-    rank pushes the same gathered rows, so the queues stay equal without a broadcast.
+    rank pushes the same gathered rows, so the queues stay equal without a broadcast. For the ablation with stale
+    embeddings, `embedding_SD` holds what they were when they were pushed.
 
     Args:
         start_deg_S2: (S, 2) latitude, longitude in degrees that the queue starts from: real places, such as
@@ -24,6 +25,7 @@ class GPSQueue:
             raise ValueError(f"a queue starts from (S, 2) coordinates, got {tuple(start_deg_S2.shape)}")
         self.gps_deg_S2 = start_deg_S2.clone()
         self.position = 0  # the row that the next push overwrites first
+        self.embedding_SD: Tensor | None = None
 
     def __len__(self) -> int:
         return self.gps_deg_S2.shape[0]
@@ -32,32 +34,44 @@ class GPSQueue:
         """(S, 2) the coordinates held, in degrees."""
         return self.gps_deg_S2
 
-    def push(self, gps_deg_N2: Tensor) -> None:
-        """Overwrite the oldest rows by these; of more than S rows the last S stay."""
-        size = len(self)
-        rows_N2 = gps_deg_N2.detach()[-size:] if size else gps_deg_N2[:0]
-        count = rows_N2.shape[0]
+    def push(self, gps_deg_N2: Tensor, embedding_ND: Tensor | None = None) -> None:
+        """Overwrite the oldest rows by these; of more than S rows the last S stay.
+
+        Args:
+            gps_deg_N2: coordinates in degrees.
+            embedding_ND: theirs, where the queue holds embeddings.
+        """
+        count = min(len(gps_deg_N2), len(self))
         if count == 0:
             return
-        gps_deg_S2 = self.gps_deg_S2.clone()  # earlier negatives() may still be part of a graph
-        head = min(count, size - self.position)
-        gps_deg_S2[self.position : self.position + head] = rows_N2[:head]
-        gps_deg_S2[: count - head] = rows_N2[head:]
-        self.gps_deg_S2 = gps_deg_S2
-        self.position = (self.position + count) % size
+        self.gps_deg_S2 = self._overwritten(self.gps_deg_S2, gps_deg_N2)
+        if self.embedding_SD is not None and embedding_ND is not None:
+            self.embedding_SD = self._overwritten(self.embedding_SD, embedding_ND)
+        self.position = (self.position + count) % len(self)
 
-    def state_dict(self) -> dict[str, Tensor | int]:
+    def _overwritten(self, held: Tensor, rows: Tensor) -> Tensor:
+        rows = rows.detach()[-len(held) :]
+        held = held.clone()  # earlier negatives() may still be part of a graph
+        head = min(len(rows), len(held) - self.position)
+        held[self.position : self.position + head] = rows[:head]
+        held[: len(rows) - head] = rows[head:]
+        return held
+
+    def state_dict(self) -> dict[str, Tensor | int | None]:
         """What a checkpoint holds."""
-        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": self.position}
+        embedding_SD = None if self.embedding_SD is None else self.embedding_SD.cpu()
+        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": self.position, "embedding_SD": embedding_SD}
 
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
         """Take up a saved queue of the same size."""
-        rows, position = state["gps_deg_S2"], state["position"]
+        rows, position, embedding_SD = state["gps_deg_S2"], state["position"], state["embedding_SD"]
         assert isinstance(rows, Tensor) and isinstance(position, int)
+        assert embedding_SD is None or isinstance(embedding_SD, Tensor)
         if rows.shape != self.gps_deg_S2.shape:
             raise ValueError(f"the saved queue holds {rows.shape[0]} coordinates, this one {len(self)}")
         self.gps_deg_S2 = rows.to(self.gps_deg_S2)
         self.position = position
+        self.embedding_SD = None if embedding_SD is None else embedding_SD.to(self.gps_deg_S2.device)
 
 
 def normal_on_circle(size: int, generator: torch.Generator) -> Tensor:

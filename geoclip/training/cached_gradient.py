@@ -34,7 +34,7 @@ def backward_in_parts(
     objective: Objective,
     parts: int,
     autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss of the whole batch, its gradient added to the model's parameters; no rank's mean is taken.
 
     Args:
@@ -46,7 +46,7 @@ def backward_in_parts(
         autocast: the context that the model runs in.
 
     Returns:
-        The loss and the objective's second value, detached, and the (B, D) image embeddings.
+        The loss and the objective's second value, detached, the (B, D) image embeddings and those of the candidates.
     """
     chunks, drawn, embedded = images.chunk(parts), [], []
     with torch.no_grad(), autocast():
@@ -63,7 +63,7 @@ def backward_in_parts(
         with generators.again(), autocast():
             part = model.encode_image(chunk)
         part.backward(gradient)
-    return loss.detach(), told, image_BD.detach()
+    return loss.detach(), told, image_BD.detach(), location_MD.detach()
 
 
 @dataclass(slots=True)

@@ -63,7 +63,13 @@ class Objective:
         return torch.cat(asked), torch.cat((places_G2, queue_S2, hard_H2))
 
     def pairs(
-        self, gps_deg_B2: Tensor, true_M2: Tensor, present_B: Tensor, present_G: Tensor, first: int
+        self,
+        gps_deg_B2: Tensor,
+        true_M2: Tensor,
+        present_B: Tensor,
+        present_G: Tensor,
+        first: int,
+        queue_SD: Tensor | None = None,
     ) -> Pairs:
         """What relates this rank's pictures to the candidates.
 
@@ -73,6 +79,7 @@ class Objective:
             present_B: 0 where a picture could not be read.
             present_G: likewise of all ranks.
             first: the candidate that is this rank's first picture's.
+            queue_SD: embeddings of the queue's candidates, which the model is not asked about then; None: it is.
         """
         ignored_BM = same_place(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None
@@ -92,6 +99,7 @@ class Objective:
             present_G=present_G,
             ignored_BM=ignored_BM,
             soft_BM=soft_BM,
+            queue_SD=queue_SD,
         )
 
 
@@ -105,10 +113,14 @@ class Pairs:
     present_G: Tensor
     ignored_BM: Tensor | None
     soft_BM: Tensor | None
+    queue_SD: Tensor | None = None
 
     def __call__(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
         """The loss in nats, and the share of views whose own place scored highest (detached)."""
         views = self.objective.views
+        if self.queue_SD is not None:
+            batch_GD, hard_HD = embedded.location_MD.tensor_split([len(self.present_G)])
+            embedded = embedded._replace(location_MD=torch.cat((batch_GD, self.queue_SD, hard_HD)))
         logits_NM = (embedded.scale * embedded.image_BD @ embedded.location_MD.T).float()
         if embedded.bias is not None:
             logits_NM = logits_NM + embedded.bias

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Recipe:
     max_bad_fraction: float = 1.0  # of the pictures read so far: more broken ones end the run
     max_bad_steps: int = 10  # in a row: more without a finite gradient end the run
     parts: int = 1  # that the backbone sees this rank's pictures in
+    queue_embeddings: Literal["encoded", "detached", "stale"] = "encoded"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -60,16 +62,22 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Outcome:
     places_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
     objective = recipe.objective
     asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), state.noise)
-    pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first)
+    queue_SD = None
+    if recipe.queue_embeddings != "encoded":
+        batch_G2, queue_S2, hard_H2 = asked_M2.tensor_split(
+            [len(places_G2), len(places_G2) + len(state.queue)]
+        )
+        queue_SD, asked_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
+    pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first, queue_SD)
     images, color = batch.images, batch.color_BK
     if objective.views > 1:
         images, color = images.flatten(0, 1), None if color is None else color.flatten(0, 1)
     if color is not None:
         images = jitter_colors(images, color)
     state.optimizer.zero_grad(set_to_none=True)
-    loss, recall, image_ND = _backward(state, images, asked_M2, pairs, recipe)
+    loss, recall, image_ND, location_MD = _backward(state, images, asked_M2, pairs, recipe)
     finite = _update(state, recipe)
-    state.queue.push(places_G2)
+    state.queue.push(places_G2, location_MD[: len(places_G2)])
     state.step += 1
     state.samples_seen += places_G2.shape[0]
     if state.average is not None:
@@ -88,8 +96,8 @@ def _backward(
     asked_M2: Tensor,
     pairs: Pairs,
     recipe: Recipe,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the loss over all ranks; this rank's loss and recall, detached, and its image embeddings."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the loss over all ranks; this rank's loss and recall, detached, and what was embedded."""
     autocast = partial(_autocast, images.device, recipe.autocast)
     if recipe.parts > 1 and images.ndim > 2:
         if not state.model.image_encoder.frozen:
@@ -102,7 +110,19 @@ def _backward(
         embedded: Embedded = state.parallel(images, asked_M2)
     loss, recall = pairs(embedded)
     loss.backward()
-    return loss.detach(), recall, embedded.image_BD
+    return loss.detach(), recall, embedded.image_BD, embedded.location_MD
+
+
+@torch.no_grad()
+def _queue_embeddings(state: TrainState, queue_S2: Tensor, recipe: Recipe) -> Tensor:
+    """(S, D) the queue's embeddings without gradient: of now, or of when they were pushed."""
+    if recipe.queue_embeddings == "stale" and state.queue.embedding_SD is not None:
+        return state.queue.embedding_SD
+    with _autocast(queue_S2.device, recipe.autocast):
+        queue_SD = state.model.encode_location(queue_S2)
+    if recipe.queue_embeddings == "stale":
+        state.queue.embedding_SD = queue_SD  # where the queue starts, at the first step
+    return queue_SD
 
 
 def _update(state: TrainState, recipe: Recipe) -> Tensor:

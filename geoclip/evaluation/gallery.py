@@ -17,6 +17,8 @@ from geoclip.data.galleries.countries import alpha2_codes, countries_of
 from geoclip.data.galleries.gallery_building import in_box
 from geoclip.data.places_csv import read_places
 from geoclip.errors import DataError
+from geoclip.model.local_encoding import local_embeddings
+from geoclip.model.location_encoder import LocationEncoder
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -76,10 +78,12 @@ def restricted(
 
 @torch.inference_mode()
 def encode_gallery(
-    location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int = 2048
+    location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int = 1024
 ) -> Tensor:
     """(G, D) unit vectors, float32, on `device`. The chunks fit a processor's cache."""
     encoder = without_denormals(location_encoder)
+    if isinstance(encoder, LocationEncoder) and device.type == "cpu":
+        return local_embeddings(encoder, gallery.gps_deg_G2.float(), chunk)
     rows = [
         F.normalize(encoder(part.float().to(device)).float(), dim=1)
         for part in gallery.gps_deg_G2.split(chunk)

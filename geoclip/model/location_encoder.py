@@ -68,15 +68,18 @@ class FourierBranch(nn.Module):
         self.mlp = mlp
         self.head = head
 
-    def forward(self, x_NA: Tensor) -> Tensor:
-        """(N, A) projected coordinates, float32 -> (N, D).
+    def features(self, x_NA: Tensor) -> Tensor:
+        """(N, A) projected coordinates, float32 -> (N, 2K).
 
         The phases are float32 whatever autocast says: at sigma 2^8 they reach thousands of radians, where
         bfloat16 has no digits left.
         """
         with torch.autocast(x_NA.device.type, enabled=False):
-            features_N2K = fourier_features(x_NA, self.freq_KA.float())
-        out: Tensor = self.head(self.mlp(features_N2K))
+            return fourier_features(x_NA, self.freq_KA.float())
+
+    def forward(self, x_NA: Tensor) -> Tensor:
+        """(N, A) projected coordinates, float32 -> (N, D)."""
+        out: Tensor = self.head(self.mlp(self.features(x_NA)))
         return out
 
 
@@ -164,10 +167,17 @@ class LocationEncoder(nn.Module):
             )
         return encoder
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""
+    def projected(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, A) float32, whatever autocast says."""
         degrees_N2 = checked_degrees(gps_deg_N2)
         with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            x_NA = PROJECTIONS[self.projection][0](degrees_N2)
-        outputs = [branch(x_NA) for branch in self.branches]
-        return torch.cat(outputs, dim=1) if self.concat else torch.stack(outputs).sum(dim=0)
+            return PROJECTIONS[self.projection][0](degrees_N2)
+
+    def joined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The branches' outputs, coarse to fine -> (N, D)."""
+        return torch.cat(list(outputs), dim=1) if self.concat else torch.stack(list(outputs)).sum(dim=0)
+
+    def forward(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, D) embeddings, not normalised."""
+        x_NA = self.projected(gps_deg_N2)
+        return self.joined([branch(x_NA) for branch in self.branches])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,14 @@ def test_small_galleries_and_none_at_all_leave_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def denormals_count() -> Iterator[None]:
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(True)  # tests/conftest.py
+
+
+@pytest.mark.usefixtures("denormals_count")
 def test_denormal_weights_are_zero_in_the_working_copy_alone() -> None:
     tiny, healthy = encoder(), encoder()
     with torch.no_grad():

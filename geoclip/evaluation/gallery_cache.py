@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ log = logging.getLogger("geoclip")
 
 FORMAT = 1  # another when what `encode_gallery` returns changes by more than rounding
 LEAST_PLACES = 10_000  # fewer are encoded as soon as a file is read
+PLAIN = (bool, int, float, str, tuple)
 LARGEST_BYTES = 5_000_000_000  # of all files together; the longest unused go first
 
 
@@ -54,6 +56,11 @@ def embedded_gallery(
 def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
     """SHA-256 of all that decides the embeddings."""
     digest = hashlib.sha256(f"{FORMAT} {location_encoder} {gallery.sha256}".encode())
+    for module in location_encoder.modules():  # what is no weight: projection, concat, degree
+        digest.update(type(module).__qualname__.encode())
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, PLAIN) and name != "training" and not name.startswith("_"):
+                digest.update(f"{name}={value!r}".encode())
     for name, one in sorted(location_encoder.state_dict().items()):
         digest.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
         digest.update(one.detach().cpu().contiguous().numpy())
@@ -65,18 +72,23 @@ def _read(path: Path, places: int) -> Tensor | None:
         return None
     try:
         gallery_GD = load_file(path)["gallery_GD"]
-        os.utime(path)  # used last
     except (OSError, SafetensorError, KeyError) as error:
         log.warning("%s cannot be read (%s): the gallery is encoded anew", path, error)
         return None
+    with suppress(OSError):  # others' files can be read all the same
+        os.utime(path)  # used last
     return gallery_GD if len(gallery_GD) == places else None
 
 
 def _make_room(folder: Path) -> None:
     """Remove the galleries that were not used for longest, until the others fit."""
-    found = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process made room just now
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
     total_bytes = 0
-    for path in found:
-        total_bytes += path.stat().st_size
+    for _, size_bytes, path in sorted(found, reverse=True):
+        total_bytes += size_bytes
         if total_bytes > LARGEST_BYTES:
             path.unlink(missing_ok=True)

@@ -56,6 +56,16 @@ def test_another_weight_or_place_is_another_gallery(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_the_same_weights_behind_another_projection_are_another_gallery(tmp_path: Path) -> None:
+    other = encoder()
+    other.projection = "mercator"
+    assert other.state_dict().keys() == encoder().state_dict().keys()
+    for location_encoder in (encoder(), other, encoder().train()):
+        found = embedded_gallery(location_encoder, places(), CPU, tmp_path)
+        assert torch.equal(found, encode_gallery(location_encoder, places(), CPU))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "no tensor"])
 def test_a_damaged_file_is_made_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     first = embedded_gallery(encoder(), places(), CPU, tmp_path)

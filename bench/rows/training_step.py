@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.harness import Row, compare, products
 from bench.released import clip_features, released_geoclip
+from geoclip.build.compiling import compile_layers
 from geoclip.data.batch import Batch
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
@@ -49,8 +50,7 @@ def step_row(batch: int, queue: int, *, compiled: bool, turns: int) -> Row:
 
     def agree(mine: list[Tensor], theirs: list[Tensor]) -> str:
         worst = max(
-            float((one - other).norm() / other.norm())
-            for one, other in zip(mine, theirs, strict=True)
+            float((one - other).norm() / other.norm()) for one, other in zip(mine, theirs, strict=True)
         )
         assert worst < LARGEST_DIFFERENCE, f"gradients differ by {worst:.2g} of their norm"
         return f"gradients differ by {worst:.0e} of their norm"
@@ -93,8 +93,7 @@ def our_step(
     image.head.load_state_dict(head.state_dict())
     model = GeoCLIP(image, locations).train()
     if compiled:
-        model.image_encoder.compile()
-        model.location_encoder.compile()
+        compile_layers(model, torch.device("cpu"))
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
     state = TrainState(
         model=model, parallel=model, queue=GPSQueue(start_S2.clone()), optimizer=optimizer, noise=torch.Generator()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from geoclip.build.compiling import compile_layers
 from geoclip.build.model import build_model
 from geoclip.config import (
     AverageKind,
@@ -96,9 +97,8 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
     model = build_model(config).to(world.device)
     queue = build_queue(config.queue, subset, config.seed)
     queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
-    if config.compute.compile:  # in place, so that names in checkpoints stay
-        model.image_encoder.compile()
-        model.location_encoder.compile()
+    if config.compute.compile:
+        compile_layers(model, world.device)
     return TrainState(
         model=model,
         parallel=DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model,

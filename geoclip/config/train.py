@@ -159,7 +159,7 @@ class ComputeConfig:
     accumulation: int = (
         1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
     )
-    compile: bool = False  # torch.compile; the first steps take minutes
+    compile: bool = False  # the layers, by torch.compile: a first step of minutes
     deterministic: bool = (
         False  # the same bits at every start on the same machine, slower; see docs/reproducibility.md
     )

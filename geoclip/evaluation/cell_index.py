@@ -53,6 +53,11 @@ class CellIndex:
         """Places."""
         return int(self.lists.ntotal)
 
+    @property
+    def cells(self) -> int:
+        """How many there are."""
+        return int(self.lists.nlist)
+
     @torch.inference_mode()
     def search(self, query_ND: Tensor, k: int, *, cells: int = CELLS_SEARCHED) -> tuple[Tensor, Tensor]:
         """The k most similar places of the cells that promise most, as `nearest_in_gallery` gives them of all.

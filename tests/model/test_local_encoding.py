@@ -108,3 +108,28 @@ def test_what_is_not_a_number_stays_so() -> None:
     with torch.no_grad():
         one.branches[0].mlp[0].weight[3] = torch.nan  # type: ignore[index,union-attr]
     assert local_embeddings(one, places(9)).isnan().all()
+
+
+def test_threads_change_nothing_and_are_left_as_they_were() -> None:
+    one, gps_deg_N2, before = encoder(), places(900), torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = local_embeddings(one, gps_deg_N2, chunk=50)
+            torch.testing.assert_close(found, plain(one, gps_deg_N2), atol=1e-6, rtol=0)
+            assert torch.get_num_threads() == threads
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = local_embeddings(one, gps_deg_N2, chunk=50)
+                expected = plain(one, gps_deg_N2).float()
+            difference = (found - plain(one, gps_deg_N2)).abs().amax(dim=1)
+            assert float(difference.median()) > 1e-4  # half the digits, in every thread
+            torch.testing.assert_close(found, expected, atol=0.03, rtol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised() -> None:
+    one = encoder()
+    one.branches[1].head = nn.Linear(7, 12)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        local_embeddings(one, places(900), chunk=50)

@@ -183,5 +183,5 @@ def largest_difference(tolerance: float) -> Callable[[torch.Tensor, torch.Tensor
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """A row for the JSON file."""
-    return dataclasses.asdict(row) | {"share_of_limit": row.share}
+    """A row for the JSON file; `Row(**…)` reads it again."""
+    return dataclasses.asdict(row)

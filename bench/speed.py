@@ -84,8 +84,8 @@ def seconds(value: float | None) -> str:
     return f"{value * 1e6:.2g} µs"
 
 
-def table(rows: list[Row], made_by: dict[str, Any]) -> str:
-    """Markdown, with the machine below."""
+def table(rows: list[Row], *revisions: str) -> str:
+    """Markdown."""
     lines = [
         "| row | released | ours | ratio (quartiles) | target | limit | our share of it "
         "| memory, released / ours | answers |",
@@ -94,19 +94,45 @@ def table(rows: list[Row], made_by: dict[str, Any]) -> str:
     for row in rows:
         ratio = f"**{row.ratio:,.3g}** ({row.ratio_low:,.3g}–{row.ratio_high:,.3g})" if row.ratio else ""
         limit = f"{seconds(row.limit_s)}, {row.limit_of}" if row.limit_s else ""
-        memory = " / ".join(
-            "" if mb is None else f"{mb:,.0f} MB" for mb in (row.released_peak_mb, row.ours_peak_mb)
-        )
+        peaks_mb = (row.released_peak_mb, row.ours_peak_mb)
+        memory = " / ".join(f"{mb:,.0f} MB" for mb in peaks_mb if mb is not None)
         lines.append(
             f"| {row.name} | {seconds(row.released_s)} | {seconds(row.ours_s)} | {ratio} "
             f"| {f'{row.target:g}' if row.target else ''} | {limit} | {f'{row.share:.0%}' if row.share else ''} "
             f"| {memory} | {'; '.join(part for part in (row.agreement, row.note) if part)} |"
         )
-    machine = made_by["machine"]
-    return "\n".join(lines) + (
-        f"\n\n{machine['processor']}, {machine['cores']} cores, {torch.get_num_threads()} threads; measured matrix "
-        f"rate {matrix_rate() / 1e9:,.0f} GFLOP/s in float32, bandwidth {bandwidth() / 1e9:,.1f} GB/s; PyTorch "
-        f"{made_by['versions']['torch']}, Python {made_by['python']}; revision `{made_by['git_revision'][:12]}`."
+    said = ", ".join(f"`{one[:12]}`" for one in sorted(revisions))
+    return "\n".join(lines) + f"\n\nAt revision {said}."
+
+
+def keep(rows: list[Row], made_by: dict[str, Any]) -> dict[str, Any]:
+    """Write bench/speed.json: these rows, and those of earlier measurements that were not made anew."""
+    path = HERE / "speed.json"
+    earlier = json.loads(path.read_text())["rows"] if path.is_file() else []
+    new = [{"row": as_json(row), "revision": made_by["git_revision"]} for row in rows]
+    names = {row.name for row in rows}
+    kept = sorted(
+        [row for row in earlier if row["row"]["name"] not in names] + new,
+        key=lambda row: str(row["row"]["name"]),
+    )
+    found = {
+        "rows": kept,
+        "matrix_rate": matrix_rate(),
+        "bandwidth": bandwidth(),
+        "threads": torch.get_num_threads(),
+        **made_by,
+    }
+    write_json(path, found)
+    return found
+
+
+def machine_of(found: dict[str, Any]) -> str:
+    """A sentence about the machine."""
+    machine = found["machine"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {found['threads']} threads; measured matrix rate "
+        f"{found['matrix_rate'] / 1e9:,.0f} GFLOP/s in float32, bandwidth {found['bandwidth'] / 1e9:,.1f} GB/s; "
+        f"PyTorch {found['versions']['torch']}, Python {found['python']}."
     )
 
 
@@ -123,19 +149,12 @@ def main() -> None:
     if unknown := set(names) - set(ROWS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     rows, made_by = measure(names, chosen.quick), provenance()
-    print(table(rows, made_by))
+    print(table(rows, made_by["git_revision"]))
     if not chosen.quick:
-        kept = json.loads((HERE / "speed.json").read_text())["rows"] if names != ROWS else []
-        ours = [as_json(row) for row in rows]
-        new = {row["name"] for row in ours}
-        write_json(
-            HERE / "speed.json",
-            {"rows": [row for row in kept if row["name"] not in new] + ours, **made_by}
-            | {"matrix_rate": matrix_rate(), "bandwidth": bandwidth()},
-        )
-        if names == ROWS:
-            readme = HERE / "README.md"
-            readme.write_text(fill_generated(readme.read_text(), {"speed": table(rows, made_by)}))
+        kept = keep(rows, made_by)
+        readme = HERE / "README.md"
+        text = table([Row(**row["row"]) for row in kept["rows"]], *{row["revision"] for row in kept["rows"]})
+        readme.write_text(fill_generated(readme.read_text(), {"speed": f"{text}\n\n{machine_of(kept)}"}))
     elif chosen.record:
         write_json(HERE / "quick.json", _kept() | ratios(rows))
     else:

@@ -19,7 +19,6 @@ from bench.harness import (
     with_peak_mb,
 )
 from bench.speed import ROWS, fallen, ratios, table
-from geoclip.run_dir import provenance
 
 
 def slept(milliseconds: float) -> float:
@@ -80,6 +79,6 @@ def test_every_file_of_rows_measures_and_the_table_says_each_figure() -> None:
         assert callable(importlib.import_module(f"bench.rows.{name}").measure)
     one = Row(name="r", ours_s=0.02, released_s=1.0, ratio=50.0, ratio_low=40.0, ratio_high=60.0, target=30.0,
               limit_s=0.01, limit_of="bandwidth", ours_peak_mb=3.0, released_peak_mb=1234.0)  # fmt: skip
-    text = table([one], provenance())
+    text = table([one], "0123456789abcdef")
     assert "| r | 1 s | 20 ms | **50** (40–60) | 30 | 10 ms, bandwidth | 50% | 1,234 MB / 3 MB |" in text
-    assert as_json(one)["share_of_limit"] == pytest.approx(0.5)
+    assert "revision `0123456789ab`" in text and Row(**as_json(one)) == one

@@ -36,16 +36,14 @@ Found = tuple[Tensor, Tensor]  # similarities and rows
 def measure(quick: bool) -> list[Row]:
     """Top 5 of one query. Nothing when quick: where galleries are small, there is nothing that an index could gain.
 
-    Ten million places need 22 GB of disk and, while the index is built, 11 GB of memory; to embed a million of them and
-    to build takes minutes, once.
+    Ten million places need 22 GB of disk and, while the index is built, 11 GB of memory; to embed them takes a quarter
+    of an hour and to build minutes, once.
     """
     if quick:
         return []
     ours, _ = released_geoclip()
     with torch.inference_mode(False):
-        features_NF = queries_for(
-            ours, released_gallery(100_000).gps_deg_G2.float(), 32 if quick else QUERIES
-        )
+        features_NF = queries_for(ours, released_gallery(100_000).gps_deg_G2.float(), QUERIES)
     with torch.inference_mode():
         query_ND = ours.encode_features(features_NF)
     return [_growth(places, *how, query_ND, turns=3) for places, how in SIZES.items()]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.refinement import refine_places
-from geoclip.evaluation.retrieval import highest
+from geoclip.evaluation.retrieval import cosines, highest
 from geoclip.evaluation.smoothing import smooth_heat
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, haversine_km, unit_vectors
 
@@ -88,7 +88,7 @@ def answers(
     at_once = max(1, SCORES_AT_ONCE // len(gallery_GD))
     for first in range(0, len(image_ND), at_once):
         image_BD = image_ND[first : first + at_once]
-        cosine_BG = image_BD @ gallery_GD.T
+        cosine_BG = cosines(image_BD, gallery_GD)
         heat_BG = (asking.scale * cosine_BG).softmax(dim=1)
         if asking.smooth_km > 0:
             smoothed = smooth_heat(heat_BG.cpu().numpy(), places_G2, asking.smooth_km)

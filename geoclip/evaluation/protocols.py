@@ -10,6 +10,7 @@ The two distances differ by up to 0.56 %. The released code rounds coordinates t
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from geoclip.geo.geodesy import haversine_km
 
 ProtocolName = Literal["sphere", "released"]
 
+PAIRS_PER_THREAD = 1000  # at least: fewer are measured before a thread has started
 LEAST_RATIO, MOST_RATIO = (
     0.9944,
     1.0045,
@@ -43,8 +45,7 @@ def distance_km(a_deg_N2: Floats, b_deg_N2: Floats, protocol: str) -> Floats:
     Source: of geodesics Karney, "Algorithms for geodesics", J. Geodesy 87, 2013, as PROJ has them.
     """
     if is_inclusive(protocol):
-        metres_N = _wgs84().inv(a_deg_N2[:, 1], a_deg_N2[:, 0], b_deg_N2[:, 1], b_deg_N2[:, 0])[2]
-        return np.asarray(metres_N, dtype=np.float64) / 1000
+        return _geodesic_m(a_deg_N2, b_deg_N2) / 1000
     a, b = (torch.from_numpy(np.ascontiguousarray(side, dtype=np.float64)) for side in (a_deg_N2, b_deg_N2))
     kilometres: Floats = haversine_km(a, b).numpy()
     return kilometres
@@ -69,6 +70,15 @@ def within(error_km_N: Floats, km: float, protocol: str) -> NDArray[np.bool_]:
     """(N,) whether each error counts as within `km`."""
     counted: NDArray[np.bool_] = error_km_N <= km if is_inclusive(protocol) else error_km_N < km
     return counted
+
+
+def _geodesic_m(a_deg_N2: Floats, b_deg_N2: Floats) -> Floats:
+    """One thread per processor, for PROJ measures a microsecond each and lets go of Python's lock meanwhile."""
+    threads = min(torch.get_num_threads(), len(a_deg_N2) // PAIRS_PER_THREAD) or 1
+    pairs = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
+    with ThreadPoolExecutor(threads) as pool:
+        metres = pool.map(lambda p_M4: _wgs84().inv(p_M4[:, 1], p_M4[:, 0], p_M4[:, 3], p_M4[:, 2])[2], pairs)
+        return np.concatenate(list(metres))
 
 
 @cache

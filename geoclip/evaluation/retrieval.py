@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FEW = 16  # images
+PART = 1000  # places
+
 
 @torch.inference_mode()
 def nearest_in_gallery(
@@ -39,7 +42,7 @@ def nearest_in_gallery(
         best = torch.empty((len(images), 0), device=images.device)
         best_row = torch.empty((len(images), 0), dtype=torch.long, device=images.device)
         for first in range(0, places, places_per_chunk):
-            score = images @ gallery_GD[first : first + places_per_chunk].T
+            score = cosines(images, gallery_GD[first : first + places_per_chunk])
             top, row = highest(score, min(k, score.shape[1]))
             # Earlier chunks stand first, and a stable sort keeps them there: of equals the lower row wins.
             best, order = torch.cat((best, top), dim=1).sort(dim=1, descending=True, stable=True)
@@ -50,6 +53,21 @@ def nearest_in_gallery(
     if not scores:
         return image_ND.new_empty((0, k)), torch.empty((0, k), dtype=torch.long, device=image_ND.device)
     return torch.cat(scores), torch.cat(rows)
+
+
+def cosines(image_ND: Tensor, gallery_GD: Tensor) -> Tensor:
+    """(N, G) cosine similarities of (N, D) and (G, D) unit vectors on the same device.
+
+    On a processor PyTorch multiplies a long matrix with one or a few vectors on a single thread. So few images are
+    compared with many parts of the gallery as one batched product, which runs at the speed of the memory.
+    """
+    parts = len(gallery_GD) // PART
+    if gallery_GD.device.type != "cpu" or parts < 2 or not 1 <= len(image_ND) <= FEW:
+        return image_ND @ gallery_GD.T
+    whole = parts * PART
+    part_PGD = gallery_GD[:whole].unflatten(0, (parts, PART))
+    score_GN = (part_PGD @ image_ND.T.expand(parts, -1, -1)).flatten(0, 1)
+    return torch.cat((score_GN, gallery_GD[whole:] @ image_ND.T)).T.contiguous()
 
 
 def highest(score_NG: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.evaluation.retrieval import nearest_in_gallery
+from geoclip.evaluation.retrieval import FEW, PART, cosines, nearest_in_gallery
 
 
 def unit_vectors(count: int, seed: int, dimensions: int = 16) -> Tensor:
@@ -53,6 +53,14 @@ def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
         unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, places_per_chunk=50
     )
     assert largest == 10 * 50
+
+
+@pytest.mark.parametrize("images", [0, 1, 3, FEW, FEW + 1])
+@pytest.mark.parametrize("places", [10, 2 * PART, 3 * PART + 7])
+def test_few_images_are_compared_as_many_are(images: int, places: int) -> None:
+    queries, gallery = unit_vectors(images, 0), unit_vectors(places, 1)
+    expected = (queries[:, None] * gallery).sum(dim=2)
+    torch.testing.assert_close(cosines(queries, gallery), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, -1, 11])

@@ -65,7 +65,7 @@ def test_the_last_block_and_all_that_follows_it_are_trained(option: str, build: 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_lora_is_added_to_the_four_projections_of_every_block(option: str, build: Build) -> None:
     plain, encoder = build(option, "tune=full"), build(option, "tune=lora", "lora_rank=2", "lora_alpha=4")
-    torch.testing.assert_close(encoder.features(PIXELS), plain.features(PIXELS), atol=0, rtol=0)
+    torch.testing.assert_close(encoder.features(PIXELS), plain.features(PIXELS))  # B = 0 adds nothing
     names = trained(encoder)
     assert len(names) == 2 * 4 * 2, "blocks, projections, A and B"
     assert all("lora_" in name and re.search(r"layers?\.[01]\..*att", name) for name in names)

@@ -108,11 +108,11 @@ def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list[dict[str, 
     losses, gradients, queue = learn(0, 1, OBJECTIVES[name])
     theirs = [one[name] for one in two_ranks]
     for step in range(STEPS):
-        assert sum(one[0][step] for one in theirs) / 2 == pytest.approx(losses[step], abs=1e-5)
+        assert sum(one[0][step] for one in theirs) / 2 == pytest.approx(losses[step], abs=1e-5, rel=1e-6)
         for _, of_steps, _ in theirs:
             assert of_steps[step].keys() == gradients[step].keys()
             for part, gradient in gradients[step].items():
-                torch.testing.assert_close(of_steps[step][part], gradient, atol=1e-5, rtol=0, msg=part)
+                torch.testing.assert_close(of_steps[step][part], gradient, atol=1e-5, rtol=1e-5, msg=part)
     for _, _, their_queue in theirs:
         assert torch.equal(their_queue, queue)
     assert max(gradient.abs().max() for gradient in gradients[-1].values()) > 1e-2  # not trivially equal

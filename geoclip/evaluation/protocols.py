@@ -73,12 +73,18 @@ def within(error_km_N: Floats, km: float, protocol: str) -> NDArray[np.bool_]:
 
 
 def _geodesic_m(a_deg_N2: Floats, b_deg_N2: Floats) -> Floats:
-    """One thread per processor, for PROJ measures a microsecond each and lets go of Python's lock meanwhile."""
+    """One thread per processor, this one with them: PROJ measures a microsecond each and holds no lock of Python's."""
     threads = min(torch.get_num_threads(), len(a_deg_N2) // PAIRS_PER_THREAD) or 1
-    pairs = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
+    mine, *others = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
     with ThreadPoolExecutor(threads) as pool:
-        metres = pool.map(lambda p_M4: _wgs84().inv(p_M4[:, 1], p_M4[:, 0], p_M4[:, 3], p_M4[:, 2])[2], pairs)
-        return np.concatenate(list(metres))
+        theirs = pool.map(_inverse_m, others)
+        return np.concatenate([_inverse_m(mine), *theirs])
+
+
+def _inverse_m(pairs_deg_M4: Floats) -> Floats:
+    a_lat, a_lon, b_lat, b_lon = pairs_deg_M4.T
+    metres: Floats = _wgs84().inv(a_lon, a_lat, b_lon, b_lat)[2]
+    return metres
 
 
 @cache

@@ -7,6 +7,7 @@ its measured matrix rate, or bytes over its measured bandwidth.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import statistics
@@ -120,12 +121,13 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def with_peak_mb(work: Callable[[], Answer]) -> tuple[Answer, float | None]:
-    """The answer, and how far the process grew above what it held before; None where Linux's /proc is not there."""
+    """The answer, and how far the process grew above what it held before; None elsewhere than on Linux with glibc."""
     gc.collect()
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be taken again, and not be counted
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before_mb = _status_mb("VmRSS")
-    except OSError:
+    except (AttributeError, OSError):
         return work(), None
     answer = work()
     return answer, max(0.0, _status_mb("VmHWM") - before_mb)

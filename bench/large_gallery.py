@@ -31,7 +31,8 @@ def jittered_places(count: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     copies = [released_G2]
     while sum(map(len, copies)) < count:
-        copies.append(jitter(released_G2, JITTER_M, generator))
+        noise_G2 = torch.randn(released_G2.shape, generator=generator)
+        copies.append(jitter(released_G2, JITTER_M, noise_G2))
     places_G2 = torch.cat(copies)[:count]
     square_G2 = places_G2.floor().long()
     return places_G2[(square_G2[:, 0] * 1000 + square_G2[:, 1]).argsort(stable=True)]

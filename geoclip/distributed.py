@@ -164,6 +164,11 @@ class Heartbeat:
                 return
 
 
+def world_size() -> int:
+    """How many ranks there are; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def gather_rows(rows_B2: Tensor) -> tuple[Tensor, int]:
     """Every rank's rows, in the order of ranks, and where this rank's begin. No gradient passes.
 

@@ -162,19 +162,12 @@ def _train(
     """The training itself, with what it reads and all that it writes open."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.data.stream import train_batches
+    from geoclip.build import build_batches, build_step
     from geoclip.training.keeping import CheckpointWriter
     from geoclip.training.loop import train
     from geoclip.training_hooks import draw_training_curves, run_hooks
 
-    batches = train_batches(
-        plan,
-        rank=world.rank,
-        world_size=world.size,
-        workers=config.compute.workers,
-        first_step=state.step,
-        last_step=recipe.last_step,
-    )
+    batches = build_batches(config, plan, world, state.step, recipe.last_step)
     with contextlib.ExitStack() as opened:
         opened.enter_context(contextlib.closing(batches))
         recorder = writer = None
@@ -187,7 +180,8 @@ def _train(
             config, run, val_shards, gallery, files, recorder, writer, world, stop, recipe.last_step
         )
         opened.enter_context(logging_redirect_tqdm())
-        skipped = train(state, batches, recipe, hooks, world, stop)
+        step = build_step(config, state, world)
+        skipped = train(state, batches, recipe, hooks, world, stop, step)
         for line in skipped.lines():
             log.warning("skipped %s", line)
         if recorder:

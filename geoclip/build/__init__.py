@@ -13,16 +13,19 @@ from geoclip.build.encoder import build_image_encoder, encoder_identity
 from geoclip.build.model import build_model, model_from_checkpoint
 from geoclip.build.training import (
     build_autocast,
+    build_batches,
     build_objective,
     build_optimizer,
     build_queue,
     build_recipe,
     build_state,
+    build_step,
 )
 
 __all__ = [
     "build_augmentation",
     "build_autocast",
+    "build_batches",
     "build_blue_marble_data",
     "build_evaluation_decoder",
     "build_gallery",
@@ -34,6 +37,7 @@ __all__ = [
     "build_queue",
     "build_recipe",
     "build_state",
+    "build_step",
     "build_stream_plan",
     "encoder_identity",
     "model_from_checkpoint",

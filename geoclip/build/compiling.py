@@ -27,11 +27,27 @@ def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
     if problem is not None:
         log.warning("compute.compile=true: nothing is compiled, training is as without it (%s)", problem)
         return False
-    model.image_encoder.compile()
+    backbone = model.image_encoder.backbone
+    blocks = [] if backbone is None else _repeated_blocks(backbone)
+    for module in [*blocks, model.image_encoder.head] if blocks else [model.image_encoder]:
+        module.compile()
     for module in model.location_encoder.modules():
         if isinstance(module, nn.Sequential):
             module.compile()
     return True
+
+
+def _repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer: equal ones share what is compiled for the first, in seconds and not minutes.
+
+    Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            shapes = {tuple(tuple(one.shape) for one in block.parameters()) for block in module}
+            if len(shapes) == 1 and len({type(block) for block in module}) == 1:
+                return list(module)
+    return []
 
 
 def compiler_problem(device: torch.device) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from geoclip.build.compiling import compile_layers
 from geoclip.build.model import build_model
 from geoclip.config import (
     AverageKind,
+    ComputeConfig,
     LossConfig,
     OptimConfig,
     OptimizerKind,
@@ -23,7 +24,11 @@ from geoclip.config import (
     ScheduleKind,
     TrainConfig,
 )
+from geoclip.data.batch import Batch
+from geoclip.data.feature_shards import FeatureDecoder
+from geoclip.data.on_device import load_features, resident_batches, size_on_device
 from geoclip.data.reading import places_in
+from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import Stretch
 from geoclip.distributed import World
 from geoclip.errors import GeoclipError
@@ -31,10 +36,12 @@ from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
 from geoclip.training.average import WeightAverage
+from geoclip.training.graphed import GraphedStep
+from geoclip.training.loop import Step
 from geoclip.training.objective import Objective
 from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
 from geoclip.training.state import BACKBONE, SUMS, TrainState
-from geoclip.training.step import Recipe
+from geoclip.training.step import Recipe, train_step
 
 
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
@@ -95,13 +102,14 @@ def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueu
 def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> TrainState:
     """The state of a run at step 0, on this rank's device."""
     model = build_model(config).to(world.device)
-    queue = build_queue(config.queue, subset, config.seed)
-    queue.gps_deg_S2 = queue.gps_deg_S2.to(world.device)
+    queue = build_queue(config.queue, subset, config.seed).to(world.device)
     if config.compute.compile:
         compile_layers(model, world.device)
     return TrainState(
         model=model,
-        parallel=DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model,
+        parallel=DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if world.size > 1
+        else model,
         queue=queue,
         optimizer=build_optimizer(config.optim, model),
         noise=torch.Generator().manual_seed(config.seed),
@@ -158,6 +166,7 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
         grad_clip=optim.grad_clip,
         logit_scale_max=config.loss.logit_scale_max,
         autocast=build_autocast(config.compute.precision, device),
+        tf32=config.compute.precision is Precision.tf32,
         max_bad_fraction=config.data.max_bad_fraction,
         max_bad_steps=optim.max_bad_steps,
         parts=config.compute.accumulation,
@@ -165,10 +174,57 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
     )
 
 
+def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
+    """The step: recorded as a CUDA graph where one GPU trains on features, whose small kernels wait for the host.
+
+    `compute.deterministic` goes without: a resumed run begins with eager steps, which the uninterrupted one recorded.
+    """
+    compute = config.compute
+    recorded = compute.cuda_graph and world.size == 1 and world.device.type == "cuda"
+    if recorded and state.model.image_encoder.backbone is None and not compute.deterministic:
+        return GraphedStep()
+    return train_step
+
+
+def build_batches(
+    config: TrainConfig, plan: StreamPlan, world: World, first_step: int, last_step: int
+) -> Generator[Batch, None, None]:
+    """This rank's training batches; of features on the device where they are to stay there.
+
+    Raises:
+        GeoclipError: compute.features_on_device=true, and they do not fit.
+    """
+    how: Any = {
+        "rank": world.rank,
+        "world_size": world.size,
+        "workers": config.compute.workers,
+        "first_step": first_step,
+        "last_step": last_step,
+    }
+    if isinstance(plan.decoder, FeatureDecoder) and _stay_on_device(config.compute, plan, world.device):
+        features = load_features(plan.subset, plan.decoder, world.device, progress=world.is_main)
+        return resident_batches(plan, features, **how)
+    return train_batches(plan, **how)
+
+
+def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.device) -> bool:
+    """Whether features are kept on the device: if asked for, or where they take less than half of a GPU's memory."""
+    assert isinstance(plan.decoder, FeatureDecoder)
+    if device.type != "cuda":
+        return compute.features_on_device is True
+    size, free = size_on_device(plan.subset, plan.decoder), torch.cuda.mem_get_info(device)[0]
+    if compute.features_on_device and size > 0.9 * free:
+        raise GeoclipError(
+            f"compute.features_on_device=true: {size / 1e9:.1f} GB of features do not fit {free / 1e9:.1f} GB of free "
+            f"memory on {device}; set it to false, or train on less (data.fraction)"
+        )
+    return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
+
+
 def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The type of matrix products; None is float32. Projection and Fourier features are float32 always."""
     match precision:
-        case Precision.float32:
+        case Precision.float32 | Precision.tf32:
             return None
         case Precision.bfloat16:
             return torch.bfloat16

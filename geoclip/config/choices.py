@@ -113,6 +113,7 @@ class QueueEmbeddings(Enum):
 class Precision(Enum):
     auto = "auto"
     float32 = "float32"
+    tf32 = "tf32"
     bfloat16 = "bfloat16"
 
 

@@ -151,7 +151,7 @@ class ComputeConfig:
     """Where and how fast, never what: nothing here changes a run's identity."""
 
     device: str = "auto"
-    precision: Precision = Precision.auto
+    precision: Precision = Precision.auto  # of matrix products; auto: bfloat16 on a GPU, float32 elsewhere
     workers: int = 1  # per rank; 0 reads in the training process
     log_every_steps: int = 20
     checkpoint_every_steps: int = 200
@@ -160,6 +160,8 @@ class ComputeConfig:
         1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
     )
     compile: bool = False  # the layers, by torch.compile: a first step of minutes
+    features_on_device: bool | None = None  # encoder.features stay in its memory; null: on a GPU, where they fit
+    cuda_graph: bool = True  # the step from features is recorded once and replayed, on one GPU
     deterministic: bool = (
         False  # the same bits at every start on the same machine, slower; see docs/reproducibility.md
     )

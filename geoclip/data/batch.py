@@ -6,10 +6,23 @@ shard.tar -> Sample (a picture's bytes and its place) -> Batch (what a rank trai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
+
+
+def copied_to(tensor: MaybeTensor, device: torch.device) -> MaybeTensor:
+    """The tensor on a device; to a GPU from page-locked memory, so that the host does not wait for the copy."""
+    if tensor is None or tensor.device == device:
+        return tensor
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -38,12 +51,37 @@ class Batch:
 
     images: Tensor  # (B, 3, H, W) uint8 pixels, or (B, F) features of a frozen backbone
     gps_deg_B2: Tensor  # latitude, longitude in degrees; float32 in training, float64 in evaluation
-    keys: list[str]
+    keys: Sequence[str]
     present_B: Tensor | None = (
         None  # training: False where the picture was broken; its place is a negative still
     )
     color_BK: Tensor | None = None  # training: the random numbers of the colour augmentation
     skipped: list[Skip] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on a device; the host does not wait for the copies."""
+        return replace(
+            self,
+            images=copied_to(self.images, device),
+            gps_deg_B2=copied_to(self.gps_deg_B2, device),
+            present_B=copied_to(self.present_B, device),
+            color_BK=copied_to(self.color_BK, device),
+        )
+
+    def copy(self) -> Batch:
+        """The same rows in tensors of their own."""
+        return replace(
+            self,
+            images=self.images.clone(),
+            gps_deg_B2=self.gps_deg_B2.clone(),
+            present_B=None if self.present_B is None else self.present_B.clone(),
+            color_BK=None if self.color_BK is None else self.color_BK.clone(),
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """Those that there are."""
+        found = (self.images, self.gps_deg_B2, self.present_B, self.color_BK)
+        return [one for one in found if one is not None]
 
 
 @dataclass(kw_only=True, slots=True)

@@ -99,29 +99,34 @@ class FeatureDecoder:
         return None
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.float16], None]:
-        """The features of one view.
+        """The features of one view, or of those that a step sees together.
 
         Raises:
             ValueError: not a .npy of this many views and numbers.
         """
+        views_VF = self._views(sample)
+        if not (self.training and self.views):
+            chosen = [0]
+        else:
+            chosen = [1 + (sample.epoch * self.at_once + view) % self.views for view in range(self.at_once)]
+        return views_VF[chosen[0]] if self.at_once == 1 else views_VF[chosen], None
+
+    def all_views(self, sample: Sample) -> NDArray[np.float16]:
+        """(V, F) the views that training chooses from: the augmented ones, or where there are none the only one.
+
+        Raises:
+            ValueError: not a .npy of this many views and numbers.
+        """
+        views_VF = self._views(sample)
+        return views_VF[1:] if self.views else views_VF
+
+    def _views(self, sample: Sample) -> NDArray[np.float16]:
         header = _npy_header((1 + self.views, self.feature_dim))
-        if not sample.data.startswith(header) or len(sample.data) != len(header) + 2 * self.feature_dim * (
-            1 + self.views
-        ):
+        count = (1 + self.views) * self.feature_dim
+        if not sample.data.startswith(header) or len(sample.data) != len(header) + 2 * count:
             raise ValueError("features of another shape")
-        rows = [0]
-        if self.training and self.views:
-            rows = [1 + (sample.epoch * self.at_once + view) % self.views for view in range(self.at_once)]
-        found = [
-            np.frombuffer(
-                sample.data,
-                dtype="<f2",
-                count=self.feature_dim,
-                offset=len(header) + 2 * self.feature_dim * row,
-            )
-            for row in rows
-        ]
-        return found[0] if self.at_once == 1 else np.stack(found), None
+        found = np.frombuffer(sample.data, dtype="<f2", count=count, offset=len(header))
+        return found.reshape(1 + self.views, self.feature_dim)
 
 
 def as_npy(features_VF: NDArray[np.float16]) -> bytes:

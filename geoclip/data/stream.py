@@ -20,6 +20,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
@@ -49,6 +50,11 @@ class StreamPlan:
         return sum(len(stretch) for stretch in self.subset)
 
 
+def rank_streams(plan: StreamPlan, rank: int, world_size: int) -> NDArray[np.int64]:
+    """The numbers of the canonical streams that a rank reads."""
+    return np.array_split(np.arange(plan.streams), world_size)[rank]
+
+
 class TrainStream(IterableDataset[Batch]):
     """This worker's part of every global batch from step `first_step` up to `last_step`."""
 
@@ -57,11 +63,13 @@ class TrainStream(IterableDataset[Batch]):
     ) -> None:
         self.plan = plan
         self.first_step, self.last_step = first_step, last_step
-        self.mine = np.array_split(np.arange(plan.streams), world_size)[rank]
+        self.streams = rank_streams(plan, rank, world_size)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        numbers = self.mine if worker is None else np.array_split(self.mine, worker.num_workers)[worker.id]
+        numbers = (
+            self.streams if worker is None else np.array_split(self.streams, worker.num_workers)[worker.id]
+        )
         share = self.plan.batch_size // self.plan.streams
         streams = [_stream(self.plan, int(number), self.first_step * share) for number in numbers]
         for _ in range(self.first_step, self.last_step):
@@ -88,7 +96,7 @@ def train_batches(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_quiet,
+        worker_init_fn=quiet_worker,
         pin_memory=False,
     )
     parts = iter(loader)
@@ -148,6 +156,17 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
             yield late[path].read(position, epoch)
 
 
+def epoch_positions(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[tuple[str, int]]:
+    """A stream's samples in this epoch's order, without the first `skip`, as shard and position: nothing is read."""
+    entering = (
+        (stretch.path, position)
+        for stretch in deal(plan.subset, plan.streams, plan.seed, epoch)[number]
+        for position in range(stretch.start, stretch.stop)
+    )
+    rng, buffer = random.Random(f"{plan.seed}/{epoch}/{number}"), plan.shuffle_buffer
+    return islice(shuffle(buffer, initial=min(100, buffer), rng=rng)(entering), skip, None)
+
+
 def _join(parts: list[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
@@ -162,7 +181,7 @@ def _join(parts: list[Batch]) -> Batch:
     )
 
 
-def _quiet(_worker: int) -> None:
+def quiet_worker(_worker: int) -> None:
     """One thread; and deaf to what asks the run to stop, so that its last step still gets its batch."""
     torch.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

@@ -29,5 +29,15 @@ def fourier_features(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
 
     Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions", NeurIPS 2020, eq. 5.
     """
-    phase_NK = 2 * math.pi * x_NA @ freq_KA.T
+    phase_NK = _products(2 * math.pi * x_NA, freq_KA)
     return torch.cat((phase_NK.cos(), phase_NK.sin()), dim=1)
+
+
+def _products(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
+    """(N, K) x @ freq.T; on a GPU axis by axis, because its matrix products may be TF32's, with 10 bits."""
+    if not x_NA.is_cuda:
+        return x_NA @ freq_KA.T
+    phase_NK = x_NA[:, :1] * freq_KA[:, 0]
+    for axis in range(1, x_NA.shape[1]):
+        phase_NK = torch.addcmul(phase_NK, x_NA[:, axis, None], freq_KA[:, axis])
+    return phase_NK

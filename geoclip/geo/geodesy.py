@@ -37,22 +37,20 @@ def pairwise_km(a_deg_N2: Tensor, b_deg_M2: Tensor) -> Tensor:
     return 2 * EARTH_RADIUS_KM * (chord_NM / 2).clamp(max=1).asin()
 
 
-def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, generator: torch.Generator) -> Tensor:
-    """(N · count, 2) places at one to two times `radius_km` from each, in random directions; same type and device.
+def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, uniform_K2: Tensor) -> Tensor:
+    """(N · count, 2) coordinates at one to two times `radius_km` from each, in random directions; same type and device.
 
     Args:
         gps_deg_N2: (N, 2) degrees.
         radius_km: least distance; the distance is uniform up to twice that.
-        count: places for each; 0 draws nothing.
-        generator: CPU generator; the same state gives the same places on every device.
+        count: coordinates for each.
+        uniform_K2: (N · count, 2) float64, uniform in [0, 1): the distance's share and the azimuth's.
     """
     if count == 0 or len(gps_deg_N2) == 0:
         return gps_deg_N2[:0]
-    draw_K2 = torch.rand((len(gps_deg_N2) * count, 2), generator=generator, dtype=torch.float64)
-    arc_K, azimuth_K = radius_km / EARTH_RADIUS_KM * (1 + draw_K2[:, 0]), 2 * math.pi * draw_K2[:, 1]
-    start_K2 = gps_deg_N2.double().repeat_interleave(count, dim=0)
-    there_K2 = destination(start_K2, arc_K.to(start_K2.device), azimuth_K.to(start_K2.device))
-    return there_K2.to(gps_deg_N2)
+    arc_K, azimuth_K = radius_km / EARTH_RADIUS_KM * (1 + uniform_K2[:, 0]), 2 * math.pi * uniform_K2[:, 1]
+    start_K2 = gps_deg_N2.double().repeat_interleave(count, dim=0, output_size=len(uniform_K2))
+    return destination(start_K2, arc_K, azimuth_K).to(gps_deg_N2)
 
 
 def destination(gps_deg_N2: Tensor, arc_N: Tensor, azimuth_N: Tensor) -> Tensor:
@@ -100,7 +98,7 @@ def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
     )
 
 
-def jitter(gps_deg_N2: Tensor, noise_m: float, generator: torch.Generator) -> Tensor:
+def jitter(gps_deg_N2: Tensor, noise_m: float, normal_N2: Tensor) -> Tensor:
     """Add Gaussian noise of `noise_m` metres standard deviation to north and to east, independently.
 
     East is scaled by 1/cos(latitude), so that a metre is a metre everywhere; the result is wrapped
@@ -108,14 +106,14 @@ def jitter(gps_deg_N2: Tensor, noise_m: float, generator: torch.Generator) -> Te
 
     Args:
         gps_deg_N2: (N, 2) degrees.
-        noise_m: standard deviation along each axis, in metres; 0 returns the input and draws nothing.
-        generator: CPU generator; the same state gives the same noise on every device.
+        noise_m: standard deviation along each axis, in metres; 0 returns the input.
+        normal_N2: (N, 2) float32 drawn from N(0, 1).
 
     Source: GeoCLIP, NeurIPS 2023: 150 m on the batch's coordinates, 1000 m on the queue's.
     """
     if noise_m == 0 or gps_deg_N2.shape[0] == 0:
         return gps_deg_N2
-    noise_N2 = torch.randn(gps_deg_N2.shape, generator=generator, dtype=torch.float32).to(gps_deg_N2)
+    noise_N2 = normal_N2.to(gps_deg_N2)
     north_deg = noise_N2[:, 0] * (noise_m / METRES_PER_DEGREE)
     metre_of_pole = math.radians(1 / METRES_PER_DEGREE)
     east_deg = (

@@ -24,7 +24,8 @@ class GPSQueue:
         if start_deg_S2.ndim != 2 or start_deg_S2.shape[1] != 2:
             raise ValueError(f"a queue starts from (S, 2) coordinates, got {tuple(start_deg_S2.shape)}")
         self.gps_deg_S2 = start_deg_S2.clone()
-        self.position = 0  # the row that the next push overwrites first
+        # The row that the next push overwrites first: on the device, as a recorded step reads it there.
+        self.position = torch.zeros((), dtype=torch.long, device=start_deg_S2.device)
         self.embedding_SD: Tensor | None = None
 
     def __len__(self) -> int:
@@ -44,23 +45,23 @@ class GPSQueue:
         count = min(len(gps_deg_N2), len(self))
         if count == 0:
             return
-        self.gps_deg_S2 = self._overwritten(self.gps_deg_S2, gps_deg_N2)
+        row_N = (self.position + torch.arange(count, device=self.position.device)) % len(self)
+        # Copies: earlier negatives() may still be part of a graph.
+        self.gps_deg_S2 = self.gps_deg_S2.index_copy(0, row_N, gps_deg_N2.detach()[-count:])
         if self.embedding_SD is not None and embedding_ND is not None:
-            self.embedding_SD = self._overwritten(self.embedding_SD, embedding_ND)
+            self.embedding_SD = self.embedding_SD.index_copy(0, row_N, embedding_ND.detach()[-count:])
         self.position = (self.position + count) % len(self)
 
-    def _overwritten(self, held: Tensor, rows: Tensor) -> Tensor:
-        rows = rows.detach()[-len(held) :]
-        held = held.clone()  # earlier negatives() may still be part of a graph
-        head = min(len(rows), len(held) - self.position)
-        held[self.position : self.position + head] = rows[:head]
-        held[: len(rows) - head] = rows[head:]
-        return held
+    def to(self, device: torch.device) -> GPSQueue:
+        """The queue itself, its tensors on a device."""
+        self.gps_deg_S2, self.position = self.gps_deg_S2.to(device), self.position.to(device)
+        self.embedding_SD = None if self.embedding_SD is None else self.embedding_SD.to(device)
+        return self
 
     def state_dict(self) -> dict[str, Tensor | int | None]:
         """What a checkpoint holds."""
         embedding_SD = None if self.embedding_SD is None else self.embedding_SD.cpu()
-        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": self.position, "embedding_SD": embedding_SD}
+        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": int(self.position), "embedding_SD": embedding_SD}
 
     def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
         """Take up a saved queue of the same size."""
@@ -70,7 +71,7 @@ class GPSQueue:
         if rows.shape != self.gps_deg_S2.shape:
             raise ValueError(f"the saved queue holds {rows.shape[0]} coordinates, this one {len(self)}")
         self.gps_deg_S2 = rows.to(self.gps_deg_S2)
-        self.position = position
+        self.position = torch.full_like(self.position, position)
         self.embedding_SD = None if embedding_SD is None else embedding_SD.to(self.gps_deg_S2.device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Never
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.on_device import on_device
 from geoclip.distributed import Heartbeat, World, gather_objects, mean_over_ranks
 from geoclip.errors import DataError, GeoclipError, Preempted
 from geoclip.training.state import TrainState
@@ -20,6 +21,8 @@ from geoclip.training.step import Outcome, Recipe, train_step
 from geoclip.training.stopping import Agreement, StopRequest
 
 log = logging.getLogger("geoclip")
+
+Step = Callable[[TrainState, Batch, Recipe], Outcome]
 
 FEW = 10  # broken pictures that no share of is too large
 KEYS_SHOWN = 8
@@ -44,7 +47,7 @@ class _Watch:
 
     taken: list[Tensor] = field(default_factory=list)
     bad_rows_B: list[Tensor] = field(default_factory=list)
-    keys: list[list[str]] = field(default_factory=list)
+    keys: list[Sequence[str]] = field(default_factory=list)
     started_s: float = field(default_factory=time.perf_counter)
     samples: int = 0  # since started_s, for the rate
 
@@ -61,16 +64,19 @@ def train(
     hooks: Hooks,
     world: World,
     stop: StopRequest | None = None,
+    step: Step = train_step,
 ) -> SkipReport:
     """Train from `state.step` to `recipe.last_step`.
 
     Args:
         state: where the run stands; mutated.
-        batches: this rank's batches from `state.step` on.
+        batches: this rank's batches from `state.step` on, wherever they are: each is copied to the device while the
+            one before is computed.
         recipe: the step's numbers.
         hooks: called every so many steps, and all three after the last.
         world: rank, size and device.
         stop: asked after every step whether to end here.
+        step: `train_step`, or the same recorded as a CUDA graph.
 
     Returns:
         What no rank could read on the way.
@@ -83,8 +89,9 @@ def train(
     stop = stop or StopRequest()
     agreement, heartbeat = Agreement(stop, world), Heartbeat(world)
     bar = _progress_bar(state, recipe, world)
+    batches = on_device(batches, world.device)
     try:
-        if not _walk(state, batches, recipe, hooks, world, agreement, heartbeat, bar):
+        if not _walk(state, batches, recipe, hooks, world, agreement, heartbeat, bar, step):
             raise Preempted(stop.reason() or "another rank", state.step)
         return _of_all_ranks(state.skipped)
     except RuntimeError as error:
@@ -109,6 +116,7 @@ def _walk(
     agreement: Agreement,
     heartbeat: Heartbeat,
     bar: tqdm[Never],
+    step: Step,
 ) -> bool:
     """The steps, and what is due after each; False where it stopped before the last, its checkpoint written."""
     watch, validated_step = _Watch(), state.validated_step
@@ -117,10 +125,10 @@ def _walk(
         hooks.checkpoint(state)
     state.model.train()
     while state.step < recipe.last_step and not stopping:
-        batch = _to_device(next(batches), world.device)
+        batch = next(batches)
         state.skipped.add(batch.skipped)
         heartbeat.begun(state.step + 1)
-        outcome = train_step(state, batch, recipe)
+        outcome = step(state, batch, recipe)
         state.sums += outcome.sums
         state.summed_steps += 1
         watch.add(outcome, batch)
@@ -179,11 +187,11 @@ def _settle(state: TrainState, watch: _Watch, recipe: Recipe, hooks: Hooks) -> N
     watch.taken, watch.bad_rows_B, watch.keys = [], [], []
 
 
-def _name(bad: list[str], all_keys: list[str]) -> str:
+def _name(bad: list[str], all_keys: Sequence[str]) -> str:
     """The pictures of a bad step: those whose embedding is not finite, or, if all are, some of the batch."""
     told, shown = ("Not finite", bad) if bad else ("No single picture; in the batch", all_keys)
     more = f" and {len(shown) - KEYS_SHOWN} more" if len(shown) > KEYS_SHOWN else ""
-    return f"{told}: {', '.join(shown[:KEYS_SHOWN])}{more}"
+    return f"{told}: {', '.join(list(shown)[:KEYS_SHOWN])}{more}"
 
 
 def _record(
@@ -229,16 +237,6 @@ def _of_all_ranks(skipped: SkipReport) -> SkipReport:
     for report in gather_objects(skipped):
         total.merge(report)
     return total
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    batch.images = batch.images.to(device, non_blocking=True)
-    batch.gps_deg_B2 = batch.gps_deg_B2.to(device, non_blocking=True)
-    batch.present_B = None if batch.present_B is None else batch.present_B.to(device, non_blocking=True)
-    batch.color_BK = None if batch.color_BK is None else batch.color_BK.to(device, non_blocking=True)
-    return batch
 
 
 def _progress_bar(state: TrainState, recipe: Recipe, world: World) -> tqdm[Never]:

@@ -8,10 +8,32 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from geoclip.data.batch import copied_to
 from geoclip.distributed import gather_with_gradient
 from geoclip.geo.geodesy import displaced, jitter, pairwise_km
 from geoclip.model.contrastive import cross_entropy, same_place, sigmoid_loss
 from geoclip.model.geoclip import Embedded
+
+
+@dataclass(kw_only=True, slots=True)
+class Draws:
+    """The random numbers of one step; None where nothing is drawn."""
+
+    batch_G2: Tensor | None = None  # N(0, 1), of the batch's noise
+    queue_S2: Tensor | None = None  # N(0, 1), of the queue's
+    hard_H2: Tensor | None = None  # uniform in [0, 1), of hard negatives
+
+    def to(self, device: torch.device) -> Draws:
+        """The same on a device; the host does not wait for the copy."""
+        return Draws(
+            batch_G2=copied_to(self.batch_G2, device),
+            queue_S2=copied_to(self.queue_S2, device),
+            hard_H2=copied_to(self.hard_H2, device),
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """Those that there are."""
+        return [one for one in (self.batch_G2, self.queue_S2, self.hard_H2) if one is not None]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -44,23 +66,37 @@ class Objective:
     hard_negatives: int = 0
     hard_radius_km: float = 100.0
 
-    def candidates(
-        self, places_G2: Tensor, queue_S2: Tensor, noise: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """(M, 2) coordinates that the model is asked about, and (M, 2) where those really are; in degrees.
+    def draw(self, batch: int, queue: int, generator: torch.Generator) -> Draws:
+        """The random numbers of a step over `batch` pictures of all ranks and a queue of `queue` coordinates.
+
+        Args:
+            generator: on the CPU and in the same state on every rank, so that every device adds the same noise.
+        """
+        hard, draws = batch * self.hard_negatives, Draws()
+        if hard:
+            draws.hard_H2 = torch.rand((hard, 2), generator=generator, dtype=torch.float64)
+        if self.batch_noise_m and batch:
+            draws.batch_G2 = torch.randn((batch, 2), generator=generator)
+        if self.queue_noise_m and queue:
+            draws.queue_S2 = torch.randn((queue, 2), generator=generator)
+        return draws
+
+    def candidates(self, places_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """(M, 2) coordinates that the model embeds, and (M, 2) the true ones, without noise; in degrees.
 
         Args:
             places_G2: of all ranks' pictures.
             queue_S2: the queue's.
-            noise: the same on every rank.
+            draws: as `draw` gives them, on the coordinates' device.
         """
-        hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, noise)
-        asked = (
-            jitter(places_G2, self.batch_noise_m, noise),
-            jitter(queue_S2, self.queue_noise_m, noise),
-            hard_H2,
-        )
-        return torch.cat(asked), torch.cat((places_G2, queue_S2, hard_H2))
+        noisy_G2, noisy_S2, hard_H2 = places_G2, queue_S2, places_G2[:0]
+        if draws.batch_G2 is not None:
+            noisy_G2 = jitter(places_G2, self.batch_noise_m, draws.batch_G2)
+        if draws.queue_S2 is not None:
+            noisy_S2 = jitter(queue_S2, self.queue_noise_m, draws.queue_S2)
+        if draws.hard_H2 is not None:
+            hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, draws.hard_H2)
+        return torch.cat((noisy_G2, noisy_S2, hard_H2)), torch.cat((places_G2, queue_S2, hard_H2))
 
     def pairs(
         self,
@@ -94,6 +130,7 @@ class Objective:
         weight_B = present_B * (len(present_G) / len(present_B)) / present_G.sum().clamp(min=1)
         return Pairs(
             objective=self,
+            first=first,
             target_B=torch.arange(first, first + len(gps_deg_B2), device=gps_deg_B2.device),
             weight_B=weight_B,
             present_G=present_G,
@@ -108,6 +145,7 @@ class Pairs:
     """Which candidate is whose, which count, and how much; the loss, once all are embedded."""
 
     objective: Objective
+    first: int  # column of this rank's first picture
     target_B: Tensor
     weight_B: Tensor
     present_G: Tensor
@@ -139,7 +177,7 @@ class Pairs:
     def _gps_to_image(self, embedded: Embedded) -> Tensor:
         """The other direction: this rank's places among all ranks' pictures, a view at a time."""
         columns = len(self.present_G)
-        place_BD = embedded.location_MD[self.target_B[0] : self.target_B[0] + len(self.target_B)]
+        place_BD = embedded.location_MD[self.first : self.first + len(self.target_B)]
         image_GVD = gather_with_gradient(embedded.image_BD).view(columns, self.objective.views, -1)
         ignored_BG = (self.present_G == 0).expand(len(self.target_B), -1)
         if self.ignored_BM is not None:

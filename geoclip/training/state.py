@@ -77,7 +77,13 @@ def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **fact
         "model": trained_weights(state.model),
         "average": None if state.average is None else state.average.state_dict(),
         "queue": state.queue.state_dict(),
-        "optimizer": optimizer | {"state": {str(key): value for key, value in optimizer["state"].items()}},
+        "optimizer": {
+            "state": {str(key): value for key, value in optimizer["state"].items()},
+            # As numbers: a recorded step keeps its learning rate on the device.
+            "param_groups": [
+                group | {"lr": float(group["lr"]), "capturable": False} for group in optimizer["param_groups"]
+            ],
+        },
         "noise": state.noise.get_state(),
         "ranks": ranks,
         "skipped": [dict(skipped.counts), skipped.examples, dict(skipped.shards)],

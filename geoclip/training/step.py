@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from geoclip.data.batch import Batch
 from geoclip.data.color import jitter_colors
-from geoclip.distributed import gather_rows, mean_gradients
+from geoclip.distributed import gather_rows, mean_gradients, world_size
 from geoclip.model.geoclip import Embedded
 from geoclip.training.cached_gradient import backward_in_parts, features_in_parts
-from geoclip.training.objective import Objective, Pairs
+from geoclip.training.objective import Draws, Objective, Pairs
 from geoclip.training.state import TrainState
 
 
@@ -30,7 +30,8 @@ class Recipe:
     objective: Objective
     grad_clip: float | None
     logit_scale_max: float | None
-    autocast: torch.dtype | None  # None: float32 throughout
+    autocast: torch.dtype | None  # of matrix products; None: float32
+    tf32: bool = False  # without autocast: float32 matrix products with TF32's 10 bits, on a GPU
     max_bad_fraction: float = 1.0  # of the pictures read so far: more broken ones end the run
     max_bad_steps: int = 10  # in a row: more without a finite gradient end the run
     parts: int = 1  # that the backbone sees this rank's pictures in
@@ -39,7 +40,7 @@ class Recipe:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Outcome:
-    """What a step tells, on the device: nobody waits for it."""
+    """What a step reports, on the device: nobody waits for it."""
 
     sums: (
         Tensor  # (4,) as TrainState.sums: loss, in-batch recall, broken pictures, 1 where the step was taken
@@ -48,20 +49,37 @@ class Outcome:
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Outcome:
-    """One optimizer step; mutates `state` alone.
+    """One optimizer step; mutates `state` alone. The host never waits for the device.
 
     With a gradient that is not finite on any rank, weights, moments and their step count stay as they are on all: the
     fused optimizer reads from the device whether to act, as it does for `torch.amp.GradScaler`.
     """
+    draws = prepare_step(state, batch, recipe)
+    return end_step(state, batch, device_step(state, batch, draws, recipe))
+
+
+def prepare_step(state: TrainState, batch: Batch, recipe: Recipe) -> Draws:
+    """What the host does before a step: set the learning rate and draw the step's random numbers."""
+    for group in state.optimizer.param_groups:
+        lr = recipe.lr_at(state.step) * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], Tensor):  # a recorded step reads it from the device
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+    draws = recipe.objective.draw(world_size() * len(batch.keys), len(state.queue), state.noise)
+    return draws.to(batch.gps_deg_B2.device)
+
+
+def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -> Outcome:
+    """What the device does in a step: candidates, loss, gradient, optimizer, queue. It depends on no host value."""
     present_B = (
         torch.ones_like(batch.gps_deg_B2[:, 0]) if batch.present_B is None else batch.present_B.float()
     )
-    rows_G3, first = gather_rows(
-        torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1)
-    )  # mine start at `first`
+    # This rank's rows begin at `first`.
+    rows_G3, first = gather_rows(torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1))
     places_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
     objective = recipe.objective
-    asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), state.noise)
+    asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), draws)
     queue_SD = None
     if recipe.queue_embeddings != "encoded":
         batch_G2, queue_S2, hard_H2 = asked_M2.tensor_split(
@@ -78,16 +96,21 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> Outcome:
     loss, recall, image_ND, location_MD = _backward(state, images, asked_M2, pairs, recipe)
     finite = _update(state, recipe)
     state.queue.push(places_G2, location_MD[: len(places_G2)])
-    state.step += 1
-    state.samples_seen += places_G2.shape[0]
-    if state.average is not None:
-        state.average.update(state.step)
-    told = torch.stack((loss, recall, (1 - present_B).sum(), finite))
+    found = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     # A loss that is not finite would spoil the mean of the others.
     bad_N = ~image_ND.detach().isfinite().all(dim=1)
     return Outcome(
-        sums=torch.where(told.isfinite(), told, 0), bad_rows_B=bad_N.view(-1, objective.views).any(dim=1)
+        sums=torch.where(found.isfinite(), found, 0), bad_rows_B=bad_N.view(-1, objective.views).any(dim=1)
     )
+
+
+def end_step(state: TrainState, batch: Batch, outcome: Outcome) -> Outcome:
+    """What the host does after a step: count it and average the weights."""
+    state.step += 1
+    state.samples_seen += world_size() * len(batch.keys)
+    if state.average is not None:
+        state.average.update(state.step)
+    return outcome
 
 
 def _backward(
@@ -98,18 +121,19 @@ def _backward(
     recipe: Recipe,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the loss over all ranks; this rank's loss and recall, detached, and what was embedded."""
-    autocast = partial(_autocast, images.device, recipe.autocast)
+    precision = partial(matrix_products, images.device, recipe.autocast, recipe.tf32)
     if recipe.parts > 1 and images.ndim > 2:
         if not state.model.image_encoder.frozen:
-            told = backward_in_parts(state.model, images, asked_M2, pairs, recipe.parts, autocast)
+            told = backward_in_parts(state.model, images, asked_M2, pairs, recipe.parts, precision)
             mean_gradients(list(state.model.parameters()))
             return told
-        with autocast():
+        with precision():
             images = features_in_parts(state.model, images, recipe.parts)
-    with autocast():
+    with precision():
         embedded: Embedded = state.parallel(images, asked_M2)
-    loss, recall = pairs(embedded)
-    loss.backward()
+    loss, recall = pairs(embedded)  # logits are float32 always
+    with matrix_products(images.device, None, recipe.tf32):
+        loss.backward()
     return loss.detach(), recall, embedded.image_BD, embedded.location_MD
 
 
@@ -118,7 +142,7 @@ def _queue_embeddings(state: TrainState, queue_S2: Tensor, recipe: Recipe) -> Te
     """(S, D) the queue's embeddings without gradient: of now, or of when they were pushed."""
     if recipe.queue_embeddings == "stale" and state.queue.embedding_SD is not None:
         return state.queue.embedding_SD
-    with _autocast(queue_S2.device, recipe.autocast):
+    with matrix_products(queue_S2.device, recipe.autocast, recipe.tf32):
         queue_SD = state.model.encode_location(queue_S2)
     if recipe.queue_embeddings == "stale":
         state.queue.embedding_SD = queue_SD  # where the queue starts, at the first step
@@ -131,8 +155,6 @@ def _update(state: TrainState, recipe: Recipe) -> Tensor:
     norm = torch.nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
     if recipe.grad_clip is not None:
         torch.nn.utils.clip_grads_with_norm_(trained, recipe.grad_clip, norm)
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.lr_at(state.step) * group.get("lr_scale", 1.0)
     finite = norm.isfinite().float()
     state.optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
     state.optimizer.grad_scale = None  # type: ignore[attr-defined]
@@ -143,5 +165,16 @@ def _update(state: TrainState, recipe: Recipe) -> Tensor:
     return finite
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+@contextlib.contextmanager
+def matrix_products(device: torch.device, autocast: torch.dtype | None, tf32: bool = False) -> Iterator[None]:
+    """The precision of matrix products inside: of autocast's type, or TF32 on a GPU, or plain float32."""
+    if autocast is not None:
+        with torch.autocast(device.type, dtype=autocast):
+            yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -23,6 +23,11 @@ PLACES = torch.tensor(
 QUEUE = torch.tensor([[50.0, 50.01], [-30.0, 10.0]])
 
 
+def candidates(objective: Objective, seed: int) -> tuple[Tensor, Tensor]:
+    draws = objective.draw(len(PLACES), len(QUEUE), torch.Generator().manual_seed(seed))
+    return objective.candidates(PLACES, QUEUE, draws)
+
+
 def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
     generator = torch.Generator().manual_seed(0)
     image, location = (
@@ -33,7 +38,7 @@ def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
 
 def loss(objective: Objective, found: Embedded, present: Tensor | None = None) -> float:
     present = torch.ones(4) if present is None else present
-    asked, true = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(0))
+    asked, true = candidates(objective, 0)
     assert torch.equal(asked, true), "without noise"
     return float(objective.pairs(PLACES, true, present, present, 0)(found)[0])
 
@@ -81,16 +86,17 @@ def test_several_views_weigh_as_much_as_one() -> None:
 
 def test_hard_negatives_lie_near_their_picture_and_are_the_same_on_every_rank() -> None:
     objective = Objective(hard_negatives=3, hard_radius_km=100)
-    asked, true = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(5))
+    asked, true = candidates(objective, 5)
     assert asked.shape == (4 + 2 + 12, 2) and torch.equal(asked, true)
     distance = haversine_km(PLACES.repeat_interleave(3, dim=0), asked[6:])
     assert 99.9 < distance.min() < 130 and 170 < distance.max() < 200.1
-    again, _ = objective.candidates(PLACES, QUEUE, torch.Generator().manual_seed(5))
+    again, _ = candidates(objective, 5)
     assert torch.equal(asked, again)
 
 
 def test_places_are_displaced_over_poles_and_the_antimeridian() -> None:
-    there = displaced(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), 500, 50, torch.Generator().manual_seed(0))
+    uniform = torch.rand((100, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    there = displaced(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), 500, 50, uniform)
     assert there[:, 0].abs().max() <= 90 and there[:, 1].abs().max() <= 180
     distance = pairwise_km(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), there)
     own = torch.cat((distance[0, :50], distance[1, 50:]))

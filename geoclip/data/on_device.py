@@ -1,0 +1,239 @@
+"""Batches on the device ahead of time, and features of a frozen encoder that stay in its memory for the whole run.
+
+Training on resident features never leaves the device. Its batches are those of the stream over the same shards, sample
+by sample: the workers send no features, but the numbers of their rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
+
+from geoclip.data.batch import Batch, Skip, copied_to
+from geoclip.data.feature_shards import FeatureDecoder
+from geoclip.data.reading import OpenShard
+from geoclip.data.shard_index import open_index
+from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, quiet_worker, rank_streams
+from geoclip.data.subset import Stretch, stream_sizes
+
+STEPS_AT_ONCE = 32  # whose row numbers travel together: a message costs as much as hundreds of them
+VIEWS_AT_ONCE = 4096  # samples that are decoded before they are copied to the device
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on `device`; to a GPU each is copied on a stream of its own while the one before is computed."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    copying = torch.cuda.Stream(device)
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            moved = batch.to(device)
+        copied = copying.record_event()
+        if ahead is not None:
+            yield _usable(*ahead)
+        ahead = moved, copied
+    if ahead is not None:
+        yield _usable(*ahead)
+
+
+def _usable(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    """The batch for the current stream, which waits for its copy; the host does not."""
+    stream = torch.cuda.current_stream(batch.images.device)
+    stream.wait_event(copied)
+    for tensor in batch.tensors():
+        tensor.record_stream(stream)  # its memory is not given away while the step still reads it
+    return batch
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ResidentFeatures:
+    """Every sample that a run trains on, in the order of `subset`."""
+
+    subset: list[Stretch]
+    first_rows: list[int]  # of each stretch
+    views_NVF: Tensor  # float16; the augmented views, or the evaluation view where there are none
+    gps_deg_N2: Tensor  # float32
+    present_N: Tensor  # on the device: False where the features could not be read
+    faults: dict[int, Skip]  # of those rows
+
+    def key(self, row: int) -> str:
+        """The key of the sample in this row."""
+        number = bisect_right(self.first_rows, row) - 1
+        stretch = self.subset[number]
+        return open_index(stretch.path).keys[stretch.start + row - self.first_rows[number]]
+
+
+def size_on_device(subset: list[Stretch], decoder: FeatureDecoder) -> int:
+    """Bytes that `load_features` takes for these samples."""
+    return sum(len(stretch) for stretch in subset) * (2 * max(1, decoder.views) * decoder.feature_dim + 9)
+
+
+def load_features(
+    subset: list[Stretch], decoder: FeatureDecoder, device: torch.device, *, progress: bool = False
+) -> ResidentFeatures:
+    """Read the features of all these samples into the device's memory.
+
+    Args:
+        subset: of feature shards.
+        decoder: of the same folder.
+        device: any; the CPU's is the machine's own memory.
+        progress: show a bar.
+    """
+    samples, views = sum(len(stretch) for stretch in subset), max(1, decoder.views)
+    views_NVF = torch.empty((samples, views, decoder.feature_dim), dtype=torch.float16, device=device)
+    first_rows, row = [], 0
+    gps_deg_N2, present_N = np.empty((samples, 2), dtype=np.float32), np.ones(samples, dtype=np.bool_)
+    faults: dict[int, Skip] = {}
+    with tqdm(total=samples, desc="features to the device", unit="image", disable=not progress) as bar:
+        for stretch in subset:
+            first_rows.append(row)
+            shard = OpenShard(stretch.path)
+            for start in range(stretch.start, stretch.stop, VIEWS_AT_ONCE):
+                stop = min(start + VIEWS_AT_ONCE, stretch.stop)
+                block = np.zeros((stop - start, views, decoder.feature_dim), dtype=np.float16)
+                for offset, position in enumerate(range(start, stop)):
+                    sample = shard.read(position)
+                    gps_deg_N2[row + offset] = sample.gps_deg
+                    try:
+                        block[offset] = decoder.all_views(sample)
+                    except ValueError as error:
+                        present_N[row + offset] = False
+                        faults[row + offset] = Skip(shard=sample.shard, key=sample.key, reason=str(error))
+                views_NVF[row : row + stop - start] = torch.from_numpy(block).to(device)
+                row += stop - start
+                bar.update(stop - start)
+    return ResidentFeatures(
+        subset=subset,
+        first_rows=first_rows,
+        views_NVF=views_NVF,
+        gps_deg_N2=torch.from_numpy(gps_deg_N2).to(device),
+        present_N=torch.from_numpy(present_N).to(device),
+        faults=faults,
+    )
+
+
+def resident_batches(
+    plan: StreamPlan,
+    features: ResidentFeatures,
+    *,
+    rank: int,
+    world_size: int,
+    workers: int,
+    first_step: int,
+    last_step: int,
+) -> Generator[Batch, None, None]:
+    """The batches of `stream.train_batches` over the same plan, gathered on the device."""
+    numbers = RowNumbers(
+        plan, features.first_rows, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step
+    )
+    loader = DataLoader(
+        numbers,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        worker_init_fn=quiet_worker,
+    )
+    parts, device = iter(loader), features.views_NVF.device
+    decoder = plan.decoder
+    assert isinstance(decoder, FeatureDecoder)
+    try:
+        for _ in range(first_step, last_step, STEPS_AT_ONCE):
+            found_KB2 = torch.cat([next(parts) for _ in range(max(1, workers))], dim=1)
+            for rows_B2, here_B2 in zip(found_KB2, copied_to(found_KB2, device), strict=True):
+                yield _gathered(features, rows_B2, here_B2, decoder.at_once)
+    finally:
+        del parts  # ends the workers, which hear no signal
+
+
+def _gathered(features: ResidentFeatures, rows_B2: Tensor, here_B2: Tensor, at_once: int) -> Batch:
+    """The batch of these rows and epochs, given on the host and on the device."""
+    row_B, epoch_B = here_B2[:, 0], here_B2[:, 1]
+    views = features.views_NVF.shape[1]
+    view_BP = (epoch_B[:, None] * at_once + torch.arange(at_once, device=row_B.device)) % views
+    flat_M = (row_B[:, None] * views + view_BP).flatten()
+    images = features.views_NVF.flatten(0, 1).index_select(0, flat_M)
+    rows = rows_B2[:, 0].numpy()
+    broken = rows[np.isin(rows, list(features.faults))].tolist() if features.faults else []
+    return Batch(
+        images=images if at_once == 1 else images.view(len(rows), at_once, -1),
+        gps_deg_B2=features.gps_deg_N2.index_select(0, row_B),
+        keys=RowKeys(features, rows),
+        present_B=features.present_N.index_select(0, row_B),
+        skipped=[features.faults[row] for row in broken],
+    )
+
+
+class RowKeys(Sequence[str]):
+    """Keys of a batch, looked up when they are asked for: seldom, and never per step."""
+
+    def __init__(self, features: ResidentFeatures, rows: NDArray[np.int64]) -> None:
+        self._features, self._rows = features, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._features.key(int(row)) for row in self._rows[index]]
+        return self._features.key(int(self._rows[index]))
+
+
+class RowNumbers(IterableDataset[Tensor]):
+    """This worker's part of `STEPS_AT_ONCE` global batches at a time: (K, B, 2) rows and epochs."""
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        first_rows: list[int],
+        *,
+        rank: int,
+        world_size: int,
+        first_step: int,
+        last_step: int,
+    ) -> None:
+        self.plan = plan
+        self.first_step, self.last_step = first_step, last_step
+        self.streams = rank_streams(plan, rank, world_size)
+        self.first_row: dict[str, int] = {  # of a shard's first sample, were the stretch to begin with it
+            stretch.path: row - stretch.start for stretch, row in zip(plan.subset, first_rows, strict=True)
+        }
+
+    def __iter__(self) -> Iterator[Tensor]:
+        worker = get_worker_info()
+        numbers = (
+            self.streams if worker is None else np.array_split(self.streams, worker.num_workers)[worker.id]
+        )
+        share = self.plan.batch_size // self.plan.streams
+        streams = [self._stream(int(number), self.first_step * share) for number in numbers]
+        for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):
+            steps = min(STEPS_AT_ONCE, self.last_step - step)
+            found = [
+                np.fromiter(stream, dtype=np.dtype((np.int64, 2)), count=steps * share).reshape(
+                    steps, share, 2
+                )
+                for stream in streams
+            ]
+            yield torch.from_numpy(np.concatenate(found, axis=1))
+
+    def _stream(self, number: int, position: int) -> Iterator[tuple[int, int]]:
+        epoch, skip = divmod(position, stream_sizes(self.plan.samples, self.plan.streams)[number])
+        while True:
+            for path, place in epoch_positions(self.plan, number, epoch, skip):
+                yield self.first_row[path] + place, epoch
+            epoch, skip = epoch + 1, 0

@@ -1,0 +1,91 @@
+"""The step recorded once as a CUDA graph and replayed: without it the host cannot launch small kernels fast enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from geoclip.data.batch import Batch
+from geoclip.training.objective import Draws
+from geoclip.training.state import TrainState
+from geoclip.training.step import Outcome, Recipe, device_step, end_step, prepare_step
+
+EAGER_STEPS = 3  # before recording: libraries choose their algorithms, the optimizer makes its moments
+
+
+@dataclass(slots=True)
+class GraphedStep:
+    """`train_step` on one GPU, its device part recorded. It is called as `train_step` is, with the same result.
+
+    A graph reads and writes fixed addresses: each batch is copied into the tensors that were recorded with, and the
+    queue is written back to where the graph reads it. All batches must have the same shape.
+
+    Source: https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs, whole-network capture.
+    """
+
+    _steps: int = 0
+    _graph: torch.cuda.CUDAGraph | None = None
+    _batch: Batch | None = None
+    _draws: Draws = field(default_factory=Draws)
+    _outcome: Outcome | None = None
+
+    def __call__(self, state: TrainState, batch: Batch, recipe: Recipe) -> Outcome:
+        """One optimizer step; see `train_step`."""
+        draws = prepare_step(state, batch, recipe)
+        if self._batch is None:
+            self._batch, self._draws = batch.copy(), draws
+            _learning_rates_on_device(state)
+        else:
+            _overwrite(self._batch.tensors(), batch.tensors())
+            _overwrite(self._draws.tensors(), draws.tensors())
+        if self._steps < EAGER_STEPS:
+            outcome = self._eager(state, recipe)
+        else:
+            if self._graph is None:
+                self._record(state, recipe)
+            assert self._graph is not None and self._outcome is not None
+            self._graph.replay()
+            outcome = Outcome(
+                sums=self._outcome.sums.clone(), bad_rows_B=self._outcome.bad_rows_B.clone()
+            )  # the next replay overwrites the graph's own
+        self._steps += 1
+        return end_step(state, batch, outcome)
+
+    def _eager(self, state: TrainState, recipe: Recipe) -> Outcome:
+        """A step on a stream of its own, as recording demands of the steps before it."""
+        assert self._batch is not None
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            outcome = device_step(state, self._batch, self._draws, recipe)
+        torch.cuda.current_stream().wait_stream(stream)
+        return outcome
+
+    def _record(self, state: TrainState, recipe: Recipe) -> None:
+        """Record a step; nothing is computed by it."""
+        assert self._batch is not None
+        queue, graph = state.queue, torch.cuda.CUDAGraph()
+        addresses = (queue.gps_deg_S2, queue.position, queue.embedding_SD)
+        with torch.cuda.graph(graph):
+            self._outcome = device_step(state, self._batch, self._draws, recipe)
+            for fixed, pushed in zip(
+                addresses, (queue.gps_deg_S2, queue.position, queue.embedding_SD), strict=True
+            ):
+                if fixed is not None and pushed is not None:
+                    fixed.copy_(pushed)
+        queue.gps_deg_S2, queue.position, queue.embedding_SD = addresses
+        self._graph = graph
+
+
+def _overwrite(fixed: list[Tensor], values: list[Tensor]) -> None:
+    for into, value in zip(fixed, values, strict=True):
+        into.copy_(value)
+
+
+def _learning_rates_on_device(state: TrainState) -> None:
+    """A graph keeps Python's numbers as they were: the learning rate becomes a tensor."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = torch.full((), group["lr"], device=group["params"][0].device)
+        group["capturable"] = True

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.model.geoclip import GeoCLIP
-from tests.model.released import tiny_released_geoclip, write_tiny_clip
+from tests.model.released import load_released, tiny_released_geoclip, write_tiny_clip
 
 
 class AsGiven(nn.Module):
@@ -46,3 +46,12 @@ def clip_features(count: int, seed: int = 0) -> Tensor:
     """(count, 768) random features of about the length that CLIP ViT-L/14's have."""
     generator = torch.Generator().manual_seed(seed)
     return 10 * nn.functional.normalize(torch.randn(count, 768, generator=generator), dim=1)
+
+
+def untrained_released_geoclip() -> Any:
+    """The authors' model with random weights, which takes CLIP's features, (B, 768), for pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_tiny_clip(Path(folder))
+        model = load_released("GeoCLIP").GeoCLIP(from_pretrained=False, clip_path=str(clip))
+    model.image_encoder.CLIP = AsGiven()
+    return model

@@ -55,6 +55,7 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         GeoclipError: the device named is not there.
     """
     global _joined
+    shared = False
     # Weights of dead units decay to numbers below float32's normal range, the released ones among them, and products
     # of those take a processor seventy times as long. Threads take it over from the one that starts them.
     torch.set_flush_denormal(True)
@@ -66,7 +67,9 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
             raise GeoclipError(
                 f"compute.device={device}, but this machine or this build of torch has no CUDA"
             )
-        chosen = torch.device(device if ":" in device else f"cuda:{local_rank}")
+        # More ranks than GPUs share them; NCCL refuses two ranks on one, so gloo carries what they exchange.
+        shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+        chosen = torch.device(device if ":" in device else f"cuda:{local_rank % torch.cuda.device_count()}")
         torch.cuda.set_device(chosen)
     else:
         chosen = torch.device(device)
@@ -78,7 +81,7 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         store = PrefixStore(f"geoclip/{_start_number()}", store)
         # What is computed waits longer, so that it is the control group that finds a rank missing, and names it.
         dist.init_process_group(
-            "nccl" if chosen.type == "cuda" else "gloo",
+            "nccl" if chosen.type == "cuda" and not shared else "gloo",
             store=store,
             rank=rank,
             world_size=size,

@@ -32,7 +32,7 @@ def extract(config: FeaturesConfig) -> Path:
     Raises:
         GeoclipError: shards or encoder cannot be read.
     """
-    from geoclip.build import build_augmentation, build_autocast, build_image_encoder, build_preprocessing
+    from geoclip.build import build_augmentation, build_image_encoder, build_precision, build_preprocessing
     from geoclip.data.feature_shards import ViewsDecoder, write_record
     from geoclip.distributed import gather_objects, initialise, wait_for_all
     from geoclip.evaluation.extraction import close_split, extract_features
@@ -67,7 +67,7 @@ def extract(config: FeaturesConfig) -> Path:
             world=world,
             workers=config.compute.workers,
             batch_size=config.batch_size,
-            autocast=build_autocast(config.compute.precision, world.device),
+            precision=build_precision(config.compute.precision, world.device),
         )
         reports = gather_objects(skipped)
         wait_for_all()

@@ -134,20 +134,30 @@ def our_step(
 def released_step(
     head: nn.Sequential, locations: LocationEncoder, features_BF: Tensor, gps_deg_B2: Tensor, start_S2: Tensor
 ) -> Callable[[], list[Tensor]]:
-    """The body of the authors' `train` loop on their model, with the same weights in it."""
-    model: Any = copy.deepcopy(released_geoclip()[1]).train()
-    model.image_encoder.mlp.load_state_dict(head.state_dict())
+    """The authors' loop on their model, with these weights in it."""
+    model: Any = copy.deepcopy(released_geoclip()[1])
     theirs = [getattr(model.location_encoder, f"LocEnc{number}") for number in range(3)]
+    model.image_encoder.mlp.load_state_dict(head.state_dict())
     with torch.no_grad():
         model.logit_scale.fill_(math.log(1 / 0.07))
         for branch, capsule in zip(locations.branches, theirs, strict=True):
             capsule.capsule[0].b.copy_(branch.freq_KA)
             for mine, other in zip(linear_layers(branch), linear_layers(capsule), strict=True):
                 other.load_state_dict(mine.state_dict())
+    return released_loop(model, features_BF, gps_deg_B2, start_S2)
+
+
+def released_loop(
+    model: Any, features_BF: Tensor, gps_deg_B2: Tensor, start_S2: Tensor
+) -> Callable[[], list[Tensor]]:
+    """The body of the authors' `train` loop on their model, whose CLIP takes features for pictures."""
+    model.train()
+    theirs = [getattr(model.location_encoder, f"LocEnc{number}") for number in range(3)]
     model.queue_size = len(start_S2)
     model.gps_queue = start_S2.t().clone()
     optimizer = torch.optim.Adam(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    criterion, targets = nn.CrossEntropyLoss(), torch.arange(len(features_BF))
+    criterion = nn.CrossEntropyLoss()
+    targets = torch.arange(len(features_BF), device=features_BF.device)
 
     def step() -> list[Tensor]:
         optimizer.zero_grad()

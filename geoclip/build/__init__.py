@@ -12,10 +12,10 @@ from geoclip.build.data import (
 from geoclip.build.encoder import build_image_encoder, encoder_identity
 from geoclip.build.model import build_model, model_from_checkpoint
 from geoclip.build.training import (
-    build_autocast,
     build_batches,
     build_objective,
     build_optimizer,
+    build_precision,
     build_queue,
     build_recipe,
     build_state,
@@ -24,7 +24,6 @@ from geoclip.build.training import (
 
 __all__ = [
     "build_augmentation",
-    "build_autocast",
     "build_batches",
     "build_blue_marble_data",
     "build_evaluation_decoder",
@@ -33,6 +32,7 @@ __all__ = [
     "build_model",
     "build_objective",
     "build_optimizer",
+    "build_precision",
     "build_preprocessing",
     "build_queue",
     "build_recipe",

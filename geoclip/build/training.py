@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,7 @@ from geoclip.training.loop import Step
 from geoclip.training.objective import Objective
 from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
 from geoclip.training.state import BACKBONE, SUMS, TrainState
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import Recipe, matrix_products, train_step
 
 
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
@@ -219,6 +220,14 @@ def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.devi
             f"memory on {device}; set it to false, or train on less (data.fraction)"
         )
     return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
+
+
+def build_precision(
+    precision: Precision, device: torch.device
+) -> Callable[[], AbstractContextManager[None]]:
+    """The context that makes matrix products so precise."""
+    autocast = build_autocast(precision, device)
+    return partial(matrix_products, device, autocast, precision is Precision.tf32)
 
 
 def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:

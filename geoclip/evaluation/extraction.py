@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Never
 
@@ -22,27 +24,32 @@ from geoclip.data.feature_shards import ViewsDecoder, as_npy
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import Shard
+from geoclip.data.stream import quiet_worker
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.model.image_encoder import ImageEncoder
 
 
-class _Views(Dataset[Batch]):
-    """Chunks of a shard, each picture decoded into all its views."""
+class _Views(Dataset[tuple[int, Batch]]):
+    """Chunks of all shards, one after the other, each picture decoded into all its views; with the shard's number."""
 
-    def __init__(self, path: str, decoder: ViewsDecoder, chunk: int) -> None:
-        self.path, self.decoder, self.chunk = path, decoder, chunk
-        self.samples = len(open_index(path))
+    def __init__(self, shards: list[Shard], decoder: ViewsDecoder, chunk: int) -> None:
+        self.shards, self.decoder, self.chunk = shards, decoder, chunk
+        self.chunks = [
+            (number, start)
+            for number, shard in enumerate(shards)
+            for start in range(0, max(1, shard.samples), chunk)  # of an empty shard one, so that it is written
+        ]
 
     def __len__(self) -> int:
-        return -(-self.samples // self.chunk)
+        return len(self.chunks)
 
-    def __getitem__(self, number: int) -> Batch:
-        shard = OpenShard(self.path)
-        positions = range(number * self.chunk, min(self.samples, (number + 1) * self.chunk))
-        return only_present(
-            decode_batch([shard.read(position) for position in positions], self.decoder, torch.float64)
-        )
+    def __getitem__(self, row: int) -> tuple[int, Batch]:
+        number, start = self.chunks[row]
+        shard = OpenShard(self.shards[number].path)
+        positions = range(start, min(self.shards[number].samples, start + self.chunk))
+        samples = [shard.read(position) for position in positions]
+        return number, only_present(decode_batch(samples, self.decoder, torch.float64))
 
 
 def extract_features(
@@ -54,7 +61,7 @@ def extract_features(
     world: World,
     workers: int,
     batch_size: int,
-    autocast: torch.dtype | None = None,
+    precision: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> SkipReport:
     """Write this rank's share of a split's feature shards; those that stand already are left alone.
 
@@ -66,7 +73,7 @@ def extract_features(
         world: rank, size, device.
         workers: processes that decode; 0 decodes here.
         batch_size: pictures decoded and encoded at a time, each in all its views.
-        autocast: type of the encoder's matrix products.
+        precision: the context that the encoder runs in.
 
     Returns:
         What could not be read.
@@ -85,15 +92,16 @@ def extract_features(
     with tqdm(
         total=total, initial=done, desc=f"features of {folder.name}", unit="image", disable=not world.is_main
     ) as bar:
-        for shard in left:
-            batches = DataLoader(
-                _Views(shard.path, decoder, batch_size),
-                batch_size=None,
-                num_workers=workers,
-                worker_init_fn=_one_thread,
-            )
-            samples = _encoded(encoder, batches, world.device, autocast, skipped, bar)
-            write_tar(folder / Path(shard.path).name, samples)
+        loader = DataLoader(
+            _Views(left, decoder, batch_size),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=quiet_worker,
+        )
+        encoded = _encoded(encoder, loader, world.device, precision, skipped, bar)
+        for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
+            found = itertools.chain.from_iterable(rows for _, rows in samples)
+            write_tar(folder / Path(left[number].path).name, found)
     return skipped
 
 
@@ -103,44 +111,70 @@ def close_split(folder: Path, shards: list[Shard]) -> int:
     return write_index(folder, folder.name, [(path, len(open_index(path))) for path in paths])
 
 
-@torch.inference_mode()
 def _encoded(
     encoder: ImageEncoder,
-    batches: DataLoader[Batch],
+    batches: Iterable[tuple[int, Batch]],
     device: torch.device,
-    autocast: torch.dtype | None,
+    precision: Callable[[], AbstractContextManager[None]],
     skipped: SkipReport,
     bar: tqdm[Never],
-) -> Iterator[dict[str, Any]]:
-    """Samples of a feature shard, in the pictures' order."""
-    for batch in batches:
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Each chunk's samples with the number of its shard; what the device found is read while it is at the next chunk."""
+    before: tuple[int, Batch, Tensor, torch.cuda.Event | None] | None = None
+    for number, batch in batches:
         skipped.add(batch.skipped)
+        halves, copied = _features(encoder, batch, device, precision)
+        if before is not None:
+            yield _samples(*before)
         bar.update(len(batch.keys) + len(batch.skipped))
-        if not batch.keys:
-            continue
-        features_BVF = _features(encoder, batch, device, autocast)
-        for key, (lat, lon), features_VF in zip(
-            batch.keys, batch.gps_deg_B2.tolist(), features_BVF, strict=True
-        ):
-            place = json.dumps({"key": key, "lat": lat, "lon": lon}).encode()
-            yield {"__key__": key, "npy": as_npy(features_VF), "json": place}
+        before = number, batch, halves, copied
+    if before is not None:
+        yield _samples(*before)
 
 
+@torch.inference_mode()
 def _features(
-    encoder: ImageEncoder, batch: Batch, device: torch.device, autocast: torch.dtype | None
-) -> np.ndarray[Any, np.dtype[np.float16]]:
-    """(B, 1 + V, F): all views of all pictures in one pass."""
-    pixels: Tensor = batch.images.to(device, non_blocking=True).flatten(0, 1)
-    if batch.color_BK is not None:
-        pixels = jitter_colors(pixels, batch.color_BK.to(device, non_blocking=True).flatten(0, 1))
-    context = contextlib.nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
-    with context:
+    encoder: ImageEncoder,
+    batch: Batch,
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[None]],
+) -> tuple[Tensor, torch.cuda.Event | None]:
+    """(B, 1 + V, F) float16 in the host's memory: all views of all pictures in one pass.
+
+    On a GPU they are there once the event has come.
+    """
+    if not batch.keys:
+        return torch.empty((0, 1, encoder.feature_dim), dtype=torch.float16), None
+    here = batch.to(device)
+    pixels = here.images.flatten(0, 1)
+    if here.color_BK is not None:
+        pixels = jitter_colors(pixels, here.color_BK.flatten(0, 1))
+    with precision():
         features = encoder.features(pixels)
-    halves = features.half()
-    if not halves.isfinite().all():
+    halves = features.half().view(len(batch.keys), -1, features.shape[-1])
+    if device.type != "cuda":
+        return halves, None
+    host = torch.empty(halves.shape, dtype=halves.dtype, pin_memory=True)
+    host.copy_(halves, non_blocking=True)
+    return host, torch.cuda.current_stream(device).record_event()
+
+
+def _samples(
+    number: int, batch: Batch, halves_BVF: Tensor, copied: torch.cuda.Event | None
+) -> tuple[int, list[dict[str, Any]]]:
+    """The samples of a chunk as a feature shard holds them.
+
+    Raises:
+        DataError: features that float16 cannot hold.
+    """
+    if copied is not None:
+        copied.synchronize()
+    if not halves_BVF.isfinite().all():
         raise DataError("this encoder's features do not fit 16 bits; is it a diverged checkpoint?")
-    return halves.view(len(batch.keys), -1, halves.shape[-1]).cpu().numpy()
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
+    samples = []
+    for key, (lat, lon), features_VF in zip(
+        batch.keys, batch.gps_deg_B2.tolist(), halves_BVF.numpy(), strict=True
+    ):
+        location = json.dumps({"key": key, "lat": lat, "lon": lon}).encode()
+        samples.append({"__key__": key, "npy": as_npy(features_VF), "json": location})
+    return number, samples

@@ -13,12 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoclip.data.batch import copied_to
 from geoclip.data.galleries.countries import alpha2_codes, countries_of
 from geoclip.data.galleries.gallery_building import in_box
 from geoclip.data.places_csv import read_places
 from geoclip.errors import DataError
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
+
+CPU_CHUNK = 1024  # rows whose hidden layers a processor's cache holds
+GPU_CHUNK = 16_384  # and a GPU's
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -78,17 +82,22 @@ def restricted(
 
 @torch.inference_mode()
 def encode_gallery(
-    location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int = 1024
+    location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int | None = None
 ) -> Tensor:
-    """(G, D) unit vectors, float32, on `device`. The chunks fit a processor's cache."""
+    """(G, D) unit vectors, float32, on `device`.
+
+    Args:
+        location_encoder: on the device.
+        gallery: coordinates.
+        device: where the embeddings are made and stay.
+        chunk: rows at a time; None: what fits the device's cache.
+    """
     encoder = without_denormals(location_encoder)
     if isinstance(encoder, LocationEncoder) and device.type == "cpu":
-        return local_embeddings(encoder, gallery.gps_deg_G2.float(), chunk)
-    rows = [
-        F.normalize(encoder(part.float().to(device)).float(), dim=1)
-        for part in gallery.gps_deg_G2.split(chunk)
-    ]
-    return torch.cat(rows)
+        return local_embeddings(encoder, gallery.gps_deg_G2.float(), chunk or CPU_CHUNK)
+    gps_deg_G2 = copied_to(gallery.gps_deg_G2.float(), device)
+    parts = gps_deg_G2.split(chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK))
+    return torch.cat([F.normalize(encoder(part_N2).float(), dim=1) for part_N2 in parts])
 
 
 @torch.no_grad()

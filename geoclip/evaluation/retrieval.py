@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 FEW = 16  # images
-PART = 1000  # places
+PART = 1000  # locations
+BLOCK = 64  # neighbouring rows of a half-precision gallery, of which only the best score is looked at first
+HALF_CHUNK = 8192  # rows whose scores stay in a GPU's cache
+HALF_FROM = 1_000_000  # locations on a GPU that are searched in half precision first
+IMAGES_RESCORED = 512  # at a time
+SPARE_BLOCKS = 8  # beyond k: half precision may rank the last of the k best somewhat lower
 
 
 @torch.inference_mode()
@@ -18,11 +23,12 @@ def nearest_in_gallery(
     images_per_chunk: int = 512,
     places_per_chunk: int = 65_536,
 ) -> tuple[Tensor, Tensor]:
-    """The k places of highest cosine similarity for every image.
+    """The k locations of highest cosine similarity for every image.
 
     Args:
         image_ND: (N, D) unit vectors.
-        gallery_GD: (G, D) unit vectors on the same device.
+        gallery_GD: (G, D) unit vectors on the same device. On a GPU, HALF_FROM and more are first searched in
+            half precision; the best, and their similarities, are then found by float32. So is a float16 gallery.
         k: at most G.
         images_per_chunk: rows of the score matrix that exist at a time.
         places_per_chunk: columns of the score matrix that exist at a time.
@@ -37,6 +43,14 @@ def nearest_in_gallery(
     places = gallery_GD.shape[0]
     if not 1 <= k <= places:
         raise ValueError(f"k={k} must lie in 1 … {places}, the size of the gallery")
+    if gallery_GD.dtype == torch.float16 or (gallery_GD.is_cuda and places >= HALF_FROM):
+        half_GD, scores, rows = gallery_GD.half(), [], []
+        for images in image_ND.split(8 * images_per_chunk):
+            score, row = _rescored(images, gallery_GD, shortlist(images, half_GD, k), k)
+            scores.append(score)
+            rows.append(row)
+        if scores:
+            return torch.cat(scores), torch.cat(rows)
     scores, rows = [], []
     for images in image_ND.split(images_per_chunk):
         best = torch.empty((len(images), 0), device=images.device)
@@ -52,6 +66,35 @@ def nearest_in_gallery(
         rows.append(best_row)
     if not scores:
         return image_ND.new_empty((0, k)), torch.empty((0, k), dtype=torch.long, device=image_ND.device)
+    return torch.cat(scores), torch.cat(rows)
+
+
+def shortlist(image_ND: Tensor, half_GD: Tensor, k: int) -> Tensor:
+    """(N, R) rows of a half-precision gallery, ascending, that the k best of every image are among.
+
+    Only the highest score of each block of neighbouring rows is kept: the k best rows are in the k blocks of highest
+    maximum, and SPARE_BLOCKS more make up for the rounding of the scores.
+    """
+    half_ND, whole = image_ND.half(), len(half_GD) // BLOCK * BLOCK
+    maximum_NP = half_ND.new_empty((len(image_ND), whole // BLOCK))
+    for first in range(0, whole, HALF_CHUNK):
+        score_NC = half_ND @ half_GD[first : min(first + HALF_CHUNK, whole)].T
+        blocks = slice(first // BLOCK, (first + score_NC.shape[1]) // BLOCK)
+        torch.amax(score_NC.unflatten(1, (-1, BLOCK)), dim=2, out=maximum_NP[:, blocks])
+    rest = torch.arange(whole, len(half_GD), device=half_GD.device).expand(len(image_ND), -1)
+    block_NS = maximum_NP.topk(min(k + SPARE_BLOCKS, maximum_NP.shape[1]), dim=1).indices
+    inside = torch.arange(BLOCK, device=half_GD.device)
+    return torch.cat(((block_NS[:, :, None] * BLOCK + inside).flatten(1), rest), dim=1).sort(dim=1).values
+
+
+def _rescored(image_ND: Tensor, gallery_GD: Tensor, candidate_NR: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of every image's candidates by float32 cosines; of equals the lower row, which comes first."""
+    scores, rows = [], []
+    for images, candidates in zip(image_ND.split(IMAGES_RESCORED), candidate_NR.split(IMAGES_RESCORED), strict=True):
+        score_BR = (gallery_GD[candidates].float() @ images[:, :, None].float()).squeeze(2)
+        score, column = highest(score_BR, k)
+        scores.append(score)
+        rows.append(candidates.gather(1, column))
     return torch.cat(scores), torch.cat(rows)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.evaluation.retrieval import FEW, PART, cosines, nearest_in_gallery
+from geoclip.evaluation.retrieval import FEW, PART, cosines, nearest_in_gallery, shortlist
 
 
 def unit_vectors(count: int, seed: int, dimensions: int = 16) -> Tensor:
@@ -61,6 +61,19 @@ def test_few_images_are_compared_as_many_are(images: int, places: int) -> None:
     queries, gallery = unit_vectors(images, 0), unit_vectors(places, 1)
     expected = (queries[:, None] * gallery).sum(dim=2)
     torch.testing.assert_close(cosines(queries, gallery), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("places", [40, 64, 6_400, 20_011])
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_a_search_that_begins_in_half_precision_finds_the_same(places: int, k: int) -> None:
+    images, gallery = unit_vectors(9, 0), unit_vectors(places, 1)
+    candidates = shortlist(images, gallery.half(), k)
+    expected = (images @ gallery.T).topk(k, dim=1)
+    assert (candidates[:, :, None] == expected.indices[:, None, :]).any(dim=1).all()
+    half = gallery.half().float()
+    score, row = nearest_in_gallery(images, gallery.half(), k)
+    assert torch.equal(row, (images @ half.T).topk(k, dim=1).indices)
+    torch.testing.assert_close(score, (images @ half.T).topk(k, dim=1).values)
 
 
 @pytest.mark.parametrize("k", [0, -1, 11])

@@ -1,0 +1,117 @@
+"""The GPU path on a card, each row beside what the card itself would allow. At most six minutes, no network.
+
+    python -m bench.gpu [--only features,search] [--output bench/gpu.json]
+    python -m bench.gpu --device cpu --quick        every row, small: that it still runs
+
+Weights are random, of the real architectures. Writes bench/gpu.json and, from it, the table in bench/gpu.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.card import Card, GpuRow, describe, measure_limits
+from bench.gpu_rows import encoder, features, reading, retrieval, runs, syncs
+from geoclip.run_dir import provenance, write_json
+
+HERE = Path(__file__).parent
+PARTS: dict[str, Callable[[Card], list[GpuRow]]] = {
+    "limits": measure_limits,
+    "features": features.measure_rates,
+    "growth": features.measure_growth,
+    "syncs": syncs.measure_syncs,
+    "encoder": encoder.measure_features,
+    "step": encoder.measure_step,
+    "locations": retrieval.measure_location_encoder,
+    "search": retrieval.measure_search,
+    "resume": features.measure_resume,
+    "losses": features.measure_losses,
+    "reading": reading.measure_reading,
+    "runs": runs.measure_runs,
+}
+
+
+def measure(card: Card, names: list[str], output: Path | None) -> dict[str, Any]:
+    """Every part; one that fails is reported and the others still run. What there is is written after each."""
+    found: dict[str, Any] = {"card": describe(card), "rows": [], "failed": {}, "seconds": {}, **provenance()}
+    with tempfile.TemporaryDirectory() as folder:
+        if "losses" in names:
+            card.memo["reference"] = Path(folder) / "reference.json"
+            card.memo["process"] = features.start_reference(card, card.memo["reference"])
+        for name in dict.fromkeys(["limits", *names]):
+            start_s = time.perf_counter()
+            try:
+                rows = PARTS[name](card)
+            except Exception as error:  # the card is lent for minutes: the other parts must not be lost
+                traceback.print_exc()
+                found["failed"][name] = f"{type(error).__name__}: {error}"
+                rows = []
+            found["rows"] += [{"part": name, **asdict(row)} for row in rows]
+            found["seconds"][name] = round(time.perf_counter() - start_s, 1)
+            for row in rows:
+                print(line(asdict(row)), flush=True)
+            print(f"-- {name}: {found['seconds'][name]} s", flush=True)
+            if output is not None:
+                write_json(output, found)
+            if card.cuda:
+                torch.cuda.empty_cache()
+        if process := card.memo.get("process"):
+            process.kill()
+            process.wait(30)
+    return found
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    share = "" if row["share"] is None else f"{row['share']:.0%}"
+    target = row["target"]
+    aim = "" if target is None else f"{target:.0%}" if row["share"] is not None and target <= 1 else f"{target:,g}"
+    return f"| {row['name']} | {row['value']:,.4g} {row['unit']} | {share} | {row['limit']} | {aim} | {row['note']} |"
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: the card, then a line per row."""
+    card = ", ".join(f"{key} {value}" for key, value in found["card"].items())
+    head = ["| row | value | share | of | target | note |", "| --- | ---: | ---: | --- | ---: | --- |"]
+    failed = [f"\nFailed: {name}: {why}" for name, why in found["failed"].items()]
+    return "\n".join([f"{card}; revision `{found['git_revision'][:12]}`.\n", *head, *map(line, found["rows"]), *failed])
+
+
+def main() -> None:
+    """Measure and write, or compute the reference for the process that asked for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu")
+    parser.add_argument("--quick", action="store_true", help="every row small; nothing is written unless --output is given")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma: %(default)s")
+    parser.add_argument("--output", type=Path, help="the JSON file; default: bench/gpu.json")
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.reference:
+        features.write_reference(Card(device=torch.device("cpu"), quick=chosen.quick), chosen.reference)
+        return
+    names = chosen.only.split(",")
+    if unknown := set(names) - set(PARTS):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("no GPU here; --device cpu --quick runs every row small")
+    output = chosen.output or (None if chosen.quick else HERE / "gpu.json")
+    found = measure(Card(device=torch.device(chosen.device), quick=chosen.quick), names, output)
+    if output is not None:
+        output.with_suffix(".md").write_text(f"{table(json.loads(output.read_text()))}\n")
+    if found["failed"]:
+        sys.exit("failed: " + "; ".join(f"{name}: {why}" for name, why in found["failed"].items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -39,6 +39,9 @@ PARTS: dict[str, Callable[[Card], list[GpuRow]]] = {
     "losses": features.measure_losses,
     "reading": reading.measure_reading,
     "runs": runs.measure_runs,
+    "accuracy": runs.measure_accuracy,
+    "from_features": runs.measure_from_features,
+    "two_ranks": runs.measure_two_ranks,
 }
 
 
@@ -51,6 +54,7 @@ def measure(card: Card, names: list[str], output: Path | None) -> dict[str, Any]
             card.memo["process"] = features.start_reference(card, card.memo["reference"])
         for name in dict.fromkeys(["limits", *names]):
             start_s = time.perf_counter()
+            torch.compiler.reset()  # so that no part inherits the dynamic shapes of another
             try:
                 rows = PARTS[name](card)
             except Exception as error:  # the card is lent for minutes: the other parts must not be lost
@@ -69,6 +73,8 @@ def measure(card: Card, names: list[str], output: Path | None) -> dict[str, Any]
         if process := card.memo.get("process"):
             process.kill()
             process.wait(30)
+        if working := card.memo.get("folder"):
+            working.cleanup()
     return found
 
 
@@ -85,7 +91,7 @@ def table(found: dict[str, Any]) -> str:
     card = ", ".join(f"{key} {value}" for key, value in found["card"].items())
     head = ["| row | value | share | of | target | note |", "| --- | ---: | ---: | --- | ---: | --- |"]
     failed = [f"\nFailed: {name}: {why}" for name, why in found["failed"].items()]
-    return "\n".join([f"{card}; revision `{found['git_revision'][:12]}`.\n", *head, *map(line, found["rows"]), *failed])
+    return "\n".join([f"{card}; revision `{(found['git_revision'] or 'unknown')[:12]}`.\n", *head, *map(line, found["rows"]), *failed])
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ def measure_location_encoder(card: Card) -> list[GpuRow]:
                 return encode_gallery(encoder, these, card.device, chunk)
 
         apart = float((run(few) - exact_GD).norm(dim=1).max())
-        rate = count / card.seconds(lambda: run(gallery), calls=1, turns=2)
+        these = few if precision == "float32" else gallery
+        rate = len(these.gps_deg_G2) / card.seconds(lambda: run(these), calls=1, turns=2)
         share = 2 * weights * rate / card.limits[precision]
         rows.append(
             GpuRow(

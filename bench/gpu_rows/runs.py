@@ -24,23 +24,30 @@ PATIENCE_S = 240
 
 
 def measure_runs(card: Card) -> list[GpuRow]:
-    """Everything in a folder of its own; the runs that do not depend on each other beside each other."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        views = _command(folder, "shards", "source=bluemarble", *(_small("bluemarble", card)))
-        views.wait(PATIENCE_S)
-        started_s = time.perf_counter()
-        seeds = (0,) if card.quick else (0, 1, 2)
-        training = [
-            _train(folder, card, f"seed={seed}", f"name=seed{seed}", "compute.workers=3") for seed in seeds
-        ]
-        killed = _killed_and_resumed(folder, card)
-        for process in training:
-            process.wait(PATIENCE_S)
-        spent_s = time.perf_counter() - started_s
-        rows = [GpuRow(name=f"{len(seeds)} runs of the embedded default and one killed, together", value=spent_s, unit="s")]
-        rows += [*killed, *_accuracy(folder, card, seeds), *_from_features(folder, card), *_two_ranks(folder, card)]
-    return rows
+    """Three seeds of the embedded default, and beside them a run that is killed and resumed."""
+    folder = _folder(card)
+    _done(_command(folder, "shards", "source=bluemarble", *(_small("bluemarble", card))), folder)
+    started_s, seeds = time.perf_counter(), _seeds(card)
+    training = [
+        _train(folder, card, f"seed={seed}", f"name=seed{seed}", "compute.workers=3") for seed in seeds
+    ]
+    killed = _killed_and_resumed(folder, card)
+    for process in training:
+        _done(process, folder)
+    spent_s = time.perf_counter() - started_s
+    name = f"{len(seeds)} runs of the embedded default and one killed, together"
+    return [GpuRow(name=name, value=spent_s, unit="s"), *killed]
+
+
+def _seeds(card: Card) -> tuple[int, ...]:
+    return (0,) if card.quick else (0, 1, 2)
+
+
+def _folder(card: Card) -> Path:
+    """The working folder of all parts here."""
+    if "folder" not in card.memo:
+        card.memo["folder"] = tempfile.TemporaryDirectory()
+    return Path(card.memo["folder"].name)
 
 
 def _small(prefix: str, card: Card) -> list[str]:
@@ -79,12 +86,13 @@ def _run(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _accuracy(folder: Path, card: Card, seeds: tuple[int, ...]) -> list[GpuRow]:
-    """By split: mean and standard deviation over the seeds, in percent."""
+def measure_accuracy(card: Card) -> list[GpuRow]:
+    """By split: mean and standard deviation over the seeds of `measure_runs`, in percent."""
+    folder, seeds = _folder(card), _seeds(card)
     asked = [
         _command(
             folder, "evaluate", f"checkpoint={_run(folder, f'seed{seed}')}", f"benchmark={split}",
-            f"compute.device={card.device.type}",
+            f"device={card.device.type}",
         )
         for seed in seeds
         for split in SPLITS
@@ -132,8 +140,9 @@ def _killed_and_resumed(folder: Path, card: Card) -> list[GpuRow]:
     return [GpuRow(name="a run killed and resumed, compute.deterministic=true: the same bits", value=float(same), unit="1: yes", note=note)]
 
 
-def _from_features(folder: Path, card: Card) -> list[GpuRow]:
+def measure_from_features(card: Card) -> list[GpuRow]:
     """Extraction with a trained backbone, and a run from the features, kept on the device and recorded as a graph."""
+    folder = _folder(card)
     frozen = ["encoder=resnet_tiny_frozen", f"encoder.repo={_run(folder, 'seed0')}"]
     small, device = _small("data.bluemarble", card), f"compute.device={card.device.type}"
     start_s = time.perf_counter()
@@ -157,8 +166,9 @@ def _from_features(folder: Path, card: Card) -> list[GpuRow]:
     ]  # fmt: skip
 
 
-def _two_ranks(folder: Path, card: Card) -> list[GpuRow]:
+def measure_two_ranks(card: Card) -> list[GpuRow]:
     """torchrun with two ranks on one card, over gloo: a smoke test beside one rank."""
+    folder = _folder(card)
     steps = ["optim.max_steps=4"] if card.quick else ["optim.max_steps=20"]
     common = [*steps, "seed=9", "compute.workers=1", "compute.log_every_steps=4", "compute.precision=float32"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")

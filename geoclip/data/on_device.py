@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import overload
 
 import numpy as np
@@ -72,7 +73,12 @@ class ResidentFeatures:
         """The key of the sample in this row."""
         number = bisect_right(self.first_rows, row) - 1
         stretch = self.subset[number]
-        return open_index(stretch.path).keys[stretch.start + row - self.first_rows[number]]
+        return _keys_of(stretch.path)[stretch.start + row - self.first_rows[number]]
+
+
+@lru_cache(maxsize=8)
+def _keys_of(path: str) -> list[str]:
+    return open_index(path).keys
 
 
 def size_on_device(subset: list[Stretch], decoder: FeatureDecoder) -> int:

@@ -8,8 +8,9 @@ from torch import Tensor
 FEW = 16  # images
 PART = 1000  # locations
 BLOCK = 64  # neighbouring rows of a half-precision gallery, of which only the best score is looked at first
-HALF_CHUNK = 8192  # rows whose scores stay in a GPU's cache
+HALF_CHUNK = 4096  # rows whose scores stay in a GPU's cache
 HALF_FROM = 1_000_000  # locations on a GPU that are searched in half precision first
+IMAGES_AT_ONCE = 8192  # of such a search
 IMAGES_RESCORED = 512  # at a time
 SPARE_BLOCKS = 8  # beyond k: half precision may rank the last of the k best somewhat lower
 
@@ -45,7 +46,7 @@ def nearest_in_gallery(
         raise ValueError(f"k={k} must lie in 1 … {places}, the size of the gallery")
     if gallery_GD.dtype == torch.float16 or (gallery_GD.is_cuda and places >= HALF_FROM):
         half_GD, scores, rows = gallery_GD.half(), [], []
-        for images in image_ND.split(8 * images_per_chunk):
+        for images in image_ND.split(IMAGES_AT_ONCE):
             score, row = _rescored(images, gallery_GD, shortlist(images, half_GD, k), k)
             scores.append(score)
             rows.append(row)

@@ -36,12 +36,17 @@ class Card:
     device: torch.device
     quick: bool
     limits: dict[str, float] = dataclasses.field(default_factory=dict)  # operations/s and bytes/s
+    rows: list[GpuRow] = dataclasses.field(default_factory=list)  # reported so far
     memo: dict[str, Any] = dataclasses.field(default_factory=dict)  # what one row leaves for another
 
     @property
     def cuda(self) -> bool:
         """Whether it is a GPU."""
         return self.device.type == "cuda"
+
+    def report(self, row: GpuRow) -> None:
+        """Keep a row: what a part has found is not lost when it fails later."""
+        self.rows.append(row)
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given."""
@@ -67,29 +72,31 @@ class Card:
         return (time.perf_counter() - start_s) / calls
 
 
-def measure_limits(card: Card) -> list[GpuRow]:
+def measure_limits(card: Card) -> None:
     """Matrix rates on random numbers, and the bandwidth of copies: bytes read and written."""
     size = 256 if card.quick else 8192
-    kinds = (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("float32", torch.float32, False))
-    rows = []
+    kinds = (
+        ("bf16", torch.bfloat16, False),
+        ("tf32", torch.float32, True),
+        ("float32", torch.float32, False),
+    )
     for name, dtype, tf32 in kinds:
         a, b = (torch.randn(size, size, device=card.device, dtype=dtype) for _ in range(2))
         with matrix_products(card.device, None, tf32):
             spent_s = card.seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
         card.limits[name] = 2 * size**3 / spent_s
-        rows.append(
+        card.report(
             GpuRow(name=f"matrix product {size}³, {name}", value=card.limits[name] / 1e12, unit="TFLOP/s")
         )
     count = 2**20 if card.quick else 2**30
     source = torch.empty(count, dtype=torch.uint8, device=card.device).random_(0, 255)
     into = torch.empty_like(source)
     card.limits["copy"] = 2 * count / card.seconds(lambda: into.copy_(source))
-    rows.append(GpuRow(name="copy on the device", value=card.limits["copy"] / 1e9, unit="GB/s"))
+    card.report(GpuRow(name="copy on the device", value=card.limits["copy"] / 1e9, unit="GB/s"))
     if card.cuda:
         host = torch.empty(count // 4, dtype=torch.uint8).pin_memory()
         spent_s = card.seconds(lambda: into[: count // 4].copy_(host, non_blocking=True))
-        rows.append(GpuRow(name="copy from pinned memory", value=count / 4 / spent_s / 1e9, unit="GB/s"))
-    return rows
+        card.report(GpuRow(name="copy from pinned memory", value=count / 4 / spent_s / 1e9, unit="GB/s"))
 
 
 def describe(card: Card) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,12 +22,12 @@ from typing import Any
 
 import torch
 
-from bench.card import Card, GpuRow, describe, measure_limits
+from bench.card import Card, describe, measure_limits
 from bench.gpu_rows import encoder, features, reading, retrieval, runs, syncs
 from geoclip.run_dir import provenance, write_json
 
 HERE = Path(__file__).parent
-PARTS: dict[str, Callable[[Card], list[GpuRow]]] = {
+PARTS: dict[str, Callable[[Card], None]] = {
     "limits": measure_limits,
     "features": features.measure_rates,
     "growth": features.measure_growth,
@@ -45,44 +46,84 @@ PARTS: dict[str, Callable[[Card], list[GpuRow]]] = {
 }
 
 
-def measure(card: Card, names: list[str], output: Path | None) -> dict[str, Any]:
-    """Every part; one that fails is reported and the others still run. What there is is written after each."""
-    found: dict[str, Any] = {"card": describe(card), "rows": [], "failed": {}, "seconds": {}, **provenance()}
+def measure(
+    card: Card, names: list[str], output: Path | None, found: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Every part; one that fails is reported and the others still run. What there is is written after each.
+
+    Args:
+        card: the device.
+        names: of the parts.
+        output: the JSON file; None: none is written.
+        found: what an earlier process has measured, whose device failed.
+    """
+    found = found or {"card": describe(card), "rows": [], "failed": {}, "seconds": {}, **provenance()}
     with tempfile.TemporaryDirectory() as folder:
         if "losses" in names:
             card.memo["reference"] = Path(folder) / "reference.json"
             card.memo["process"] = features.start_reference(card, card.memo["reference"])
-        for name in dict.fromkeys(["limits", *names]):
-            start_s = time.perf_counter()
-            torch.compiler.reset()  # so that no part inherits the dynamic shapes of another
-            try:
-                rows = PARTS[name](card)
-            except Exception as error:  # the card is lent for minutes: the other parts must not be lost
-                traceback.print_exc()
-                found["failed"][name] = f"{type(error).__name__}: {error}"
-                rows = []
-            found["rows"] += [{"part": name, **asdict(row)} for row in rows]
-            found["seconds"][name] = round(time.perf_counter() - start_s, 1)
-            for row in rows:
-                print(line(asdict(row)), flush=True)
-            print(f"-- {name}: {found['seconds'][name]} s", flush=True)
-            if output is not None:
-                write_json(output, found)
-            if card.cuda:
-                torch.cuda.empty_cache()
-        if process := card.memo.get("process"):
-            process.kill()
-            process.wait(30)
-        if working := card.memo.get("folder"):
-            working.cleanup()
+        try:
+            for number, name in enumerate(names):
+                _measure_part(card, name, found)
+                if output is not None:
+                    write_json(output, found)
+                if name in found["failed"] and output is not None and not _usable(card):
+                    _in_another_process(card, names[number + 1 :], output)
+                    return json.loads(output.read_text())  # type: ignore[no-any-return]
+        finally:
+            if process := card.memo.get("process"):
+                process.kill()
+                process.wait(30)
+            if working := card.memo.get("folder"):
+                working.cleanup()
     return found
+
+
+def _measure_part(card: Card, name: str, found: dict[str, Any]) -> None:
+    start_s, before = time.perf_counter(), len(card.rows)
+    torch.compiler.reset()  # so that no part inherits the dynamic shapes of another
+    try:
+        PARTS[name](card)
+    except Exception as error:  # a card is at hand for minutes: the other parts must not be lost
+        traceback.print_exc()
+        found["failed"][name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    rows = [{"part": name, **asdict(row)} for row in card.rows[before:]]
+    found["rows"] += rows
+    found["limits"] = card.limits
+    found["seconds"][name] = round(time.perf_counter() - start_s, 1)
+    for row in rows:
+        print(line(row), flush=True)
+    print(f"-- {name}: {found['seconds'][name]} s", flush=True)
+
+
+def _usable(card: Card) -> bool:
+    """Whether the device still computes; after a fault inside a kernel this process can never use it again."""
+    try:
+        card.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_another_process(card: Card, names: list[str], output: Path) -> None:
+    """The parts that are left."""
+    if names:
+        command = [sys.executable, "-m", "bench.gpu", "--device", str(card.device), "--only", ",".join(names)]
+        quick = ["--quick"] if card.quick else []
+        subprocess.run([*command, "--output", str(output), "--continue", *quick], check=False)
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     share = "" if row["share"] is None else f"{row['share']:.0%}"
     target = row["target"]
-    aim = "" if target is None else f"{target:.0%}" if row["share"] is not None and target <= 1 else f"{target:,g}"
+    aim = (
+        ""
+        if target is None
+        else f"{target:.0%}"
+        if row["share"] is not None and target <= 1
+        else f"{target:,g}"
+    )
     return f"| {row['name']} | {row['value']:,.4g} {row['unit']} | {share} | {row['limit']} | {aim} | {row['note']} |"
 
 
@@ -91,16 +132,28 @@ def table(found: dict[str, Any]) -> str:
     card = ", ".join(f"{key} {value}" for key, value in found["card"].items())
     head = ["| row | value | share | of | target | note |", "| --- | ---: | ---: | --- | ---: | --- |"]
     failed = [f"\nFailed: {name}: {why}" for name, why in found["failed"].items()]
-    return "\n".join([f"{card}; revision `{(found['git_revision'] or 'unknown')[:12]}`.\n", *head, *map(line, found["rows"]), *failed])
+    return "\n".join(
+        [
+            f"{card}; revision `{(found['git_revision'] or 'unknown')[:12]}`.\n",
+            *head,
+            *map(line, found["rows"]),
+            *failed,
+        ]
+    )
 
 
 def main() -> None:
     """Measure and write, or compute the reference for the process that asked for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu")
-    parser.add_argument("--quick", action="store_true", help="every row small; nothing is written unless --output is given")
+    parser.add_argument(
+        "--quick", action="store_true", help="every row small; nothing is written unless --output is given"
+    )
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma: %(default)s")
     parser.add_argument("--output", type=Path, help="the JSON file; default: bench/gpu.json")
+    parser.add_argument("--continue", dest="more", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.reference:
@@ -112,7 +165,13 @@ def main() -> None:
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --quick runs every row small")
     output = chosen.output or (None if chosen.quick else HERE / "gpu.json")
-    found = measure(Card(device=torch.device(chosen.device), quick=chosen.quick), names, output)
+    card, earlier = Card(device=torch.device(chosen.device), quick=chosen.quick), None
+    if chosen.more and output is not None:
+        earlier = json.loads(output.read_text())
+        card.limits = earlier["limits"]
+    else:
+        names = list(dict.fromkeys(["limits", *names]))
+    found = measure(card, names, output, earlier)
     if output is not None:
         output.with_suffix(".md").write_text(f"{table(json.loads(output.read_text()))}\n")
     if found["failed"]:

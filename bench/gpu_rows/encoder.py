@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,15 +25,34 @@ from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.step import matrix_products, train_step
 
-VIT_L14 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-           "patch_size": 14, "projection_dim": 768}  # fmt: skip
-VIT_B32 = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-           "patch_size": 32, "projection_dim": 512}  # fmt: skip
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "patch_size": 14, "projection_dim": 16, "image_size": 28}  # fmt: skip
+VIT_L14: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+VIT_B32: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
+    "projection_dim": 512,
+}
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+    "projection_dim": 16,
+    "image_size": 28,
+}
 
 
-def image_encoder(card: Card, shape: dict[str, int]) -> ImageEncoder:
+def image_encoder(card: Card, shape: dict[str, Any]) -> ImageEncoder:
     """Of random weights, frozen, on the device."""
     with torch.device(card.device):
         backbone = ClipBackbone(CLIPVisionModelWithProjection(CLIPVisionConfig(**shape)))
@@ -40,7 +60,7 @@ def image_encoder(card: Card, shape: dict[str, int]) -> ImageEncoder:
     return encoder.to(card.device).eval()
 
 
-def operations(shape: dict[str, int]) -> float:
+def operations(shape: dict[str, Any]) -> float:
     """Multiplications and additions of one picture's features."""
     with torch.device("meta"):
         backbone = ClipBackbone(CLIPVisionModelWithProjection(CLIPVisionConfig(**shape)))
@@ -50,27 +70,29 @@ def operations(shape: dict[str, int]) -> float:
     return float(counter.get_total_flops())
 
 
-def pixels_of(card: Card, batch: int, image_px: int) -> Tensor:
-    """Random pictures on the device."""
+def pixels_of(card: Card, batch: int, shape: dict[str, Any]) -> Tensor:
+    """Random pictures on the device, of the size that an encoder of this shape takes."""
+    image_px = shape.get("image_size", 224)
     return torch.randint(0, 256, (batch, 3, image_px, image_px), dtype=torch.uint8, device=card.device)
 
 
-def measure_features(card: Card) -> list[GpuRow]:
+def measure_features(card: Card) -> None:
     """Pictures per second of the frozen encoder, pictures on the device already."""
-    rows = [_features(card, "ViT-L/14", TINY if card.quick else VIT_L14, 8 if card.quick else 512)]
+    _features(card, "ViT-B/32", TINY if card.quick else VIT_B32, 8 if card.quick else 512)
     torch.compiler.reset()
-    rows += [_features(card, "ViT-B/32", TINY if card.quick else VIT_B32, 8 if card.quick else 512)]
-    return [row for found in rows for row in found]
+    _features(card, "ViT-L/14", TINY if card.quick else VIT_L14, 8 if card.quick else 512)
 
 
-def _features(card: Card, name: str, shape: dict[str, int], batch: int) -> list[GpuRow]:
+def _features(card: Card, name: str, shape: dict[str, Any], batch: int) -> None:
     encoder, work = image_encoder(card, shape), operations(shape)
-    pixels = pixels_of(card, batch, encoder.backbone.image_px)  # type: ignore[union-attr]
-    rows, few = [], pixels[: max(1, batch // 8)]
+    pixels = pixels_of(card, batch, shape)
+    few = pixels[: max(1, batch // 8)]
     with torch.inference_mode():
         exact_BF = encoder.features(few)
 
-    def rate(how: str, context: Callable[[], AbstractContextManager[object]], limit: str, part: Tensor) -> float:
+    def rate(
+        how: str, context: Callable[[], AbstractContextManager[object]], limit: str, part: Tensor
+    ) -> float:
         @torch.inference_mode()
         def run() -> None:
             with context():
@@ -79,13 +101,16 @@ def _features(card: Card, name: str, shape: dict[str, int], batch: int) -> list[
         per_s = len(part) / card.seconds(run)
         with torch.inference_mode(), context():
             apart = float(((encoder.features(few) - exact_BF).norm(dim=1) / exact_BF.norm(dim=1)).max())
-        rows.append(
+        card.report(
             GpuRow(
-                name=f"{name} features, batch {len(part)}, {how}", value=per_s, unit="images/s",
-                share=per_s * work / card.limits[limit], limit=f"{limit} matrix rate",
+                name=f"{name} features, batch {len(part)}, {how}",
+                value=per_s,
+                unit="images/s",
+                share=per_s * work / card.limits[limit],
+                limit=f"{limit} matrix rate",
                 target=0.6 if name == "ViT-L/14" and how.startswith("bf16, compiled") else None,
                 note=f"{work / 1e9:.0f} GFLOP a picture; features at most {100 * apart:.2g} % from float32's",
-            )  # fmt: skip
+            )
         )
         return per_s
 
@@ -99,17 +124,16 @@ def _features(card: Card, name: str, shape: dict[str, int], batch: int) -> list[
         encoder.backbone.to(torch.bfloat16)  # type: ignore[union-attr]
         best = max(best, rate("bf16, compiled blocks, bf16 weights", bf16, "bf16", pixels))
     card.memo[name] = best
-    return rows
 
 
-def measure_step(card: Card) -> list[GpuRow]:
+def measure_step(card: Card) -> None:
     """The training step with a frozen ViT-L/14: what the encoder takes of it, and what copies from the host cost."""
     shape, batch, sizes = (TINY, 8, SMALL) if card.quick else (VIT_L14, 512, LARGE)
     encoder = image_encoder(card, shape)
     state = state_of(card, encoder, sizes)
     recipe = recipe_of(card, "bf16")
     compiled = compile_layers(state.model, card.device)
-    pixels = pixels_of(card, batch, encoder.backbone.image_px)  # type: ignore[union-attr]
+    pixels = pixels_of(card, batch, shape)
     gps_deg_B2 = uniform_on_sphere(batch, torch.Generator().manual_seed(1))
     here = Batch(images=pixels, gps_deg_B2=gps_deg_B2.to(card.device), keys=[""] * batch)
 
@@ -120,23 +144,35 @@ def measure_step(card: Card) -> list[GpuRow]:
 
     encoder_s = card.seconds(features)
     step_s = card.seconds(lambda: train_step(state, here, recipe))
+    work = batch * operations(shape)
+    how = "compiled" if compiled else "eager"
+    card.report(
+        GpuRow(
+            name=f"frozen ViT-L/14 training step, batch {batch}, queue {sizes.queue:,}, {how}",
+            value=batch / step_s,
+            unit="samples/s",
+            share=work / step_s / card.limits["bf16"],
+            limit="bf16 matrix rate, the encoder's products alone",
+            target=0.55,
+        )
+    )
+    card.report(
+        GpuRow(
+            name="the rest of that step, beside the encoder",
+            value=100 * (step_s - encoder_s) / step_s,
+            unit="% of the step",
+            target=5,
+            note=f"encoder {1e3 * encoder_s:.1f} ms, step {1e3 * step_s:.1f} ms",
+        )
+    )
     hosts = [Batch(images=pixels.cpu(), gps_deg_B2=gps_deg_B2, keys=here.keys) for _ in range(2)]
     batches = on_device(cycle(hosts), card.device)
     fed_s = card.seconds(lambda: train_step(state, next(batches), recipe))
-    work = batch * operations(shape)
-    how = "compiled" if compiled else "eager"
-    return [
+    card.report(
         GpuRow(
-            name=f"frozen ViT-L/14 training step, batch {batch}, queue {sizes.queue:,}, {how}",
-            value=batch / step_s, unit="samples/s", share=work / step_s / card.limits["bf16"],
-            limit="bf16 matrix rate, the encoder's products alone", target=0.55,
-        ),
-        GpuRow(
-            name="the rest of that step, beside the encoder", value=100 * (step_s - encoder_s) / step_s,
-            unit="% of the step", target=5, note=f"encoder {1e3 * encoder_s:.1f} ms, step {1e3 * step_s:.1f} ms",
-        ),
-        GpuRow(
-            name="the same step on batches from the host's memory", value=batch / fed_s, unit="samples/s",
+            name="the same step on batches from the host's memory",
+            value=batch / fed_s,
+            unit="samples/s",
             note=f"{100 * (fed_s / step_s - 1):.1f} % slower than from the device",
-        ),
-    ]  # fmt: skip
+        )
+    )

@@ -67,7 +67,14 @@ def losses(card: Card, device: torch.device, precision: str, step: Step, sizes: 
 def start_reference(card: Card, path: Path) -> subprocess.Popen[bytes]:
     """The CPU's losses, computed by another process while the card does other rows."""
     threads = max(1, (os.cpu_count() or 2) // 2)
-    command = [sys.executable, "-m", "bench.gpu", "--reference", str(path), *(["--quick"] if card.quick else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.gpu",
+        "--reference",
+        str(path),
+        *(["--quick"] if card.quick else []),
+    ]
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(command, env=hidden)
 
@@ -84,7 +91,10 @@ def operations(state: TrainState, batch: int) -> float:
     total = 0.0
     for branch in state.model.location_encoder.branches:  # type: ignore[union-attr]
         layers = linear_layers(branch)
-        total += sum(6.0 * one.weight.numel() * candidates for one in layers) - 2.0 * layers[0].weight.numel() * candidates
+        total += (
+            sum(6.0 * one.weight.numel() * candidates for one in layers)
+            - 2.0 * layers[0].weight.numel() * candidates
+        )
     head = [one for one in state.model.image_encoder.head if isinstance(one, nn.Linear)]
     total += sum(6.0 * one.weight.numel() * batch for one in head) - 2.0 * head[0].weight.numel() * batch
     return total + 6.0 * batch * candidates * head[-1].out_features
@@ -103,43 +113,44 @@ def _rate(card: Card, precision: str, how: str, sizes: Sizes, batch: int) -> tup
     return batch / step_s, operations(state, batch) / step_s / card.limits[precision]
 
 
-def measure_rates(card: Card) -> list[GpuRow]:
+def measure_rates(card: Card) -> None:
     """By precision and by how the kernels are launched; the released loop beside them."""
     batch, sizes = (SMALL_BATCH, SMALL) if card.quick else (BATCH, LARGE)
     ways = [("bf16", "eager"), ("float32", "eager"), ("tf32", "eager")]
     if card.cuda:
         ways += [(one, how) for one in ("bf16", "tf32", "float32") for how in ("graph", "compiled, graph")]
-    rows = []
     for precision, how in ways:
         rate, share = _rate(card, precision, how, sizes, batch)
-        rows.append(
+        card.report(
             GpuRow(
-                name=f"training from features, batch {batch}, queue {sizes.queue:,}, {precision}, {how}", value=rate,
-                unit="samples/s", share=share, limit=f"{precision} matrix rate",
+                name=f"training from features, batch {batch}, queue {sizes.queue:,}, {precision}, {how}",
+                value=rate,
+                unit="samples/s",
+                share=share,
+                limit=f"{precision} matrix rate",
                 target=300_000 if (precision, how) == ("bf16", "compiled, graph") else None,
-            )  # fmt: skip
+            )
         )
     given, start_S2 = batches_of(1, batch, card.device)[0], uniform_on_sphere(sizes.queue, torch.Generator())
     model = untrained_released_geoclip().to(card.device)
     step = released_loop(model, given.images.float(), given.gps_deg_B2, start_S2.to(card.device))
-    rows.append(
+    card.report(
         GpuRow(
             name=f"the released loop's step, batch {batch}, queue {sizes.queue:,}, float32, eager",
-            value=batch / card.seconds(step), unit="samples/s",
+            value=batch / card.seconds(step),
+            unit="samples/s",
             note="its location encoder has its full width" if card.quick else "",
-        )  # fmt: skip
+        )
     )
-    return rows
 
 
-def measure_losses(card: Card) -> list[GpuRow]:
+def measure_losses(card: Card) -> None:
     """Loss over 200 steps beside the CPU's float32, by precision; eager and recorded steps on the card."""
     path: Path = card.memo["reference"]
     process: subprocess.Popen[bytes] = card.memo["process"]
     process.wait(timeout=300)
     expected = torch.tensor(json.loads(path.read_text()))
     sizes = SMALL if card.quick else LARGE
-    rows = []
     for precision in ("float32", "tf32", "bf16"):
         ways: list[tuple[str, Step]] = [("eager", train_step)]
         if card.cuda:
@@ -148,43 +159,50 @@ def measure_losses(card: Card) -> list[GpuRow]:
             found = torch.tensor(losses(card, card.device, precision, step, sizes))
             card.memo[f"losses {precision} {how}"] = found
             apart = (found - expected).abs() / expected
-            rows.append(
+            card.report(
                 GpuRow(
                     name=f"loss over {len(found)} steps beside the CPU's, {precision}, {how}",
-                    value=100 * float(apart.max()), unit="% apart at most",
+                    value=100 * float(apart.max()),
+                    unit="% apart at most",
                     note=f"mean {100 * float(apart.mean()):.3g} %; loss {expected[0]:.3f} to {expected[-1]:.3f}, "
                     f"here to {found[-1]:.3f}",
-                )  # fmt: skip
+                )
             )
     if card.cuda:
         same = all(
             torch.equal(card.memo[f"losses {one} eager"], card.memo[f"losses {one} graph"])
             for one in ("float32", "tf32", "bf16")
         )
-        rows.append(GpuRow(name="recorded steps give the eager steps' losses to the bit", value=float(same), unit="1: yes"))
-    return rows
+        card.report(
+            GpuRow(
+                name="recorded steps give the eager steps' losses to the bit",
+                value=float(same),
+                unit="1: yes",
+            )
+        )
 
 
-def measure_growth(card: Card) -> list[GpuRow]:
+def measure_growth(card: Card) -> None:
     """Milliseconds of a step as hierarchies and queue grow, bf16, recorded."""
     batch, base = (SMALL_BATCH, SMALL) if card.quick else (BATCH, LARGE)
     how = "graph" if card.cuda else "eager"
     counts = (1, 3) if card.quick else tuple(range(1, 10))
     queues = (0, 64) if card.quick else (0, 1024, 4096, 16_384, 65_536)
     hierarchies = [replace(base, sigmas=tuple(2.0**power for power in range(count))) for count in counts]
-    rows = []
     for sizes in [*hierarchies, *(replace(base, queue=queue) for queue in queues)]:
         rate, share = _rate(card, "bf16", how, sizes, batch)
-        rows.append(
+        card.report(
             GpuRow(
                 name=f"step from features, {len(sizes.sigmas)} scales, queue {sizes.queue:,}, bf16, {how}",
-                value=1e3 * batch / rate, unit="ms", share=share, limit="bf16 matrix rate",
-            )  # fmt: skip
+                value=1e3 * batch / rate,
+                unit="ms",
+                share=share,
+                limit="bf16 matrix rate",
+            )
         )
-    return rows
 
 
-def measure_resume(card: Card) -> list[GpuRow]:
+def measure_resume(card: Card) -> None:
     """Deterministic steps, stopped half-way and taken up again from what a checkpoint holds: the same bits?"""
     sizes, batch = (SMALL, SMALL_BATCH) if card.quick else (LARGE, BATCH)
     torch.use_deterministic_algorithms(True)
@@ -210,4 +228,8 @@ def measure_resume(card: Card) -> list[GpuRow]:
         )
     finally:
         torch.use_deterministic_algorithms(False)
-    return [GpuRow(name="20 deterministic steps, resumed after 10: the same bits", value=float(same), unit="1: yes")]
+    card.report(
+        GpuRow(
+            name="20 deterministic steps, resumed after 10: the same bits", value=float(same), unit="1: yes"
+        )
+    )

@@ -35,31 +35,34 @@ def photographs(count: int) -> list[bytes]:
     return made
 
 
-def measure_reading(card: Card) -> list[GpuRow]:
+def measure_reading(card: Card) -> None:
     """With one worker and with as many as there are cores."""
     cores, batch = os.cpu_count() or 1, 32 if card.quick else BATCH
     jpegs = photographs(64 if card.quick else 512)
     size_kb = sum(map(len, jpegs)) / len(jpegs) / 1000
-    rows, rate = [], 0.0
+    rate = 0.0
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), jpegs)
         for workers in sorted({1, cores}):
             rate = _rate(Path(folder), workers, batch, seconds=1.0 if card.quick else 5.0)
-            rows.append(
+            card.report(
                 GpuRow(
-                    name=f"shards to decoded batches of {batch}, {workers} of {cores} cores", value=rate,
-                    unit="images/s", note=f"1024 x 768, {size_kb:.0f} kB, cropped, flipped, to 224 pixels",
-                )  # fmt: skip
+                    name=f"shards to decoded batches of {batch}, {workers} of {cores} cores",
+                    value=rate,
+                    unit="images/s",
+                    note=f"1024 x 768, {size_kb:.0f} kB, cropped, flipped, to 224 pixels",
+                )
             )
     for name in ("ViT-L/14", "ViT-B/32"):
         if name in card.memo:
-            rows.append(
+            card.report(
                 GpuRow(
-                    name=f"cores that feed one card at {name}", value=card.memo[name] / (rate / cores), unit="cores",
+                    name=f"cores that feed one card at {name}",
+                    value=card.memo[name] / (rate / cores),
+                    unit="cores",
                     note=f"{card.memo[name]:,.0f} images/s of the encoder, {rate / cores:,.0f} images/s of a core",
-                )  # fmt: skip
+                )
             )
-    return rows
 
 
 def _rate(folder: Path, workers: int, batch: int, seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,20 +23,18 @@ TOP, QUERIES = 5, 4536
 CHECKED = 200  # queries whose best are found again by float32 alone
 
 
-def measure_location_encoder(card: Card) -> list[GpuRow]:
+def measure_location_encoder(card: Card) -> None:
     """Coordinates per second by precision and chunk, and how far the embeddings are from float32's."""
     count = 4_000 if card.quick else 10_000_000
     torch.manual_seed(0)
-    sizes = {"frequencies": 8, "hidden_dim": 16, "embedding_dim": 16} if card.quick else {}
+    sizes: dict[str, Any] = {"frequencies": 8, "hidden_dim": 16, "embedding_dim": 16} if card.quick else {}
     encoder = LocationEncoder(**sizes).to(card.device).eval()
     gallery = Gallery(name="uniform", gps_deg_G2=uniform_on_sphere(count, torch.Generator().manual_seed(0)))
     weights = sum(one.numel() for name, one in encoder.named_parameters() if "weight" in name)
     few = Gallery(name="few", gps_deg_G2=gallery.gps_deg_G2[: count // 100])
     exact_GD = encode_gallery(encoder, few, card.device)
-    rows, best = [], ("", 0.0)
 
     def measure(precision: str, chunk: int, how: str) -> None:
-        nonlocal best
         context = partial(
             matrix_products, card.device, torch.bfloat16 if precision == "bf16" else None, precision == "tf32"
         )
@@ -48,15 +47,17 @@ def measure_location_encoder(card: Card) -> list[GpuRow]:
         these = few if precision == "float32" else gallery
         rate = len(these.gps_deg_G2) / card.seconds(lambda: run(these), calls=1, turns=2)
         share = 2 * weights * rate / card.limits[precision]
-        rows.append(
+        card.report(
             GpuRow(
-                name=f"location encoder, {count:,} coordinates, {precision}, {how}, chunks of {chunk:,}", value=rate,
-                unit="coordinates/s", share=share, limit=f"{precision} matrix rate", target=0.6,
+                name=f"location encoder, {count:,} coordinates, {precision}, {how}, chunks of {chunk:,}",
+                value=rate,
+                unit="coordinates/s",
+                share=share,
+                limit=f"{precision} matrix rate",
+                target=0.6,
                 note=f"unit vectors at most {apart:.2g} from float32's",
-            )  # fmt: skip
+            )
         )
-        if rate > best[1]:
-            best = (f"{precision} {how} {chunk}", rate)
 
     for chunk in (1_000,) if card.quick else (16_384, 65_536):
         for precision in ("float32", "tf32", "bf16"):
@@ -66,10 +67,9 @@ def measure_location_encoder(card: Card) -> list[GpuRow]:
         for chunk in (16_384, 65_536):
             for precision in ("tf32", "bf16"):
                 measure(precision, chunk, "compiled")
-    return rows
 
 
-def measure_search(card: Card) -> list[GpuRow]:
+def measure_search(card: Card) -> None:
     """The five best of every query; the same rows as by float32 alone?"""
     count, queries, width = (5_000, 50, 16) if card.quick else (10_000_000, QUERIES, 512)
     generator = torch.Generator(card.device).manual_seed(5)
@@ -90,15 +90,18 @@ def measure_search(card: Card) -> list[GpuRow]:
     spent_s = card.seconds(lambda: nearest_in_gallery(image_ND, stored_GD, TOP), calls=1, turns=3)
     products_s = 2 * queries * count * width / card.limits["bf16"]
     bytes_s = 2 * count * width / card.limits["copy"]
-    return [
+    card.report(
         GpuRow(
-            name=f"top {TOP} of {queries:,} queries over {count:,} locations, float16 gallery", value=1e3 * spent_s,
-            unit="ms", share=max(products_s, bytes_s) / spent_s,
-            limit="bf16 matrix rate" if products_s > bytes_s else "copy bandwidth", target=0.6,
-            note=f"of {min(CHECKED, queries)} queries {100 * first:.1f} % have float32's best, {100 * same:.1f} % of all "
-            "five are in its order",
+            name=f"top {TOP} of {queries:,} queries over {count:,} locations, float16 gallery",
+            value=1e3 * spent_s,
+            unit="ms",
+            share=max(products_s, bytes_s) / spent_s,
+            limit="bf16 matrix rate" if products_s > bytes_s else "copy bandwidth",
+            target=0.6,
+            note=f"of {min(CHECKED, queries)} queries {100 * first:.1f} % have float32's best, {100 * same:.1f} % of "
+            "all five are in its order",
         )
-    ]  # fmt: skip
+    )
 
 
 def _exactly(image_ND: Tensor, gallery_GD: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,21 +21,20 @@ from geoclip.training.step import train_step
 WATCHED = 6
 
 
-def measure_syncs(card: Card) -> list[GpuRow]:
+def measure_syncs(card: Card) -> None:
     """From pictures and from features, eager and recorded, batches copied from the host."""
     encoder, batch = image_encoder(card, TINY), SMALL_BATCH
-    pixels = pixels_of(card, batch, TINY["image_size"]).cpu()
+    pixels = pixels_of(card, batch, TINY).cpu()
     features = batches_of(1, batch, torch.device("cpu"))[0]
     color = torch.tensor([[1.1, 0.9, 1.2, 0.05, 0.0]]).expand(batch, 5).contiguous()
     pictures = Batch(images=pixels, gps_deg_B2=features.gps_deg_B2, keys=features.keys, color_BK=color)
-    rows = [_watched(card, "from pictures, eager", encoder, pictures, train_step)]
-    rows.append(_watched(card, "from features, eager", head_alone(), features, train_step))
+    _watched(card, "from pictures, eager", encoder, pictures, train_step)
+    _watched(card, "from features, eager", head_alone(), features, train_step)
     if card.cuda:
-        rows.append(_watched(card, "from features, recorded", head_alone(), features, GraphedStep()))
-    return rows
+        _watched(card, "from features, recorded", head_alone(), features, GraphedStep())
 
 
-def _watched(card: Card, name: str, encoder: ImageEncoder, batch: Batch, step: Step) -> GpuRow:
+def _watched(card: Card, name: str, encoder: ImageEncoder, batch: Batch, step: Step) -> None:
     state, recipe = state_of(card, encoder, SMALL), recipe_of(card, "bf16")
     batches: Iterator[Batch] = on_device(cycle([batch]), card.device)
     for given in islice(batches, WATCHED):  # first calls compile kernels and record, which may wait
@@ -48,7 +47,12 @@ def _watched(card: Card, name: str, encoder: ImageEncoder, batch: Batch, step: S
     finally:
         if card.cuda:
             torch.cuda.set_sync_debug_mode("default")
-    return GpuRow(
-        name=f"{WATCHED} steps {name}: host-device synchronisations", value=0.0, unit="", target=0.0,
-        note="watched by torch.cuda.set_sync_debug_mode" if card.cuda else "no card: not watched",
-    )  # fmt: skip
+    card.report(
+        GpuRow(
+            name=f"{WATCHED} steps {name}: host-device synchronisations",
+            value=0.0,
+            unit="",
+            target=0.0,
+            note="watched by torch.cuda.set_sync_debug_mode" if card.cuda else "no card: not watched",
+        )
+    )

@@ -30,10 +30,10 @@ def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
     backbone = model.image_encoder.backbone
     blocks = [] if backbone is None else _repeated_blocks(backbone)
     for module in [*blocks, model.image_encoder.head] if blocks else [model.image_encoder]:
-        module.compile()
+        module.compile(dynamic=False)
     for module in model.location_encoder.modules():
         if isinstance(module, nn.Sequential):
-            module.compile()
+            module.compile(dynamic=False)
     return True
 
 

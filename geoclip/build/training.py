@@ -222,9 +222,7 @@ def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.devi
     return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
 
 
-def build_precision(
-    precision: Precision, device: torch.device
-) -> Callable[[], AbstractContextManager[None]]:
+def build_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
     """The context that makes matrix products so precise."""
     autocast = build_autocast(precision, device)
     return partial(matrix_products, device, autocast, precision is Precision.tf32)

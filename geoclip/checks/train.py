@@ -40,6 +40,11 @@ def train_problems(config: TrainConfig, world_size: int) -> list[str]:
         if value < 1:
             problems.append(f"{key}={value} must be 1 or more")
     problems += compute_problems(config.compute)
+    if config.compute.features_on_device and not config.encoder.features:
+        problems.append(
+            "compute.features_on_device=true needs encoder.features: pictures are decoded anew in every epoch; write "
+            "features (python -m geoclip.features), or set it to null"
+        )
     if config.resume not in ("auto", "never") and not os.path.exists(config.resume):
         problems.append(
             f"resume={config.resume} is neither auto nor never, nor a run's folder, nor a checkpoint's file"

@@ -160,7 +160,9 @@ class ComputeConfig:
         1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
     )
     compile: bool = False  # the layers, by torch.compile: a first step of minutes
-    features_on_device: bool | None = None  # encoder.features stay in its memory; null: on a GPU, where they fit
+    features_on_device: bool | None = (
+        None  # encoder.features stay in its memory; null: on a GPU, where they fit
+    )
     cuda_graph: bool = True  # the step from features is recorded once and replayed, on one GPU
     deterministic: bool = (
         False  # the same bits at every start on the same machine, slower; see docs/reproducibility.md

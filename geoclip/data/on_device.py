@@ -142,7 +142,12 @@ def resident_batches(
 ) -> Generator[Batch, None, None]:
     """The batches of `stream.train_batches` over the same plan, gathered on the device."""
     numbers = RowNumbers(
-        plan, features.first_rows, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step
+        plan,
+        features.first_rows,
+        rank=rank,
+        world_size=world_size,
+        first_step=first_step,
+        last_step=last_step,
     )
     loader = DataLoader(
         numbers,

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Never
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -38,7 +37,9 @@ class _Views(Dataset[tuple[int, Batch]]):
         self.chunks = [
             (number, start)
             for number, shard in enumerate(shards)
-            for start in range(0, max(1, shard.samples), chunk)  # of an empty shard one, so that it is written
+            for start in range(
+                0, max(1, shard.samples), chunk
+            )  # of an empty shard one, so that it is written
         ]
 
     def __len__(self) -> int:
@@ -119,7 +120,7 @@ def _encoded(
     skipped: SkipReport,
     bar: tqdm[Never],
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Each chunk's samples with the number of its shard; what the device found is read while it is at the next chunk."""
+    """Each chunk's samples with the number of its shard, read from the device while it computes the next chunk."""
     before: tuple[int, Batch, Tensor, torch.cuda.Event | None] | None = None
     for number, batch in batches:
         skipped.add(batch.skipped)

@@ -22,7 +22,7 @@ from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
 
 CPU_CHUNK = 1024  # rows whose hidden layers a processor's cache holds
-GPU_CHUNK = 16_384  # and a GPU's
+GPU_CHUNK = 131_072  # rows that keep a GPU busy longer than their kernels take to launch
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -90,7 +90,7 @@ def encode_gallery(
         location_encoder: on the device.
         gallery: coordinates.
         device: where the embeddings are made and stay.
-        chunk: rows at a time; None: what fits the device's cache.
+        chunk: rows at a time; None: what suits the device.
     """
     encoder = without_denormals(location_encoder)
     if isinstance(encoder, LocationEncoder) and device.type == "cpu":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from geoclip.evaluation.block_maxima import BLOCK, block_maxima
+
 FEW = 16  # images
 PART = 1000  # locations
-BLOCK = 64  # neighbouring rows of a half-precision gallery, of which only the best score is looked at first
-HALF_CHUNK = 4096  # rows whose scores stay in a GPU's cache
 HALF_FROM = 1_000_000  # locations on a GPU that are searched in half precision first
 IMAGES_AT_ONCE = 8192  # of such a search
 IMAGES_RESCORED = 512  # at a time
-SPARE_BLOCKS = 8  # beyond k: half precision may rank the last of the k best somewhat lower
+SPARE_BLOCKS = 4  # beyond k: half precision may rank the last of the k best somewhat lower
 
 
 @torch.inference_mode()
@@ -74,14 +74,10 @@ def shortlist(image_ND: Tensor, half_GD: Tensor, k: int) -> Tensor:
     """(N, R) rows of a half-precision gallery, ascending, that the k best of every image are among.
 
     Only the highest score of each block of neighbouring rows is kept: the k best rows are in the k blocks of highest
-    maximum, and SPARE_BLOCKS more make up for the rounding of the scores.
+    maximum, and SPARE_BLOCKS more make up for the rounding of the scores. The rows after the last whole tile are in it.
     """
-    half_ND, whole = image_ND.half(), len(half_GD) // BLOCK * BLOCK
-    maximum_NP = half_ND.new_empty((len(image_ND), whole // BLOCK))
-    for first in range(0, whole, HALF_CHUNK):
-        score_NC = half_ND @ half_GD[first : min(first + HALF_CHUNK, whole)].T
-        blocks = slice(first // BLOCK, (first + score_NC.shape[1]) // BLOCK)
-        torch.amax(score_NC.unflatten(1, (-1, BLOCK)), dim=2, out=maximum_NP[:, blocks])
+    maximum_NP = block_maxima(image_ND.half(), half_GD)
+    whole = maximum_NP.shape[1] * BLOCK
     rest = torch.arange(whole, len(half_GD), device=half_GD.device).expand(len(image_ND), -1)
     block_NS = maximum_NP.topk(min(k + SPARE_BLOCKS, maximum_NP.shape[1]), dim=1).indices
     inside = torch.arange(BLOCK, device=half_GD.device)
@@ -91,7 +87,9 @@ def shortlist(image_ND: Tensor, half_GD: Tensor, k: int) -> Tensor:
 def _rescored(image_ND: Tensor, gallery_GD: Tensor, candidate_NR: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of every image's candidates by float32 cosines; of equals the lower row, which comes first."""
     scores, rows = [], []
-    for images, candidates in zip(image_ND.split(IMAGES_RESCORED), candidate_NR.split(IMAGES_RESCORED), strict=True):
+    for images, candidates in zip(
+        image_ND.split(IMAGES_RESCORED), candidate_NR.split(IMAGES_RESCORED), strict=True
+    ):
         score_BR = (gallery_GD[candidates].float() @ images[:, :, None].float()).squeeze(2)
         score, column = highest(score_BR, k)
         scores.append(score)

@@ -24,12 +24,23 @@ def spaced_sigmas(sigma_min: float, sigma_max: float, scales: int) -> list[float
     return [float(sigma) for sigma in steps.exp2()]
 
 
-def fourier_features(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
+def fourier_features(x_NA: Tensor, freq_KA: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """(N, A) projected coordinates -> (N, 2K): cosines, then sines, of 2 pi x.freq.
+
+    Args:
+        x_NA: float32.
+        freq_KA: cycles per unit.
+        dtype: of the result, rounded after the cosine, written without a copy between, and without a gradient; None:
+            the coordinates' own, with one.
 
     Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions", NeurIPS 2020, eq. 5.
     """
     phase_NK = _products(2 * math.pi * x_NA, freq_KA)
+    if dtype is not None:
+        features_NF = torch.empty((len(x_NA), 2 * len(freq_KA)), dtype=dtype, device=x_NA.device)
+        torch.cos(phase_NK, out=features_NF[:, : len(freq_KA)])
+        torch.sin(phase_NK, out=features_NF[:, len(freq_KA) :])
+        return features_NF
     return torch.cat((phase_NK.cos(), phase_NK.sin()), dim=1)
 
 

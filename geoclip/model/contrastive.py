@@ -9,7 +9,8 @@ from torch import Tensor
 
 def same_place(gps_deg_B2: Tensor, candidates_deg_M2: Tensor) -> Tensor:
     """(B, M) whether candidate j has the very coordinates of row i."""
-    return (gps_deg_B2[:, None, :] == candidates_deg_M2[None, :, :]).all(dim=-1)
+    (lat_B, lon_B), (lat_M, lon_M) = gps_deg_B2.unbind(dim=1), candidates_deg_M2.unbind(dim=1)
+    return (lat_B[:, None] == lat_M) & (lon_B[:, None] == lon_M)
 
 
 def cross_entropy(

@@ -61,7 +61,11 @@ class GPSQueue:
     def state_dict(self) -> dict[str, Tensor | int | None]:
         """What a checkpoint holds."""
         embedding_SD = None if self.embedding_SD is None else self.embedding_SD.cpu()
-        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": int(self.position), "embedding_SD": embedding_SD}
+        return {
+            "gps_deg_S2": self.gps_deg_S2.cpu(),
+            "position": int(self.position),
+            "embedding_SD": embedding_SD,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
         """Take up a saved queue of the same size."""

@@ -79,8 +79,21 @@ class FourierBranch(nn.Module):
 
     def forward(self, x_NA: Tensor) -> Tensor:
         """(N, A) projected coordinates, float32 -> (N, D)."""
+        if x_NA.is_cuda and not torch.is_grad_enabled():
+            return self.without_gradient(x_NA)
         out: Tensor = self.head(self.mlp(self.features(x_NA)))
         return out
+
+    def without_gradient(self, x_NA: Tensor) -> Tensor:
+        """As `forward`, each hidden layer in one kernel: a GPU is limited by the bytes of a ReLU of its own."""
+        device = x_NA.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            out = fourier_features(x_NA, self.freq_KA.float(), dtype)
+            for layer in self.mlp:
+                if isinstance(layer, nn.Linear):
+                    out = torch._addmm_activation(layer.bias.to(dtype), out, layer.weight.to(dtype).t())
+            return torch.addmm(self.head.bias.to(dtype), out, self.head.weight.to(dtype).t())
 
 
 class LocationEncoder(nn.Module):

@@ -67,9 +67,11 @@ class Objective:
     hard_radius_km: float = 100.0
 
     def draw(self, batch: int, queue: int, generator: torch.Generator) -> Draws:
-        """The random numbers of a step over `batch` pictures of all ranks and a queue of `queue` coordinates.
+        """The random numbers of a step.
 
         Args:
+            batch: pictures of all ranks.
+            queue: coordinates in the queue.
             generator: on the CPU and in the same state on every rank, so that every device adds the same noise.
         """
         hard, draws = batch * self.hard_negatives, Draws()

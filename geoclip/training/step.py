@@ -131,8 +131,9 @@ def _backward(
             images = features_in_parts(state.model, images, recipe.parts)
     with precision():
         embedded: Embedded = state.parallel(images, asked_M2)
-    loss, recall = pairs(embedded)  # logits are float32 always
-    with matrix_products(images.device, None, recipe.tf32):
+    # Logits are float32 always. With embeddings from 8 or 10 bits, TF32's products add no error that could be seen.
+    with matrix_products(images.device, None, tf32=recipe.tf32 or recipe.autocast is not None):
+        loss, recall = pairs(embedded)
         loss.backward()
     return loss.detach(), recall, embedded.image_BD, embedded.location_MD
 
@@ -171,10 +172,12 @@ def matrix_products(device: torch.device, autocast: torch.dtype | None, tf32: bo
     if autocast is not None:
         with torch.autocast(device.type, dtype=autocast):
             yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if tf32 else before)
-    try:
+    elif tf32 and device.type == "cuda":
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -32,9 +32,7 @@ def plan(tmp_path: Path) -> StreamPlan:
             key, (lat, lon) = f"{number}-{row}", rng.uniform(-80, 80, 2).tolist()
             npy = as_npy(rng.normal(size=(1 + VIEWS, DIM)).astype(np.float16))
             place = json.dumps({"lat": lat, "lon": lon}).encode()
-            samples.append(
-                {"__key__": key, "npy": npy[:-3] if key == "1-7" else npy, "json": place}
-            )
+            samples.append({"__key__": key, "npy": npy[:-3] if key == "1-7" else npy, "json": place})
         write_tar(tmp_path / "train" / f"{number:06d}.tar", samples)
     return StreamPlan(
         subset=take_fraction(read_shards(str(tmp_path), "train"), 0.7, seed=1),
@@ -62,8 +60,9 @@ def test_they_are_the_streams_batches_from_any_step_on(
     plan: StreamPlan, at_once: int, rank: int, world_size: int, first_step: int, last_step: int
 ) -> None:
     assert isinstance(plan.decoder, FeatureDecoder)
-    plan = replace(plan, decoder=replace(plan.decoder, at_once=at_once))
-    features = load_features(plan.subset, plan.decoder, CPU)
+    decoder = replace(plan.decoder, at_once=at_once)
+    plan = replace(plan, decoder=decoder)
+    features = load_features(plan.subset, decoder, CPU)
     how = {"rank": rank, "world_size": world_size, "first_step": first_step, "last_step": last_step}
     found = list(resident_batches(plan, features, workers=0, **how))
     expected = list(train_batches(plan, workers=0, **how))

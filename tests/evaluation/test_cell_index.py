@@ -31,7 +31,9 @@ def unit(count: int, seed: int) -> Tensor:
 def places_G2() -> Tensor:
     """Sixty towns of a hundred places within some kilometres, in no order."""
     towns = uniform_on_sphere(60, torch.Generator().manual_seed(0)).repeat_interleave(100, dim=0)
-    places = jitter(towns.double(), 3000, torch.randn((len(towns), 2), generator=torch.Generator().manual_seed(1)))
+    places = jitter(
+        towns.double(), 3000, torch.randn((len(towns), 2), generator=torch.Generator().manual_seed(1))
+    )
     return places[torch.randperm(PLACES, generator=torch.Generator().manual_seed(2))]
 
 

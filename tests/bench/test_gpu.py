@@ -1,0 +1,67 @@
+"""Every part of the card's benchmark runs small on the CPU, and a part that fails costs the others nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import gpu
+from bench.card import Card, GpuRow
+from geoclip.data.assets import asset_path
+from geoclip.errors import AssetError
+
+WHOLE_RUNS = ("runs", "accuracy", "from_features", "two_ranks")
+
+
+def small_card() -> Card:
+    return Card(device=torch.device("cpu"), quick=True)
+
+
+@pytest.mark.slow
+def test_every_part_reports_rows_on_the_cpu(tmp_path: Path) -> None:
+    try:
+        asset_path("released_code")
+    except AssetError as error:
+        pytest.skip(str(error))
+    names = [name for name in gpu.PARTS if name not in WHOLE_RUNS]
+    found = gpu.measure(small_card(), names, tmp_path / "gpu.json")
+    assert found["failed"] == {} and list(found["seconds"]) == names
+    assert {row["part"] for row in found["rows"]} == set(names)
+    by_name = {row["name"]: row["value"] for row in found["rows"]}
+    assert by_name["20 deterministic steps, resumed after 10: the same bits"] == 1
+    assert by_name["loss over 8 steps beside the CPU's, float32, eager"] < 1e-3
+    assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == found["rows"]
+    assert all(f"| {row['name']} |" in gpu.table(found) for row in found["rows"])
+
+
+@pytest.mark.slow
+def test_whole_commands_run_as_the_card_will_run_them(tmp_path: Path) -> None:
+    try:
+        for name in ("bmng.jpg", "gallery_100k.csv"):
+            asset_path(name)
+    except AssetError as error:
+        pytest.skip(str(error))
+    found = gpu.measure(small_card(), list(WHOLE_RUNS), tmp_path / "gpu.json")
+    assert found["failed"] == {}
+    by_name = {row["name"]: row["value"] for row in found["rows"]}
+    assert by_name["a run killed and resumed, compute.deterministic=true: the same bits"] == 1
+    assert by_name["two ranks on one card over gloo: their losses beside one rank's"] < 0.01
+
+
+def test_a_part_that_fails_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(card: Card) -> None:
+        card.report(GpuRow(name="before", value=1.0, unit="s"))
+        raise RuntimeError("out of memory")
+
+    def works(card: Card) -> None:
+        card.report(GpuRow(name="after", value=2.0, unit="s"))
+
+    monkeypatch.setattr(gpu, "PARTS", {"fails": fails, "works": works})
+    found = gpu.measure(small_card(), ["fails", "works"], tmp_path / "gpu.json")
+    assert [row["name"] for row in found["rows"]] == ["before", "after"]
+    assert "out of memory" in found["failed"]["fails"] and "out of memory" in gpu.table(found)

@@ -32,7 +32,7 @@ DATA := data/bluemarble
 NAME ?= scales
 JOBS ?= 2
 
-.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench bench-quick bench-data bench-train parity wheel clean
+.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench bench-quick bench-data bench-train bench-gpu parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -154,6 +154,9 @@ bench-data: $(STAMP) ## measure the stream, what it reads, and features against 
 
 bench-train: $(STAMP) ## measure what checkpoints and records cost beside the steps: bench/overhead.md
 	$(RUN) -m bench.overhead
+
+bench-gpu: $(STAMP) ## the GPU path beside the card's own limits, six minutes: bench/gpu.md
+	$(RUN) -m bench.gpu $(ARGS)
 
 parity: $(STAMP) ## compare with the released code, number by number: bench/parity.md
 	$(RUN) -m bench.parity

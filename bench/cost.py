@@ -63,7 +63,8 @@ class Peak(TorchDispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    address: int = tensor.untyped_storage()._cdata
+    return address
 
 
 def backbone_peak(batch: int) -> tuple[int, int]:

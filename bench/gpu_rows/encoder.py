@@ -121,8 +121,6 @@ def _features(card: Card, name: str, shape: dict[str, Any], batch: int) -> None:
     model = GeoCLIP(encoder, LocationEncoder([1.0], hidden_dim=8, depth=1))
     if compile_layers(model, card.device):
         best = max(best, rate("bf16, compiled blocks, float32 weights", bf16, "bf16", pixels))
-        encoder.backbone.to(torch.bfloat16)  # type: ignore[union-attr]
-        best = max(best, rate("bf16, compiled blocks, bf16 weights", bf16, "bf16", pixels))
     card.memo[name] = best
 
 

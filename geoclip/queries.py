@@ -6,21 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from geoclip.config import BenchmarkKind, CalibrateConfig, EvaluateConfig
-from geoclip.data.batch import SkipReport
+from geoclip.data.account import Account
 from geoclip.data.benchmarks import photo_batches, read_features, read_photos
 from geoclip.data.decoding import PictureDecoder
 from geoclip.data.feature_shards import read_feature_split
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shard_list import count_samples, find_shards, samples_account
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
 from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.trained import Trained
 
 
-def embedded_queries(
-    config: EvaluateConfig | CalibrateConfig, trained: Trained
-) -> tuple[Queries, SkipReport, list[str]]:
-    """The benchmark's images, embedded; what was broken; which were missing.
+def embedded_queries(config: EvaluateConfig | CalibrateConfig, trained: Trained) -> tuple[Queries, Account]:
+    """The benchmark's images, embedded, and the account of all that were found, which is printed.
 
     Raises:
         GeoclipError: the benchmark or the features cannot be read.
@@ -31,19 +29,28 @@ def embedded_queries(
         features = (
             read_feature_split(path, dim, trained.encoder) if path.is_dir() else read_features(path, dim)
         )
-        return embed_features(trained.model, *features, device), SkipReport(), []
-    missing: list[str] = []
+        queries = embed_features(trained.model, *features, device)
+        return queries, Account(what=str(path), used=len(queries.keys))
+    found = Account(what=f"benchmark {benchmark.name}", used=0, unit="images")
     if not benchmark.root:  # as checked, the shards that were built of it are there
         benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
     match benchmark.kind:
         case BenchmarkKind.shards:
-            stretches = whole(read_shards(benchmark.root, benchmark.split))
+            files = find_shards(benchmark.root, benchmark.split, "set benchmark.root and benchmark.split")
+            files.account.log()
+            shards = count_samples(files.paths)
+            found.skipped.merge(samples_account(files.what, shards).skipped)
+            stretches = whole(shards)
             decoder = PictureDecoder(preprocessing=trained.preprocessing)
             batches = evaluation_batches(stretches, decoder, config.batch_size)
             total = sum(map(len, stretches))
         case BenchmarkKind.photos:
-            photos, missing = read_photos(Path(benchmark.root), benchmark.metadata)
+            photos, unusable = read_photos(Path(benchmark.root), benchmark.metadata)
+            found.skipped.add(unusable)
             batches = photo_batches(photos, trained.preprocessing, config.batch_size)
             total = len(photos)
     queries, skipped = embed_images(trained.model, batches, device, total=total)
-    return queries, skipped, missing
+    found.used = len(queries.keys)
+    found.skipped.merge(skipped)
+    found.log()
+    return queries, found

@@ -162,6 +162,7 @@ def _train(
     """The training itself, with what it reads and all that it writes open."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from geoclip.data.account import Account
     from geoclip.data.stream import train_batches
     from geoclip.training.keeping import CheckpointWriter
     from geoclip.training.loop import train
@@ -188,10 +189,15 @@ def _train(
         )
         opened.enter_context(logging_redirect_tqdm())
         skipped = train(state, batches, recipe, hooks, world, stop)
-        for line in skipped.lines():
-            log.warning("skipped %s", line)
+        bad = skipped.counts.total()
+        Account(
+            what="training",
+            used=state.samples_seen - bad,
+            skipped=skipped,
+            unit="pictures, all epochs together,",
+        ).log()
         if recorder:
-            recorder.record("skipped", state.step, total=skipped.counts.total(), reasons=dict(skipped.counts))
+            recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
             draw_training_curves(run, recorder)
 
 

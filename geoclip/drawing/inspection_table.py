@@ -43,9 +43,13 @@ def inspection_table(summary: ShardsSummary) -> Group:
 
 
 def _notes(name: str, split: SplitSummary) -> list[str]:
-    lines = [f"{name}: {count:,} × {reason}" for reason, count in (split.faults | split.broken).items()]
+    lines = []
     if split.keys_twice:
-        lines.append(f"{name}: {split.keys_twice:,} × key that an earlier sample has")
+        lines.append(f"{name}: {split.keys_twice:,} × key and coordinates of an earlier sample")
+    if split.keys_shared:
+        lines.append(
+            f"{name}: {split.keys_shared:,} samples with the key of one at other coordinates; all are used"
+        )
     lines += [f"  {example}" for example in split.examples]
     differences = split.index_json or []
     lines += [f"{name}: {difference}" for difference in differences[:SHOWN]]

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.building.shard_writing import write_index, write_tar
+from geoclip.data.building.shard_writing import distinct_key, write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import decode_batch, only_present
 from geoclip.data.feature_shards import ViewsDecoder, as_npy
@@ -112,7 +112,8 @@ def _encoded(
     skipped: SkipReport,
     bar: tqdm[Never],
 ) -> Iterator[dict[str, Any]]:
-    """Samples of a feature shard, in the pictures' order."""
+    """Samples of a feature shard, in the pictures' order; the json has the picture's key, the tar one without dots."""
+    written: set[str] = set()
     for batch in batches:
         skipped.add(batch.skipped)
         bar.update(len(batch.keys) + len(batch.skipped))
@@ -123,7 +124,8 @@ def _encoded(
             batch.keys, batch.gps_deg_B2.tolist(), features_BVF, strict=True
         ):
             place = json.dumps({"key": key, "lat": lat, "lon": lon}).encode()
-            yield {"__key__": key, "npy": as_npy(features_VF), "json": place}
+            name = distinct_key(key.replace(".", "_"), written)
+            yield {"__key__": name, "npy": as_npy(features_VF), "json": place}
 
 
 def _features(

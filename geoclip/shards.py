@@ -51,8 +51,6 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
 
     summary = inspect_shards(root, draw_distribution, workers or None, max_pixels)
     rich_print(inspection_table(summary))
-    for account in summary.accounts:
-        account.log()
     log.info("written: %s and .png", summary.written)
     if summary.complaint:
         raise DataError(summary.complaint)

@@ -41,7 +41,7 @@ def open_picture(data: bytes, max_pixels: int = MAX_PIXELS, least_px: int = LARG
     """
     if not data:
         raise ValueError("empty picture")
-    too_large = f"more pixels than max_pixels={max_pixels}; raise it if such pictures are to be decoded"
+    too_large = f"more pixels than max_pixels={max_pixels} allows"
     _let_pillow_open(max_pixels * JPEG_EXCESS)
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from geoclip.data.inspection.shard_inspection import ShardsSummary
-from geoclip.data.inspection.shard_summary import SHOWN, SplitSummary
+from geoclip.data.inspection.shard_summary import SHOWN, TWICE, SplitSummary
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -33,7 +33,8 @@ def inspection_table(summary: ShardsSummary) -> Group:
             _span(split.shorter_side_px[0], split.longer_side_px[2]),
             f"[red]{split.wrong:,}[/red]" if split.wrong else "0",
         )
-    lines = [line for name, split in summary.splits.items() for line in _notes(name, split)]
+    lines = [line for account in summary.accounts for line in account.lines()]
+    lines += [line for name, split in summary.splits.items() for line in _notes(name, split)]
     for pair, both in summary.shared.items():
         if both["keys"] or both["places"]:
             lines.append(
@@ -50,7 +51,7 @@ def _notes(name: str, split: SplitSummary) -> list[str]:
         lines.append(
             f"{name}: {split.keys_shared:,} samples with the key of one at other coordinates; all are used"
         )
-    lines += [f"  {example}" for example in split.examples]
+    lines += [f"  {example}" for example in split.examples if example.endswith(TWICE)]
     differences = split.index_json or []
     lines += [f"{name}: {difference}" for difference in differences[:SHOWN]]
     if len(differences) > SHOWN:

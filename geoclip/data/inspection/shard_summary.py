@@ -17,6 +17,7 @@ from geoclip.data.shard_index import index_shard
 from geoclip.data.shard_list import ShardFiles
 
 SHOWN = 20  # examples of what is wrong
+TWICE = "key and coordinates of an earlier sample"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -97,7 +98,7 @@ def _keys_twice(findings: list[ShardFindings]) -> tuple[int, list[Skip]]:
         number = int(np.searchsorted(ends, row, side="right"))
         path = Path(findings[number].path)
         key = index_shard(path).keys[row - int(ends[number]) + len(hashes[number])]
-        named.append(Skip(shard=path.name, key=key, reason="key and coordinates of an earlier sample"))
+        named.append(Skip(shard=path.name, key=key, reason=TWICE))
     return int(again_N.sum()), named
 
 

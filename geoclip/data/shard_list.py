@@ -99,11 +99,13 @@ def refuse_skipped_shards(files: ShardFiles, max_bad_fraction: float, key: str) 
         DataError: a larger share.
     """
     account = files.account
+    folder = files.pattern.rstrip("/")
+    leave_out = f", or leave them out: '{folder}/*.tar'" if os.path.isdir(files.what) else ""
     if files.skipped and account.skipped_share > max_bad_fraction:
         raise DataError(
             f"{len(files.skipped)} of {account.found} shards at {files.what} are not read, more than "
-            f"{key}={max_bad_fraction:g}: {'; '.join(account.skipped.lines())}; move them away or unpack them, or "
-            f"leave them out by a pattern such as '*.tar'{_hint(files)}"
+            f"{key}={max_bad_fraction:g}: {'; '.join(account.skipped.lines())}; move them away or unpack them"
+            f"{leave_out}{_hint(files)}"
         )
 
 

@@ -231,7 +231,12 @@ def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
     found: list[Path] = []
     skipped: list[Skip] = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        name = os.path.relpath(error.filename, folder)
+        skipped.append(Skip(shard=name, key="", reason=f"unreadable folder ({error.strerror})"))
+
+    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(here)
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
         names = [] if real in seen else [name for name in files if not name.startswith(".")]

@@ -144,6 +144,8 @@ def refuse_bad_shards(shards: list[Shard], max_bad_fraction: float, what: str) -
         DataError: it is a larger share than `max_bad_fraction`, or nothing is left.
     """
     account = samples_account(what, shards)
+    if not account.found:
+        raise DataError(f"no sample in the shards at {what}: each is a picture and a json of the same key")
     if not account.used or account.skipped_share > max_bad_fraction:
         report = account.skipped
         raise DataError(
@@ -185,7 +187,11 @@ def folder_shards(folder: Path, pattern: str = "") -> ShardFiles:
 def _folder_tars(folder: Path) -> tuple[list[str], list[Skip]]:
     """The tars of a folder itself, and what looks like one there and is not read."""
     paths, skipped = [], []
-    for name in sorted(os.listdir(folder)):
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+    for name in names:
         looks = name.lower().endswith(".tar") or COMPRESSED.search(name) or INCOMPLETE.search(name)
         if name.startswith(".") or not looks:
             continue

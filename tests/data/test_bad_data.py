@@ -76,7 +76,9 @@ def test_a_sample_without_picture_or_place_is_named_by_the_index(tiny_shards: Sh
     account = refuse_bad_shards(read_shards(str(shards.root), "train"), 0.05, "train")
     assert (account.found, account.used) == (40, 39)
     assert account.skipped.lines() == [f"1 × {reason}: 000000.tar:{victim}"]
-    with pytest.raises(DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{re.escape(reason)}"):
+    with pytest.raises(
+        DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{re.escape(reason)}"
+    ):
         refuse_bad_shards(read_shards(str(shards.root), "train"), 0.01, "train")
 
 

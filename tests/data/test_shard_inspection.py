@@ -122,7 +122,9 @@ def add_halves(shards: Shards) -> None:
 
 def repeat_keys(shards: Shards) -> None:
     place = shards.train.gps_deg["train-00-0002"]
-    add_tar(shards.tar(3), sample("train-00-0002", *place), sample("train-00-0003", 3, 4), sample("new", 5, 6))
+    add_tar(
+        shards.tar(3), sample("train-00-0002", *place), sample("train-00-0003", 3, 4), sample("new", 5, 6)
+    )
 
 
 def damage_the_index(shards: Shards) -> None:
@@ -223,5 +225,13 @@ def test_the_table_fits_a_console_and_tells_what_is_wrong(shards: Shards) -> Non
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(inspection_table(shards.inspect()))
     said = " ".join(console.export_text().split())
-    for part in ("train", "val", "18", "5–7", "18 samples found = 17 used + 1 skipped", "1 × unreadable picture", "000001.tar:train-01-0001"):
+    for part in (
+        "train",
+        "val",
+        "18",
+        "5–7",
+        "18 samples found = 17 used + 1 skipped",
+        "1 × unreadable picture",
+        "000001.tar:train-01-0001",
+    ):
         assert part in said, said

@@ -141,7 +141,8 @@ DAMAGE: dict[Callable[[Shards], None], list[str]] = {
         "000002.tar:no place: no json", "000002.tar:no picture: no picture", "000002.tar:page: unreadable picture",
         "000002.tar:empty: empty picture", "000002.tar: samples 3, index.json says 7",
     ],
-    repeat_keys: ["000003.tar:train-00-0002: key and coordinates of an earlier sample", "000003.tar is not in index.json"],
+    repeat_keys: ["000003.tar:train-00-0002: key and coordinates of an earlier sample",
+        "000003.tar is not in index.json"],
     damage_the_index: ["index.json is damaged"],
 }  # fmt: skip
 

@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,20 @@ from geoclip.data.shard_list import (
 from geoclip.errors import DataError
 
 Members = list[tuple[str, bytes]]
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A reader that waits or loops for ever fails its test instead of standing still."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("still reading after two minutes")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 120, 5)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (24, 16), **options: Any) -> bytes:
@@ -239,11 +255,18 @@ def test_a_hostile_header_ends_and_the_samples_around_it_are_read(tmp_path: Path
     tar.write_bytes(whole + HOSTILE[hostile] + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
     index = index_shard(tar)
     assert index.keys == ["a", "b"] and 1 <= len(index.faults) <= 2
+    assert any("negative" in fault.reason or "header" in fault.reason for fault in index.faults)
 
 
 def test_a_null_character_in_a_name_is_a_fault(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
-    tar.write_bytes(pax_header(path="a\0b.jpg") + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
+    text = place(1.5, 2.5)
+    pair = (
+        pax_header(path="a\0b.jpg")
+        + pax_header(path="a\0b.json", size=str(len(text)))
+        + text.ljust(512, b"\0")
+    )
+    tar.write_bytes(pair + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
     assert index_shard(tar).keys == ["b"] and open_index(tar).keys == open_index(tar).keys
 
 

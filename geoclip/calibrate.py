@@ -46,9 +46,7 @@ def calibrate(config: CalibrateConfig) -> Path:
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, skipped, _ = embedded_queries(config, trained)
-    for line in skipped.lines():
-        log.warning("skipped %s", line)
+    queries, _ = embedded_queries(config, trained)
     gallery_GD = trained.embedded(trained.gallery)
     truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), trained.gallery.gps_deg_G2.numpy()
     nearest_N, _ = nearest_place(truth_N2, places_G2)

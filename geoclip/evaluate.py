@@ -39,6 +39,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     from rich import print as rich_print
 
+    from geoclip.data.benchmarks import MISSING
     from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
@@ -48,9 +49,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, skipped, missing = embedded_queries(config, trained)
-    for line in skipped.lines():
-        log.warning("skipped %s", line)
+    queries, account = embedded_queries(config, trained)
     gallery_GD = trained.embedded(trained.gallery)
     protocol = config.protocol.value
     result, predictions = evaluate_benchmark(
@@ -63,6 +62,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         scale=trained.model.logit_scale.exp().item(),
     )
     places = _training_places(config, trained.folder)
+    reasons = dict(account.skipped.counts)
+    missing = reasons.pop(MISSING, 0)
     details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
     name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
     row = write_result(
@@ -75,14 +76,14 @@ def evaluate(config: EvaluateConfig) -> Path:
         checkpoint_sha256=trained.sha256,
         git_revision=git_revision(),
         tta=config.tta.value,
-        skipped=dict(skipped.counts),
-        missing=len(missing),
+        skipped=reasons,
+        missing=missing,
         published_n=config.benchmark.published_n,
     )
     rich_print(accuracy_table([row]).rich())
     if table := details_table(row):
         rich_print(table.rich())
-    _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys), missing)
+    _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
     path = trained.folder / "eval" / f"{name}.json"
     log.info("written: %s and .csv", path)
     return path
@@ -129,10 +130,8 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
         return None
 
 
-def _say_what_differs(benchmark: BenchmarkConfig, verbatim: int, n: int, missing: list[str]) -> None:
+def _say_what_differs(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
     """What a reader of the table must know before it is compared with others."""
-    if missing:
-        log.warning("%d photographs of the CSV are missing, first %s", len(missing), ", ".join(missing[:5]))
     if benchmark.published_n is not None and n != benchmark.published_n:
         log.warning(
             "%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n

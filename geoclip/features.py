@@ -33,6 +33,7 @@ def extract(config: FeaturesConfig) -> Path:
         GeoclipError: shards or encoder cannot be read.
     """
     from geoclip.build import build_augmentation, build_image_encoder, build_precision, build_preprocessing
+    from geoclip.data.account import Account
     from geoclip.data.feature_shards import ViewsDecoder, write_record
     from geoclip.distributed import gather_objects, initialise, wait_for_all
     from geoclip.evaluation.extraction import close_split, extract_features
@@ -50,7 +51,7 @@ def extract(config: FeaturesConfig) -> Path:
     if world.is_main:
         write_record(folder, record)
     decoder = ViewsDecoder(
-        preprocessing=build_preprocessing(config.encoder),
+        preprocessing=build_preprocessing(config.encoder, max_pixels=config.data.max_pixels),
         augmentation=augmentation,
         seed=config.seed,
         views=views,
@@ -74,14 +75,9 @@ def extract(config: FeaturesConfig) -> Path:
         if world.is_main:
             for report in reports[1:]:
                 reports[0].merge(report)
-            for line in reports[0].lines():
-                log.warning("skipped %s", line)
-            log.info(
-                "%s: %d samples, %d views each",
-                folder / split,
-                close_split(folder / split, shards),
-                1 + views,
-            )
+            written = close_split(folder / split, shards)
+            Account(what=str(folder / split), used=written, skipped=reports[0], unit="pictures").log()
+            log.info("%s: %d samples, %d views each", folder / split, written, 1 + views)
         wait_for_all()
     log.info(
         "train on them: python -m geoclip.train data=%s encoder=%s encoder.repo=%s encoder.features=%s",

@@ -95,7 +95,11 @@ def predict(config: PredictConfig) -> Path:
         write_json(folder / f"{names[query.title]}.json", told | confidence)
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
-                title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
+                title=query.title,
+                photo=query.photo,
+                truth_deg=query.truth_deg,
+                answer=answer,
+                max_pixels=config.max_pixels,
             )
         best.append(summary_row(query, answer) | {"expected_error_km": expected_km, "known": known})
     if len(queries) > 1:
@@ -153,16 +157,19 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
         queries += [Query(title=text) for text in texts]
         vectors.append(_embed_texts(texts, trained))
     if config.image:
+        from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
         from geoclip.data.exif import exif_place
         from geoclip.evaluation.images import embed_images
 
-        photos = {photo.key: photo for photo in list_photos(Path(config.image))}
+        listed, unreadable = list_photos(Path(config.image))
+        photos = {photo.key: photo for photo in listed}
         batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
         total = len(photos) if len(photos) > config.batch_size else None
         found, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
-        for line in skipped.lines():
-            log.warning("skipped %s", line)
+        account = Account(what=f"image={config.image}", used=len(found.keys), skipped=skipped, unit="files")
+        account.skipped.add(unreadable)
+        account.log()
         for key in found.keys:
             photo = photos[key]
             exif_deg = exif_place(photo.path)

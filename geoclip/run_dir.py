@@ -27,7 +27,11 @@ from geoclip.errors import CheckpointError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
-NOT_SCIENCE_OF_DATA = ("root", "max_bad_fraction")  # shards and gallery are in the hash by their content
+NOT_SCIENCE_OF_DATA = (
+    "root",
+    "max_bad_fraction",
+    "max_pixels",
+)  # shards and gallery are in the hash by their content
 
 
 def plain(config: Any) -> dict[str, Any]:

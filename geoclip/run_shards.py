@@ -9,7 +9,15 @@ from geoclip.build import build_blue_marble_data, encoder_identity, transform_id
 from geoclip.config import DataConfig, DataKind, EncoderConfig
 from geoclip.data.feature_shards import require_features
 from geoclip.data.shard_index import open_indices
-from geoclip.data.shard_list import Shard, fingerprint, read_shards, refuse_bad_shards, shard_paths
+from geoclip.data.shard_list import (
+    Shard,
+    count_samples,
+    find_shards,
+    fingerprint,
+    read_shards,
+    refuse_bad_shards,
+    refuse_skipped_shards,
+)
 from geoclip.distributed import World, wait_for_all
 from geoclip.errors import DataError
 
@@ -53,14 +61,19 @@ def _build_on_first_use(data: DataConfig, world: World) -> None:
 def _open(
     root: str, patterns: dict[str, str], max_bad_fraction: float, world: World
 ) -> dict[str, list[Shard]]:
-    paths = [path for pattern in patterns.values() for path in shard_paths(root, pattern)]
+    files = {split: find_shards(root, pattern) for split, pattern in patterns.items()}
+    for of_split in files.values():
+        refuse_skipped_shards(of_split, max_bad_fraction, "data.max_bad_fraction")
+        if world.is_main:
+            of_split.account.log()
+    paths = [path for of_split in files.values() for path in of_split.paths]
     open_indices(paths[world.rank :: world.size])  # should headers have to be read, each rank reads its part
     wait_for_all()
-    found = {split: read_shards(root, pattern) for split, pattern in patterns.items()}
-    for shards in found.values():
-        report = refuse_bad_shards(shards, max_bad_fraction)
-        for line in report.lines() if world.is_main else ():
-            log.warning("left out %s", line)
+    found = {split: count_samples(of_split.paths) for split, of_split in files.items()}
+    for split, shards in found.items():
+        account = refuse_bad_shards(shards, max_bad_fraction, files[split].what)
+        if world.is_main:
+            account.log()
     return found
 
 

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     config = typed(cfg, ShardsConfig, shards_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if config.inspect:
-        inspect(Path(config.inspect), config.workers)
+        inspect(Path(config.inspect), config.workers, config.max_pixels)
         return
     root = shards_root(config)
     try:
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     log.info("%s at %s; what is in them: %s/README.md", done, root, root)
 
 
-def inspect(root: Path, workers: int) -> None:
+def inspect(root: Path, workers: int, max_pixels: int) -> None:
     """Verify and summarise the shards at `root`.
 
     Raises:
@@ -49,7 +49,7 @@ def inspect(root: Path, workers: int) -> None:
     from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
 
-    summary = inspect_shards(root, draw_distribution, workers or None)
+    summary = inspect_shards(root, draw_distribution, workers or None, max_pixels)
     rich_print(inspection_table(summary))
     log.info("written: %s and .png", summary.written)
     if summary.complaint:
@@ -85,6 +85,7 @@ def build(config: ShardsConfig, root: Path) -> bool:
         ),
         workers=config.workers or cores(),
         max_rejected_fraction=config.max_rejected_fraction,
+        max_pixels=config.max_pixels,
         overwrite=config.overwrite,
         published=Published(name=benchmark.name, samples=benchmark.published_n, source=benchmark.source)
         if benchmark
@@ -97,11 +98,14 @@ def _source(config: ShardsConfig) -> Source:
     from geoclip.data.benchmarks import metadata_file
     from geoclip.data.building.picture_sources import TreePictures, open_pictures
     from geoclip.data.building.table_source import TableSource
-    from geoclip.data.building.tar_source import TarSource, tar_paths
+    from geoclip.data.building.tar_source import TarSource
     from geoclip.data.places_csv import Columns
+    from geoclip.data.shard_list import find_shards, refuse_skipped_shards
 
     if config.benchmark is None and config.source is ShardSource.wds:
-        return TarSource(paths=tar_paths(config.input), key_field=config.columns.key)
+        tars = find_shards("", config.input, "set input")
+        refuse_skipped_shards(tars, config.max_rejected_fraction, "max_rejected_fraction")
+        return TarSource(paths=tars.paths, skipped=tars.skipped, key_field=config.columns.key)
     named = Columns(key=config.columns.key, lat=config.columns.lat, lon=config.columns.lon)
     if config.benchmark is not None:
         folder = Path(config.benchmark.root)

@@ -163,6 +163,7 @@ def _train(
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from geoclip.build import build_batches, build_step
+    from geoclip.data.account import Account
     from geoclip.training.keeping import CheckpointWriter
     from geoclip.training.loop import train
     from geoclip.training_hooks import draw_training_curves, run_hooks
@@ -182,10 +183,15 @@ def _train(
         opened.enter_context(logging_redirect_tqdm())
         step = build_step(config, state, world)
         skipped = train(state, batches, recipe, hooks, world, stop, step)
-        for line in skipped.lines():
-            log.warning("skipped %s", line)
+        bad = skipped.counts.total()
+        Account(
+            what="training",
+            used=state.samples_seen - bad,
+            skipped=skipped,
+            unit="pictures, all epochs together,",
+        ).log()
         if recorder:
-            recorder.record("skipped", state.step, total=skipped.counts.total(), reasons=dict(skipped.counts))
+            recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
             draw_training_curves(run, recorder)
 
 

@@ -47,10 +47,11 @@ def run_hooks(
     validation = None
     if world.is_main:
         facts |= {"wandb_run_id": run.name, "versions": provenance(world.size)["versions"]}
-        decoder = build_evaluation_decoder(config.encoder)
+        decoder = build_evaluation_decoder(config.encoder, config.data)
         validation = Validation(
             val_shards, gallery, decoder, config.validate_samples, world.device, config.protocol.value
         )
+        validation.account.log()
 
     def record(state: TrainState, values: dict[str, Any]) -> None:
         if recorder:

@@ -20,6 +20,7 @@ from geoclip.data.augment import Augmentation
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, read_record
+from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
@@ -63,22 +64,24 @@ def build_decoder(config: TrainConfig) -> Decoder:
             )
         return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True, at_once=at_once)
     return PictureDecoder(
-        preprocessing=build_preprocessing(encoder),
+        preprocessing=build_preprocessing(encoder, max_pixels=config.data.max_pixels),
         augmentation=build_augmentation(config.data),
         seed=config.seed,
         views=config.loss.views,
     )
 
 
-def build_evaluation_decoder(encoder: EncoderConfig) -> Decoder:
+def build_evaluation_decoder(encoder: EncoderConfig, data: DataConfig) -> Decoder:
     """What evaluation makes of a sample's bytes."""
     if encoder.features:
         views = read_record(Path(encoder.features))["views"]
         return FeatureDecoder(feature_dim=encoder.feature_dim, views=views)
-    return PictureDecoder(preprocessing=build_preprocessing(encoder))
+    return PictureDecoder(preprocessing=build_preprocessing(encoder, max_pixels=data.max_pixels))
 
 
-def build_preprocessing(encoder: EncoderConfig, tta: Tta = Tta.single) -> Preprocessing:
+def build_preprocessing(
+    encoder: EncoderConfig, tta: Tta = Tta.single, *, max_pixels: int = MAX_PIXELS
+) -> Preprocessing:
     """From a decoded picture to the pixels that this encoder takes."""
     return Preprocessing(
         image_px=encoder.image_px,
@@ -86,12 +89,14 @@ def build_preprocessing(encoder: EncoderConfig, tta: Tta = Tta.single) -> Prepro
         fit=encoder.fit.value,
         interpolation=encoder.interpolation.value,
         tta=tta.value,
+        max_pixels=max_pixels,
     )
 
 
 def transform_identity(data: DataConfig, encoder: EncoderConfig) -> dict[str, Any]:
     """What makes two transforms from a picture's bytes to the backbone's input the same."""
     seen = asdict(build_preprocessing(encoder)) | {"resize_px": encoder.resize_px or encoder.image_px}
+    del seen["max_pixels"]  # decides which pictures are skipped, and nothing of the others
     normalised = {"mean": list(encoder.mean), "std": list(encoder.std)}
     return seen | normalised | asdict(build_augmentation(data))
 

@@ -32,6 +32,8 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
         )
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction={data.max_bad_fraction} is a share in [0, 1]")
+    if data.max_pixels < 1:
+        problems.append(f"data.max_pixels={data.max_pixels} must be 1 or more")
     if not 0 < data.crop_scale_min <= 1:
         problems.append(f"data.crop_scale_min={data.crop_scale_min} must lie in (0, 1]")
     if data.crop_ratio < 1:

@@ -65,6 +65,8 @@ def model_source_problems(config: ModelSourceConfig) -> list[str]:
             f"checkpoint={config.checkpoint} is neither a run's folder nor a file; `latest` is the newest run in "
             f"{config.runs_dir}/, `official` the released model, hf-hub:OWNER/NAME a release on the Hub"
         )
+    if config.max_pixels < 1:
+        problems.append(f"max_pixels={config.max_pixels} must be 1 or more")
     if config.gallery.kind is not GalleryKind.own:
         problems += gallery_problems(config.gallery)
     return problems

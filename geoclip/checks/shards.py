@@ -94,7 +94,7 @@ def _inside_problems(config: ShardsConfig, inputs: dict[str, str]) -> list[str]:
 
 def _number_problems(config: ShardsConfig) -> list[str]:
     problems = []
-    for key, least in (("samples_per_shard", 1), ("val_samples", 0), ("workers", 0)):
+    for key, least in (("samples_per_shard", 1), ("val_samples", 0), ("workers", 0), ("max_pixels", 1)):
         if getattr(config, key) < least:
             problems.append(f"{key}={getattr(config, key)} must be {least} or more")
     if config.max_side_px is not None and config.max_side_px < 16:

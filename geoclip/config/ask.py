@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from geoclip.config.choices import Protocol, Tta
-from geoclip.config.data import BenchmarkConfig, GalleryConfig
+from geoclip.config.data import MAX_PIXELS, BenchmarkConfig, GalleryConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,6 +23,9 @@ class ModelSourceConfig:
     device: str = "auto"
     tta: Tta = Tta.single
     gallery: GalleryConfig = MISSING
+    max_pixels: int = (
+        MAX_PIXELS  # pictures of more are skipped; JPEGs of up to 4 times as many are decoded smaller
+    )
     keep_gallery: bool = True  # keep the embedded gallery in $GEOCLIP_CACHE/galleries for the next call
 
 

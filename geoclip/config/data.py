@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from geoclip.config.choices import BenchmarkKind, DataKind, GalleryKind, PlacesSource, ShardSource
 
+MAX_PIXELS = 89_478_485  # decoded at most: a quarter GiB of RGB
 BLUE_MARBLE_ROOT = "data/bluemarble"  # the embedded default's, which no other data set may take
 
 
@@ -39,7 +40,10 @@ class DataConfig:
     fraction: float = 1.0
     streams: int = 16  # the canonical streams that a global batch is dealt from; see data/stream.py
     shuffle_buffer: int = 1000  # samples held per stream
-    max_bad_fraction: float = 0.05  # of the pictures: more broken ones end the run
+    max_bad_fraction: float = 0.05  # of the shards, samples or pictures: more that are skipped end the run
+    max_pixels: int = (
+        MAX_PIXELS  # pictures of more are skipped; JPEGs of up to 4 times as many are decoded smaller
+    )
     crop_scale_min: float = 1.0  # smallest area share of the random crop; 1 leaves the image whole
     crop_ratio: float = 1.0  # the crop's aspect ratio lies in [1/ratio, ratio]
     flip: bool = False
@@ -101,6 +105,7 @@ class ShardsConfig:
     jpeg_quality: int = 90  # of pictures that are scaled down
     workers: int = 0  # processes; 0: one per core
     max_rejected_fraction: float = 0.05  # more rows of no use end the build
+    max_pixels: int = MAX_PIXELS  # pictures of more are rejected; JPEGs of up to 4 times as many are not
     seed: int = 0  # of the shuffle
     benchmark: BenchmarkConfig | None = None  # build the shards of this one
     inspect: str = ""  # build nothing: verify and summarise the shards in this folder

@@ -58,7 +58,7 @@ def training_pixels_of(
     """
     size_px = preprocessing.image_px
     if augmentation.crop_scale_min < 1:
-        image = open_picture(data)
+        image = open_picture(data, preprocessing.max_pixels)
         turned = orientation_of(image) > 4
         width, height = image.size[::-1] if turned else image.size
         left, top, right, bottom = _crop_box((width, height), augmentation, rng)

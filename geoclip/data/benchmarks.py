@@ -17,13 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
+from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.places_csv import read_places
-from geoclip.data.places_json import place_of
+from geoclip.data.places_json import place_of, require_place
+from geoclip.data.plain_files import read_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+MISSING = "missing picture"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -35,8 +38,8 @@ class Photo:
     gps_deg: tuple[float, float] | None
 
 
-def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]:
-    """The photographs of a benchmark and the keys whose photograph is missing.
+def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]]:
+    """The photographs of a benchmark and the rows that have none, or no coordinates.
 
     Args:
         root: a folder with a CSV (see `read_places`) and, anywhere below it, the photographs. A name in the CSV may
@@ -54,8 +57,13 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
     keys = rows["key"].astype(str).tolist()
     index = _photo_index(root)
     last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
-    photos, missing = [], []
+    photos, skipped = [], list[Skip]()
     for key, lat, lon in zip(keys, rows["lat"], rows["lon"], strict=True):
+        try:
+            require_place(lat, lon)
+        except ValueError as error:
+            skipped.append(Skip(shard=table.name, key=key, reason=str(error)))
+            continue
         flat = key.rsplit("/", 1)[-1]
         found = index.get(key) or index.get(key.replace("/", "_"))
         if (
@@ -63,7 +71,7 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
         ):  # else a/1.jpg, being missing, would get the picture of b/1.jpg
             found = index.get(flat)
         if not found:
-            missing.append(key)
+            skipped.append(Skip(shard=table.name, key=key, reason=undecodable(key) or MISSING))
         elif len(found) > 1:
             raise DataError(
                 f"{key} of {table} fits {found[0]} and {found[1]}; set benchmark.root to the folder of one of them "
@@ -73,27 +81,33 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
             photos.append(Photo(key=key, path=found[0], gps_deg=(float(lat), float(lon))))
     if not photos:
         raise DataError(
-            f"none of the {len(rows)} photographs of {table} lies below {root}, first {missing[0]}"
+            f"none of the {len(rows)} photographs of {table} is in {root}, first {skipped[0].key}: {skipped[0].reason}"
         )
-    return photos, missing
+    return photos, skipped
 
 
-def list_photos(place: Path) -> list[Photo]:
-    """One photograph, or all below a folder; a json with lat and lon beside one, as in the shards, tells its place.
+def list_photos(place: Path) -> tuple[list[Photo], list[Skip]]:
+    """One photograph, or all below a folder, and what is no photograph there.
+
+    A json with lat and lon beside a photograph, as in the shards, is where it was taken.
 
     Raises:
-        DataError: nothing there.
+        DataError: nothing there that can be decoded.
     """
     if place.is_file():
-        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))]
-    found = photos_below(place)
+        if reason := undecodable(place.name):
+            raise DataError(f"{place}: {reason}")
+        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))], []
+    found, skipped = photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
-        raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return [
+        seen = "".join(f"; {line}" for line in account_of(str(place), 0, skipped, "files").skipped.lines())
+        raise DataError(f"{place} {what} (.{', .'.join(PICTURE_SUFFIXES)}){seen}")
+    photos = [
         Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=_place_beside(path))
         for path in found
     ]
+    return photos, skipped
 
 
 def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
@@ -104,7 +118,7 @@ def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size:
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
         try:
-            return evaluation_pixels_of(photo.path.read_bytes(), preprocessing)
+            return evaluation_pixels_of(read_plain(photo.path), preprocessing)
         except OSError as error:
             reason = f"unreadable file ({error.strerror})"
         except ValueError as error:
@@ -204,28 +218,43 @@ def metadata_file(root: Path, metadata: str = "") -> Path:
 
 def _place_beside(photo: Path) -> tuple[float, float] | None:
     try:
-        return place_of(photo.with_suffix(".json").read_bytes())
+        return place_of(read_plain(photo.with_suffix(".json")))
     except (OSError, ValueError):
         return None
 
 
-def photos_below(folder: Path) -> list[Path]:
-    """Photographs in a folder and its folders, also such as are linked in; hidden ones are no photographs."""
+def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
+    """Photographs in a folder and its folders, also such as are linked in, and other files than belong beside them.
+
+    Hidden files are neither.
+    """
     found: list[Path] = []
+    skipped: list[Skip] = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        name = os.path.relpath(error.filename, folder)
+        skipped.append(Skip(shard=name, key="", reason=f"unreadable folder ({error.strerror})"))
+
+    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         real = os.path.realpath(here)
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
         names = [] if real in seen else [name for name in files if not name.startswith(".")]
-        found += [Path(here, name) for name in names if Path(name).suffix.lower() in PHOTO_SUFFIXES]
+        for name in names:
+            if suffix_of(name) in PICTURE_SUFFIXES:
+                found.append(Path(here, name))
+            elif reason := unreadable_reason(name):
+                skipped.append(
+                    Skip(shard=os.path.relpath(os.path.join(here, name), folder), key="", reason=reason)
+                )
         seen.add(real)
-    return sorted(found)
+    return sorted(found), skipped
 
 
 def _photo_index(root: Path) -> dict[str, list[Path]]:
     """Photographs by every name that a CSV may use for them; the path below root is exact and fits but one."""
     index: dict[str, list[Path]] = {}
-    below = {path: path.relative_to(root).as_posix() for path in photos_below(root)}
+    below = {path: path.relative_to(root).as_posix() for path in photos_below(root)[0]}
     for path, relative in below.items():
         parts = relative.split("/")
         tails = ["/".join(parts[start:]) for start in range(len(parts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import logging
@@ -10,10 +11,13 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-MAX_PIXELS = 89_478_485  # a quarter GiB of RGB, the size from which on Pillow warns of decompression bombs
+from geoclip.data.picture_kinds import SUFFIXES
 
-# What photographs come in. Pillow knows more: EPS, say, for which it would start Ghostscript on what the Web sent.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "AVIF")
+MAX_PIXELS = 89_478_485  # a quarter GiB of RGB, the size from which on Pillow warns of decompression bombs
+JPEG_EXCESS = 4  # a JPEG may have so many times max_pixels: it is scaled down while it is decoded
+LARGE_JPEG_PX = 1024  # the shorter side that such a JPEG keeps at least, if the limit lets it
+FULL_SIZE = "geoclip_full_size"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def quiet_pillow() -> None:
@@ -26,37 +30,56 @@ def quiet_pillow() -> None:
 quiet_pillow()
 
 
-def open_picture(data: bytes) -> Image.Image:
+def open_picture(data: bytes, max_pixels: int = MAX_PIXELS, least_px: int = LARGE_JPEG_PX) -> Image.Image:
     """A picture of which only the header has been read.
 
+    A JPEG of more than `max_pixels`, up to `JPEG_EXCESS` times as many, will be decoded at a half, a quarter or an
+    eighth of its sides, the smallest whose shorter side is `least_px`, and has that size here; see `full_size`.
+
     Raises:
-        ValueError: no picture, or one too large to be decoded safely; the message is a short reason to count by.
+        ValueError: no picture, or one with too many pixels; the message is a short reason to count by.
     """
     if not data:
         raise ValueError("empty picture")
+    too_large = f"more pixels than max_pixels={max_pixels} allows"
+    _let_pillow_open(max_pixels * JPEG_EXCESS)
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError:
-        raise ValueError("decompression bomb") from None
+        raise ValueError(too_large) from None
     except Exception as error:  # Pillow's readers raise whatever they like on damaged bytes
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS and "HEIF" not in _formats():
+            raise ValueError("HEIC needs pillow-heif: pip install 'geoclip-ablations[heic]'") from None
         raise ValueError(f"unreadable picture ({type(error).__name__})") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError("decompression bomb")
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        if image.format not in ("JPEG", "MPO") or pixels > JPEG_EXCESS * max_pixels:
+            raise ValueError(too_large)
+        image.info[FULL_SIZE] = image.size
+        scale = next((scale for scale in (8, 4) if min(image.size) >= scale * least_px), 2)
+        image.draft("RGB", (image.width // scale or 1, image.height // scale or 1))
     return image
 
 
-def decode(data: bytes, size_px: int | None = None) -> Image.Image:
+def full_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in its file, of a picture that `open_picture` opened."""
+    size: tuple[int, int] = image.info.get(FULL_SIZE, image.size)
+    return size
+
+
+def decode(data: bytes, size_px: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An RGB picture, upright by its EXIF orientation; of an animation the first frame.
 
     Args:
         data: a file's bytes.
         size_px: JPEGs much larger than needed are scaled down while they are decoded, never below 2 size_px, which
-            changes single pixels by several grey levels; None decodes all there is.
+            changes single pixels by several grey levels; None decodes all that `open_picture` lets through.
+        max_pixels: see `open_picture`.
 
     Raises:
         ValueError: not a picture that can be read; the message is a short reason to count by.
     """
-    image = open_picture(data)
+    image = open_picture(data, max_pixels, max(LARGE_JPEG_PX, 2 * (size_px or 0)))
     return load_upright(image, None if size_px is None else (2 * size_px, 2 * size_px))
 
 
@@ -83,9 +106,19 @@ def load_upright(image: Image.Image, least_px: tuple[int, int] | None = None) ->
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow can read."""
+    """Those of the formats in `SUFFIXES` that this Pillow can read; HEIF by a plugin."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in SUFFIXES if name in Image.OPEN)
+
+
+def _let_pillow_open(pixels: int) -> None:
+    """Pillow's own limit, which is the process's, is never below what is decided here."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = pixels
 
 
 def orientation_of(image: Image.Image) -> int:

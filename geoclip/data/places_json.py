@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+NO_FIX = "coordinates are (0, 0)"
 LATITUDES, LONGITUDES = ("lat", "latitude"), ("lon", "lng", "longitude")
 
 
@@ -30,11 +31,15 @@ def place_of(text: bytes) -> tuple[float, float]:
 
 
 def require_place(lat: float, lon: float) -> None:
-    """Refuse what is no place on Earth.
+    """Refuse what no photograph has as its coordinates.
+
+    Exactly (0, 0) is in the Gulf of Guinea, and what cameras and databases write where they have no coordinates.
 
     Raises:
-        ValueError: not finite, out of range, or swapped where that can be told; the message is the reason.
+        ValueError: not finite, (0, 0), out of range, or swapped where that can be told; the message is the reason.
     """
+    if lat == lon == 0:
+        raise ValueError(NO_FIX)
     if not (math.isfinite(lat) and math.isfinite(lon)):
         raise ValueError("coordinates are not finite")
     if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:

@@ -33,6 +33,7 @@ class Preprocessing:
     fit: str = "crop"  # squash: both sides to image_px, whatever their ratio
     interpolation: str = "bicubic"  # or bilinear
     tta: str = "single"  # views of each picture; or five_crop, ten_crop
+    max_pixels: int = MAX_PIXELS  # see `open_picture`; what becomes of smaller pictures does not depend on it
 
     def __post_init__(self) -> None:
         for key, choices in (("fit", FITS), ("interpolation", RESAMPLING), ("tta", VIEWS)):
@@ -49,13 +50,13 @@ class Preprocessing:
 def evaluation_pixels_of(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decode at full size, then `evaluation_pixels`.
 
-    JPEGs are not scaled down while they are decoded, as training's are: that is another picture than the one that the
-    encoder's own preprocessing sees.
+    JPEGs of at most `max_pixels` are not scaled down while they are decoded, as training's are: that is another picture
+    than the one that the encoder's own preprocessing sees.
 
     Raises:
         ValueError: as `decode` and `evaluation_pixels`.
     """
-    return evaluation_pixels(decode(data), preprocessing)
+    return evaluation_pixels(decode(data, max_pixels=preprocessing.max_pixels), preprocessing)
 
 
 def evaluation_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.batch import Sample
+from geoclip.data.plain_files import open_plain
 from geoclip.data.shard_index import open_index
 from geoclip.data.subset import Stretch
 from geoclip.errors import DataError
@@ -21,7 +22,7 @@ class OpenShard:
     def __init__(self, path: str) -> None:
         self.index = open_index(path)
         self.name = os.path.basename(path)
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = open_plain(path)
         weakref.finalize(self, os.close, self._file)
 
     def read(self, position: int, epoch: int = 0) -> Sample:

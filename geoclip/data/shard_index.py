@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -18,13 +19,15 @@ from numpy.typing import NDArray
 
 from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Skip
+from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
+from geoclip.data.plain_files import open_binary
 from geoclip.data.tar_members import Member, tar_members
+from geoclip.errors import DataError
 
-PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -45,8 +48,10 @@ class ShardIndex:
 def index_shard(path: Path) -> ShardIndex:
     """Read a tar's headers and jsons, never its pictures.
 
-    Members belong together by their key, adjacent or not. A tar that is cut, damaged or none at all gives what it
-    still holds; the rest stands in `faults`.
+    Members belong together by their key, adjacent or not. Keys may hold dots: a key ends where the last suffix of its
+    picture or json begins. What has no counterpart, and a sample's key before one of its dots (`7.mask.png` beside
+    `7.jpg` and `7.json`), is one more member of that sample. A tar that is cut or corrupt gives the samples that are
+    complete; the rest is in `faults`.
 
     Raises:
         OSError: the file cannot be opened.
@@ -58,28 +63,29 @@ def index_shard(path: Path) -> ShardIndex:
 
     pictures: dict[str, Member] = {}
     places: dict[str, Member] = {}
-    with path.open("rb", buffering=2048) as file:  # a header, a json and the next header at a time
+    others: dict[str, str] = {}  # why a member is neither
+    with open_binary(path, buffering=2048) as file:  # a header, a json and the next header at a time
         for member in tar_members(file, fault):
             kind = pictures if member.suffix in PAYLOADS else places if member.suffix == "json" else None
             if kind is None:
-                continue
-            if member.key in kind:
+                if member.suffix and (reason := unreadable_reason(member.name)):
+                    others[member.key] = reason
+            elif member.key in kind:
                 fault(member.key, "key occurs twice")
             else:
                 kind[member.key] = member
+        samples = pictures.keys() & places.keys()
         keys, gps_deg = [], []
-        for key in sorted(pictures, key=lambda key: pictures[key].offset):
-            place = places.pop(key, None)
+        for key in sorted(samples, key=lambda key: pictures[key].offset):
             try:
-                if place is None:
-                    raise ValueError("no json")
-                text = os.pread(file.fileno(), min(place.size, JSON_BYTES), place.offset)
+                text = os.pread(file.fileno(), min(places[key].size, JSON_BYTES), places[key].offset)
                 gps_deg.append(place_of(text))
                 keys.append(key)
             except ValueError as error:
                 fault(key, str(error))
-    for key in places:
-        fault(key, "no picture")
+    for key in dict.fromkeys((*pictures, *places, *others)):
+        if key not in samples and not _belongs_to(key, samples):
+            fault(key, "no json" if key in pictures else others.get(key, "no picture"))
     rows = [pictures[key] for key in keys]
     return ShardIndex(
         path=str(path),
@@ -89,6 +95,12 @@ def index_shard(path: Path) -> ShardIndex:
         gps_deg_N2=np.array(gps_deg, dtype=np.float64).reshape(-1, 2),
         faults=faults,
     )
+
+
+def _belongs_to(key: str, samples: Set[str]) -> bool:
+    """Whether the key of a sample is this one up to a dot of its last part."""
+    dots = (at for at, letter in enumerate(key) if letter == "." and "/" not in key[at:])
+    return any(key[:at] in samples for at in dots)
 
 
 def open_index(path: str | Path) -> ShardIndex:
@@ -118,12 +130,23 @@ def open_index(path: str | Path) -> ShardIndex:
 
 
 def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[ShardIndex]:
-    """`open_index` of many, several at a time: reading headers waits for the disk more than it computes."""
+    """`open_index` of many, several at a time: reading headers waits for the disk more than it computes.
+
+    Raises:
+        DataError: a tar cannot be opened.
+    """
     from tqdm import tqdm
 
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(open_index, paths)
-        return list(tqdm(found, total=len(paths), desc=desc, unit="shard", disable=len(paths) < 20, delay=1))
+        try:
+            return list(
+                tqdm(found, total=len(paths), desc=desc, unit="shard", disable=len(paths) < 20, delay=1)
+            )
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or 'a shard'} cannot be read: {error.strerror or error}"
+            ) from None
 
 
 def _kept_at(path: Path) -> tuple[Path, Path]:
@@ -153,11 +176,11 @@ def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
 def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
     """What was kept; None where there is nothing, or nothing that fits the tar as it is now."""
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
+        with open_binary(kept) as file, np.load(file, allow_pickle=False) as arrays:
             if arrays["stamp"].tolist() != stamp:
                 return None
             text = arrays["keys"].tobytes().decode("utf-8", "surrogateescape")
-            return ShardIndex(
+            index = ShardIndex(
                 path=str(path),
                 keys=text.split("\0") if text else [],
                 offset_N=arrays["offset"],
@@ -165,5 +188,16 @@ def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
                 gps_deg_N2=arrays["gps_deg"],
                 faults=[Skip(**skip) for skip in json.loads(arrays["faults"].tobytes())],
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except Exception:  # a file that is cut or corrupt raises what it likes; the tar itself has everything
         return None
+    return index if _is_sound(index, stamp[1]) else None
+
+
+def _is_sound(index: ShardIndex, tar_bytes: int) -> bool:
+    """Whether an index that was kept can be of a tar of this size."""
+    count = len(index.keys)
+    shapes = [index.offset_N.shape, index.size_N.shape, index.gps_deg_N2.shape]
+    if shapes != [(count,), (count,), (count, 2)]:
+        return False
+    inside = (index.offset_N >= 0) & (index.size_N >= 0) & (index.offset_N + index.size_N <= tar_bytes)
+    return bool(inside.all())

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.pictures import decode
+from geoclip.data.pictures import MAX_PIXELS, decode
+from geoclip.data.plain_files import read_plain
 from geoclip.drawing.prediction import Prediction
 from geoclip.drawing.prediction_map import draw_prediction_png
 from geoclip.drawing.prediction_page import write_predictions_html
@@ -33,6 +34,7 @@ class Drawn:
     photo: Path | None  # None: a text was asked
     truth_deg: tuple[float, float] | None
     answer: Answer
+    max_pixels: int = MAX_PIXELS  # of the photo, as it was read with
 
     def as_prediction(self) -> Prediction:
         """As the maps take it."""
@@ -43,7 +45,9 @@ class Drawn:
             top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
             top_probability_k=np.array([guess.probability for guess in guesses]),
             truth_deg=self.truth_deg,
-            photo=None if self.photo is None else decode(self.photo.read_bytes(), PHOTO_PX),
+            photo=None
+            if self.photo is None
+            else decode(read_plain(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from geoclip.data.inspection.shard_inspection import ShardsSummary
-from geoclip.data.inspection.shard_summary import SHOWN, SplitSummary
+from geoclip.data.inspection.shard_summary import SHOWN, TWICE, SplitSummary
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -33,7 +33,8 @@ def inspection_table(summary: ShardsSummary) -> Group:
             _span(split.shorter_side_px[0], split.longer_side_px[2]),
             f"[red]{split.wrong:,}[/red]" if split.wrong else "0",
         )
-    lines = [line for name, split in summary.splits.items() for line in _notes(name, split)]
+    lines = [line for account in summary.accounts for line in account.lines()]
+    lines += [line for name, split in summary.splits.items() for line in _notes(name, split)]
     for pair, both in summary.shared.items():
         if both["keys"] or both["places"]:
             lines.append(
@@ -43,10 +44,14 @@ def inspection_table(summary: ShardsSummary) -> Group:
 
 
 def _notes(name: str, split: SplitSummary) -> list[str]:
-    lines = [f"{name}: {count:,} × {reason}" for reason, count in (split.faults | split.broken).items()]
+    lines = []
     if split.keys_twice:
-        lines.append(f"{name}: {split.keys_twice:,} × key that an earlier sample has")
-    lines += [f"  {example}" for example in split.examples]
+        lines.append(f"{name}: {split.keys_twice:,} × key and coordinates of an earlier sample")
+    if split.keys_shared:
+        lines.append(
+            f"{name}: {split.keys_shared:,} samples with the key of one at other coordinates; all are used"
+        )
+    lines += [f"  {example}" for example in split.examples if example.endswith(TWICE)]
     differences = split.index_json or []
     lines += [f"{name}: {difference}" for difference in differences[:SHOWN]]
     if len(differences) > SHOWN:

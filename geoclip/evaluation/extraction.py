@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.building.shard_writing import write_index, write_tar
+from geoclip.data.building.shard_writing import distinct_key, write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import decode_batch, only_present
 from geoclip.data.feature_shards import ViewsDecoder, as_npy
@@ -102,8 +102,15 @@ def extract_features(
         encoded = _encoded(encoder, loader, world.device, precision, skipped, bar)
         for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
             found = itertools.chain.from_iterable(rows for _, rows in samples)
-            write_tar(folder / Path(left[number].path).name, found)
+            write_tar(folder / Path(left[number].path).name, _named(found))
     return skipped
+
+
+def _named(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The samples of a shard under keys without dots; the json has the picture's own."""
+    written: set[str] = set()
+    for sample in samples:
+        yield sample | {"__key__": distinct_key(sample["__key__"].replace(".", "_"), written)}
 
 
 def close_split(folder: Path, shards: list[Shard]) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.account import Account
+from geoclip.data.batch import Batch
 from geoclip.data.decoding import Decoder
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import evaluation_batches
@@ -49,10 +50,11 @@ class Validation:
         protocol: str = "sphere",
     ) -> None:
         self.gallery, self.device, self.protocol = gallery, device, protocol
-        self.skipped = SkipReport()
+        self.account = Account(what="validation", used=0, unit="pictures")
         self.batches: list[Batch] = []
         for batch in evaluation_batches(whole(shards, limit), decoder, BATCH):
-            self.skipped.add(batch.skipped)
+            self.account.used += len(batch.keys)
+            self.account.skipped.add(batch.skipped)
             self.batches.append(batch)
         if not any(batch.keys for batch in self.batches):
             raise DataError(f"not one readable picture in {', '.join(shard.path for shard in shards)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def place(lat: Any, lon: Any) -> bytes:
 
 # What stands in the place of the second sample's picture or json, and the reason that is given.
 IN_THE_INDEX: dict[str, tuple[str, bytes | None]] = {
+    "coordinates are (0, 0)": ("json", place(0, -0.0)),
     "coordinates are not finite": ("json", place(float("nan"), 0)),
     "coordinates out of range": ("json", place(12, 200)),
     "latitude and longitude look swapped": ("json", place(120, 45)),
@@ -71,10 +73,13 @@ def test_a_sample_without_picture_or_place_is_named_by_the_index(tiny_shards: Sh
     index = index_shard(path)
     assert [(fault.key, fault.reason) for fault in index.faults] == [(victim, reason)]
     assert len(index) == 19 and victim not in index.keys
-    report = refuse_bad_shards(read_shards(str(shards.root), "train"), 0.05)
-    assert report.lines() == [f"1 × {reason}: 000000.tar:{victim}"]
-    with pytest.raises(DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{reason}"):
-        refuse_bad_shards(read_shards(str(shards.root), "train"), 0.01)
+    account = refuse_bad_shards(read_shards(str(shards.root), "train"), 0.05, "train")
+    assert (account.found, account.used) == (40, 39)
+    assert account.skipped.lines() == [f"1 × {reason}: 000000.tar:{victim}"]
+    with pytest.raises(
+        DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{re.escape(reason)}"
+    ):
+        refuse_bad_shards(read_shards(str(shards.root), "train"), 0.01, "train")
 
 
 @pytest.mark.parametrize("kind", IN_THE_STREAM)

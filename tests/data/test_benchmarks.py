@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geoclip.data.benchmarks import list_photos, photo_batches, read_features, read_photos
+from geoclip.data.benchmarks import MISSING, list_photos, photo_batches, read_features, read_photos
 from geoclip.data.preprocessing import Preprocessing
 from geoclip.errors import DataError
 
@@ -68,7 +68,7 @@ def test_missing_photographs_are_named_and_the_others_kept(tmp_path: Path) -> No
     picture(tmp_path / "a.jpg"), picture(tmp_path / "b.jpg")
     photos, missing = read_photos(tmp_path)
     assert [photo.gps_deg for photo in photos] == [(1, 2), (5, 6)]
-    assert missing == ["gone.jpg"]
+    assert [(skip.key, skip.reason) for skip in missing] == [("gone.jpg", MISSING)]
 
 
 def test_a_missing_photograph_does_not_get_its_namesakes_picture(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_missing_photograph_does_not_get_its_namesakes_picture(tmp_path: Path)
     path = picture(tmp_path / "paris" / "1.jpg")
     photos, missing = read_photos(tmp_path)
     assert [(photo.path, photo.gps_deg) for photo in photos] == [(path, (48.9, 2.4))]
-    assert missing == ["rome/1.jpg"]
+    assert [(skip.key, skip.reason) for skip in missing] == [("rome/1.jpg", MISSING)]
 
 
 def test_a_name_that_fits_two_photographs_is_refused(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_name_that_fits_two_photographs_is_refused(tmp_path: Path) -> None:
 def test_where_no_photograph_lies_the_message_says_which_was_sought(tmp_path: Path) -> None:
     table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\n")
     with pytest.raises(
-        DataError, match=r"none of the 1 photographs of .*metadata\.csv lies below .*, first a\.jpg"
+        DataError, match=r"none of the 1 photographs of .*metadata\.csv is in .*, first a\.jpg"
     ):
         read_photos(tmp_path)
 
@@ -149,7 +149,7 @@ def test_pictures_of_any_shape_and_mode_become_squares_of_bytes(tmp_path: Path) 
         [("RGB", (90, 20)), ("L", (20, 90)), ("RGBA", (33, 33)), ("P", (7, 5))]
     ):
         Image.new(mode, size).save(tmp_path / f"{number}.png")
-    (batch,) = photo_batches(list_photos(tmp_path), Preprocessing(image_px=32), batch_size=8)
+    (batch,) = photo_batches(list_photos(tmp_path)[0], Preprocessing(image_px=32), batch_size=8)
     assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.uint8
     assert batch.gps_deg_B2.isnan().all()  # nobody says where they were taken
 
@@ -160,7 +160,7 @@ def test_photographs_stand_upright_as_their_exif_says(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    (batch,) = photo_batches(list_photos(tmp_path), Preprocessing(image_px=32), batch_size=1)
+    (batch,) = photo_batches(list_photos(tmp_path)[0], Preprocessing(image_px=32), batch_size=1)
     left, right = batch.images[0].float().mean(dim=(0, 1)).view(2, 16).mean(dim=1)
     assert left < 10 and right > 245
 
@@ -169,8 +169,8 @@ def test_a_folder_gives_its_photographs_in_order_and_hidden_files_are_none(tmp_p
     for name in ("b.JPG", "a.png", "deeper/c.webp", ".thumbnail.jpg", ".cache/d.jpg"):
         picture(tmp_path / name)
     (tmp_path / "a.json").write_text("{}")
-    assert [photo.key for photo in list_photos(tmp_path)] == ["a.png", "b.JPG", "deeper/c.webp"]
-    assert [photo.key for photo in list_photos(tmp_path / "b.JPG")] == ["b.JPG"]
+    assert [photo.key for photo in list_photos(tmp_path)[0]] == ["a.png", "b.JPG", "deeper/c.webp"]
+    assert [photo.key for photo in list_photos(tmp_path / "b.JPG")[0]] == ["b.JPG"]
 
 
 def test_nothing_to_look_at_is_one_sentence(tmp_path: Path) -> None:

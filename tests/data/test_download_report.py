@@ -10,10 +10,11 @@ from PIL import Image
 
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.tar_source import TarSource, tar_paths
+from geoclip.data.building.tar_source import TarSource
 from geoclip.data.downloads.download_report import forget_passing, main, read_report
 from geoclip.data.downloads.url_list import write_url_list
 from geoclip.data.shard_index import index_shard
+from geoclip.data.shard_list import find_shards
 
 EMPTY = "OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in function 'imdecode_'\n"
 
@@ -132,7 +133,7 @@ def test_what_was_downloaded_becomes_shards_under_the_lists_own_names(tmp_path: 
     for number, file in enumerate(pictures):
         Image.new("RGB", (8, 6), (80 * number, 0, 0)).save(file, "JPEG")
         write_tar(tmp_path / "tars", number, file.getvalue(), {})
-    source = TarSource(paths=tar_paths(str(tmp_path / "tars")), key_field="img_id")
+    source = TarSource(paths=find_shards(str(tmp_path), "tars").paths, key_field="img_id")
     assert build_shards(tmp_path / "shards", source, BuildSettings())
     with tarfile.open(tmp_path / "shards" / "train" / "000000.tar") as tar:
         found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]

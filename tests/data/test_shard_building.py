@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.shard_list import read_shards
 
 Photo = Callable[..., bytes]
@@ -110,7 +111,7 @@ def test_every_row_of_no_use_is_named_with_its_reason(
         ("page.jpg,1,2,x", "HTML, no picture"),
         ("text.jpg,1,2,x", "unreadable picture (UnidentifiedImageError)"),
         ("cut.jpg,1,2,x", "truncated picture"),
-        ("bomb.png,1,2,x", "decompression bomb"),
+        ("bomb.png,1,2,x", f"more pixels than max_pixels={MAX_PIXELS} allows"),
     ]
     table = tmp_path / "source" / "t.csv"
     table.write_text("\n".join(["IMG_ID,LAT,LON,note", *(line for line, _ in lines)]))

@@ -18,7 +18,7 @@ from geoclip.data.shard_list import read_shards
 def samples(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         key = f"train-{number:06d}"
-        place = {"key": key, "lat": number / 10, "lon": -number / 10}
+        place = {"key": key, "lat": number / 10, "lon": 1 - number / 10}
         yield {"__key__": key, "jpg": bytes([number]) * 100, "json": json.dumps(place).encode()}
 
 
@@ -48,7 +48,7 @@ def test_a_sample_is_a_picture_and_its_place_side_by_side(tmp_path: Path) -> Non
         assert tar.getnames() == ["train-000002.jpg", "train-000002.json"]
         member = tar.extractfile("train-000002.json")
         assert member is not None
-        assert json.loads(member.read()) == {"key": "train-000002", "lat": 0.2, "lon": -0.2}
+        assert json.loads(member.read()) == {"key": "train-000002", "lat": 0.2, "lon": 0.8}
 
 
 def test_written_again_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_the_released_model_retrieves_from_features_without_its_backbone(
     run_evaluate: Evaluate, tiny_run: Any, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "f.npz", features=rng.normal(size=(6, 768)), lat=np.zeros(6), lon=np.zeros(6))
+    np.savez(tmp_path / "f.npz", features=rng.normal(size=(6, 768)), lat=np.ones(6), lon=np.zeros(6))
     row, _, path = run_evaluate(
         checkpoint="official",
         image_features=str(tmp_path / "f.npz"),

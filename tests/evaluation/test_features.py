@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +182,23 @@ def test_it_goes_on_where_it_was_killed(photographs: list[str], clip: Path, tmp_
     assert [path.read_bytes() for path in shards] == whole and shards[0].stat().st_mtime_ns == kept
     assert read_record(folder)["views"] == 2
     assert len(open_index(shards[0])) == 14
+
+
+def test_keys_with_dots_are_read_and_none_is_written(
+    photographs: list[str], clip: Path, tmp_path: Path
+) -> None:
+    config = features_config(photographs, clip, tmp_path / "features", "splits=[train]")
+    for path in Path(config.data.root, "train").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            members = [(info, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+        with tarfile.open(path, "w") as tar:
+            for info, data in members:
+                info.name = info.name.replace("train-0", "train.0")
+                tar.addfile(info, io.BytesIO(data))
+    keys = [
+        key for path in sorted((extract(config) / "train").glob("*.tar")) for key in open_index(path).keys
+    ]
+    assert keys and all(key.startswith("train_0") for key in keys)
 
 
 def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:

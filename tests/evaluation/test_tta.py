@@ -77,7 +77,7 @@ def mean_similarity(model: GeoCLIP, path: Path, tta: Tta, places_deg_G2: Tensor)
 def test_similarities_are_averaged_over_the_views(
     tta: Tta, model: GeoCLIP, tiny_run: Any, photo_folder: Path
 ) -> None:
-    photos = list_photos(photo_folder)
+    photos, _ = list_photos(photo_folder)
     batches = photo_batches(photos, Preprocessing(image_px=16, tta=tta.value), 3)
     queries, skipped = embed_images(model, batches, torch.device("cpu"))
     assert skipped.counts.total() == 1 and len(queries.keys) == 5, "a broken one stays skipped"

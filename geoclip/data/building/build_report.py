@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from geoclip.data.account import Account
+from geoclip.data.batch import SkipReport
 from geoclip.data.building.manifest import Manifest
 from geoclip.data.building.shard_writing import ShardRecord
 from geoclip.errors import DataError
@@ -56,7 +58,7 @@ def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction
     rows, reasons = manifest.count(), manifest.reasons()
     bad = sum(count for _, count, _, _ in reasons)
     share = bad / max(1, rows)
-    log.info("accepted %s, rejected %s", f"{rows - bad:,}", _with_reasons(bad, share, reasons))
+    _account(manifest.path.parent.name.removeprefix(".").removesuffix(".work"), rows - bad, reasons).log()
     if bad < rows and share <= max_rejected_fraction:
         return
     if not rows:
@@ -120,9 +122,13 @@ def _compared(published: Published, built: int) -> dict[str, Any]:
     return {"samples": published.samples, "built": built, "missing": missing, "source": published.source}
 
 
-def _with_reasons(bad: int, share: float, reasons: list[tuple[str, int, str, str]]) -> str:
-    listed = ", ".join(f"{count:,} × {reason}" for reason, count, _, _ in reasons)
-    return f"{bad:,} ({share:.2%}){': ' * bool(listed)}{listed}"
+def _account(what: str, used: int, reasons: list[tuple[str, int, str, str]]) -> Account:
+    """Of a build's rows, each reason with its first row."""
+    skipped = SkipReport(shown_per_reason=1)
+    for reason, count, line, key in reasons:
+        skipped.counts[reason] = count
+        skipped.examples[reason] = [f"{'line ' * line.isdecimal()}{line}{':' * bool(key)}{key}"]
+    return Account(what=what, used=used, skipped=skipped, unit="rows")
 
 
 def _readme(described: dict[str, Any]) -> str:

@@ -23,14 +23,23 @@ TABLES = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE rows (
     id INTEGER PRIMARY KEY, line TEXT, key TEXT, name TEXT, lat, lon, extra TEXT,
-    rank INTEGER, tail INTEGER, alone INTEGER DEFAULT 1, place TEXT, suffix TEXT, reason TEXT
+    rank INTEGER, tail INTEGER, alone INTEGER DEFAULT 1, place TEXT, suffix TEXT, reason TEXT, origin TEXT
 );
 CREATE TABLE shards (split TEXT, name TEXT, samples INTEGER, bytes INTEGER, sha256 TEXT, PRIMARY KEY (split, name))
     WITHOUT ROWID;
 """
+# A key again in the same origin; in another one a sample of the same coordinates and as many bytes (after the last `:`
+# of its place), which is that sample. Two outputs of img2dataset have the same keys for other pictures.
 DUPLICATES = """
 UPDATE rows SET reason = 'duplicate key', rank = NULL WHERE reason IS NULL AND EXISTS
-    (SELECT 1 FROM rows AS other WHERE other.name = rows.name AND other.id < rows.id AND other.reason IS NULL)
+    (SELECT 1 FROM rows AS other WHERE other.name = rows.name AND other.id < rows.id AND other.reason IS NULL
+        AND (other.origin = rows.origin OR (other.lat = rows.lat AND other.lon = rows.lon
+            AND substr(other.place, length(rtrim(other.place, '0123456789')) + 1)
+                = substr(rows.place, length(rtrim(rows.place, '0123456789')) + 1))))
+"""
+DISTINCT = """
+UPDATE rows SET name = origin || name, rank = hash(? || '/' || origin || name) WHERE reason IS NULL AND EXISTS
+    (SELECT 1 FROM rows AS other WHERE other.name = rows.name AND other.id != rows.id AND other.reason IS NULL)
 """
 NAMESAKES = """
 UPDATE rows SET alone = 0 WHERE reason IS NULL AND EXISTS
@@ -48,6 +57,9 @@ class Row(NamedTuple):
     extra: str = ""  # what else the json is to hold, for its source to read
     place: str = ""  # of the picture, where the source knows it already
     reason: str = ""
+    origin: str = (
+        ""  # of sources whose parts may use the same keys: what to put before a key that another part has
+    )
 
 
 class Planned(NamedTuple):
@@ -131,16 +143,19 @@ class Manifest:
         """Append rows. Their place in the shuffled order is a hash of seed and key, whatever the source's order."""
         with self._open(change=True) as database:
             database.executemany(
-                "INSERT INTO rows (line, key, lat, lon, extra, place, reason, name, rank, tail) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows (line, key, lat, lon, extra, place, origin, reason, name, rank, tail) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (_stored(row, seed) for row in rows),
             )
 
-    def close_plan(self) -> None:
-        """After the last row: reject keys that occur again, and tell whose last part is its own."""
+    def close_plan(self, seed: int) -> None:
+        """After the last row: make keys distinct by origin, reject those that occur again, and note lone last parts."""
         with self._open(change=True) as database:
+            database.create_function("hash", 1, _hash, deterministic=True)
             database.execute("CREATE INDEX by_name ON rows (name, id) WHERE reason IS NULL")
             database.execute(DUPLICATES)
+            if database.execute(DISTINCT, (str(seed),)).rowcount:
+                database.execute(DUPLICATES)
             database.execute("DROP INDEX by_name")
             folders = "SELECT 1 FROM rows WHERE reason IS NULL AND instr(key, '/') LIMIT 1"
             if database.execute(folders).fetchone():
@@ -240,10 +255,10 @@ class Manifest:
 
 def _stored(row: Row, seed: int) -> tuple[Any, ...]:
     if row.reason:
-        return *row[:5], row.place, row.reason, None, None, None
+        return *row[:5], row.place, row.origin, row.reason, None, None, None
     path = as_path(row.key)
     name, tail = tar_key(path), _hash(last_part(path))
-    return *row[:5], row.place, None, name, _hash(f"{seed}/{name}"), tail
+    return *row[:5], row.place, row.origin, None, name, _hash(f"{seed}/{name}"), tail
 
 
 def _hash(text: str) -> int:

@@ -10,18 +10,9 @@ from PIL import Image
 from geoclip.data.building.manifest import Manifest, Planned, Verdict
 from geoclip.data.building.picture_index import MISSING, Found
 from geoclip.data.building.shard_sources import ShardSource
-from geoclip.data.pictures import decode, open_picture
+from geoclip.data.picture_kinds import SUFFIXES, undecodable
+from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
 
-# By Pillow's names of the formats that a shard may hold: what its member is called.
-SUFFIXES = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-}
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 
 
@@ -31,6 +22,7 @@ class Resize:
 
     max_side_px: int | None = None  # of the longer side
     jpeg_quality: int = 90
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, data: bytes, suffix: str) -> tuple[bytes, str]:
         """A picture and the suffix that it goes by.
@@ -38,17 +30,21 @@ class Resize:
         Raises:
             ValueError: it cannot be read.
         """
-        if self.max_side_px is None or max(open_picture(data).size) <= self.max_side_px:
+        if (
+            self.max_side_px is None
+            or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px
+        ):
             return data, suffix
-        image = decode(data, -(-self.max_side_px // 2))  # which leaves both sides twice that, where they were
+        least_px = -(-self.max_side_px // 2)  # which leaves both sides twice that, where they were
+        image = decode(data, least_px, max_pixels=self.max_pixels)
         image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         image.save(file, "JPEG", quality=self.jpeg_quality)
         return file.getvalue(), "jpg"
 
 
-def examine(data: bytes) -> str:
-    """Decode a picture to its end. Returns the suffix that its format goes by.
+def examine(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """Decode a picture to its end. Returns the suffix that its format has in shards.
 
     Raises:
         ValueError: broken, or no picture; the message is a short reason.
@@ -56,24 +52,25 @@ def examine(data: bytes) -> str:
     beginning = data[:512].lstrip().lower()
     if beginning.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<script")):
         raise ValueError("HTML, no picture")
-    kind = open_picture(data).format or "?"
-    if kind not in SUFFIXES:
-        raise ValueError(f"{kind} is no format for shards")
-    decode(data, CHECK_PX)
-    return SUFFIXES[kind]
+    kind = open_picture(data, max_pixels).format or ""
+    decode(data, CHECK_PX, max_pixels=max_pixels)
+    return SUFFIXES[kind][0]
 
 
-def check_chunk(chunk: int, manifest: Manifest, source: ShardSource) -> list[Verdict]:
+def check_chunk(chunk: int, manifest: Manifest, source: ShardSource, max_pixels: int) -> list[Verdict]:
     """Find, read and decode the pictures of a chunk of planned rows."""
     planned = manifest.planned(chunk)
-    return [_verdict(row, found, source) for row, found in zip(planned, source.find(planned), strict=True)]
+    return [
+        _verdict(row, found, source, max_pixels)
+        for row, found in zip(planned, source.find(planned), strict=True)
+    ]
 
 
-def _verdict(row: Planned, found: Found, source: ShardSource) -> Verdict:
-    suffix, reason = "", found.fault
+def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -> Verdict:
+    suffix, reason = "", undecodable(row.key) or found.fault
     if not reason:
         try:
-            suffix = examine(source.read(found.place))
+            suffix = examine(source.read(found.place), max_pixels)
         except FileNotFoundError:
             reason = MISSING
         except OSError as error:

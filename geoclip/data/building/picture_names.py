@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from geoclip.data.shard_index import PICTURE_SUFFIXES
+from geoclip.data.picture_kinds import PICTURE_SUFFIXES
 
 SUFFIX = re.compile(rf"\.(?:{'|'.join(PICTURE_SUFFIXES)})$", re.IGNORECASE)
-MISSING_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")  # tried in this order
+COMMON = ("jpg", "jpeg", "png", "webp", "heic", "avif", "jfif", "tif", "tiff", "gif", "bmp", "jp2")
+MISSING_SUFFIXES = tuple(
+    f".{cased}" for suffix in COMMON for cased in (suffix, suffix.upper())
+)  # in this order
 UNSAFE = re.compile(r"[./\x00-\x1f\x7f]")
 
 

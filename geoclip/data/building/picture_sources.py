@@ -18,6 +18,7 @@ from tqdm import tqdm
 from geoclip.data.building.picture_index import MISSING, Found, Wanted, build_picture_index, look_up
 from geoclip.data.building.picture_names import last_part, spellings
 from geoclip.data.building.zip_members import read_zip_member, zip_members
+from geoclip.data.plain_files import open_binary
 from geoclip.data.tar_members import tar_members
 from geoclip.errors import DataError
 
@@ -69,7 +70,7 @@ class FolderPictures:
 
     def read(self, place: str) -> bytes:
         """The file's bytes."""
-        with (self.root / place).open("rb") as file:
+        with open_binary(self.root / place) as file:
             return _read(file.fileno(), os.fstat(file.fileno()).st_size)
 
     def description(self) -> dict[str, str | int]:
@@ -89,7 +90,7 @@ class TreePictures:
         from geoclip.data.benchmarks import photos_below
 
         self.index = work / "pictures.sqlite"
-        names = (path.relative_to(self.root).as_posix() for path in photos_below(self.root))
+        names = (path.relative_to(self.root).as_posix() for path in photos_below(self.root)[0])
         build_picture_index(self.index, ((name, name) for name in names))
 
     def find(self, wanted: list[Wanted]) -> list[Found]:
@@ -138,7 +139,7 @@ class ArchivePictures:
         offset, packed, size, method = map(int, place.split(":"))
         if size > MAX_PICTURE_BYTES:
             raise ValueError("file too large")
-        with self.archive.open("rb") as file:
+        with open_binary(self.archive) as file:
             if method == PLAIN:
                 return _read(file.fileno(), size, offset)
             return read_zip_member(file, offset, packed, size, method)
@@ -172,12 +173,12 @@ def read_part(path: str, offset: int, size: int) -> bytes:
     Raises:
         OSError, ValueError: as `PictureSource.read`.
     """
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         return _read(file.fileno(), size, offset)
 
 
 def _zip_places(archive: Path) -> Iterator[tuple[str, str]]:
-    with archive.open("rb") as file:
+    with open_binary(archive) as file:
         for member in tqdm(zip_members(file), desc=f"listing {archive.name}", unit="file", mininterval=1):
             if not last_part(member.name).startswith("."):
                 yield member.name, f"{member.offset}:{member.packed}:{member.size}:{member.method}"
@@ -191,10 +192,10 @@ def _tar_places(archive: Path) -> Iterator[tuple[str, str]]:
 
     size, found = archive.stat().st_size, False
     bar = tqdm(total=size, desc=f"listing {archive.name}", unit="B", unit_scale=True, mininterval=1)
-    with bar, archive.open("rb", buffering=2048) as file:
+    with bar, open_binary(archive, buffering=2048) as file:
         for member in tar_members(file, fault):
             found = True
-            yield f"{member.key}.{member.suffix}", f"{member.offset}:{member.size}:{member.size}:{PLAIN}"
+            yield member.name, f"{member.offset}:{member.size}:{member.size}:{PLAIN}"
             bar.update(member.offset + member.size - bar.n)
     if not found:
         raise ValueError(faults[0] if faults else "no file in it")

@@ -27,6 +27,7 @@ from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.building.shard_tasks import BuildSettings, shard_tasks, write_shard
 from geoclip.data.building.shard_writing import ShardRecord, write_records
 from geoclip.data.building.standing import clear, cure, differences, settings_at, stands
+from geoclip.data.pictures import MAX_PIXELS
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")
@@ -39,6 +40,7 @@ def build_shards(
     *,
     workers: int = 1,
     max_rejected_fraction: float = 0.05,
+    max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
     published: Published | None = None,
 ) -> bool:
@@ -50,6 +52,7 @@ def build_shards(
         settings: what to make of them.
         workers: processes.
         max_rejected_fraction: a larger share of rows that are of no use ends the build before anything is written.
+        max_pixels: pictures of more are rejected, see `open_picture`; not among the settings.
         overwrite: replace shards that were built with other settings.
         published: of a benchmark, to compare with.
 
@@ -68,7 +71,7 @@ def build_shards(
             shutil.rmtree(manifest.path.parent, ignore_errors=True)
             return False
         _plan(manifest, source, settings.seed, workers)
-        _check(manifest, source, workers)
+        _check(manifest, source, workers, max_pixels)
         replaces = settings_at(root) is not None
         refuse_if_too_many(
             manifest, (manifest.path.parent if replaces else root) / "rejected.csv", max_rejected_fraction
@@ -76,7 +79,10 @@ def build_shards(
         if replaces:
             clear(root)
         write_rejected(manifest, root / "rejected.csv")
-        records = _write(manifest, source, root, settings, workers)
+        resize = Resize(
+            max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels
+        )
+        records = _write(manifest, source, root, settings, resize, workers)
         close_build(root, manifest, wanted, records, published)
         shutil.rmtree(manifest.path.parent)
     return True
@@ -138,16 +144,16 @@ def _plan(manifest: Manifest, source: ShardSource, seed: int, workers: int) -> N
         if manifest.noted("planned") is None:
             for rows in source.rows(workers):
                 manifest.add(rows, seed)
-            manifest.close_plan()
+            manifest.close_plan(seed)
     except DataError:
         shutil.rmtree(manifest.path.parent)
         raise
 
 
-def _check(manifest: Manifest, source: ShardSource, workers: int) -> None:
+def _check(manifest: Manifest, source: ShardSource, workers: int, max_pixels: int) -> None:
     """Decode every picture that has not been decoded yet."""
     chunks, left = manifest.unchecked()
-    check = partial(check_chunk, manifest=manifest, source=source)
+    check = partial(check_chunk, manifest=manifest, source=source, max_pixels=max_pixels)
     with tqdm(total=left, desc="checking", unit="picture", mininterval=0.5, disable=not left) as bar:
         for verdicts in in_processes(check, chunks, workers):
             manifest.settle(verdicts)
@@ -155,7 +161,12 @@ def _check(manifest: Manifest, source: ShardSource, workers: int) -> None:
 
 
 def _write(
-    manifest: Manifest, source: ShardSource, root: Path, settings: BuildSettings, workers: int
+    manifest: Manifest,
+    source: ShardSource,
+    root: Path,
+    settings: BuildSettings,
+    resize: Resize,
+    workers: int,
 ) -> dict[str, list[ShardRecord]]:
     """The shards that are not on disk yet. Returns all of them by split, in order."""
     picked = manifest.noted("picked")
@@ -170,7 +181,6 @@ def _write(
             if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
                 records[folder.name, name] = record
     left = [task for task in tasks if (task.split, task.path.name) not in records]
-    resize = Resize(max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality)
     write = partial(write_shard, manifest=manifest, source=source, resize=resize)
     done = count - sum(task.stop - task.start for task in left)
     with tqdm(total=count, initial=done, desc="writing", unit="picture", mininterval=0.5) as bar:

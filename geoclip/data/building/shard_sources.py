@@ -37,8 +37,6 @@ class ShardSource(Protocol):
 
 def place_fault(lat: float, lon: float) -> str:
     """Why this is no place that a picture was taken at."""
-    if lat == lon == 0:
-        return "coordinates are (0, 0)"
     try:
         require_place(lat, lon)
     except ValueError as error:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ class ShardRecord:
     samples: int
     bytes: int
     sha256: str
+
+
+def distinct_key(key: str, written: set[str]) -> str:
+    """This key, or with a number behind it where it was written before; it is then among those written."""
+    numbered = (f"{key}_{number}" for number in count(2))
+    found = next(name for name in chain((key,), numbered) if name not in written)
+    written.add(found)
+    return found
 
 
 def shard_sizes(samples: int, samples_per_shard: int) -> list[int]:

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import braceexpand
 from tqdm import tqdm
 
+from geoclip.data.batch import Skip
 from geoclip.data.building.job_pool import in_processes
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found
 from geoclip.data.building.picture_names import as_path, tar_key
 from geoclip.data.building.picture_sources import read_part
-from geoclip.data.building.shard_sources import Description, place_fault
+from geoclip.data.building.shard_sources import Description
+from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import open_index
 from geoclip.data.tar_members import Member, tar_members
 from geoclip.errors import DataError
-
-
-def tar_paths(pattern: str) -> list[str]:
-    """The tars of a folder or of a pattern such as mp-16-{000000..000393}.tar, sorted by name.
-
-    Raises:
-        DataError: there are none.
-    """
-    folder = Path(pattern)
-    if folder.is_dir():
-        paths = sorted(str(path) for path in folder.glob("*.tar"))
-    else:
-        paths = sorted(path for one in braceexpand.braceexpand(pattern) for path in glob.glob(one))
-    if not paths:
-        below = sorted({path.parent.name for path in folder.glob("*/*.tar")}) if folder.is_dir() else []
-        hint = f"; there are some in its folders {', '.join(below)}: name one of them" if below else ""
-        raise DataError(f"input={pattern} holds no .tar{hint}")
-    return paths
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +32,7 @@ class TarSource:
 
     paths: list[str]
     key_field: str = ""  # of the json; empty: keys are what the tars call them
+    skipped: list[Skip] = field(default_factory=list)  # what looks like a tar and is not read
 
     def description(self) -> Description:
         """Their names and sizes: hashing hundreds of gigabytes would take hours."""
@@ -65,6 +48,15 @@ class TarSource:
             described["columns.key"] = self.key_field
         return described
 
+    @property
+    def names(self) -> list[str]:
+        """What to call each tar: its file name, and the folders before it where two are called the same."""
+        names = [os.path.basename(path) for path in self.paths]
+        if len(set(names)) < len(names):
+            common = os.path.commonpath(os.path.dirname(path) for path in self.paths)
+            names = [os.path.relpath(path, common) for path in self.paths]
+        return names
+
     def prepare(self, work: Path) -> None:
         """Nothing: each tar's index is read or made with its rows."""
 
@@ -74,10 +66,13 @@ class TarSource:
         Raises:
             DataError: a tar cannot be opened.
         """
-        found = in_processes(
-            partial(_rows_of_tar, key_field=self.key_field), list(enumerate(self.paths)), workers
-        )
+        numbered = [
+            (number, path, name)
+            for number, (path, name) in enumerate(zip(self.paths, self.names, strict=True))
+        ]
+        found = in_processes(partial(_rows_of_tar, key_field=self.key_field), numbered, workers)
         yield from tqdm(found, total=len(self.paths), desc="planning", unit="tar", mininterval=0.5)
+        yield [Row(line=_sound(skip.shard), key="", reason=skip.reason) for skip in self.skipped]
 
     def find(self, planned: list[Planned]) -> list[Found]:
         """Where the tars' headers say."""
@@ -96,15 +91,14 @@ class TarSource:
         return fields
 
 
-def _rows_of_tar(numbered: tuple[int, str], key_field: str) -> list[Row]:
+def _rows_of_tar(numbered: tuple[int, str, str], key_field: str) -> list[Row]:
     """A tar's samples and faults."""
-    number, path = numbered
-    name = os.path.basename(path)
+    number, path, name = numbered
     jsons: dict[str, Member] = {}
     rows = []
     try:
         index = open_index(path)
-        with open(path, "rb", buffering=2048) as file:
+        with open_binary(path, buffering=2048) as file:
             for member in tar_members(file, lambda key, reason: None):  # the index has told of them
                 if member.suffix == "json":
                     jsons.setdefault(member.key, member)
@@ -127,7 +121,8 @@ def _rows_of_tar(numbered: tuple[int, str], key_field: str) -> list[Row]:
                         lon=gps_deg[1],
                         extra=f"{number}:{told.offset}:{told.size}",
                         place=f"{number}:{offset}:{size}",
-                        reason=place_fault(*gps_deg) if tar_key(as_path(key)) else "no key",
+                        reason="" if tar_key(as_path(key)) else "no key",
+                        origin=f"{tar_key(as_path(os.path.splitext(name)[0]))}_",
                     )
                 )
     except OSError as error:

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from geoclip.data.account import Account
 from geoclip.data.assets import RELEASED, asset_path
+from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.places_csv import read_places
 from geoclip.data.shard_index import open_index
-from geoclip.data.shard_list import shard_paths
+from geoclip.data.shard_list import find_shards
+from geoclip.errors import DataError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -44,19 +47,33 @@ def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
     """The coordinates of tar shards, out of their headers and jsons: no picture is read.
 
     Args:
-        root: see `shard_paths`.
-        pattern: see `shard_paths`; with an empty one, root itself is the folder or the pattern.
+        root: see `find_shards`.
+        pattern: see `find_shards`; with an empty one, root itself is the folder or the pattern.
 
     Raises:
-        DataError: as `shard_paths`.
+        DataError: as `find_shards`; or a shard cannot be opened.
     """
-    paths = shard_paths(root, pattern)
-    with ThreadPoolExecutor(
-        8
-    ) as pool:  # only coordinates are kept: the keys of millions would fill the memory
-        found = pool.map(lambda path: open_index(path).gps_deg_N2, paths)
-        bar = tqdm(found, total=len(paths), desc="reading coordinates", unit="shard", delay=1)
-        gps_deg_N2 = np.concatenate([np.empty((0, 2)), *bar])
+    files = find_shards(root, pattern, "name such a folder")
+    files.account.log()
+    paths, skipped = files.paths, SkipReport()
+
+    def coordinates(path: str) -> tuple[NDArray[np.float64], list[Skip]]:
+        index = open_index(path)  # only coordinates are kept: the keys of millions would fill the memory
+        return index.gps_deg_N2, index.faults
+
+    parts = [np.empty((0, 2))]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(coordinates, paths)
+        try:
+            for part, faults in tqdm(
+                found, total=len(paths), desc="reading coordinates", unit="shard", delay=1
+            ):
+                parts.append(part)
+                skipped.add(faults)
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
+    gps_deg_N2 = np.concatenate(parts)
+    Account(what=files.what, used=len(gps_deg_N2), skipped=skipped).log()
     total_bytes = sum(Path(path).stat().st_size for path in paths)
     return SourcedPlaces(
         gps_deg_N2=gps_deg_N2,

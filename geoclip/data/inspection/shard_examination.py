@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.batch import Skip
-from geoclip.data.pictures import decode, open_picture
+from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
+from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import ShardIndex, index_shard
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
@@ -35,6 +36,7 @@ class ShardFindings:
     key_hash_N: NDArray[np.int64] = field(
         default_factory=no_numbers
     )  # 64 bits of each key's hash: millions must fit
+    sample_hash_N: NDArray[np.int64] = field(default_factory=no_numbers)  # of key and coordinates together
     gps_deg_N2: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     picture_bytes_N: NDArray[np.int64] = field(default_factory=no_numbers)
     size_px_N2: NDArray[np.int64] = field(
@@ -48,42 +50,48 @@ class ShardFindings:
         return len(self.key_hash_N)
 
 
-def examine_shard(path: str) -> ShardFindings:
+def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
     """Read a tar anew, whatever index was kept, and decode its pictures. A tar that cannot be read is a fault."""
     name = os.path.basename(path)
     try:
         index = index_shard(Path(path))
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         findings = ShardFindings(
             path=path,
             bytes=os.path.getsize(path),
             sha256=digest,
             key_hash_N=_hashes(index.keys),
+            sample_hash_N=_hashes(
+                [
+                    f"{key}\0{lat}\0{lon}"
+                    for key, (lat, lon) in zip(index.keys, (index.gps_deg_N2 + 0.0).tolist(), strict=True)
+                ]
+            ),
             gps_deg_N2=index.gps_deg_N2,
             picture_bytes_N=index.size_N,
             size_px_N2=np.zeros((len(index), 2), dtype=np.int64),
             faults=index.faults,
         )
-        _examine_pictures(index, findings)
+        _examine_pictures(index, findings, max_pixels)
     except OSError as error:
         fault = Skip(shard=name, key="", reason=f"shard cannot be read ({error.strerror or error})")
         return ShardFindings(path=path, faults=[fault])
     return findings
 
 
-def _examine_pictures(index: ShardIndex, findings: ShardFindings) -> None:
-    with open(index.path, "rb") as file:
+def _examine_pictures(index: ShardIndex, findings: ShardFindings, max_pixels: int) -> None:
+    with open_binary(index.path) as file:
         for row, key in enumerate(index.keys):
             data = os.pread(file.fileno(), int(index.size_N[row]), int(index.offset_N[row]))
             try:
-                kind, findings.size_px_N2[row] = _examine(data)
+                kind, findings.size_px_N2[row] = _examine(data, max_pixels)
                 findings.formats[kind] += 1
             except ValueError as error:
                 findings.broken.append(Skip(shard=os.path.basename(index.path), key=key, reason=str(error)))
 
 
-def _examine(data: bytes) -> tuple[str, tuple[int, int]]:
+def _examine(data: bytes, max_pixels: int) -> tuple[str, tuple[int, int]]:
     """Format, width and height of a picture that was decoded to its end; of features their format alone.
 
     Raises:
@@ -91,9 +99,9 @@ def _examine(data: bytes) -> tuple[str, tuple[int, int]]:
     """
     if data.startswith(FEATURES):
         return _examine_features(data), (0, 0)
-    image = open_picture(data)
-    decode(data, CHECK_PX)
-    return image.format or "?", image.size
+    image = open_picture(data, max_pixels)
+    decode(data, CHECK_PX, max_pixels=max_pixels)
+    return image.format or "?", full_size(image)
 
 
 def _examine_features(data: bytes) -> str:

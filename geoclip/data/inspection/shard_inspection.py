@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from geoclip.data.account import Account
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.building.blue_marble_shards import Draw
 from geoclip.data.building.job_pool import cores, in_processes
 from geoclip.data.inspection.shard_examination import ShardFindings, examine_shard
-from geoclip.data.inspection.shard_summary import SplitSummary, in_common, places_of, summarise_split
+from geoclip.data.inspection.shard_summary import (
+    SplitSummary,
+    in_common,
+    places_of,
+    samples_account,
+    summarise_split,
+)
+from geoclip.data.pictures import MAX_PIXELS
+from geoclip.data.shard_list import BELOW, ShardFiles, folder_shards
 from geoclip.errors import AssetError, DataError
 from geoclip.run_dir import write_json
 
@@ -33,14 +43,21 @@ class ShardsSummary:
 
     root: str
     splits: dict[str, SplitSummary]
-    shared: dict[str, dict[str, int]] = field(default_factory=dict)  # "a & b": keys and places that both have
+    shared: dict[str, dict[str, int]] = field(
+        default_factory=dict
+    )  # "a & b": keys, samples and coordinates in both
+    accounts: list[Account] = field(default_factory=list)  # of each split's shards and samples
     written: str = ""  # the JSON
 
     @property
     def complaint(self) -> str:
         """One sentence on what is broken; empty when nothing is."""
         parts = [f"{split.wrong} faults in {name}" for name, split in self.splits.items() if split.wrong]
-        parts += [f"{both['keys']} keys both in {pair}" for pair, both in self.shared.items() if both["keys"]]
+        parts += [
+            f"{both['samples']} samples both in {pair}"
+            for pair, both in self.shared.items()
+            if both["samples"]
+        ]
         if not parts:
             return ""
         found = ", ".join(parts)
@@ -48,10 +65,14 @@ class ShardsSummary:
 
     def as_json(self) -> dict[str, Any]:
         """The contents of inspection.json."""
-        return asdict(self) | {"sound": not self.complaint, "complaint": self.complaint}
+        described = asdict(self)
+        del described["accounts"]  # the splits have it
+        return described | {"sound": not self.complaint, "complaint": self.complaint}
 
 
-def inspect_shards(root: Path, draw: Draw, workers: int | None = None) -> ShardsSummary:
+def inspect_shards(
+    root: Path, draw: Draw, workers: int | None = None, max_pixels: int = MAX_PIXELS
+) -> ShardsSummary:
     """Read every byte of a folder of shards, with or without folders of splits, and write what was found.
 
     Headers and jsons are read anew, whatever was kept of them, and compared with index.json; each picture is decoded.
@@ -61,46 +82,59 @@ def inspect_shards(root: Path, draw: Draw, workers: int | None = None) -> Shards
         root: a folder with *.tar, or with folders that have some.
         draw: draws the places of every split on the Earth into a PNG (the drawing room stands above this one).
         workers: processes, each with a tar of its own; None: one per core.
+        max_pixels: see `open_picture`.
 
     Raises:
         DataError: no tar there.
     """
     folders = find_splits(root)
-    tars = {name: sorted(str(path) for path in folder.glob("*.tar")) for name, folder in folders.items()}
-    found = _examine([path for split in tars.values() for path in split], workers)
-    splits = {name: [found[path] for path in paths] for name, paths in tars.items()}
+    examine = partial(examine_shard, max_pixels=max_pixels)
+    found = _examine(examine, [path for files in folders.values() for path in files.paths], workers)
+    splits = {name: [found[path] for path in files.paths] for name, files in folders.items()}
+    summaries = {name: summarise_split(folders[name], findings) for name, findings in splits.items()}
     summary = ShardsSummary(
         root=str(root),
-        splits={name: summarise_split(folders[name], findings) for name, findings in splits.items()},
+        splits=summaries,
+        accounts=[
+            account
+            for name, files in folders.items()
+            for account in (files.account, samples_account(files.what, splits[name]))
+        ],
         shared={f"{a} & {b}": in_common(splits[a], splits[b]) for a, b in combinations(splits, 2)},
     )
     _write(root, summary, splits, draw)
     return summary
 
 
-def find_splits(root: Path) -> dict[str, Path]:
+def find_splits(root: Path) -> dict[str, ShardFiles]:
     """Folders with tars, or with an index.json that names some, by name, the largest first; root itself may be one.
 
     Raises:
         DataError: not one tar.
     """
-    folders = [root, *(path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))]
-    tars = {folder: len(list(folder.glob("*.tar"))) for folder in folders}
-    if not any(tars.values()):
+    found: dict[Path, ShardFiles] = {}
+    for folder in (root, *sorted(path for path in root.glob("*") if path.is_dir() and path.name[0] != ".")):
+        files = folder_shards(folder)
+        if folder == root:  # the tars of its folders are theirs
+            files = replace(files, skipped=[skip for skip in files.skipped if skip.reason != BELOW])
+        if files.paths or files.skipped or (folder / "index.json").is_file():
+            found[folder] = files
+    if not any(files.paths for files in found.values()):
+        seen = "".join(f"; {line}" for files in found.values() for line in files.account.skipped.lines())
         raise DataError(
-            f"{root} holds no shards: expected *.tar there, or in folders such as {root / 'train'}"
+            f"{root} holds no shards: expected *.tar there, or in folders such as {root / 'train'}{seen}"
         )
-    splits = [folder for folder in folders if tars[folder] or (folder / "index.json").is_file()]
-    return {
-        folder.resolve().name: folder for folder in sorted(splits, key=lambda path: (-tars[path], path.name))
-    }
+    largest_first = sorted(found, key=lambda folder: (-len(found[folder].paths), folder.name))
+    return {folder.resolve().name: found[folder] for folder in largest_first}
 
 
-def _examine(paths: list[str], workers: int | None) -> dict[str, ShardFindings]:
+def _examine(
+    examine: Callable[[str], ShardFindings], paths: list[str], workers: int | None
+) -> dict[str, ShardFindings]:
     found: dict[str, ShardFindings] = {}
     samples = 0
     with tqdm(total=len(paths), desc="inspecting", unit="shard") as bar:
-        for findings in in_processes(examine_shard, paths, cores() if workers is None else workers):
+        for findings in in_processes(examine, paths, cores() if workers is None else workers):
             found[findings.path] = findings
             samples += len(findings)
             bar.set_postfix_str(f"{samples:,} samples")

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geoclip.data.account import Account
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.inspection.shard_examination import ShardFindings, no_numbers
 from geoclip.data.shard_index import index_shard
+from geoclip.data.shard_list import ShardFiles
 
 SHOWN = 20  # examples of what is wrong
+TWICE = "key and coordinates of an earlier sample"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,7 +33,9 @@ class SplitSummary:
     shorter_side_px: tuple[int, int, int]
     formats: dict[str, int]
     places_twice: int  # samples at the very coordinates of another one before them; common, no fault
-    keys_twice: int  # samples whose key another one before them has, in whichever tar
+    keys_twice: int  # samples with the key and the coordinates of another one before them, in whichever tar
+    keys_shared: int  # samples with the key of another one at other coordinates; both are used
+    skipped: dict[str, int]  # files that look like shards and are not read, by reason
     faults: dict[str, int]  # members and samples that cannot be used, by reason
     broken: dict[str, int]  # pictures that cannot be decoded, by reason
     examples: list[str]  # the first of faults, broken and keys_twice
@@ -43,18 +48,19 @@ class SplitSummary:
             sum(self.faults.values())
             + sum(self.broken.values())
             + self.keys_twice
+            + sum(self.skipped.values())
             + len(self.index_json or [])
         )
 
 
-def summarise_split(folder: Path, findings: list[ShardFindings]) -> SplitSummary:
+def summarise_split(files: ShardFiles, findings: list[ShardFindings]) -> SplitSummary:
     """The summary of a folder whose tars were examined."""
     faults, broken = SkipReport(), SkipReport()
     for one in findings:
         faults.add(one.faults)
         broken.add(one.broken)
     keys_twice, twice = _keys_twice(findings)
-    wrong = [skip for one in findings for skip in (*one.faults, *one.broken)]
+    wrong = [*files.skipped, *(skip for one in findings for skip in (*one.faults, *one.broken))]
     size_px_N2 = np.concatenate([np.zeros((0, 2), dtype=np.int64), *(one.size_px_N2 for one in findings)])
     size_px_N2 = size_px_N2[size_px_N2.min(axis=1) > 0]
     picture_bytes = sum(int(one.picture_bytes_N.sum()) for one in findings)
@@ -70,17 +76,19 @@ def summarise_split(folder: Path, findings: list[ShardFindings]) -> SplitSummary
         formats=dict(sum((one.formats for one in findings), Counter()).most_common()),
         places_twice=samples - len(_distinct_places(findings)),
         keys_twice=keys_twice,
+        keys_shared=samples - len(np.unique(_joined([one.key_hash_N for one in findings]))) - keys_twice,
+        skipped=dict(files.account.skipped.counts.most_common()),
         faults=dict(faults.counts.most_common()),
         broken=dict(broken.counts.most_common()),
         examples=[_line(skip) for skip in (*wrong[:SHOWN], *twice)],
-        index_json=_differences(folder / "index.json", findings),
+        index_json=_differences(Path(files.what) / "index.json", findings),
     )
 
 
 def _keys_twice(findings: list[ShardFindings]) -> tuple[int, list[Skip]]:
-    """How many samples have a key that one before them has, over all tars, and the first of them by name."""
-    hashes = [one.key_hash_N for one in findings]
-    all_N = np.concatenate([no_numbers(), *hashes])
+    """How many samples have key and coordinates of one before them, over all tars, and the first of them by name."""
+    hashes = [one.sample_hash_N for one in findings]
+    all_N = _joined(hashes)
     _, first = np.unique(all_N, return_index=True)
     again_N = np.ones(len(all_N), dtype=np.bool_)
     again_N[first] = False
@@ -90,15 +98,32 @@ def _keys_twice(findings: list[ShardFindings]) -> tuple[int, list[Skip]]:
         number = int(np.searchsorted(ends, row, side="right"))
         path = Path(findings[number].path)
         key = index_shard(path).keys[row - int(ends[number]) + len(hashes[number])]
-        named.append(Skip(shard=path.name, key=key, reason="key that an earlier sample has"))
+        named.append(Skip(shard=path.name, key=key, reason=TWICE))
     return int(again_N.sum()), named
 
 
 def in_common(a: list[ShardFindings], b: list[ShardFindings]) -> dict[str, int]:
-    """How many keys, and how many exact coordinates, two splits have in common."""
-    keys_a, keys_b = (np.concatenate([no_numbers(), *(one.key_hash_N for one in side)]) for side in (a, b))
+    """How many keys, samples (a key with its coordinates) and exact coordinates two splits have in common."""
+    keys_a, keys_b = (_joined([one.key_hash_N for one in side]) for side in (a, b))
+    samples_a, samples_b = (_joined([one.sample_hash_N for one in side]) for side in (a, b))
     places = np.intersect1d(_distinct_places(a), _distinct_places(b))
-    return {"keys": len(np.intersect1d(keys_a, keys_b)), "places": len(places)}
+    return {
+        "keys": len(np.intersect1d(keys_a, keys_b)),
+        "samples": len(np.intersect1d(samples_a, samples_b)),
+        "places": len(places),
+    }
+
+
+def samples_account(what: str, findings: list[ShardFindings]) -> Account:
+    """Of the samples of a split: a picture that cannot be decoded is not used."""
+    account = Account(what=what, used=sum(len(one) - len(one.broken) for one in findings))
+    for one in findings:
+        account.skipped.add((*one.faults, *one.broken))
+    return account
+
+
+def _joined(hashes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([no_numbers(), *hashes])
 
 
 def _distinct_places(findings: list[ShardFindings]) -> NDArray[np.complex128]:

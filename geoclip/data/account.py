@@ -1,0 +1,50 @@
+"""The account of what a command found: found = used + skipped by reason. Every command that reads data prints it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from geoclip.data.batch import Skip, SkipReport
+
+log = logging.getLogger("geoclip")
+
+
+@dataclass(kw_only=True, slots=True)
+class Account:
+    """What became of everything that was found under one name."""
+
+    what: str  # the key and value, folder or file that it was found under
+    used: int
+    skipped: SkipReport = field(default_factory=SkipReport)
+    unit: str = "samples"
+
+    @property
+    def found(self) -> int:
+        """Used or not."""
+        return self.used + self.skipped.counts.total()
+
+    @property
+    def skipped_share(self) -> float:
+        """Of what was found; 1 where nothing was."""
+        return 1 - self.used / self.found if self.found else 1.0
+
+    def lines(self) -> list[str]:
+        """The sum, then one line per reason with the first examples; nothing where nothing was skipped."""
+        bad = self.skipped.counts.total()
+        if not bad:
+            return []
+        total = f"{self.what}: {self.found:,} {self.unit} found = {self.used:,} used + {bad:,} skipped"
+        return [total, *(f"  {line}" for line in self.skipped.lines())]
+
+    def log(self) -> None:
+        """Print it where anything was skipped."""
+        for line in self.lines():
+            log.warning("%s", line)
+
+
+def account_of(what: str, used: int, skipped: list[Skip], unit: str = "samples") -> Account:
+    """An account of single skips."""
+    report = SkipReport()
+    report.add(skipped)
+    return Account(what=what, used=used, skipped=report, unit=unit)

@@ -107,14 +107,16 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     """
     import numpy as np
 
-    from geoclip.data.places_csv import read_places
     from geoclip.data.reading import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
+    from geoclip.data.tables import read_coordinates
     from geoclip.evaluation.study_runs import read_config
 
     if config.train_places:
-        return read_places(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(np.float64)
+        return read_coordinates(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(
+            np.float64
+        )
     try:
         trained_with = read_config(run)
         data, features = trained_with["data"], trained_with["encoder"]["features"]

@@ -98,7 +98,7 @@ def _source(config: ShardsConfig) -> Source:
     from geoclip.data.building.picture_sources import TreePictures, open_pictures
     from geoclip.data.building.table_source import TableSource
     from geoclip.data.building.tar_source import TarSource, tar_paths
-    from geoclip.data.places_csv import Columns
+    from geoclip.data.tables import Columns
 
     if config.benchmark is None and config.source is ShardSource.wds:
         return TarSource(paths=tar_paths(config.input), key_field=config.columns.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections import Counter
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoclip.data.batch import Batch, Skip
-from geoclip.data.places_csv import read_places
 from geoclip.data.places_json import place_of
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
+from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
+
+log = logging.getLogger("geoclip")
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -39,8 +42,8 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
     """The photographs of a benchmark and the keys whose photograph is missing.
 
     Args:
-        root: a folder with a CSV (see `read_places`) and, anywhere below it, the photographs. A name in the CSV may
-            hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
+        root: a folder with a CSV (see `read_coordinates`) and, anywhere below it, the photographs. A name in the CSV
+            may hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
             its suffix.
         metadata: the CSV, below `root` or absolute; found by itself where root holds exactly one.
 
@@ -48,9 +51,11 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[str]]
         DataError: no or several CSVs, no picture column, a name that fits two photographs, or not one photograph.
     """
     table = metadata_file(root, metadata)
-    rows = read_places(table, "benchmark")
+    rows = read_coordinates(table, "benchmark")
     if "key" not in rows:
-        raise DataError(f"{table} names no pictures: needed is a column IMG_FILE, IMG_ID, name or id")
+        raise DataError(
+            f"{table} names no pictures; name the column of their files IMG_FILE, IMG_ID, file_name, name or id"
+        )
     keys = rows["key"].astype(str).tolist()
     index = _photo_index(root)
     last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
@@ -84,16 +89,19 @@ def list_photos(place: Path) -> list[Photo]:
     Raises:
         DataError: nothing there.
     """
-    if place.is_file():
-        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))]
-    found = photos_below(place)
+    found = [place] if place.is_file() else photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
-    return [
-        Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=_place_beside(path))
+    root = place.parent if place.is_file() else place
+    unusable: dict[str, list[Path]] = {}
+    photos = [
+        Photo(key=path.relative_to(root).as_posix(), path=path, gps_deg=_place_beside(path, unusable))
         for path in found
     ]
+    for reason, jsons in unusable.items():
+        log.warning("%d jsons beside photographs tell no place: %s, first %s", len(jsons), reason, jsons[0])
+    return photos
 
 
 def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
@@ -202,10 +210,15 @@ def metadata_file(root: Path, metadata: str = "") -> Path:
     return tables[0]
 
 
-def _place_beside(photo: Path) -> tuple[float, float] | None:
+def _place_beside(photo: Path, unusable: dict[str, list[Path]]) -> tuple[float, float] | None:
+    """The coordinates in a photograph's json; one that has none is noted in `unusable` by its reason."""
+    beside = photo.with_suffix(".json")
     try:
-        return place_of(photo.with_suffix(".json").read_bytes())
-    except (OSError, ValueError):
+        return place_of(beside.read_bytes())
+    except OSError:
+        return None
+    except ValueError as error:
+        unusable.setdefault(str(error), []).append(beside)
         return None
 
 

@@ -24,7 +24,7 @@ from geoclip.data.tar_members import Member, tar_members
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
-FORMAT = 1
+FORMAT = 2  # of what is kept on disk, and of the jsons that are understood
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

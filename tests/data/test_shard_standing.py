@@ -118,7 +118,7 @@ def test_swapped_columns_are_guessed(tmp_path: Path, build: Build, photo_table: 
 def test_a_table_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, build: Build) -> None:
     for text, sentence in (
         ("LAT,LON\n1,2\n", r"none of them is known to name pictures.*columns\.key=NAME"),
-        ("id,a,b\nx,1,2\n", "needed are LAT and LON"),
+        ("id,a,b\nx,1,2\n", "columns id, a, b;.* LAT and LON"),
         ('id,LAT,LON\na,1,2\n"b,1,2\nc,1,2\n', "line 3: unexpected end of data; is a quote left open there"),
         ("id,LAT,LON\n", "the source has no rows"),
     ):

@@ -10,7 +10,7 @@ from pyproj import Geod
 from scipy.stats import bootstrap
 
 from geoclip.data.assets import asset_path
-from geoclip.data.places_csv import read_places
+from geoclip.data.tables import read_coordinates
 from geoclip.evaluation.accuracy import (
     GEOSCORE_KM,
     THRESHOLDS_KM,
@@ -25,7 +25,7 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM
 
 
 def places_of(path: Path) -> Floats:
-    return read_places(path, "benchmark")[["lat", "lon"]].to_numpy(np.float64)
+    return read_coordinates(path, "benchmark")[["lat", "lon"]].to_numpy(np.float64)
 
 
 def random_places(count: int, seed: int) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from geoclip.drawing.tables import median_text, sign_of
+from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -70,4 +71,4 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
 def _plain(name: str, value: float) -> str:
     if name == "median_km":
         return f"{median_text(value)} km"
-    return f"{value:,.0f}" if name == "geoscore" else f"{value:.2f} %"
+    return f"{value:,.0f}" if name == "geoscore" else f"{percent_text(value, 2)} %"

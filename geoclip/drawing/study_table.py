@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geoclip.drawing.pages import render
+from geoclip.percent import percent_text
 from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
@@ -126,7 +127,8 @@ def _digits(metric: str) -> int:
 
 def _value(measured: Mapping[str, Any], metric: str) -> str:
     digits = _digits(metric)
-    text = f"{measured['mean']:,.{digits}f}"
+    mean = measured["mean"]
+    text = f"{mean:,.{digits}f}" if metric in LABELS else percent_text(mean, digits)
     return text if measured["sd"] is None else f"{text} ± {measured['sd']:,.{digits}f}"
 
 
@@ -141,7 +143,7 @@ def _share(share: Sequence[float] | None) -> str:
 
 
 def _italic(name: str, metrics: Sequence[str], percent: Mapping[str, float]) -> list[Cell]:
-    shares = (f"{percent[metric]:.1f}" if metric in percent else "" for metric in metrics)
+    shares = (percent_text(percent[metric]) if metric in percent else "" for metric in metrics)
     return [Cell(text=name, italic=True), Cell(text=""), *(Cell(text=share, italic=True) for share in shares)]
 
 

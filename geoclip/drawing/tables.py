@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoclip.drawing.pages import render
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -26,17 +27,17 @@ class Share:
     @property
     def text(self) -> str:
         """The value as it is printed."""
-        return _percent(self.value)
+        return percent_text(self.value)
 
     @property
     def interval(self) -> str:
         """Low to high as it is printed."""
-        return f"{_percent(self.low)}–{_percent(self.high)}"
+        return f"{percent_text(self.low)}–{percent_text(self.high)}"
 
     @property
     def ceiling_text(self) -> str:
         """The ceiling as it is printed."""
-        return "–" if self.ceiling is None else _percent(self.ceiling)
+        return "–" if self.ceiling is None else percent_text(self.ceiling)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -141,10 +142,6 @@ def sign_of(protocol: str) -> str:
 def median_text(median_km: float) -> str:
     """Three digits are all that a median has."""
     return f"{median_km:,.0f}" if median_km >= 100 else f"{median_km:.3g}"
-
-
-def _percent(value: float) -> str:
-    return "100" if value >= 99.95 else f"{value:.1f}"
 
 
 def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:

@@ -72,7 +72,7 @@ def test_too_many_rejected_end_the_build_before_it_writes_and_mended_it_goes_on(
     table.write_text(text)
     (table.parent / "03.jpg").rename(tmp_path / "03.jpg")
     sentence = (
-        r"2 of 20 rows \(10\.0%\) are of no use, more than max_rejected_fraction=0\.05: "
+        r"2 of 20 rows \(10\.0 %\) are of no use, more than max_rejected_fraction=0\.05: "
         r"1 × coordinates are not finite, first 07\.jpg \(line 9\); 1 × missing picture, "
         r"first 03\.jpg \(line 5\); .*rejected\.csv.*=0\.1,"
     )

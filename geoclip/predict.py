@@ -199,6 +199,10 @@ def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
     kept = restricted(gallery, box if len(box) == 4 else None, one_or_many(config.country))
     if kept is not gallery:
         log.info("gallery %s: %d of %d places", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
+    if len(kept.gps_deg_G2) == 1:
+        log.warning(
+            "box and country leave the gallery one location: it is predicted whatever a picture shows"
+        )
     return kept
 
 

@@ -18,6 +18,7 @@ from geoclip.build.training import (
     build_queue,
     build_recipe,
     build_state,
+    require_negatives,
 )
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "build_stream_plan",
     "encoder_identity",
     "model_from_checkpoint",
+    "require_negatives",
     "transform_identity",
 ]

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
-from geoclip.config import PredictConfig, typed
-from geoclip.entry import run_entry_point
+from geoclip.config import PredictConfig
+from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import GeoclipError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ LINK_COLUMNS = 110
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then predict."""
-    config = typed(cfg, PredictConfig, predict_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = typed_beside_run(cfg, PredictConfig, predict_problems)
     predict(config)
 
 

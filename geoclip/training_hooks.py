@@ -44,7 +44,7 @@ def run_hooks(
     last_step: int,
 ) -> Hooks:
     """The hooks of a run; rank 0 has a recorder and a writer."""
-    facts: dict[str, Any] = {"config": plain(config), "files": files}
+    facts: dict[str, Any] = {"config": plain(config), "files": files, "cwd": str(Path.cwd())}
     validation = None
     if world.is_main:
         facts |= {"wandb_run_id": run.name, "versions": provenance(world.size)["versions"]}

@@ -17,6 +17,7 @@ from geoclip.drawing.tables import accuracy_table
 from geoclip.drawing.world import Picture, save_bytes
 from geoclip.errors import DataError
 from geoclip.recorder import Row, read_rows
+from geoclip.run_dir import located
 
 MAP_PX = 1600  # maps become JPEGs of this width in the page; the PNGs stay in figures/
 MOST_PREDICTIONS = 6
@@ -64,7 +65,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         if name not in charts
     ]
     if distribution is None and config:
-        distribution = Path(config["data"]["root"]) / "distribution.png"
+        distribution = Path(located(config, run)["data"]["root"]) / "distribution.png"
     page = render(
         "report.html.j2",
         name=run.resolve().name,

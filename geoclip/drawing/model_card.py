@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from geoclip.drawing.tables import accuracy_table
+from geoclip.drawing.tables import accuracy_table, tta_note
 from geoclip.percent import percent_text
 
 TAGS = ["geoclip", "geo-localization", "image-geolocation", "pytorch"]
@@ -100,7 +100,7 @@ def _measures(result: Mapping[str, Any]) -> list[EvalResult]:
             task_type="image-geolocation",
             task_name="image geo-localisation",
             dataset_type=str(result["benchmark"]),
-            dataset_name=f"{result['benchmark']}, {result['n']:,} images",
+            dataset_name=f"{result['benchmark']}, {result['n']:,} images{tta_note(result.get('tta', 'single'))}",
             metric_type=key,
             metric_name=f"{name} (95 % interval {low} to {high})",
             metric_value=value,

@@ -185,6 +185,8 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
             notes.append(
                 f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery."
             )
+        if result.get("tta", "single") != "single":
+            notes.append(f"{name} averages the views of {result['tta']} of each image.")
         if result.get("published_n") not in (None, result["n"]):
             notes.append(
                 f"{name} has {result['n']:,} images here and {result['published_n']:,} as published."
@@ -205,6 +207,8 @@ def _commands(
         )
         if result.get("protocol") == "released":
             command += " protocol=released"
+        if result.get("tta", "single") != "single":
+            command += f" tta={result['tta']}"
         commands.append((f"evaluate on {result['benchmark']}", command))
     commands += [
         ("predict", f"python -m geoclip.predict checkpoint={run.as_posix()} image=FILE_OR_FOLDER"),

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geoclip.drawing.pages import render
+from geoclip.drawing.tables import tta_note
 from geoclip.percent import percent_text
 from geoclip.run_dir import write_text
 
@@ -151,7 +152,8 @@ def legend(results: Mapping[str, Any], benchmark: str) -> str:
     """What the numbers are, in one line."""
     found = results["benchmarks"][benchmark]
     seeds = sorted({seed for variant in found["variants"] for seed in variant["seeds"]})
-    said = f"{found['n']:,} images, seeds {', '.join(map(str, seeds))}"
+    views = "" if "eval.tta" in results["by"] else "".join(map(tta_note, found.get("tta", ())))
+    said = f"{found['n']:,} images{views}, seeds {', '.join(map(str, seeds))}"
     several = len(seeds) > 1
     said += "; ± is the standard deviation over seeds" if several else "; one seed, so no spread"
     if any(variant["gain"] for variant in found["variants"]):

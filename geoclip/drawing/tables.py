@@ -52,6 +52,12 @@ class AccuracyRow:
     gallery: str
     gallery_size: int | None
     protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
+    tta: str = "single"  # test-time augmentation
+
+    @property
+    def title(self) -> str:
+        """The benchmark, and the views of each image where they were several."""
+        return self.benchmark + ("" if self.tta in self.benchmark.split("+") else tta_note(self.tta))
 
     @property
     def median(self) -> str:
@@ -65,10 +71,10 @@ class AccuracyRow:
 
     @property
     def source(self) -> str:
-        """The gallery, its size, and the protocol of distances."""
+        """The gallery, its size, the protocol of distances, and test-time augmentation."""
         size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
         parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
-        return ", ".join(part for part in parts if part)
+        return ", ".join(part for part in parts if part) + tta_note(self.tta)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -99,7 +105,7 @@ class AccuracyTable:
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row in self.rows:
             shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
-            lines.append([row.benchmark, f"{row.n:,}", *shares, row.median, row.score])
+            lines.append([row.title, f"{row.n:,}", *shares, row.median, row.score])
             lines.append(
                 ["*ceiling of the gallery*", "", *(share.ceiling_text for share in row.shares), "", ""]
             )
@@ -137,6 +143,11 @@ class AccuracyTable:
 def sign_of(protocol: str) -> str:
     """Of a distance's column: whether an error of exactly that distance counts."""
     return "≤" if protocol == "released" else "<"
+
+
+def tta_note(tta: str) -> str:
+    """What a title says of test-time augmentation; nothing where each image was seen once."""
+    return "" if tta == "single" else f", tta={tta}"
 
 
 def median_text(median_km: float) -> str:
@@ -184,6 +195,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
             gallery=str(result.get("gallery", "")),
             gallery_size=result.get("gallery_size"),
             protocol=str(result.get("protocol", "")),
+            tta=str(result.get("tta", "single")),
         )
     except KeyError as error:
         raise DataError(

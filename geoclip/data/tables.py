@@ -98,10 +98,10 @@ class Table:
     def __str__(self) -> str:
         return f"{self.what} {self.path}"
 
-    @property
-    def form(self) -> str:
-        """How it is written, for messages."""
-        return f"{SEPARATORS[self.separator]}-separated, {self.encoding}"
+    def columns(self, named: Columns | None = None) -> Columns:
+        """`find_columns` of this table; a message says how the table was read."""
+        form = f"{SEPARATORS[self.separator]}-separated, {self.encoding}"
+        return find_columns(self.header, f"{self} ({form})", named)
 
     def rows(self, *, progress: str = "") -> Iterator[TableRow]:
         """Every line that is not empty, with as many cells as the header unless it has a fault.
@@ -146,6 +146,9 @@ class Table:
             if not cells or (len(cells) < count and not any(map(str.strip, cells))):
                 continue
             fault = "" if len(cells) == count else "wrong number of columns"
+            if len(cells) > count:
+                commas = self.separator == "," and len(cells) == count + 2
+                fault = "more values than columns" + " (decimal commas?)" * commas
             if self.has_bad_bytes and not fault and _has_bad_bytes(cells):
                 fault = f"bytes that are not {self.encoding}"
             yield TableRow(line, cells, fault)
@@ -265,7 +268,7 @@ def read_coordinates(path: Path, what: str, named: Columns | None = None) -> pd.
         DataError: as `open_table`, `find_columns` and `read_chunks`.
     """
     table = open_table(path, what, named)
-    columns = find_columns(table.header, str(table), named)
+    columns = table.columns(named)
     chunks = list(read_chunks(table, columns, [columns.key] if columns.key else []))
     gps_deg_N2 = np.concatenate([chunk.gps_deg_N2 for chunk in chunks])
     frame = pd.concat([chunk.cells for chunk in chunks], ignore_index=True).set_axis(
@@ -315,9 +318,9 @@ def _complaint(table: Table, row: TableRow, columns: Columns, where: Sequence[in
     """File, line, column, value, reason and fix of a row that cannot be used."""
     count = len(table.header)
     here = f"{table}, line {row.line}"
-    if row.fault == "wrong number of columns":
+    if len(row.cells) != count and row.cells:
         fix = "give each row one value for each column"
-        if table.separator == "," and len(row.cells) == count + 2:
+        if "decimal commas" in row.fault:
             fix = "if these are decimal commas, write points, or separate the columns by ';'"
         elif len(row.cells) == count + 1:
             fix = "name the column that the header lacks, or quote the value that holds the separator"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from geoclip.data.tables import find_columns, open_table, read_chunks
+from geoclip.data.tables import open_table, read_chunks
 from geoclip.errors import DataError
 from geoclip.model.embedding import embed_places
 from geoclip.run_dir import whole_file
@@ -50,7 +50,7 @@ def embed_table(
             of the output's own.
     """
     table = open_table(source, "input")
-    columns = find_columns(table.header, str(table))
+    columns = table.columns()
     count = sum(len(chunk.gps_deg_N2) for chunk in read_chunks(table, columns, []))
     dim = embed_places(encoder, [[0.0, 0.0]]).shape[1]
 

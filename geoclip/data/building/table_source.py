@@ -15,7 +15,7 @@ from geoclip.data.building.picture_index import Found, Wanted
 from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
 from geoclip.data.building.picture_sources import PictureSource
 from geoclip.data.building.shard_sources import Description, place_fault
-from geoclip.data.tables import Columns, degrees_of_cells, find_columns, open_table
+from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
 
 BATCH_ROWS = 5000
@@ -54,7 +54,7 @@ class TableSource:
 
     def _parsed(self) -> Iterator[Row]:
         table = open_table(self.table, "table", self.named)
-        header, columns = table.header, find_columns(table.header, str(table), self.named)
+        header, columns = table.header, table.columns(self.named)
         if not columns.key:
             raise DataError(
                 f"{table} has the columns {', '.join(header)}; none of them is known to name pictures: name it with "

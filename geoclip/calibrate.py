@@ -8,16 +8,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from geoclip.checks import calibrate_problems
-from geoclip.config import CalibrateConfig, typed
-from geoclip.entry import run_entry_point
+from geoclip.config import CalibrateConfig
+from geoclip.entry import run_entry_point, typed_beside_run
 
 log = logging.getLogger("geoclip")
 
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then calibrate."""
-    config = typed(cfg, CalibrateConfig, calibrate_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = typed_beside_run(cfg, CalibrateConfig, calibrate_problems)
     calibrate(config)
 
 

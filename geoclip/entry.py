@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from typing import Any, cast, get_args, get_type_hints
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -21,14 +23,62 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ConfigError
+from geoclip.config import CalibrateConfig, ConfigError, EvaluateConfig, ModelSourceConfig, typed
 from geoclip.errors import GeoclipError, Preempted
+from geoclip.run_dir import checkpoint_file, first_existing, origins, run_of
+
+log = logging.getLogger("geoclip")
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # the plugins' names, and conf/hydra/launcher/'s
 
 
+SourceT = TypeVar("SourceT", bound=ModelSourceConfig)
+
+
 class PointEnded(Exception):
     """How a point of a sweep ended that another process ran: a sentence or a status, on its way back."""
+
+
+def typed_beside_run(
+    cfg: DictConfig, kind: type[SourceT], problems: Callable[[SourceT], list[str]]
+) -> SourceT:
+    """`typed`, and what is not in this folder is read where the run was started that the configuration names.
+
+    Raises:
+        ConfigError: as `typed`.
+    """
+    given: list[SourceT] = []
+
+    def found_problems(config: SourceT) -> list[str]:
+        given.append(_beside_run(config))
+        return problems(given[-1])
+
+    typed(cfg, kind, found_problems)
+    return given[-1]
+
+
+def _beside_run(config: SourceT) -> SourceT:
+    try:
+        run = run_of(checkpoint_file(config.checkpoint, config.runs_dir))
+        with (run / "config.yaml").open(encoding="utf-8") as file:
+            folders = origins(run, yaml.safe_load(file))
+    except (GeoclipError, OSError, ValueError, AttributeError, yaml.YAMLError):
+        return config  # a release, or no checkpoint: whoever opens it says so
+
+    def found(key: str, path: str) -> str:
+        there = path if os.path.exists(path) else first_existing(path, folders)
+        if there != path:
+            log.warning(
+                "%s=%s is not in this folder; read from %s, where the run was started", key, path, there
+            )
+        return there
+
+    config = replace(config, gallery=replace(config.gallery, path=found("gallery.path", config.gallery.path)))
+    if isinstance(config, EvaluateConfig | CalibrateConfig):
+        benchmark = config.benchmark
+        root, built = (found(f"benchmark.{key}", getattr(benchmark, key)) for key in ("root", "built"))
+        config = replace(config, benchmark=replace(benchmark, root=root, built=built))
+    return config
 
 
 def run_entry_point(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta, typed
-from geoclip.entry import run_entry_point
+from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta
+from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ log = logging.getLogger("geoclip")
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate."""
-    config = typed(cfg, EvaluateConfig, evaluate_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = typed_beside_run(cfg, EvaluateConfig, evaluate_problems)
     evaluate(config)
 
 
@@ -108,16 +108,19 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     """
     import numpy as np
 
-    from geoclip.data.places_csv import read_places
     from geoclip.data.reading import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
+    from geoclip.data.tables import read_coordinates
     from geoclip.evaluation.study_runs import read_config
+    from geoclip.run_dir import located
 
     if config.train_places:
-        return read_places(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(np.float64)
+        return read_coordinates(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(
+            np.float64
+        )
     try:
-        trained_with = read_config(run)
+        trained_with = located(read_config(run), run)
         data, features = trained_with["data"], trained_with["encoder"]["features"]
         shards = read_shards(*((features, "train") if features else (data["root"], data["train"])))
         subset = take_fraction(shards, data["fraction"], trained_with["seed"])

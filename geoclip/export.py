@@ -31,13 +31,13 @@ def export(config: ExportConfig) -> tuple[Path, float]:
         GeoclipError: the checkpoint cannot be read, or this format has no place for its encoder.
     """
     from geoclip.build.location import open_location_encoder
-    from geoclip.data.places_csv import read_places
+    from geoclip.data.tables import read_coordinates
     from geoclip.model import exporting
 
     opened = open_location_encoder(config)
     output = Path(config.output)
     if config.compare_on:
-        places = read_places(Path(config.compare_on), "compare_on")[["lat", "lon"]].to_numpy(float)
+        places = read_coordinates(Path(config.compare_on), "compare_on")[["lat", "lon"]].to_numpy(float)
     else:
         places = exporting.comparison_places()
     match config.format:

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
-from geoclip.config import PredictConfig, typed
-from geoclip.entry import run_entry_point
+from geoclip.config import PredictConfig
+from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import GeoclipError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ LINK_COLUMNS = 110
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then predict."""
-    config = typed(cfg, PredictConfig, predict_problems)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = typed_beside_run(cfg, PredictConfig, predict_problems)
     predict(config)
 
 
@@ -49,6 +49,7 @@ def predict(config: PredictConfig) -> Path:
 
     from geoclip.drawing.answers import Drawn, draw_answers
     from geoclip.drawing.guesses import guesses_table
+    from geoclip.drawing.tables import tta_note
     from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
     from geoclip.evaluation.prediction import Asking, answers
     from geoclip.geo.geodesy import unit_vectors
@@ -77,6 +78,7 @@ def predict(config: PredictConfig) -> Path:
     points_G3 = unit_vectors(gallery.gps_deg_G2)
     folder = Path(config.output) if config.output else trained.folder / "predictions"
     names = file_names([query.title for query in queries])
+    seen_as = {query.title: query.title + tta_note(config.tta.value) * bool(query.photo) for query in queries}
     console = Console()
     console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     shown: dict[str, Drawn] = {}
@@ -88,20 +90,23 @@ def predict(config: PredictConfig) -> Path:
         expected_km = None if calibration is None else calibration.expected_of(answer.heat_G, points_G3)
         known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         if few:
-            title = _title(query.title, expected_km, known)
+            title = _title(seen_as[query.title], expected_km, known)
             console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
-        told = answer_row(query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256)
+        views = {"tta": config.tta.value} if query.photo else {}
+        told = answer_row(
+            query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256, **views
+        )
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
         write_json(folder / f"{names[query.title]}.json", told | confidence)
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
-                title=query.title,
+                title=seen_as[query.title],
                 photo=query.photo,
                 truth_deg=query.truth_deg,
                 answer=answer,
                 max_pixels=config.max_pixels,
             )
-        best.append(summary_row(query, answer) | {"expected_error_km": expected_km, "known": known})
+        best.append(summary_row(query, answer) | views | {"expected_error_km": expected_km, "known": known})
     if len(queries) > 1:
         write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
     draw_answers(folder, gallery, shown)
@@ -206,6 +211,10 @@ def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
     kept = restricted(gallery, box if len(box) == 4 else None, one_or_many(config.country))
     if kept is not gallery:
         log.info("gallery %s: %d of %d places", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
+    if len(kept.gps_deg_G2) == 1:
+        log.warning(
+            "box and country leave the gallery one location: it is predicted whatever a picture shows"
+        )
     return kept
 
 

@@ -32,10 +32,10 @@ def publish(config: PublishConfig) -> Path:
     """
     from geoclip.build.publishing import results_of, write_card, write_model
     from geoclip.model.hub import send
-    from geoclip.run_dir import checkpoint_file
+    from geoclip.run_dir import checkpoint_file, run_of
 
     path = checkpoint_file(config.checkpoint, config.runs_dir)
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    run = run_of(path)
     folder = Path(config.output) if config.output else run / "release"
     results = results_of(run, path, force=config.force)
     written = write_model(folder, path, backbone=config.backbone)

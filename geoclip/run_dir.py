@@ -13,8 +13,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,9 @@ from geoclip.errors import CheckpointError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
+PATHS = (
+    ("data", "root"), ("encoder", "repo"), ("encoder", "features"), ("gallery", "path"), ("study", "galleries"),
+)  # fmt: skip
 NOT_SCIENCE_OF_DATA = (
     "root",
     "max_bad_fraction",
@@ -121,6 +124,56 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
             f"{path} holds no checkpoints/*.safetensors; train first: python -m geoclip.train"
         )
     return steps[-1]
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint's file belongs to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
+    """The folders that a run's relative paths may be relative to, the likeliest first.
+
+    Args:
+        run: its folder; where runs_dir was relative, it tells where the run was started, even after both have moved.
+        config: its plain configuration.
+        cwd: where it was started, if that is known; empty: as its provenance.json says.
+    """
+    run, runs_dir = Path(os.path.abspath(run)), Path(os.path.normpath(config.get("runs_dir", "runs")))
+    found = []
+    if (
+        not runs_dir.is_absolute()
+        and run.parent.parts[-len(runs_dir.parts) or len(run.parts) :] == runs_dir.parts
+    ):
+        found.append(run.parents[len(runs_dir.parts)])
+    if not cwd:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            cwd = str(json.loads((run / "provenance.json").read_text(encoding="utf-8"))["cwd"])
+    return [*found, *([Path(cwd)] if cwd else []), Path.cwd()]
+
+
+def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, Any]:
+    """A run's plain configuration with its relative paths as absolute ones, where they lead to something.
+
+    A run keeps paths as they were given, because they are part of its identity; whoever reads them calls this.
+    Arguments as of `origins`.
+    """
+    places = origins(run, config, cwd)
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    for group, key in PATHS:
+        value = found.get(group, {}).get(key)
+        if isinstance(value, list):
+            found[group][key] = [first_existing(str(one), places) for one in value]
+        elif value:
+            found[group][key] = first_existing(str(value), places)
+    return found
+
+
+def first_existing(path: str, folders: Sequence[Path]) -> str:
+    """A relative path below the first of the folders that has it, as an absolute one; any other as it is."""
+    if not path or "://" in path or os.path.isabs(path):
+        return path
+    return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -234,6 +287,7 @@ def provenance(world_size: int = 1) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "cwd": str(Path.cwd()),
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "versions": versions,

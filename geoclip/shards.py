@@ -99,8 +99,8 @@ def _source(config: ShardsConfig) -> Source:
     from geoclip.data.building.picture_sources import TreePictures, open_pictures
     from geoclip.data.building.table_source import TableSource
     from geoclip.data.building.tar_source import TarSource
-    from geoclip.data.places_csv import Columns
     from geoclip.data.shard_list import find_shards, refuse_skipped_shards
+    from geoclip.data.tables import Columns
 
     if config.benchmark is None and config.source is ShardSource.wds:
         tars = find_shards("", config.input, "set input")

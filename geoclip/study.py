@@ -149,9 +149,11 @@ def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str)
         ConfigError: some of it cannot be; every problem is listed.
     """
     from geoclip.evaluate import evaluation_name
+    from geoclip.run_dir import located
 
     wanted, problems = [], []
-    for run, config in configs.items():
+    for run, as_given in configs.items():
+        config = located(as_given, run)
         study = config["study"]
         for name in study["benchmarks"]:
             benchmark = option("benchmark", name, BenchmarkConfig)

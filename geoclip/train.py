@@ -82,7 +82,7 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
 
 def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
     """`train_run`, under an ear for what asks it to stop."""
-    from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
+    from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan, require_negatives
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
     from geoclip.distributed import initialise, told_by_main, wait_for_all
@@ -116,6 +116,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
         log.info("%s is trained to its end; nothing to do (without its summary.json it would go on)", run)
         return run
     plan = build_stream_plan(config, splits["train"])
+    require_negatives(config, plan.subset)
     recipe = build_recipe(config, plan.samples, world.device)
     with claimed(run) if world.is_main else contextlib.nullcontext(), logged(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from geoclip.model.from_release import OWN, model_of
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.hub import local_copy
 from geoclip.model.releases import Release, is_ours, is_release, read_release, release_name
-from geoclip.run_dir import checkpoint_file
+from geoclip.run_dir import checkpoint_file, run_of
 
 log = logging.getLogger("geoclip")
 
@@ -75,7 +76,7 @@ def open_trained(
     else:
         path = checkpoint_file(source.checkpoint, source.runs_dir)
         model, config = model_from_checkpoint(path, needs_backbone=needs_backbone)
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        folder = run_of(path)
         name = folder.resolve().name
     if predicting and config.encoder.prediction_mean and config.encoder.prediction_std:
         model.image_encoder.normalise_by(config.encoder.prediction_mean, config.encoder.prediction_std)
@@ -88,7 +89,7 @@ def open_trained(
         sha256=_sha256([path]),
         preprocessing=build_preprocessing(config.encoder, source.tta, max_pixels=source.max_pixels),
         gallery=build_gallery(_chosen(source, config.gallery)),
-        is_own_gallery=_chosen(source, config.gallery) == config.gallery,
+        is_own_gallery=_is_same(_chosen(source, config.gallery), config.gallery),
         encoder=encoder_identity(config.encoder),
         keep_gallery=source.keep_gallery,
     )
@@ -111,7 +112,7 @@ def _open_release(
         sha256=_sha256(list(release.files)),
         preprocessing=Preprocessing(image_px=image_px, tta=source.tta.value, max_pixels=source.max_pixels),
         gallery=build_gallery(_chosen(source, _gallery_of(release))),
-        is_own_gallery=_chosen(source, _gallery_of(release)) == _gallery_of(release),
+        is_own_gallery=_is_same(_chosen(source, _gallery_of(release)), _gallery_of(release)),
         encoder={"kind": "clip", "repo": repo, "feature_dim": width},
         keep_gallery=source.keep_gallery,
     )
@@ -119,6 +120,14 @@ def _open_release(
 
 def _chosen(source: ModelSourceConfig, own: GalleryConfig) -> GalleryConfig:
     return own if source.gallery.kind is GalleryKind.own else source.gallery
+
+
+def _is_same(one: GalleryConfig, other: GalleryConfig) -> bool:
+    """Whether they are one file by one name, however its path is written."""
+    one, other = (
+        replace(gallery, path=gallery.path and os.path.realpath(gallery.path)) for gallery in (one, other)
+    )
+    return one == other
 
 
 def _gallery_of(release: Release) -> GalleryConfig:

@@ -17,6 +17,7 @@ from geoclip.drawing.maps import draw_predictions
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
+from geoclip.percent import percent_text
 from geoclip.recorder import Recorder, read_rows
 from geoclip.run_dir import plain, provenance
 from geoclip.training.keeping import CheckpointWriter, step_files
@@ -43,7 +44,7 @@ def run_hooks(
     last_step: int,
 ) -> Hooks:
     """The hooks of a run; rank 0 has a recorder and a writer."""
-    facts: dict[str, Any] = {"config": plain(config), "files": files}
+    facts: dict[str, Any] = {"config": plain(config), "files": files, "cwd": str(Path.cwd())}
     validation = None
     if world.is_main:
         facts |= {"wandb_run_id": run.name, "versions": provenance(world.size)["versions"]}
@@ -71,7 +72,7 @@ def run_hooks(
                 recorder.record(
                     "val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values
                 )
-                shares = ", ".join(f"{share:.1f} % within {km} km" for km, share in percent.items())
+                shares = ", ".join(f"{percent_text(share)} % within {km} km" for km, share in percent.items())
                 log.info("step %d, validation: %s; median %.3g km", state.step, shares, values["median_km"])
                 if values["geoscore"] > state.best_geoscore:
                     state.best_geoscore = values["geoscore"]

@@ -20,6 +20,7 @@ from geoclip.build.training import (
     build_recipe,
     build_state,
     build_step,
+    require_negatives,
 )
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "build_stream_plan",
     "encoder_identity",
     "model_from_checkpoint",
+    "require_negatives",
     "transform_identity",
 ]

@@ -26,7 +26,7 @@ from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import take_fraction
 from geoclip.drawing.maps import draw_distribution
-from geoclip.errors import GeoclipError
+from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.run_dir import plain
 
@@ -113,7 +113,21 @@ def build_augmentation(data: DataConfig) -> Augmentation:
 
 
 def build_gallery(gallery: GalleryConfig) -> Gallery:
-    """The coordinates to retrieve from."""
+    """The coordinates to retrieve from.
+
+    Raises:
+        DataError: they cannot be read, or are all the same.
+    """
+    found = _read_gallery(gallery)
+    if bool((found.gps_deg_G2 == found.gps_deg_G2[:1]).all()):
+        raise DataError(
+            f"gallery.path={gallery.path} of gallery={gallery.name} has one location alone: it would be the prediction "
+            "for every picture; name a gallery of two or more"
+        )
+    return found
+
+
+def _read_gallery(gallery: GalleryConfig) -> Gallery:
     match gallery.kind:
         case GalleryKind.own:
             raise ValueError("a gallery of its own belongs to a trained run; see geoclip.trained")

@@ -14,7 +14,7 @@ from geoclip.config import LocationSourceConfig
 from geoclip.model.from_release import location_encoder_of
 from geoclip.model.hub import local_copy
 from geoclip.model.releases import is_ours, is_release, read_release, release_name
-from geoclip.run_dir import checkpoint_file
+from geoclip.run_dir import checkpoint_file, run_of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,7 +51,7 @@ def open_location_encoder(source: LocationSourceConfig) -> OpenedLocationEncoder
         weights = checkpoint_file(source.checkpoint, source.runs_dir)
         model, _ = model_from_checkpoint(weights, needs_backbone=False)
         encoder = model.location_encoder
-        folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
+        folder = run_of(weights)
         name = folder.resolve().name
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,7 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.warm_start import take_up_scales
-from geoclip.run_dir import checkpoint_file
+from geoclip.run_dir import checkpoint_file, located, run_of
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import load_location_encoder, load_weights
 
@@ -114,9 +114,10 @@ def build_model(config: TrainConfig) -> GeoCLIP:
         )
 
 
-def config_of(saved: dict[str, Any]) -> TrainConfig:
-    """The configuration that a checkpoint was trained with."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), saved["config"]))
+def config_of(saved: dict[str, Any], path: Path | None = None) -> TrainConfig:
+    """The configuration that a checkpoint was trained with; of one at `path`, with paths that hold in any folder."""
+    given = saved["config"] if path is None else located(saved["config"], run_of(path), saved.get("cwd", ""))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), given))
     assert isinstance(config, TrainConfig)
     return config
 
@@ -132,7 +133,7 @@ def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[G
         CheckpointError: damaged, or of another architecture.
     """
     saved = read_checkpoint(path)
-    config = config_of(saved)
+    config = config_of(saved, path)
     if needs_backbone:
         config = replace(config, encoder=replace(config.encoder, features=""))
     # Its weights are in the checkpoint: what they once started from may be gone.

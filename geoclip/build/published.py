@@ -44,7 +44,7 @@ def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> 
         return read_published(place, backbone=backbone)[0]
     path = checkpoint_file(str(place))
     saved = read_checkpoint(path)
-    return assembled(config_of(saved), saved, path, backbone)
+    return assembled(config_of(saved, path), saved, path, backbone)
 
 
 def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,6 +18,7 @@ from geoclip.config import (
     AverageKind,
     ComputeConfig,
     LossConfig,
+    Near,
     OptimConfig,
     OptimizerKind,
     Precision,
@@ -33,7 +35,7 @@ from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import Stretch
 from geoclip.distributed import World
 from geoclip.errors import GeoclipError
-from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
 from geoclip.training.average import WeightAverage
@@ -43,6 +45,8 @@ from geoclip.training.objective import Objective
 from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
 from geoclip.training.state import BACKBONE, SUMS, TrainState
 from geoclip.training.step import Recipe, matrix_products, train_step
+
+FEW = 4096
 
 
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
@@ -116,6 +120,30 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
         noise=torch.Generator().manual_seed(config.seed),
         average=build_average(config.optim, model, sum(len(stretch) for stretch in subset)),
         sums=torch.zeros(SUMS, device=world.device),
+    )
+
+
+def require_negatives(config: TrainConfig, subset: list[Stretch]) -> None:
+    """Refuse samples none of which has another's coordinates for a negative: the loss would be 0 at every step.
+
+    Raises:
+        GeoclipError: all are at one location, or, with loss.near=mask, all within loss.near_radius_km of each other.
+    """
+    loss = config.loss
+    radius_km = loss.near_radius_km if loss.near is Near.mask else 0.0
+    if loss.hard_negatives or not (loss.mask_same_place or radius_km):
+        return
+    samples = sum(len(stretch) for stretch in subset)
+    for count in sorted({min(FEW, samples), samples}):  # a few show it of nearly every data set
+        gps_deg_N2 = torch.from_numpy(places_in(subset, count).astype(np.float32)).double()
+        farthest = gps_deg_N2[haversine_km(gps_deg_N2, gps_deg_N2[:1]).argmax()]
+        if haversine_km(gps_deg_N2, farthest[None]).max() > radius_km:
+            return
+    where = f"within loss.near_radius_km={radius_km:g} km of each other" if radius_km else "at one location"
+    raise GeoclipError(
+        f"the {samples} training samples of data.fraction={config.data.fraction:g} are all {where}: no picture has a "
+        "negative, and the loss would be 0 at every step; train on more locations"
+        + (", or lower loss.near_radius_km" if radius_km else "")
     )
 
 

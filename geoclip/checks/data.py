@@ -30,8 +30,11 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
         problems.append(
             f"data.shuffle_buffer={data.shuffle_buffer} must be 1 or more; 1 keeps the shards' order"
         )
-    if not 0 <= data.max_bad_fraction <= 1:
-        problems.append(f"data.max_bad_fraction={data.max_bad_fraction} is a share in [0, 1]")
+    if not 0 <= data.max_bad_fraction < 1:
+        problems.append(
+            f"data.max_bad_fraction={data.max_bad_fraction} is a share in [0, 1); with 1 a run would go through "
+            "pictures of which not one can be read, and learn nothing"
+        )
     if data.max_pixels < 1:
         problems.append(f"data.max_pixels={data.max_pixels} must be 1 or more")
     if not 0 < data.crop_scale_min <= 1:

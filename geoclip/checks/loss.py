@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from geoclip.config import TrainConfig
+from geoclip.config import LossKind, Near, TrainConfig
 
 HALF_EQUATOR_KM = 20_015.0
 
@@ -31,6 +31,29 @@ def loss_problems(config: TrainConfig) -> list[str]:
     for key in ("near_radius_km", "hard_radius_km"):
         if not 0 < getattr(loss, key) < HALF_EQUATOR_KM:
             problems.append(f"loss.{key}={getattr(loss, key)} must lie in (0, {HALF_EQUATOR_KM:g}) km")
+    return problems + _without_negatives(config)
+
+
+def _without_negatives(config: TrainConfig) -> list[str]:
+    """Reasons why a picture has no candidate to be told apart from its own: the loss is 0, and nothing is learnt."""
+    loss, batch, queue = config.loss, config.optim.batch_size, config.queue.size
+    problems = []
+    if batch == 1 and queue == 0 and loss.hard_negatives == 0:
+        problems.append(
+            "optim.batch_size=1 with queue.size=0 and loss.hard_negatives=0 leaves a picture no candidate but its own: "
+            "the loss is 0 and nothing is learnt; try optim.batch_size=2 or more, or a queue"
+        )
+    elif batch == 1 and loss.kind is LossKind.symmetric:
+        problems.append(
+            "optim.batch_size=1 with loss=symmetric leaves a location no picture but its own: half of the loss is 0; "
+            "try optim.batch_size=2 or more, or loss=one_way"
+        )
+    if loss.near is Near.mask and loss.hard_negatives > 0 and loss.near_radius_km > 2 * loss.hard_radius_km:
+        problems.append(
+            f"loss.near=mask with loss.near_radius_km={loss.near_radius_km:g} leaves out every one of "
+            f"loss.hard_negatives={loss.hard_negatives}, which are at most 2 × loss.hard_radius_km="
+            f"{loss.hard_radius_km:g} km away; lower near_radius_km or raise hard_radius_km"
+        )
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
 from collections import Counter
@@ -20,11 +21,13 @@ from torch import Tensor
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
-from geoclip.data.places_csv import read_places
 from geoclip.data.places_json import place_of, require_place
 from geoclip.data.plain_files import read_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
+from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
+
+log = logging.getLogger("geoclip")
 
 MISSING = "missing picture"
 
@@ -42,8 +45,8 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
     """The photographs of a benchmark and the rows that have none, or no coordinates.
 
     Args:
-        root: a folder with a CSV (see `read_places`) and, anywhere below it, the photographs. A name in the CSV may
-            hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
+        root: a folder with a CSV (see `read_coordinates`) and, anywhere below it, the photographs. A name in the CSV
+            may hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
             its suffix.
         metadata: the CSV, below `root` or absolute; found by itself where root holds exactly one.
 
@@ -51,9 +54,11 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
         DataError: no or several CSVs, no picture column, a name that fits two photographs, or not one photograph.
     """
     table = metadata_file(root, metadata)
-    rows = read_places(table, "benchmark")
+    rows = read_coordinates(table, "benchmark")
     if "key" not in rows:
-        raise DataError(f"{table} names no pictures: needed is a column IMG_FILE, IMG_ID, name or id")
+        raise DataError(
+            f"{table} names no pictures; name the column of their files IMG_FILE, IMG_ID, file_name, name or id"
+        )
     keys = rows["key"].astype(str).tolist()
     index = _photo_index(root)
     last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
@@ -94,19 +99,23 @@ def list_photos(place: Path) -> tuple[list[Photo], list[Skip]]:
     Raises:
         DataError: nothing there that can be decoded.
     """
-    if place.is_file():
-        if reason := undecodable(place.name):
-            raise DataError(f"{place}: {reason}")
-        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))], []
-    found, skipped = photos_below(place)
+    if place.is_file() and (reason := undecodable(place.name)):
+        raise DataError(f"{place}: {reason}")
+    found, skipped = ([place], list[Skip]()) if place.is_file() else photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         seen = "".join(f"; {line}" for line in account_of(str(place), 0, skipped, "files").skipped.lines())
         raise DataError(f"{place} {what} (.{', .'.join(PICTURE_SUFFIXES)}){seen}")
+    root = place.parent if place.is_file() else place
+    unusable: dict[str, list[Path]] = {}
     photos = [
-        Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=_place_beside(path))
+        Photo(key=path.relative_to(root).as_posix(), path=path, gps_deg=_place_beside(path, unusable))
         for path in found
     ]
+    for reason, jsons in unusable.items():
+        log.warning(
+            "%d jsons beside photographs have no coordinates: %s, first %s", len(jsons), reason, jsons[0]
+        )
     return photos, skipped
 
 
@@ -216,10 +225,15 @@ def metadata_file(root: Path, metadata: str = "") -> Path:
     return tables[0]
 
 
-def _place_beside(photo: Path) -> tuple[float, float] | None:
+def _place_beside(photo: Path, unusable: dict[str, list[Path]]) -> tuple[float, float] | None:
+    """The coordinates in a photograph's json; one that has none is noted in `unusable` by its reason."""
+    beside = photo.with_suffix(".json")
     try:
-        return place_of(read_plain(photo.with_suffix(".json")))
-    except (OSError, ValueError):
+        return place_of(read_plain(beside))
+    except OSError:
+        return None
+    except ValueError as error:
+        unusable.setdefault(str(error), []).append(beside)
         return None
 
 

@@ -1,33 +1,107 @@
-"""The place that a sample's json tells, in the spellings met in the wild."""
+"""The coordinates in a sample's json, in the forms met in the wild: flat, nested and GeoJSON."""
 
 from __future__ import annotations
 
 import json
 import math
+from typing import Any
+
+from geoclip.data.degrees import (
+    LATITUDE_LETTERS,
+    LATITUDES,
+    LONGITUDE_LETTERS,
+    LONGITUDES,
+    known_name,
+    parse_degrees,
+)
 
 NO_FIX = "coordinates are (0, 0)"
-LATITUDES, LONGITUDES = ("lat", "latitude"), ("lon", "lng", "longitude")
+MAX_DEPTH = 4  # of nested objects
+SHOWN_NAMES = 6
 
 
 def place_of(text: bytes) -> tuple[float, float]:
     """Latitude and longitude in degrees.
 
     Args:
-        text: a json object with lat, lon or LAT, LON or latitude, longitude, in any case.
+        text: a json object with lat and lon by any name of LATITUDES and LONGITUDES; or with such an object in it,
+            under any name; or a GeoJSON Point, Feature or `geometry`, whose `coordinates` have the longitude first.
 
     Raises:
-        ValueError: no such numbers, or no place on Earth; the message is a short reason to count by.
+        ValueError: no such numbers, several different ones, or no place on Earth; the message is a short reason to
+            count by.
     """
     try:
         fields = json.loads(text)
-        if "lat" not in fields or "lon" not in fields:
-            fields = {str(name).lower(): value for name, value in fields.items()}
-        lat = float(next(fields[name] for name in LATITUDES if name in fields))
-        lon = float(next(fields[name] for name in LONGITUDES if name in fields))
-    except (ValueError, TypeError, AttributeError, StopIteration, RecursionError):
-        raise ValueError("json without numbers lat and lon") from None
-    require_place(lat, lon)
-    return lat, lon
+    except (ValueError, RecursionError):
+        raise ValueError("damaged json") from None
+    if not isinstance(fields, dict):
+        raise ValueError("json that is no object")
+    lat, lon = fields.get("lat"), fields.get("lon")
+    pair = (lat, lon) if isinstance(lat, float) and isinstance(lon, float) else _pair_of(fields)
+    require_place(*pair)
+    return pair
+
+
+def _pair_of(fields: dict[str, Any]) -> tuple[float, float]:
+    own = _pair_in(fields)
+    pairs = [own] if own else list(dict.fromkeys(_nested_pairs(fields, MAX_DEPTH)))
+    if len(pairs) > 1:
+        raise ValueError("json with several different coordinates")
+    if not pairs:
+        names = ", ".join(sorted(map(str, fields))[:SHOWN_NAMES]) or "nothing"
+        raise ValueError(f"json without numbers lat and lon (it has {names})")
+    return pairs[0]
+
+
+def _nested_pairs(fields: dict[str, Any], depth: int) -> list[tuple[float, float]]:
+    """Of the objects in an object, the outermost that have any."""
+    found: list[tuple[float, float]] = []
+    for value in fields.values() if depth else ():
+        if isinstance(value, dict):
+            pair = _pair_in(value)
+            found += [pair] if pair else _nested_pairs(value, depth - 1)
+    return found
+
+
+def _pair_in(fields: dict[str, Any]) -> tuple[float, float] | None:
+    """The coordinates of this object itself; None where it names none.
+
+    Raises:
+        ValueError: it names some that are no numbers, or whose order nobody knows.
+    """
+    by_name = {known_name(str(name)): value for name, value in reversed(fields.items())}
+    lat, lon = (
+        next(((name, by_name[name]) for name in names if name in by_name), None)
+        for names in (LATITUDES, LONGITUDES)
+    )
+    if lat and lon:
+        return _number(*lat, LATITUDE_LETTERS), _number(*lon, LONGITUDE_LETTERS)
+    listed = by_name.get("coordinates")
+    if not isinstance(listed, list) or len(listed) not in (2, 3) or not all(map(_is_number, listed[:2])):
+        return None
+    if fields.get("type") == "Point":  # RFC 7946, section 3.1.1: longitude, latitude
+        return float(listed[1]), float(listed[0])
+    latitudes = [number for number in listed[:2] if abs(number) <= 90]
+    if len(latitudes) != 1:  # else only one of them can be the latitude
+        raise ValueError("json with coordinates of unknown order (GeoJSON has type Point)")
+    return float(latitudes[0]), float(listed[0] if listed[1] == latitudes[0] else listed[1])
+
+
+def _number(name: str, value: Any, letters: str) -> float:
+    try:
+        if _is_number(value):
+            return float(value)
+        if isinstance(value, str):
+            return parse_degrees(value, letters)
+    except (ValueError, OverflowError):
+        pass
+    kind = "null" if value is None else type(value).__name__
+    raise ValueError(f"json without numbers lat and lon ({name} is {'no number' if kind == 'str' else kind})")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def require_place(lat: float, lon: float) -> None:

@@ -27,7 +27,7 @@ from geoclip.errors import DataError
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
-FORMAT = 2
+FORMAT = 2  # of what is kept on disk, and of the jsons that are understood
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.tables import tta_note
 from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure, write
 from geoclip.evaluation.calibration import Calibration
 
@@ -36,6 +37,7 @@ def draw_calibration(
     """
     figure = new_figure(WIDTH_IN, TOP_IN + SIDE_IN + 0.85, PAPER)
     name = calibration.facts["benchmark"]
+    name += tta_note(calibration.facts["tta"])
     title = f"Calibrated on {name}: scale {before['scale']:.3g} → {after['scale']:.3g}"
     write(figure, LEFT_IN, 0.45, title, color=INK, fontsize=14, fontweight="bold")
     step = (WIDTH_IN - LEFT_IN - 0.3) / 3

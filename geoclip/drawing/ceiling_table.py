@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from geoclip.percent import percent_text
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,15 +36,8 @@ def ceiling_table(test_sets: Mapping[str, Mapping[str, Any]], gallery: str) -> T
         table.add_row(
             name,
             f"{row['n']:,}",
-            *(_percent(row["ceiling_percent"][km]) for km in distances_km),
+            *(percent_text(row["ceiling_percent"][km]) for km in distances_km),
             f"{row['median_km']:.2f}",
-            f"{row['verbatim_in_gallery']:,} ({row['verbatim_in_gallery'] / row['n']:.1%})",
+            f"{row['verbatim_in_gallery']:,} ({percent_text(100 * row['verbatim_in_gallery'] / row['n'])} %)",
         )
     return table
-
-
-def _percent(value: float) -> str:
-    """One digit, or two where one would say 100 of what is not."""
-    if value == 100:
-        return "100"
-    return f"{value:.1f}" if value < 99.95 else f"{value:.2f}"

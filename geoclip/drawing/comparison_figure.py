@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from geoclip.drawing.comparison_table import LOWER_IS_BETTER, better, label_of, signed
+from geoclip.drawing.comparison_table import LOWER_IS_BETTER, better, label_of, names_of, signed
 from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
 from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
 
@@ -31,7 +31,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
     figure = new_figure(WIDTH_IN, TOP_IN + max(height, 2.6) + 0.75, PAPER)
     title = f"{comparison['benchmark']}: what b has over a, on {comparison['n']:,} images"
     write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
-    write(figure, 0.3, 0.68, f"a: {comparison['a']}    b: {comparison['b']}", color=MUTED, fontsize=10.5)
+    write(figure, 0.3, 0.68, "    ".join(names_of(comparison)), color=MUTED, fontsize=10.5)
     text = "lines are 95 % intervals; grey: they hold zero"
     write(figure, WIDTH_IN - 0.3, 0.4, text, color=MUTED, fontsize=10.5, ha="right")
     axes = add_axes(figure, LEFT_IN, TOP_IN, width, height)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from geoclip.drawing.tables import median_text, sign_of
+from geoclip.drawing.tables import median_text, sign_of, tta_note
+from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -59,7 +60,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
     title = Text.assemble(
         (comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}"
     )
-    names = Text(f"a: {comparison['a']}\nb: {comparison['b']}", style="dim")
+    names = Text("\n".join(names_of(comparison)), style="dim")
     told = (
         f"{comparison['resamples']:,} resamples of the images, with both runs' errors of each. `better`: the interval "
         "excludes zero. Of twenty equal measures one does so by chance; other seeds of training are another matter."
@@ -67,7 +68,16 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
     return Group(Text(), title, names, Text(), table, Text(), Text(told, style="dim"))
 
 
+def names_of(comparison: Mapping[str, Any]) -> list[str]:
+    """Both runs, and the test-time augmentation of each, if any."""
+    settings = comparison.get("settings", ({}, {}))
+    return [
+        f"{side}: {comparison[side]}{tta_note(setting.get('tta', 'single'))}"
+        for side, setting in zip("ab", settings, strict=True)
+    ]
+
+
 def _plain(name: str, value: float) -> str:
     if name == "median_km":
         return f"{median_text(value)} km"
-    return f"{value:,.0f}" if name == "geoscore" else f"{value:.2f} %"
+    return f"{value:,.0f}" if name == "geoscore" else f"{percent_text(value, 2)} %"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoclip.drawing.pages import render
-from geoclip.drawing.tables import Share, median_text, shares_of, sign_of
+from geoclip.drawing.tables import Share, accuracy_table, median_text, shares_of, sign_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -92,7 +92,7 @@ def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
         sections.append(Section(title="nearest training place", rows=rows))
     sections.append(Section(title="the best of", rows=_ranks(result["recall_percent"])))
     return DetailsTable(
-        benchmark=str(result.get("evaluation", result["benchmark"])),
+        benchmark=accuracy_table([result]).rows[0].title,
         sign=sign_of(result.get("protocol", "")),
         sections=tuple(sections),
         facts=_facts(result),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from geoclip.evaluation.prediction import Guess
 from geoclip.geo.geodesy import haversine_km
+from geoclip.percent import percent_text
 
 
 def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, float] | None = None) -> Table:
@@ -31,7 +32,7 @@ def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, f
     table.add_column("map", no_wrap=True)
     for guess in guesses:
         cells = [f"{guess.rank}", f"{guess.lat:.4f}", f"{guess.lon:.4f}"]
-        cells += [f"{guess.probability:.2%}", f"{guess.cosine:.3f}"]
+        cells += [f"{percent_text(100 * guess.probability, 2)} %", f"{guess.cosine:.3f}"]
         cells += [] if guess.distance_km is None else [f"{guess.distance_km:,.0f}"]
         table.add_row(*cells, guess.map)
     return table

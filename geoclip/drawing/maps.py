@@ -33,6 +33,7 @@ from geoclip.drawing.world import (
     write,
 )
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 MARGIN, GAP, HEADING = 0.3, 0.25, 0.42  # inches
 ERROR_TICKS_KM = (1, 25, 200, 750, 2500)
@@ -158,7 +159,7 @@ def draw_predictions(
 
 
 def _sentence(error_km_N: Floats) -> str:
-    near, middle = (f"{(error_km_N <= km).mean():.1%}".replace("%", " %") for km in (200, 750))
+    near, middle = (f"{percent_text(100 * float((error_km_N <= km).mean()))} %" for km in (200, 750))
     median_km = float(np.median(error_km_N))
     distance = f"{median_km:,.0f}" if median_km >= 10 else f"{median_km:.1f}"
     return (

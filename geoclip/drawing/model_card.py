@@ -10,7 +10,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from geoclip.drawing.tables import accuracy_table
+from geoclip.drawing.tables import accuracy_table, tta_note
+from geoclip.percent import percent_text
 
 TAGS = ["geoclip", "geo-localization", "image-geolocation", "pytorch"]
 DATA_TERMS = {  # by data.name; see docs/data.md
@@ -82,20 +83,27 @@ def _head(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> ModelCardDa
 def _measures(result: Mapping[str, Any]) -> list[EvalResult]:
     """Accuracy within each distance, median error and GeoScore, each with its interval."""
     values = [
-        (f"accuracy_{km}_km", f"% within {km} km", cell["value"], cell["low"], cell["high"])
+        (
+            f"accuracy_{km}_km",
+            f"% within {km} km",
+            float(percent_text(cell["value"], 4)),
+            percent_text(cell["low"]),
+            percent_text(cell["high"]),
+        )
         for km, cell in sorted(result["accuracy_percent"].items(), key=lambda item: float(item[0]))
     ]
     for key, name in (("median_km", "median error, km"), ("geoscore", "GeoScore")):
-        values.append((key, name, result[key], *result[f"{key}_interval"]))
+        bounds = (f"{bound:.4g}" for bound in result[f"{key}_interval"])
+        values.append((key, name, round(result[key], 4), *bounds))
     return [
         EvalResult(
             task_type="image-geolocation",
             task_name="image geo-localisation",
             dataset_type=str(result["benchmark"]),
-            dataset_name=f"{result['benchmark']}, {result['n']:,} images",
+            dataset_name=f"{result['benchmark']}, {result['n']:,} images{tta_note(result.get('tta', 'single'))}",
             metric_type=key,
-            metric_name=f"{name} (95 % interval {low:.4g} to {high:.4g})",
-            metric_value=round(value, 4),
+            metric_name=f"{name} (95 % interval {low} to {high})",
+            metric_value=value,
         )
         for key, name, value, low, high in values
     ]

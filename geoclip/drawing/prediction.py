@@ -85,18 +85,6 @@ def place_text(lat: float, lon: float) -> str:
     return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
 
 
-def percent_text(probability: float) -> str:
-    """A probability with two digits, in percent."""
-    percent = 100 * probability
-    return (
-        f"{percent:.0f} %"
-        if percent >= 10
-        else f"{percent:#.2g} %"
-        if percent >= 0.01
-        else f"{percent:.0e} %"
-    )
-
-
 def decade_ticks(low: float, high: float) -> list[float]:
     """The whole powers of ten between two exponents."""
     ticks: list[float] = np.arange(np.ceil(low), np.floor(high) + 1).tolist()

@@ -17,7 +17,6 @@ from geoclip.drawing.prediction import (
     draw_heat,
     heat_range,
     latitudes_of,
-    percent_text,
     place_text,
 )
 from geoclip.drawing.prediction_page import write_prediction_html, write_predictions_html
@@ -38,6 +37,7 @@ from geoclip.drawing.world import (
     save_figure,
     write,
 )
+from geoclip.percent import probability_text
 
 __all__ = ["Prediction", "draw_prediction_png", "write_prediction_html", "write_predictions_html"]
 
@@ -143,7 +143,7 @@ def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
         line += 0.25
         write(figure, MARGIN + 0.16, line, str(rank), fontsize=10, color=MUTED, ha="right")
         write(figure, MARGIN + 0.28, line, place_text(lat, lon), fontsize=10.5)
-        write(figure, right, line, percent_text(probability), fontsize=10.5, ha="right")
+        write(figure, right, line, probability_text(probability), fontsize=10.5, ha="right")
     if prediction.truth_deg is not None:
         write(figure, MARGIN, line + 0.33, "★", fontsize=12, color=TRUTH_COLOR)
         write(

@@ -18,7 +18,6 @@ from geoclip.drawing.prediction import (
     draw_heat,
     heat_range,
     latitudes_of,
-    percent_text,
     place_text,
 )
 from geoclip.drawing.world import (
@@ -37,6 +36,7 @@ from geoclip.drawing.world import (
     save_bytes,
 )
 from geoclip.errors import DataError
+from geoclip.percent import probability_text
 
 WORLD_PX, HEAT_PX, PHOTO_PX = 1800, 2000, 560
 HEAT_IN = 9.0  # the width that the dots are drawn for
@@ -122,7 +122,7 @@ def _view(prediction: Prediction) -> dict[str, Any]:
             "rank": rank,
             "place": place_text(lat, lon),
             "link": maps_link(lat, lon),
-            "probability": percent_text(share),
+            "probability": probability_text(share),
         }
         for rank, ((lat, lon), share) in enumerate(
             zip(np.asarray(prediction.top_deg_k2).tolist(), prediction.top_probability_k, strict=True),
@@ -170,7 +170,9 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
         "opacity": 1,
     }
     figure = go.Figure()
-    _add_places(figure, gallery_deg_G2[hot], [percent_text(value) for value in probability_G[hot]], marker)
+    _add_places(
+        figure, gallery_deg_G2[hot], [probability_text(value) for value in probability_G[hot]], marker
+    )
     if prediction.truth_deg is not None:
         _add_places(
             figure, np.array([prediction.truth_deg]), ["the truth"],
@@ -181,7 +183,7 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
         len(prediction.top_deg_k2), 0, -1
     ):  # one by one, so that each covers the worse with its number
         place_12 = np.asarray(prediction.top_deg_k2)[rank - 1 : rank]
-        note = f"guess {rank}, {percent_text(prediction.top_probability_k[rank - 1])}"
+        note = f"guess {rank}, {probability_text(prediction.top_probability_k[rank - 1])}"
         _add_places(figure, place_12, [note], mark, [str(rank)])
     span = latitudes_of(gallery_deg_G2, prediction)
     described: dict[str, Any] = json.loads(figure.update_layout(_layout(span)).to_json())

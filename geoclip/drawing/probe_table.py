@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -116,7 +117,7 @@ def shown(value: float, measure: str) -> str:
     """A score as it is printed: shares in percent, R² with two digits, metres whole."""
     match measure:
         case "accuracy" | "macro_f1":
-            return f"{100 * value:.1f}"
+            return percent_text(100 * value)
         case "r2":
             return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
         case _:

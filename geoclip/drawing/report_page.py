@@ -17,6 +17,7 @@ from geoclip.drawing.tables import accuracy_table
 from geoclip.drawing.world import Picture, save_bytes
 from geoclip.errors import DataError
 from geoclip.recorder import Row, read_rows
+from geoclip.run_dir import located
 
 MAP_PX = 1600  # maps become JPEGs of this width in the page; the PNGs stay in figures/
 MOST_PREDICTIONS = 6
@@ -64,7 +65,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         if name not in charts
     ]
     if distribution is None and config:
-        distribution = Path(config["data"]["root"]) / "distribution.png"
+        distribution = Path(located(config, run)["data"]["root"]) / "distribution.png"
     page = render(
         "report.html.j2",
         name=run.resolve().name,
@@ -184,6 +185,8 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
             notes.append(
                 f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery."
             )
+        if result.get("tta", "single") != "single":
+            notes.append(f"{name} averages the views of {result['tta']} of each image.")
         if result.get("published_n") not in (None, result["n"]):
             notes.append(
                 f"{name} has {result['n']:,} images here and {result['published_n']:,} as published."
@@ -204,6 +207,8 @@ def _commands(
         )
         if result.get("protocol") == "released":
             command += " protocol=released"
+        if result.get("tta", "single") != "single":
+            command += f" tta={result['tta']}"
         commands.append((f"evaluate on {result['benchmark']}", command))
     commands += [
         ("predict", f"python -m geoclip.predict checkpoint={run.as_posix()} image=FILE_OR_FOLDER"),

@@ -22,6 +22,7 @@ from geoclip.drawing.study_axes import (
 )
 from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, write
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 KM = "200"
 TOP_IN, HEAD_IN, ROW_IN = 1.2, 0.62, 0.36
@@ -85,7 +86,7 @@ def _cells(axes: Axes, benchmark: Result, km: str) -> None:
         for column, value in enumerate(percent[row]):
             strong = many[column] and abs(gain[row, column]) > 0.75 * most
             weight = "bold" if is_baseline(variant) else "normal"
-            text = "–" if np.isnan(value) else f"{value:.1f}"
+            text = percent_text(value)
             axes.text(column, row, text, ha="center", va="center", fontsize=10, fontweight=weight,
                       color=PAPER if strong else INK if many[column] else MUTED)  # fmt: skip
     heads = [f"{CONTINENT_LABELS.get(name, name)}\n{base[name]['n']:,}" for name in names]

@@ -28,6 +28,7 @@ from geoclip.drawing.study_axes import (
     swept_values,
 )
 from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, write
+from geoclip.percent import percent_text
 
 MEASURES = (("25", "within 25 km, %", 5.0), ("200", "within 200 km, %", 5.0), ("geoscore", "GeoScore", 150.0))
 UNCLEAR = "#8b97a4"
@@ -194,7 +195,7 @@ def _limit(axes: Axes, benchmark: Result, metric: str, least: float, *, upright:
     near = [ceiling for ceiling in ceilings if low <= ceiling < high + 0.4 * (high - low)]
     low, high = reach([*shown, *near], least)
     if len(near) < len(ceilings):
-        ends = sorted({f"{min(ceilings):.0f}", f"{max(ceilings):.0f}"}, key=float)
+        ends = sorted({percent_text(min(ceilings), 0), percent_text(max(ceilings), 0)}, key=float)
         axes.annotate(f"ceiling {'–'.join(ends)} %", (1, 1), xytext=(0, 7), xycoords="axes fraction", ha="right",
                       textcoords="offset points", color=MUTED, fontsize=9)  # fmt: skip
     low = max(low, -0.03 * (high - low))
@@ -202,7 +203,7 @@ def _limit(axes: Axes, benchmark: Result, metric: str, least: float, *, upright:
     for y, variant in enumerate(variants):
         if variant["label"] in left_out:
             mean, color = variant["metrics"][metric]["mean"], gain_color(variant, metric)
-            below, text = mean < low, f"{mean:,.0f}" if metric == "geoscore" else f"{mean:.1f}"
+            below, text = mean < low, f"{mean:,.0f}" if metric == "geoscore" else percent_text(mean)
             axes.text(0.012 if below else 0.988, y, f"◂ {text}" if below else f"{text} ▸", color=color, va="center",
                       ha="left" if below else "right", transform=axes.get_yaxis_transform(), fontsize=10,
                       bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})  # fmt: skip

@@ -31,6 +31,7 @@ from geoclip.drawing.world import (
     write,
 )
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 CELL_DEG = 5.0
 NEAREST_KM = 1.0  # errors below it are the same: a tenth of a kilometre is nobody's win
@@ -158,12 +159,12 @@ def _draw_cells(axes: Axes, wins: Wins, norm: Normalize) -> int:
 
 
 def _sentence(wins: Wins, seeds: int) -> str:
-    nearer, farther = (100 * float((sign * wins.log2_N > 1e-9).mean()) for sign in (1, -1))
+    nearer, farther = (percent_text(100 * float((sign * wins.log2_N > 1e-9).mean()), 0) for sign in (1, -1))
     times = 2 ** float(wins.log2_N.mean())
     by = f"{times:.2f} times nearer" if times >= 1 else f"{1 / times:.2f} times farther"
     return (
-        f"{len(wins.log2_N):,} images, {seeds} seed{'s' * (seeds != 1)}: the variant is nearer on {nearer:.0f} %, "
-        f"farther on {farther:.0f} %, in the geometric mean {by}"
+        f"{len(wins.log2_N):,} images, {seeds} seed{'s' * (seeds != 1)}: the variant is nearer on {nearer} %, "
+        f"farther on {farther} %, in the geometric mean {by}"
     )
 
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geoclip.drawing.pages import render
+from geoclip.drawing.tables import tta_note
+from geoclip.percent import percent_text
 from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
@@ -126,7 +128,8 @@ def _digits(metric: str) -> int:
 
 def _value(measured: Mapping[str, Any], metric: str) -> str:
     digits = _digits(metric)
-    text = f"{measured['mean']:,.{digits}f}"
+    mean = measured["mean"]
+    text = f"{mean:,.{digits}f}" if metric in LABELS else percent_text(mean, digits)
     return text if measured["sd"] is None else f"{text} ± {measured['sd']:,.{digits}f}"
 
 
@@ -141,7 +144,7 @@ def _share(share: Sequence[float] | None) -> str:
 
 
 def _italic(name: str, metrics: Sequence[str], percent: Mapping[str, float]) -> list[Cell]:
-    shares = (f"{percent[metric]:.1f}" if metric in percent else "" for metric in metrics)
+    shares = (percent_text(percent[metric]) if metric in percent else "" for metric in metrics)
     return [Cell(text=name, italic=True), Cell(text=""), *(Cell(text=share, italic=True) for share in shares)]
 
 
@@ -149,7 +152,8 @@ def legend(results: Mapping[str, Any], benchmark: str) -> str:
     """What the numbers are, in one line."""
     found = results["benchmarks"][benchmark]
     seeds = sorted({seed for variant in found["variants"] for seed in variant["seeds"]})
-    said = f"{found['n']:,} images, seeds {', '.join(map(str, seeds))}"
+    views = "" if "eval.tta" in results["by"] else "".join(map(tta_note, found.get("tta", ())))
+    said = f"{found['n']:,} images{views}, seeds {', '.join(map(str, seeds))}"
     several = len(seeds) > 1
     said += "; ± is the standard deviation over seeds" if several else "; one seed, so no spread"
     if any(variant["gain"] for variant in found["variants"]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoclip.drawing.pages import render
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -26,17 +27,17 @@ class Share:
     @property
     def text(self) -> str:
         """The value as it is printed."""
-        return _percent(self.value)
+        return percent_text(self.value)
 
     @property
     def interval(self) -> str:
         """Low to high as it is printed."""
-        return f"{_percent(self.low)}–{_percent(self.high)}"
+        return f"{percent_text(self.low)}–{percent_text(self.high)}"
 
     @property
     def ceiling_text(self) -> str:
         """The ceiling as it is printed."""
-        return "–" if self.ceiling is None else _percent(self.ceiling)
+        return "–" if self.ceiling is None else percent_text(self.ceiling)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -51,6 +52,12 @@ class AccuracyRow:
     gallery: str
     gallery_size: int | None
     protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
+    tta: str = "single"  # test-time augmentation
+
+    @property
+    def title(self) -> str:
+        """The benchmark, and the views of each image where they were several."""
+        return self.benchmark + ("" if self.tta in self.benchmark.split("+") else tta_note(self.tta))
 
     @property
     def median(self) -> str:
@@ -64,10 +71,10 @@ class AccuracyRow:
 
     @property
     def source(self) -> str:
-        """The gallery, its size, and the protocol of distances."""
+        """The gallery, its size, the protocol of distances, and test-time augmentation."""
         size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
         parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
-        return ", ".join(part for part in parts if part)
+        return ", ".join(part for part in parts if part) + tta_note(self.tta)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -98,7 +105,7 @@ class AccuracyTable:
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row in self.rows:
             shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
-            lines.append([row.benchmark, f"{row.n:,}", *shares, row.median, row.score])
+            lines.append([row.title, f"{row.n:,}", *shares, row.median, row.score])
             lines.append(
                 ["*ceiling of the gallery*", "", *(share.ceiling_text for share in row.shares), "", ""]
             )
@@ -138,13 +145,14 @@ def sign_of(protocol: str) -> str:
     return "≤" if protocol == "released" else "<"
 
 
+def tta_note(tta: str) -> str:
+    """What a title says of test-time augmentation; nothing where each image was seen once."""
+    return "" if tta == "single" else f", tta={tta}"
+
+
 def median_text(median_km: float) -> str:
     """Three digits are all that a median has."""
     return f"{median_km:,.0f}" if median_km >= 100 else f"{median_km:.3g}"
-
-
-def _percent(value: float) -> str:
-    return "100" if value >= 99.95 else f"{value:.1f}"
 
 
 def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:
@@ -187,6 +195,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
             gallery=str(result.get("gallery", "")),
             gallery_size=result.get("gallery_size"),
             protocol=str(result.get("protocol", "")),
+            tta=str(result.get("tta", "single")),
         )
     except KeyError as error:
         raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.stats import binomtest
 
 from geoclip.evaluation.protocols import LEAST_RATIO, MOST_RATIO, distance_km, is_inclusive, within
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
@@ -52,7 +53,7 @@ def geoscore(error_km_N: Floats) -> Floats:
 
 
 def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Accuracy:
-    """All measures, with percentile bootstrap intervals over images.
+    """All measures, with percentile bootstrap intervals over images; of shares of 0 and 100 % Wilson's.
 
     Args:
         error_km_N: (N,) distance between prediction and truth in km.
@@ -77,7 +78,7 @@ def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Ac
     return Accuracy(
         n=len(error_km_N),
         percent={
-            km: _interval(value, share_R)
+            km: _interval_of_share(value, share_R, len(error_km_N))
             for km, value, share_R in zip(THRESHOLDS_KM, percent, shares_RT.T, strict=True)
         },
         median_km=_interval(float(np.median(error_km_N)), median_R),
@@ -129,7 +130,7 @@ def verbatim_count(test_deg_N2: Floats, gallery_deg_G2: Floats) -> int:
 
 
 def share_interval(true_N: NDArray[np.bool_], seed: int = 0) -> Interval:
-    """The share that is true, in percent, and its bootstrap interval; NaN where there is no value.
+    """The share that is true, in percent, and its interval, as `summarise` has it; NaN where there is no value.
 
     How many of n draws with replacement are true is binomial: nothing need be drawn one by one.
     """
@@ -137,7 +138,8 @@ def share_interval(true_N: NDArray[np.bool_], seed: int = 0) -> Interval:
     if not n:
         return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
     share = float(true_N.mean())
-    return _interval(100 * share, 100 * np.random.default_rng(seed).binomial(n, share, RESAMPLES) / n)
+    resampled_R = 100 * np.random.default_rng(seed).binomial(n, share, RESAMPLES) / n
+    return _interval_of_share(100 * share, resampled_R, n)
 
 
 def mean_interval(value_N: Floats, seed: int = 0) -> Interval:
@@ -174,6 +176,20 @@ def _resample(
 def _interval(value: float, resampled_R: Floats) -> Interval:
     low, high = np.percentile(resampled_R, (2.5, 97.5))
     return Interval(value=value, low=float(low), high=float(high))
+
+
+def _interval_of_share(percent: float, resampled_R: Floats, n: int) -> Interval:
+    return _interval(percent, resampled_R) if 0 < percent < 100 else all_or_none(percent > 0, n)
+
+
+def all_or_none(is_all: bool, n: int) -> Interval:
+    """100 or 0 % of n, with Wilson's interval: resampling what is all alike says nothing of how sure it is.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    found = binomtest(n if is_all else 0, n).proportion_ci(method="wilson")
+    low, high = (100.0 * float(np.clip(bound, 0, 1)) for bound in (found.low, found.high))
+    return Interval(value=100.0, low=low, high=100.0) if is_all else Interval(value=0.0, low=0.0, high=high)
 
 
 def on_sphere(gps_deg_N2: Floats) -> Floats:

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from geoclip.data.places_csv import Columns, find_columns
+from geoclip.data.tables import open_table, read_chunks
 from geoclip.errors import DataError
-from geoclip.model.embedding import degrees_of, embed_places
+from geoclip.model.embedding import embed_places
 from geoclip.run_dir import whole_file
-
-CHUNK = 16_384  # rows held at a time: 32 MB of embeddings with 512 dimensions
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Embedded:
-    """A part of the table as it stands there, every cell as text, and what became of it."""
+    """A part of the table, every cell as text, and its embeddings."""
 
     rows: pd.DataFrame
     gps_deg_N2: NDArray[np.float64]
@@ -38,7 +36,7 @@ def embed_table(
 
     Args:
         encoder: degrees in, embeddings out, on its device.
-        source: CSV with columns that `find_columns` knows.
+        source: a table, see `geoclip.data.tables`.
         output: whole or absent. .npy is (N, D) float32; .npz holds it as `embedding`, with `lat` and `lon`; .csv the
             columns of the source and e0, e1, …; .parquet the columns of the source and lists `embedding`.
         normalise: to unit vectors.
@@ -51,45 +49,23 @@ def embed_table(
         DataError: no such columns, no rows, a row that is no place on Earth (by its line), a column called like one
             of the output's own.
     """
-    columns = _columns_of(source)
-    count = sum(len(_degrees(rows, columns, source)) for rows in _read(source, [columns.lat, columns.lon]))
-    if not count:
-        raise DataError(f"input {source} has no rows")
+    table = open_table(source, "input")
+    columns = table.columns()
+    count = sum(len(chunk.gps_deg_N2) for chunk in read_chunks(table, columns, []))
     dim = embed_places(encoder, [[0.0, 0.0]]).shape[1]
 
     def parts() -> Iterator[Embedded]:
         with tqdm(total=count, desc="embedding", unit="place", unit_scale=True) as bar:
-            for rows in _read(source):
-                gps_deg_N2 = _degrees(rows, columns, source)
-                embedding = embed_places(encoder, gps_deg_N2, normalise=normalise, batch_size=batch_size)
-                yield Embedded(rows=rows, gps_deg_N2=gps_deg_N2, embedding_ND=embedding)
-                bar.update(len(rows))
+            for chunk in read_chunks(table, columns, table.header):
+                embedding = embed_places(
+                    encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size
+                )
+                yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
+                bar.update(len(embedding))
 
     with whole_file(output) as partial:
         WRITERS[output.suffix.lower()](partial, parts(), (count, dim))
     return count, dim
-
-
-def _columns_of(source: Path) -> Columns:
-    try:
-        header = [str(name) for name in pd.read_csv(source, nrows=0)]
-    except (OSError, ValueError) as error:
-        raise DataError(f"input {source} cannot be read: {error}") from error
-    return find_columns(header, f"input {source}")
-
-
-def _read(source: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    """Chunks of the table, their index counting its rows; cells are text, so that they come out as they went in."""
-    try:
-        yield from pd.read_csv(source, dtype=str, keep_default_na=False, usecols=columns, chunksize=CHUNK)
-    except (OSError, ValueError) as error:
-        raise DataError(f"input {source} cannot be read: {error}") from error
-
-
-def _degrees(rows: pd.DataFrame, columns: Columns, source: Path) -> NDArray[np.float64]:
-    below_header = int(rows.index[0]) + 2 if len(rows) else 2
-    pairs = rows[[columns.lat, columns.lon]].set_axis(["lat", "lon"], axis=1)
-    return degrees_of(pairs, f"input {source}", first=below_header, counted="line")
 
 
 def _write_npy(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) -> None:

@@ -14,7 +14,12 @@ import pandas as pd
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Floats
 
-MUST_AGREE = ("gallery_sha256", "protocol", "n")
+MUST_AGREE = {
+    "gallery_sha256": None,
+    "protocol": "sphere",
+    "tta": "single",
+    "n": None,
+}  # and what older files mean
 COLUMNS = ("key", "lat", "lon", "distance_km")
 REGIONS = ("country", "predicted_country")
 
@@ -62,7 +67,7 @@ def read_images(run: Path, benchmark: str) -> Images:
         error_km_N=table["distance_km"].to_numpy(np.float64),
         ceiling_km_N=table.reindex(columns=["ceiling_km"])["ceiling_km"].to_numpy(np.float64),
         country_right_N=right_N,
-        setting={key: result.get(key, "sphere" if key == "protocol" else None) for key in MUST_AGREE},
+        setting={key: result.get(key, default) for key, default in MUST_AGREE.items()},
     )
 
 

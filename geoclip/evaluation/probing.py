@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from geoclip.data.building.places import cells_of
 from geoclip.errors import DataError, GeoclipError
-from geoclip.evaluation.accuracy import RESAMPLES, Interval
+from geoclip.evaluation.accuracy import RESAMPLES, Interval, all_or_none
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
 PENALTIES = (1e5, 1e4, 1e3, 1e2, 10.0, 1.0)  # alpha of ridge regression, strong to weak
+SHARES = ("accuracy", "macro_f1")  # in [0, 1]
 START = 3  # in both, where the search begins
 MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of logistic regression
 
@@ -219,6 +220,9 @@ def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed
     for name, value in whole.items():
         low, high = np.percentile(resampled[name], (2.5, 97.5))
         intervals[name] = Interval(value=float(value[0]), low=float(low), high=float(high))
+        if name in SHARES and value[0] in (0, 1):
+            wilson = all_or_none(bool(value[0]), cells)
+            intervals[name] = Interval(value=float(value[0]), low=wilson.low / 100, high=wilson.high / 100)
     return intervals
 
 

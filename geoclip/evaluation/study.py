@@ -128,6 +128,7 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str, seed: in
     return {
         "n": first["n"],
         "protocol": first["protocol"],
+        "tta": sorted({unit.result.get("tta", "single") for unit in units}),
         "gallery": {
             "name": first["gallery"],
             "size": first["gallery_size"],

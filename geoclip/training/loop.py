@@ -16,6 +16,7 @@ from geoclip.data.batch import Batch, SkipReport
 from geoclip.data.on_device import on_device
 from geoclip.distributed import Heartbeat, World, gather_objects, mean_over_ranks
 from geoclip.errors import DataError, GeoclipError, Preempted
+from geoclip.percent import percent_text
 from geoclip.training.state import TrainState
 from geoclip.training.step import Outcome, Recipe, train_step
 from geoclip.training.stopping import Agreement, StopRequest
@@ -215,7 +216,7 @@ def _record(
     state.broken += broken
     watch.started_s, watch.samples = time.perf_counter(), 0
     bar.set_postfix_str(
-        f"loss {values['loss'] or float('nan'):.3f}, in-batch recall {recall:.1%}, "
+        f"loss {values['loss'] or float('nan'):.3f}, in-batch recall {percent_text(100 * recall)} %, "
         f"{values['samples_per_s']:,.0f} samples/s"
     )
     _refuse_bad_data(state, recipe.max_bad_fraction)

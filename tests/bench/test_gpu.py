@@ -51,9 +51,7 @@ def test_whole_commands_run_as_the_card_will_run_them(tmp_path: Path) -> None:
     assert by_name["two ranks on one card over gloo: their losses beside one rank's"] < 0.01
 
 
-def test_a_part_that_fails_costs_the_others_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_fails_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(card: Card) -> None:
         card.report(GpuRow(name="before", value=1.0, unit="s"))
         raise RuntimeError("out of memory")

@@ -145,7 +145,8 @@ PROBLEMS: list[tuple[list[str], str]] = [
         "encoder.checkpoint_activations=true is for a trained backbone, but encoder.tune=frozen",
     ),
     (["data.fraction=0"], "data.fraction=0.0 must lie in (0, 1]"),
-    (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1]"),
+    (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1)"),
+    (["data.max_bad_fraction=1"], "data.max_bad_fraction=1.0 is a share in [0, 1)"),
     (
         ["encoder=cached", "encoder.features=nowhere"],
         "encoder.features=nowhere is no folder; write it: python -m",

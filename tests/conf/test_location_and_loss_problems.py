@@ -33,6 +33,19 @@ PROBLEMS: list[tuple[list[str], str]] = [
     (["loss.views=2"], "loss.views=2 are the same picture so many times: data=bluemarble is not augmented"),
     (["loss.hard_negatives=-1"], "loss.hard_negatives=-1 must be 0 or more"),
     (["loss.near_radius_km=0"], "loss.near_radius_km=0.0 must lie in (0, 20015) km"),
+    (
+        ["optim.batch_size=1", "data.streams=1", "queue=no_queue_noise", "queue.size=0"],
+        "optim.batch_size=1 with queue.size=0",
+    ),
+    (
+        ["optim.batch_size=1", "data.streams=1", "queue.size=0", "loss=sigmoid"],
+        "optim.batch_size=1 with queue.size=0",
+    ),
+    (["optim.batch_size=1", "data.streams=1", "loss=symmetric"], "optim.batch_size=1 with loss=symmetric"),
+    (
+        ["loss.near=mask", "loss.near_radius_km=500", "loss.hard_negatives=4", "loss.hard_radius_km=100"],
+        "loss.hard_negatives=4",
+    ),
     (["loss.hard_radius_km=30000"], "loss.hard_radius_km=30000.0 must lie in (0, 20015) km"),
 ]
 
@@ -49,5 +62,7 @@ def test_what_can_run_has_no_problem(tmp_path: Path) -> None:
         ["loss=sigmoid", "loss.views=2", "data.flip=true", "loss.near=mask"],
         ["loss.learn_temperature=false", "loss.logit_scale_max=null"],
         ["fidelity=released"],
+        ["optim.batch_size=1", "data.streams=1"],
+        ["optim.batch_size=1", "data.streams=1", "queue.size=0", "loss.hard_negatives=2"],
     ):
         assert train_problems(train_config(*overrides), world_size=1) == []

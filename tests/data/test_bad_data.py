@@ -55,7 +55,7 @@ IN_THE_INDEX: dict[str, tuple[str, bytes | None]] = {
     "coordinates are not finite": ("json", place(float("nan"), 0)),
     "coordinates out of range": ("json", place(12, 200)),
     "latitude and longitude look swapped": ("json", place(120, 45)),
-    "json without numbers lat and lon": ("json", b'{"lat": 3}'),
+    "json without numbers lat and lon (it has lat)": ("json", b'{"lat": 3}'),
     "no json": ("json", None),
     "no picture": ("png", None),
 }

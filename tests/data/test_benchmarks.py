@@ -111,14 +111,14 @@ def test_which_csv_is_asked_for_when_there_is_no_single_one(tmp_path: Path) -> N
 
 def test_a_csv_without_names_of_pictures_is_refused(tmp_path: Path) -> None:
     table(tmp_path, "LAT,LON\n1,2\n")
-    with pytest.raises(DataError, match="IMG_FILE, IMG_ID, name or id"):
+    with pytest.raises(DataError, match="IMG_FILE, IMG_ID, file_name, name or id"):
         read_photos(tmp_path)
 
 
 def test_a_place_off_the_earth_is_named_by_its_line(tmp_path: Path) -> None:
     table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\nb.jpg,91,2\n")
     picture(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=r"benchmark .*metadata\.csv, line 3: latitude 91"):
+    with pytest.raises(DataError, match=r"benchmark .*metadata\.csv, line 3: LAT='91'"):
         read_photos(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_dead_links_and_what_was_no_picture_are_counted_by_reason(download: Path
         "empty answer": 1,
     }
     assert (report.tars, report.tars_missing) == (3, 0)
-    assert "4 (44.4%) dead links" in str(report)
+    assert "4 (44.4 %) dead links" in str(report)
 
 
 def test_a_download_with_a_hole_is_not_handed_over(

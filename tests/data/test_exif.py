@@ -50,3 +50,39 @@ def test_what_is_no_place_is_none(tmp_path: Path, gps: dict[int, Any]) -> None:
 def test_a_broken_file_has_none(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     assert exif_place(tmp_path / "a.jpg") is None
+
+
+UNKNOWN = TiffImagePlugin.IFDRational(0, 0)
+
+
+def test_seconds_that_were_not_measured_count_as_none(tmp_path: Path) -> None:
+    minutes = PARIS | {2: (*rational(48, 51.5), UNKNOWN), 4: (*rational(2, 17.25), UNKNOWN)}
+    found = exif_place(photograph(tmp_path / "a.jpg", minutes))
+    assert found == pytest.approx((48 + 51.5 / 60, 2 + 17.25 / 60), abs=1e-6)
+    fraction = PARIS | {2: (*rational(48.8584), UNKNOWN, UNKNOWN)}
+    assert exif_place(photograph(tmp_path / "b.jpg", fraction)) == pytest.approx((48.8584, 2.2945), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({2: (*rational(48), UNKNOWN, UNKNOWN)}, "GPSLatitude=(48"),  # to a degree or to the kilometre?
+        ({1: ""}, "GPSLatitudeRef=''"),
+        ({1: "E"}, "GPSLatitudeRef='E'"),
+        ({4: rational(2, 75, 0)}, "GPSLongitude=(2"),
+        ({2: rational(148, 51, 30)}, "GPSLatitude=(148"),
+    ],
+)
+def test_coordinates_that_cannot_be_used_are_reported(
+    tmp_path: Path, change: dict[int, Any], seen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert exif_place(photograph(tmp_path / "a.jpg", PARIS | change)) is None
+    (record,) = caplog.records
+    assert "a.jpg" in record.getMessage() and seen in record.getMessage()
+
+
+def test_a_photograph_without_coordinates_needs_no_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert exif_place(photograph(tmp_path / "a.jpg", {})) is None
+    assert not caplog.records

@@ -13,7 +13,7 @@ from geoclip.conf_dir import conf_dir
 from geoclip.config import EvaluateConfig, GalleryBuildConfig, typed
 from geoclip.data.assets import asset_path
 from geoclip.data.benchmarks import metadata_file, read_photos
-from geoclip.data.places_csv import read_places
+from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
 from geoclip.gallery import build_gallery_file
 
@@ -59,7 +59,7 @@ def test_each_benchmark_says_where_it_comes_from_and_how_large_it_is(name: str) 
 @pytest.mark.parametrize("name", CEILINGS)
 def test_the_metadata_in_circulation_has_the_published_rows(name: str, metadata: Path) -> None:
     benchmark = evaluate_config(f"benchmark={name}").benchmark
-    rows = read_places(metadata_file(Path(benchmark.root), benchmark.metadata), "benchmark")
+    rows = read_coordinates(metadata_file(Path(benchmark.root), benchmark.metadata), "benchmark")
     assert len(rows) == benchmark.published_n == rows["key"].nunique()
     with pytest.raises(DataError, match=rf"none of the {len(rows)} photographs"):  # which are not here
         read_photos(Path(benchmark.root), benchmark.metadata)
@@ -82,8 +82,8 @@ def test_the_released_gallery_has_the_ceilings_that_are_known(metadata: Path, tm
 def test_an_honest_gallery_holds_no_coordinate_of_them(metadata: Path, tmp_path: Path) -> None:
     config = gallery_config("exclude=[yfcc4k,im2gps3k]", f"output={tmp_path / 'honest.csv'}", "size=20000")
     made = json.loads(build_gallery_file(config).with_suffix(".json").read_text())
-    csvs = [read_places(metadata / f"{name}.csv", name)[["lat", "lon"]] for name in CEILINGS]
-    released = read_places(asset_path("gallery_100k.csv"), "gallery")[["lat", "lon"]]
+    csvs = [read_coordinates(metadata / f"{name}.csv", name)[["lat", "lon"]] for name in CEILINGS]
+    released = read_coordinates(asset_path("gallery_100k.csv"), "gallery")[["lat", "lon"]]
     of_tests = {tuple(place) for csv in csvs for place in csv.to_numpy().tolist()}
     leaked = of_tests & {tuple(place) for place in released.to_numpy().tolist()}
     assert made["counts"]["distinct"] - made["counts"]["not excluded"] == len(leaked) > 300
@@ -93,5 +93,5 @@ def test_an_honest_gallery_holds_no_coordinate_of_them(metadata: Path, tmp_path:
 
 def test_street_views_published_coordinates_are_read(tmp_path: Path) -> None:
     (tmp_path / "gws15k.csv").write_text("path,lat,lon\ngsv_0.jpg,31.9072094,102.2125397\n")
-    rows = read_places(metadata_file(tmp_path), "benchmark")
+    rows = read_coordinates(metadata_file(tmp_path), "benchmark")
     assert rows[["key", "lat", "lon"]].to_numpy().tolist() == [["gsv_0.jpg", 31.9072094, 102.2125397]]

@@ -314,7 +314,7 @@ def test_pipes_among_pictures_are_counted(tmp_path: Path) -> None:
 
 def built(folder: Path, images: Path) -> tuple[set[str], dict[str, int]]:
     """Keys and rejected rows of the shards of t.csv in a folder."""
-    from geoclip.data.places_csv import Columns
+    from geoclip.data.tables import Columns
 
     source = TableSource(table=folder / "t.csv", pictures=open_pictures(images), named=Columns())
     build_shards(folder / "out", source, BuildSettings(), max_rejected_fraction=0.9)
@@ -446,7 +446,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_others_name_the_key() -> None:
 def test_shards_scale_a_large_jpeg_down_from_its_full_size(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(flat("JPEG", (1600, 1200)))
     (tmp_path / "t.csv").write_text("name,lat,lon\na.jpg,1,2\n")
-    from geoclip.data.places_csv import Columns
+    from geoclip.data.tables import Columns
 
     source = TableSource(table=tmp_path / "t.csv", pictures=open_pictures(tmp_path), named=Columns())
     build_shards(tmp_path / "out", source, BuildSettings(max_side_px=1000), max_pixels=1_000_000)

@@ -72,7 +72,7 @@ def test_too_many_rejected_end_the_build_before_it_writes_and_mended_it_goes_on(
     table.write_text(text)
     (table.parent / "03.jpg").rename(tmp_path / "03.jpg")
     sentence = (
-        r"2 of 20 rows \(10\.0%\) are of no use, more than max_rejected_fraction=0\.05: "
+        r"2 of 20 rows \(10\.0 %\) are of no use, more than max_rejected_fraction=0\.05: "
         r"1 × coordinates are not finite, first 07\.jpg \(line 9\); 1 × missing picture, "
         r"first 03\.jpg \(line 5\); .*rejected\.csv.*=0\.1,"
     )
@@ -118,7 +118,7 @@ def test_swapped_columns_are_guessed(tmp_path: Path, build: Build, photo_table: 
 def test_a_table_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path, build: Build) -> None:
     for text, sentence in (
         ("LAT,LON\n1,2\n", r"none of them is known to name pictures.*columns\.key=NAME"),
-        ("id,a,b\nx,1,2\n", "needed are LAT and LON"),
+        ("id,a,b\nx,1,2\n", "columns id, a, b;.* LAT and LON"),
         ('id,LAT,LON\na,1,2\n"b,1,2\nc,1,2\n', "line 3: unexpected end of data; is a quote left open there"),
         ("id,LAT,LON\n", "the source has no rows"),
     ):

@@ -14,9 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from geoclip.drawing.prediction import Prediction, decade_ticks, heat_range, percent_text, place_text
+from geoclip.drawing.prediction import Prediction, decade_ticks, heat_range, place_text
 from geoclip.drawing.prediction_map import draw_prediction_png, write_prediction_html, write_predictions_html
 from geoclip.errors import DataError
+from geoclip.percent import probability_text
 
 BLACK = np.zeros((90, 180, 3), dtype=np.uint8)
 RNG = np.random.default_rng(0)
@@ -112,7 +113,7 @@ def test_the_table_links_every_guess_to_a_map(page_of_two: str) -> None:
     assert page.anchors[0] == f"https://www.google.com/maps?q={lat:.6f},{lon:.6f}"
     assert len(page.anchors) == 2 * 5 + 1, "five guesses of each photograph, and one truth"
     assert page.cells.count(place_text(lat, lon)) == 2
-    assert percent_text(PROBABILITY[TOP[0]]) in page.cells
+    assert probability_text(PROBABILITY[TOP[0]]) in page.cells
 
 
 def test_the_map_shows_the_guesses_and_the_truth_where_they_are(page_of_two: str) -> None:
@@ -185,7 +186,7 @@ def test_the_heat_spans_what_tells_places_apart() -> None:
 def test_places_and_probabilities_are_written_for_people() -> None:
     assert place_text(48.8584, 2.29448) == "48.8584° N, 2.2945° E"
     assert place_text(-33.85, -70.5) == "33.8500° S, 70.5000° W"
-    assert [percent_text(p) for p in (0.416, 0.0213, 0.005, 1.234e-7)] == [
+    assert [probability_text(p) for p in (0.416, 0.0213, 0.005, 1.234e-7)] == [
         "42 %",
         "2.1 %",
         "0.50 %",

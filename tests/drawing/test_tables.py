@@ -82,11 +82,11 @@ def test_html_escapes_what_a_user_named() -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_a_rounded_hundred_is_only_said_of_what_rounds_to_it() -> None:
+def test_a_hundred_is_only_said_of_all() -> None:
     nearly = copy.deepcopy(RESULT)
     nearly["accuracy_percent"]["2500"] = {"value": 99.94, "low": 99.8, "high": 99.96}
     share = accuracy_table([nearly]).rows[0].shares[-1]
-    assert (share.text, share.interval) == ("99.9", "99.8–100")
+    assert (share.text, share.interval) == ("99.9", "99.8–99.96")
 
 
 def test_what_is_missing_is_named() -> None:

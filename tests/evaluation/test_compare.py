@@ -36,7 +36,7 @@ def images(error_km_N: Floats, right_N: Floats | None = None, *, protocol: str =
         error_km_N=error_km_N,
         ceiling_km_N=np.zeros(0),
         country_right_N=right_N,
-        setting={"gallery_sha256": "g", "protocol": protocol, "n": count},
+        setting={"gallery_sha256": "g", "protocol": protocol, "tta": "single", "n": count},
     )
 
 

@@ -258,11 +258,12 @@ def test_a_folder_without_a_checkpoint_is_one_sentence(run_evaluate: Evaluate, t
 
 def test_another_gallery_can_be_asked(run_evaluate: Evaluate, tiny_run: Any, tmp_path: Path) -> None:
     own, *_ = run_evaluate()
-    (tmp_path / "one.csv").write_text("latitude,longitude\n10.5,20.5\n")
-    row, table, _ = run_evaluate(gallery=GalleryConfig(name="csv", path=str(tmp_path / "one.csv")))
-    assert (row["gallery"], row["gallery_size"]) == ("csv", 1)
+    (tmp_path / "two.csv").write_text("latitude,longitude\n10.5,20.5\n-10.5,-20.5\n")
+    row, table, _ = run_evaluate(gallery=GalleryConfig(name="csv", path=str(tmp_path / "two.csv")))
+    assert (row["gallery"], row["gallery_size"]) == ("csv", 2)
     assert row["gallery_sha256"] != own["gallery_sha256"]
-    assert set(zip(table["predicted_lat"], table["predicted_lon"], strict=True)) == {(10.5, 20.5)}
+    places = {(10.5, 20.5), (-10.5, -20.5)}
+    assert set(zip(table["predicted_lat"], table["predicted_lon"], strict=True)) <= places
 
 
 def test_a_gallery_with_the_answers_is_warned_of(

@@ -77,7 +77,7 @@ def test_a_picture_gets_a_table_a_json_and_two_maps(
     for guess in guesses:
         assert guess["map"] == f"https://www.google.com/maps?q={guess['lat']:.6f},{guess['lon']:.6f}"
         assert guess["map"] in printed  # whole, not broken over two lines
-        assert f"{guess['lat']:.4f}" in printed and f"{guess['probability']:.2%}" in printed
+        assert f"{guess['lat']:.4f}" in printed and f"{100 * guess['probability']:.2f} %" in printed
     with Image.open(folder / "test-000000.png") as image:
         assert image.width > 1000
     page = (folder / "test-000000.html").read_text()

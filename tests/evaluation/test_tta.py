@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from rich.console import Console
 from torch import Tensor
 
 from geoclip.build import model_from_checkpoint
@@ -21,8 +23,12 @@ from geoclip.checks import evaluate_problems
 from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, PredictConfig, Tta
 from geoclip.data.benchmarks import list_photos, photo_batches
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels
+from geoclip.drawing.details_table import details_table
+from geoclip.drawing.tables import accuracy_table
+from geoclip.errors import DataError
 from geoclip.evaluate import evaluate
 from geoclip.evaluation.images import embed_images
+from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.predict import predict
 from geoclip.run_dir import plain
@@ -133,6 +139,52 @@ def test_prediction_averages_its_views(
     places = torch.from_numpy(tiny_run.gallery_deg_G2)
     similarity_G = mean_similarity(model, image, Tta.ten_crop, places)
     assert [best["lat"], best["lon"]] == tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist()
+
+
+def printed(table: object) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_every_record_of_averaged_views_says_so(
+    asked: dict[str, Any],
+    photo_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
+    capsys.readouterr()
+    row = json.loads(evaluate(EvaluateConfig(**asked, benchmark=photos, tta=Tta.ten_crop)).read_text())
+    assert "tta=ten_crop" in " ".join(capsys.readouterr().out.split())
+    unnamed = row | {"evaluation": "photos"}  # as an evaluation under another file name
+    accuracy, details = accuracy_table([unnamed]), details_table(unnamed)
+    assert details is not None and details.benchmark == "photos, tta=ten_crop"
+    for text in (accuracy.html(), printed(accuracy.rich()), accuracy.markdown()):
+        assert "tta=ten_crop" in text
+    assert "tta" not in accuracy_table([unnamed | {"tta": "single"}]).markdown()
+
+    out = predict(
+        PredictConfig(
+            **asked, image=str(photo_folder), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
+        )
+    )
+    assert "tta=ten_crop" in capsys.readouterr().out
+    assert {json.loads(path.read_text())["tta"] for path in out.glob("*.json")} == {"ten_crop"}
+    assert set(pd.read_csv(out / "predictions.csv")["tta"]) == {"ten_crop"}
+    assert "tta=ten_crop" in next(out.glob("*.html")).read_text()
+
+
+def test_runs_that_saw_other_views_are_not_compared(tmp_path: Path) -> None:
+    for name, tta in (("a", "single"), ("b", "ten_crop")):
+        (tmp_path / name / "eval").mkdir(parents=True)
+        (tmp_path / name / "eval" / "test.csv").write_text("key,lat,lon,distance_km\nx,1,2,3\n")
+        facts = {"gallery_sha256": "g", "protocol": "sphere", "n": 1, "tta": tta}
+        (tmp_path / name / "eval" / "test.json").write_text(json.dumps(facts))
+    a, b = (read_images(tmp_path / name, "test") for name in ("a", "b"))
+    with pytest.raises(DataError, match="tta single and ten_crop"):
+        paired(a, b)
 
 
 def test_one_view_of_saved_features_is_not_ten(

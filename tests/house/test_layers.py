@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
+    {"geo", "config", "checks", "conf_dir", "distributed", "errors", "percent"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
     {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,27 @@ def test_a_run_starts_from_the_scales_of_another_which_may_then_go(run: Callable
     old, new = first.location_encoder.state_dict(), second.location_encoder.state_dict()
     assert all(torch.equal(new[name], tensor) for name, tensor in old.items())
     assert new["branches.2.head.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ("data.fraction=0.025 optim.batch_size=1 data.streams=1 optim.epochs=4", "data.fraction=0.025"),
+        ("loss.near=mask loss.near_radius_km=20010", "loss.near_radius_km=20010"),
+    ],
+)
+def test_samples_without_a_negative_are_not_trained_on(
+    run: Callable[..., Path], overrides: str, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(GeoclipError, match=re.escape(named)):
+        run(*overrides.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_gallery_of_one_location_is_no_gallery(run: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("LAT,LON\n1,2\n1.0,2.0\n")
+    with pytest.raises(GeoclipError, match=r"gallery\.path=.*one\.csv"):
+        run(f"gallery.path={tmp_path}/one.csv")
 
 
 def test_fewer_samples_than_a_batch_are_named(run: Callable[..., Path]) -> None:

@@ -16,6 +16,7 @@ from geoclip.data.batch import SkipReport
 from geoclip.data.building.manifest import Manifest
 from geoclip.data.building.shard_writing import ShardRecord
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 from geoclip.run_dir import write_json, write_text
 
 log = logging.getLogger("geoclip")
@@ -72,7 +73,7 @@ def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction
     swapped = any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons)
     hint = " are columns.lat and columns.lon the wrong way round?" if swapped else ""
     raise DataError(
-        f"{bad:,} of {rows:,} rows ({share:.1%}) are of no use, more than "
+        f"{bad:,} of {rows:,} rows ({percent_text(100 * share)} %) are of no use, more than "
         f"max_rejected_fraction={max_rejected_fraction:g}: {shown};{hint} all of them: {rejected}; mend them, or allow "
         f"for them with max_rejected_fraction={min(1.0, -(-share * 100 // 1) / 100):g}, and give the command again"
         if bad < rows

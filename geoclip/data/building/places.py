@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
 
 CELL_DEG = 5.0
@@ -16,11 +16,11 @@ Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
 
 
 def distinct_places(path: Path) -> Places:
-    """(N, 2) the distinct coordinates of a LAT,LON file, in its order.
+    """(N, 2) the distinct coordinates of a table, in its order.
 
     Two that become one in float32, which training computes in, count as one.
     """
-    rows = pd.read_csv(path)[["LAT", "LON"]].to_numpy(np.float64)
+    rows = read_coordinates(path, "gallery")[["lat", "lon"]].to_numpy(np.float64)
     _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)
     return rows[np.sort(first)]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,14 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found, Wanted
 from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
 from geoclip.data.building.picture_sources import PictureSource
 from geoclip.data.building.shard_sources import Description, place_fault
-from geoclip.data.places_csv import Columns, find_columns
+from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
 
 BATCH_ROWS = 5000
@@ -52,49 +48,30 @@ class TableSource:
         Raises:
             DataError: no such columns, or a quote that is never closed, by its line.
         """
-        size = self.table.stat().st_size
-        bar = tqdm(total=size, desc=f"planning {self.table.name}", unit="B", unit_scale=True, mininterval=0.5)
-        with (
-            bar,
-            self.table.open("rb") as file,
-            io.TextIOWrapper(file, newline="", encoding="utf-8-sig", errors="replace") as text,
-        ):
-            rows = self._parsed(text)
-            while batch := list(islice(rows, BATCH_ROWS)):
-                bar.update(file.tell() - bar.n)
-                yield batch
+        rows = self._parsed()
+        while batch := list(islice(rows, BATCH_ROWS)):
+            yield batch
 
-    def _parsed(self, file: Iterator[str]) -> Iterator[Row]:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        columns = find_columns(header, str(self.table), self.named)
+    def _parsed(self) -> Iterator[Row]:
+        table = open_table(self.table, "table", self.named)
+        header, columns = table.header, table.columns(self.named)
         if not columns.key:
             raise DataError(
-                f"{self.table} has the columns {', '.join(header)}; none of them is known to name pictures: say which "
-                "one does, columns.key=NAME"
+                f"{table} has the columns {', '.join(header)}; none of them is known to name pictures: name it with "
+                "columns.key=NAME"
             )
         where = tuple(header.index(name) for name in (columns.key, columns.lat, columns.lon))
         others = [
-            (at, name) for at, name in enumerate(header) if at not in where and name.strip()
+            (at, name)
+            for at, name in enumerate(header)
+            if at not in where and not name.startswith("Unnamed: ")
         ]  # pandas writes a nameless index
-        while True:
-            line = reader.line_num + 1
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "expected after" not in str(error):
-                    raise DataError(
-                        f"{self.table}, line {line}: {error}; is a quote left open there?"
-                    ) from None
-                yield Row(line=str(line), key="", reason="damaged quotes")
-                continue
-            if len(fields) == len(header):
-                key, lat, lon = (fields[at] for at in where)
-                yield _row(line, key, lat, lon, {name: fields[at] for at, name in others})
-            elif fields:
-                yield Row(line=str(line), key=",".join(fields)[:200], reason="wrong number of columns")
+        for line, cells, fault in table.rows(progress=f"planning {self.table.name}"):
+            if fault:
+                yield Row(line=str(line), key=_printable(",".join(cells)[:200]), reason=fault)
+            else:
+                key, lat, lon = (cells[at] for at in where)
+                yield _row(line, key, lat, lon, {name: cells[at] for at, name in others})
 
     def find(self, planned: list[Planned]) -> list[Found]:
         """By the names in the table."""
@@ -119,16 +96,19 @@ def _row(line: int, key: str, lat: str, lon: str, others: dict[str, str]) -> Row
         reason = "no key"
     elif leaves_its_folder(path):
         reason = "path traversal in its key"
-    elif not lat.strip() or not lon.strip():
-        reason = "no coordinates"
     else:
         try:
-            degrees = float(lat), float(lon)
+            degrees = degrees_of_cells(lat, lon)
             reason = place_fault(*degrees)
-        except ValueError:
-            reason = "coordinates are no numbers"
+        except ValueError as error:
+            reason = str(error)
     if reason:
         return Row(line=str(line), key=key, lat=lat, lon=lon, reason=reason)
     kept = {name: value for name, value in others.items() if value}
     extra = TO_JSON(kept) if kept else ""
     return Row(line=str(line), key=key.strip(), lat=degrees[0], lon=degrees[1], extra=extra)
+
+
+def _printable(text: str) -> str:
+    """Bytes that could not be decoded as question marks: SQLite and CSV take no half characters."""
+    return text.encode(errors="replace").decode()

@@ -18,6 +18,7 @@ from typing import Any
 
 from geoclip.data.downloads.url_list import read_url_list
 from geoclip.errors import DataError
+from geoclip.percent import percent_text
 from geoclip.run_dir import write_json
 
 # A server that is tired, or a net that broke; 404 and 410 are for ever.
@@ -61,7 +62,7 @@ class Report:
         )
 
     def _share(self, count: int) -> str:
-        return f"{count:,} ({count / max(1, self.links):.1%})"
+        return f"{count:,} ({percent_text(100 * count / max(1, self.links))} %)"
 
 
 def read_report(list_folder: Path, tars: Path) -> Report:

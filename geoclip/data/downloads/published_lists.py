@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
-
 from geoclip.data.building.shard_sources import place_fault
-from geoclip.data.places_csv import COLUMNS, KEY_COLUMNS
+from geoclip.data.degrees import (
+    LATITUDE_LETTERS,
+    LATITUDES,
+    LONGITUDE_LETTERS,
+    LONGITUDES,
+    known_name,
+    parse_degrees,
+)
+from geoclip.data.tables import KEY_NAMES, URL_NAMES, open_table
 from geoclip.errors import DataError
 
-KEYS = (*KEY_COLUMNS, "image_id")
-URLS = ("url", "photourl", "photo_url", "image_url", "link")
-LATITUDES, LONGITUDES = (tuple(name for name in COLUMNS if COLUMNS[name] == axis) for axis in ("lat", "lon"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
 FLICKR_HOSTS = (".staticflickr.com/", ".static.flickr.com/")
 BATCH_ROWS = 10_000
@@ -54,15 +56,17 @@ def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = ""
         known.execute("BEGIN")  # one transaction: the file is thrown away in the end
         if places is not None:
             _keep(known, places)
-        wanted = (KEYS, URLS) if places is not None else (KEYS, URLS, LATITUDES, LONGITUDES)
-        for name, url, *own in _columns(urls, *wanted):
+        wanted = (
+            (KEY_NAMES, URL_NAMES) if places is not None else (KEY_NAMES, URL_NAMES, LATITUDES, LONGITUDES)
+        )
+        for broken, (name, url, *own) in _columns(urls, *wanted):
             plain = _plain(name)
             if places is None:
-                lat, lon = map(_degrees, own)
+                lat, lon = _degrees(own)
             else:
                 find = "SELECT lat, lon FROM places WHERE name = ?"
                 lat, lon = known.execute(find, (plain,)).fetchone() or (None, None)
-            fault = _fault(name, url, lat, lon)
+            fault = broken or _fault(name, url, lat, lon)
             if not fault and not known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (plain,)).rowcount:
                 fault = "duplicate key"
             yield Listed(
@@ -84,28 +88,25 @@ def sized(url: str, flickr_size: str) -> str:
 
 
 def _keep(known: sqlite3.Connection, places: Path) -> None:
-    rows = _columns(places, KEYS, LATITUDES, LONGITUDES)
-    parsed = ((_plain(name), _degrees(lat), _degrees(lon)) for name, lat, lon in rows)
+    rows = _columns(places, KEY_NAMES, LATITUDES, LONGITUDES)
+    parsed = ((_plain(name), *_degrees(pair)) for broken, (name, *pair) in rows if not broken)
     while batch := list(islice(parsed, BATCH_ROWS)):
         known.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", batch)
 
 
-def _columns(path: Path, *wanted: tuple[str, ...]) -> Iterator[list[str]]:
-    """The wanted columns of a CSV, row by row; each is given by the names that it may have, in lower case."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader: Iterator[list[str]] = csv.reader(file)
-        header = next(reader, [])
-        names = [name.strip().lower() for name in header]
-        if len(header) == 2 and "://" in header[1]:  # mp16_urls.csv has no header
-            reader, names = chain([header], reader), ["img_id", "url"]
-        where = [next((names.index(name) for name in spellings if name in names), -1) for spellings in wanted]
-        if -1 in where:
-            raise DataError(
-                f"{path} has the columns {', '.join(names)}; needed is one of {', '.join(wanted[where.index(-1)])}"
-            )
-        for row in tqdm(reader, desc=path.name, unit="row", unit_scale=True, mininterval=1):
-            if row:
-                yield [row[column].strip() if column < len(row) else "" for column in where]
+def _columns(path: Path, *wanted: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Of each row of a table its fault, if any, and the wanted columns, each given by its names, see `known_name`."""
+    table = open_table(path, "list")
+    if len(table.header) == 2 and "://" in table.header[1]:  # mp16_urls.csv has no header
+        table = replace(table, header=["img_id", "url"], skip=table.skip - 1)
+    names = [known_name(name) for name in table.header]
+    where = [next((names.index(name) for name in spellings if name in names), -1) for spellings in wanted]
+    if -1 in where:
+        raise DataError(
+            f"{path} has the columns {', '.join(table.header)}; needed is one of {', '.join(wanted[where.index(-1)])}"
+        )
+    for row in table.rows(progress=path.name):
+        yield row.fault, [row.cells[column].strip() if column < len(row.cells) else "" for column in where]
 
 
 def _plain(name: str) -> str:
@@ -115,11 +116,11 @@ def _plain(name: str) -> str:
     return flat.removesuffix(flat[len(flat) - len(suffix) :])
 
 
-def _degrees(text: str) -> float | None:
+def _degrees(pair: list[str]) -> tuple[float | None, float | None]:
     try:
-        return float(text)
+        return parse_degrees(pair[0], LATITUDE_LETTERS), parse_degrees(pair[1], LONGITUDE_LETTERS)
     except ValueError:
-        return None
+        return None, None
 
 
 def _fault(name: str, url: str, lat: float | None, lon: float | None) -> str:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from geoclip.data.account import Account
 from geoclip.data.assets import RELEASED, asset_path
 from geoclip.data.batch import Skip, SkipReport
-from geoclip.data.places_csv import read_places
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import find_shards
+from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
 
 
@@ -30,12 +30,12 @@ class SourcedPlaces:
 
 
 def csv_places(path: Path, what: str) -> SourcedPlaces:
-    """The coordinates of a CSV in any layout of `read_places`.
+    """The coordinates of a CSV in any layout of `read_coordinates`.
 
     Raises:
-        DataError: as `read_places`.
+        DataError: as `read_coordinates`.
     """
-    gps_deg_N2 = np.ascontiguousarray(read_places(path, what)[["lat", "lon"]].to_numpy(np.float64))
+    gps_deg_N2 = np.ascontiguousarray(read_coordinates(path, what)[["lat", "lon"]].to_numpy(np.float64))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return SourcedPlaces(

@@ -1,0 +1,452 @@
+"""Tables of coordinates: the one reader of every CSV that a user brings.
+
+Encoding and separator are found once per file; rows come in a stream, each with its line. What can be read in one way
+only is read (decimal commas, degrees with minutes and seconds); anything else is refused by file, line and column.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import logging
+import lzma
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from geoclip.data.degrees import (
+    LATITUDE_LETTERS,
+    LATITUDES,
+    LONGITUDE_LETTERS,
+    LONGITUDES,
+    known_name,
+    parse_degrees,
+)
+from geoclip.data.places_json import require_place
+from geoclip.errors import DataError
+
+log = logging.getLogger("geoclip")
+
+KEY_NAMES = ("imgfile", "filename", "imgid", "name", "id", "key", "path", "filepath", "file", "image", "imageid",
+             "imagename", "photo", "photoid")  # fmt: skip
+URL_NAMES = ("url", "photourl", "imageurl", "link")
+KNOWN_NAMES = {*KEY_NAMES, *URL_NAMES, *LATITUDES, *LONGITUDES, "x", "y"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
+BATCH_ROWS = 16_384
+HEAD_CHARACTERS = 1 << 16
+ENCODINGS = ("cp1250", "cp1251", "cp1253", "cp1254", "shift_jis", "gb18030", "big5", "euc_kr")
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+NO_TABLES = {b"PK\x03\x04": "an Excel workbook or a zip archive", b"PAR1": "a Parquet file"}
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Columns:
+    """What a file calls its columns; empty where nobody named one, or where there is none."""
+
+    key: str = ""
+    lat: str = ""
+    lon: str = ""
+
+
+class TableRow(NamedTuple):
+    """A line of a table that is not empty; with a fault its cells may be of any number."""
+
+    line: int  # in the file, from 1
+    cells: list[str]
+    fault: str = ""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Chunk:
+    """Rows of a table, all of them on Earth."""
+
+    cells: pd.DataFrame  # text, as it is in the file
+    gps_deg_N2: NDArray[np.float64]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Table:
+    """A CSV on disk, and how it is written."""
+
+    path: Path
+    what: str  # for messages: gallery, benchmark
+    encoding: str
+    has_bad_bytes: bool  # some of its bytes are not of this encoding
+    separator: str
+    header: list[str]
+    skip: int  # records before the first row
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.path}"
+
+    def columns(self, named: Columns | None = None) -> Columns:
+        """`find_columns` of this table; a message says how the table was read."""
+        form = f"{SEPARATORS[self.separator]}-separated, {self.encoding}"
+        return find_columns(self.header, f"{self} ({form})", named)
+
+    def rows(self, *, progress: str = "") -> Iterator[TableRow]:
+        """Every line that is not empty, with as many cells as the header unless it has a fault.
+
+        Args:
+            progress: title of a bar; empty: no bar.
+
+        Raises:
+            DataError: the file cannot be read, or a quote is never closed, by its line.
+        """
+        size = self.path.stat().st_size
+        bar = tqdm(
+            total=size, desc=progress, unit="B", unit_scale=True, mininterval=0.5, disable=not progress
+        )
+        with bar, self.path.open("rb") as file, _text_of(file, self.encoding) as text:
+            reader = _parser(text, self.separator)
+            for _ in range(self.skip):
+                next(reader)
+            for number, row in enumerate(self._parsed(reader)):
+                if number % BATCH_ROWS == 0:
+                    bar.update(file.tell() - bar.n)
+                yield row
+            bar.update(size - bar.n)
+
+    def _parsed(self, reader: Any) -> Iterator[TableRow]:
+        count = len(self.header)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "expected after" not in str(error):
+                    raise DataError(f"{self}, line {line}: {error}; is a quote left open there?") from None
+                yield TableRow(line, [], "damaged quotes")
+                continue
+            except (OSError, EOFError, UnicodeError) as error:
+                raise DataError(f"{self}, line {line}, cannot be read: {error}") from error
+            if len(cells) > count and not any(map(str.strip, cells[count:])):  # separators at a line's end
+                cells = cells[:count]
+            if not cells or (len(cells) < count and not any(map(str.strip, cells))):
+                continue
+            fault = "" if len(cells) == count else "wrong number of columns"
+            if len(cells) > count:
+                commas = self.separator == "," and len(cells) == count + 2
+                fault = "more values than columns" + " (decimal commas?)" * commas
+            if self.has_bad_bytes and not fault and _has_bad_bytes(cells):
+                fault = f"bytes that are not {self.encoding}"
+            yield TableRow(line, cells, fault)
+
+
+def open_table(path: Path, what: str, named: Columns | None = None) -> Table:
+    """Find how a table is written; its columns are not yet judged, see `find_columns`.
+
+    Args:
+        path: text in any encoding and with any of SEPARATORS, compressed by gzip, bz2 or xz or not.
+        what: what the file is, for messages.
+        named: columns that the user named; they help to find the separator.
+
+    Raises:
+        DataError: no such file, no text, no header, or a header that names two columns alike.
+    """
+    try:
+        encoding, has_bad_bytes = _encoding_of(path, what)
+        with path.open("rb") as file, _text_of(file, encoding) as text:
+            head = text.read(HEAD_CHARACTERS)
+    except (OSError, EOFError, UnicodeError, lzma.LZMAError) as error:
+        raise DataError(f"{what} {path} cannot be read: {error}") from error
+    known = {known_name(getattr(named, axis.name)) for axis in fields(named)} - {""} if named else set()
+    separator, header, skip = _header_of(head, KNOWN_NAMES | known)
+    header = [name.strip().lstrip("#").strip() for name in header]  # numpy.savetxt begins with one
+    if not header:
+        raise DataError(f"{what} {path} has no rows: it is empty")
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
+        raise DataError(
+            f"{what} {path}, line 1: {Counter(header)[twice[0]]} columns are called {twice[0]!r}; rename all but one"
+        )
+    header = [name or f"Unnamed: {number}" for number, name in enumerate(header)]  # as pandas calls them
+    return Table(
+        path=path, what=what, encoding=encoding, has_bad_bytes=has_bad_bytes, separator=separator, header=header,
+        skip=skip,
+    )  # fmt: skip
+
+
+def find_columns(header: Sequence[str], what: str, named: Columns | None = None) -> Columns:
+    """The columns of coordinates and of pictures' names.
+
+    Args:
+        header: a table's column names; case, spaces and underscores do not matter. The first of LATITUDES, LONGITUDES
+            and KEY_NAMES that the table has is taken, and y and x where it has none of the first two.
+        what: the table, for messages.
+        named: columns that the user named; these very names must be there.
+
+    Returns:
+        Their names in `header`; `key` is empty where none is known.
+
+    Raises:
+        DataError: no coordinates, two columns that could be one of them, or a named column that is not there.
+    """
+    for axis in fields(named) if named else ():
+        name = getattr(named, axis.name)
+        if name and name not in header:
+            raise DataError(
+                f"{what} has no column {name!r}, which columns.{axis.name} names; it has {', '.join(header)}"
+            )
+    by_name: dict[str, list[str]] = {}
+    for name in header:
+        by_name.setdefault(known_name(name), []).append(name)
+
+    def first(spellings: tuple[str, ...], chosen: str) -> str:
+        found = [chosen] if chosen else next((by_name[name] for name in spellings if name in by_name), [""])
+        plain = [name for name in found if name.lower() in spellings]  # lat before lat_deg
+        found = plain if len(plain) == 1 else found
+        if len(found) > 1:
+            raise DataError(f"{what} has the columns {' and '.join(found)}; rename all but one of them")
+        return found[0]
+
+    named = named or Columns()
+    lat, lon = first(LATITUDES, named.lat), first(LONGITUDES, named.lon)
+    if not lat and not lon:
+        lat, lon = first(("y",), ""), first(("x",), "")
+    if not lat or not lon:
+        raise DataError(_without_coordinates(header, what))
+    return Columns(key=first(KEY_NAMES, named.key), lat=lat, lon=lon)
+
+
+def read_chunks(table: Table, columns: Columns, kept: Sequence[str]) -> Iterator[Chunk]:
+    """The rows of a table in its order, every one of which must be coordinates on Earth.
+
+    Args:
+        table: see `open_table`.
+        columns: see `find_columns`.
+        kept: the columns that the chunks carry as text.
+
+    Raises:
+        DataError: no rows, or a row that cannot be used, by line, column and value.
+    """
+    where = [table.header.index(name) for name in (columns.lat, columns.lon)]
+    at = [table.header.index(name) for name in kept]
+    found, complaint, bad = False, "", 0
+    rows = table.rows()
+    while batch := list(islice(rows, BATCH_ROWS)):
+        gps_deg_N2, reasons = _degrees_of(batch, where)
+        found, bad = True, bad + len(reasons)
+        if reasons and not complaint:
+            number = min(reasons)
+            complaint = _complaint(table, batch[number], columns, where, reasons[number])
+        if not bad:
+            texts = [[row.cells[position] for position in at] for row in batch]
+            frame = pd.DataFrame(texts, columns=list(kept), dtype=object)
+            yield Chunk(cells=frame, gps_deg_N2=gps_deg_N2)
+    if bad:
+        raise DataError(f"{complaint} ({bad} such row{'s' * (bad > 1)})")
+    if not found:
+        raise DataError(f"{table} has no rows")
+
+
+def read_coordinates(path: Path, what: str, named: Columns | None = None) -> pd.DataFrame:
+    """A table's coordinates as `lat` and `lon` in degrees and, where it names pictures, their names as `key`.
+
+    Raises:
+        DataError: as `open_table`, `find_columns` and `read_chunks`.
+    """
+    table = open_table(path, what, named)
+    columns = table.columns(named)
+    chunks = list(read_chunks(table, columns, [columns.key] if columns.key else []))
+    gps_deg_N2 = np.concatenate([chunk.gps_deg_N2 for chunk in chunks])
+    frame = pd.concat([chunk.cells for chunk in chunks], ignore_index=True).set_axis(
+        ["key"] if columns.key else [], axis=1
+    )
+    return frame.assign(lat=gps_deg_N2[:, 0], lon=gps_deg_N2[:, 1])
+
+
+def _degrees_of(rows: list[TableRow], where: Sequence[int]) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """(N, 2) degrees, and by its number why a row has none."""
+    try:  # plain numbers, at once
+        if any(row.fault for row in rows):
+            raise ValueError
+        texts = [row.cells[position] for row in rows for position in where]
+        if any("_" in text for text in texts):
+            raise ValueError
+        gps_deg_N2 = np.array([float(text) for text in texts]).reshape(-1, 2)
+        if (np.abs(gps_deg_N2) <= (90, 180)).all():
+            return gps_deg_N2, {}
+    except ValueError:
+        pass
+    gps_deg_N2, reasons = np.full((len(rows), 2), np.nan), {}
+    for number, row in enumerate(rows):
+        try:
+            if row.fault:
+                raise ValueError(row.fault)
+            gps_deg_N2[number] = degrees_of_cells(*(row.cells[position] for position in where))
+        except ValueError as error:
+            reasons[number] = str(error)
+    return gps_deg_N2, reasons
+
+
+def degrees_of_cells(lat: str, lon: str) -> tuple[float, float]:
+    """Latitude and longitude in degrees, of the texts of two cells.
+
+    Raises:
+        ValueError: why these are none; short, to count by.
+    """
+    if not lat.strip() or not lon.strip():
+        raise ValueError("no coordinates")
+    pair = parse_degrees(lat, LATITUDE_LETTERS), parse_degrees(lon, LONGITUDE_LETTERS)
+    require_place(*pair)
+    return pair
+
+
+def _complaint(table: Table, row: TableRow, columns: Columns, where: Sequence[int], reason: str) -> str:
+    """File, line, column, value, reason and fix of a row that cannot be used."""
+    count = len(table.header)
+    here = f"{table}, line {row.line}"
+    if len(row.cells) != count and row.cells:
+        fix = "give each row one value for each column"
+        if "decimal commas" in row.fault:
+            fix = "if these are decimal commas, write points, or separate the columns by ';'"
+        elif len(row.cells) == count + 1:
+            fix = "name the column that the header lacks, or quote the value that holds the separator"
+        return (
+            f"{here}: {len(row.cells)} values ({', '.join(row.cells)[:80]}) under {count} columns "
+            f"({', '.join(table.header)[:80]}) in a {SEPARATORS[table.separator]}-separated table; {fix}"
+        )
+    if row.fault:
+        return f"{here}: {row.fault}; correct the line, or save the table as UTF-8"
+    values = ", ".join(
+        f"{name}={row.cells[position]!r}"
+        for name, position in zip((columns.lat, columns.lon), where, strict=True)
+    )
+    fix = "degrees are needed, such as 48.8584 or 48°51'30\"N; correct or remove the row"
+    if "swapped" in reason:
+        fix = f"the columns {columns.lat} and {columns.lon} have each other's values; rename them"
+    elif "range" in reason:
+        fix = (
+            "latitudes are in [-90, 90] and longitudes in [-180, 180] degrees (projected metres are not read)"
+        )
+    return f"{here}: {values}: {reason}; {fix}"
+
+
+def _without_coordinates(header: Sequence[str], what: str) -> str:
+    seen = ", ".join(header)[:200]
+    if header and all(re.fullmatch(r"[-+.,\d\s]*\d[-+.,\d\s]*", name) for name in header):
+        return f"{what}: its first line ({seen}) has numbers, not names; add a header such as LAT,LON"
+    joined = next(
+        (name for name in header if known_name(name) in ("latlon", "latlng", "coordinates", "gps")), ""
+    )
+    fix = f"divide {joined!r} into two columns" if joined else "name those of the coordinates LAT and LON"
+    return f"{what} has the columns {seen}; none are known as latitude and longitude: {fix}"
+
+
+def _header_of(head: str, known: set[str]) -> tuple[str, list[str], int]:
+    """The separator, the header and the number of records up to its end."""
+    stated = re.match(r'"?sep=(.)"?\r?\n', head)  # what Excel writes for itself
+    skip = 1 if stated else 0
+    found: dict[str, tuple[list[str], int]] = {}
+    for separator in SEPARATORS:
+        reader = _parser(io.StringIO(head[stated.end() :] if stated else head, newline=""), separator)
+        try:
+            for number, cells in enumerate(reader):
+                if any(map(str.strip, cells)):
+                    found[separator] = cells, skip + number + 1
+                    break
+        except csv.Error:
+            continue
+    if not found:
+        return ",", [], 0
+    if stated and stated[1] in found:
+        return stated[1], *found[stated[1]]
+
+    def rank(separator: str) -> tuple[int, bool]:
+        cells = found[separator][0]
+        return sum(known_name(name) in known for name in cells), len(cells) > 1 and separator != " "
+
+    best = max(found, key=rank)  # the first of equals
+    return best, *found[best]
+
+
+def _parser(text: Any, separator: str) -> Any:
+    return csv.reader(text, delimiter=separator, skipinitialspace=separator == " ", strict=True)
+
+
+def _text_of(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        cast(Any, _uncompressed(file)), encoding=encoding, errors="surrogateescape", newline=""
+    )
+
+
+def _uncompressed(file: IO[bytes]) -> IO[bytes]:
+    start = file.read(8)
+    file.seek(0)
+    opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
+    return file if opener is None else cast(IO[bytes], opener(file))
+
+
+def _encoding_of(path: Path, what: str) -> tuple[str, bool]:
+    """The encoding of a text, and whether some of its bytes are of another.
+
+    Source of the guess where it is not UTF-8: charset-normalizer, Windows' western encoding before all others.
+    """
+    sample, is_utf8, has_utf8_lines = b"", True, False
+    with path.open("rb") as raw:
+        file = _uncompressed(raw)
+        for number, line in enumerate(file):
+            if not number:
+                if name := next((name for magic, name in NO_TABLES.items() if line.startswith(magic)), ""):
+                    raise DataError(f"{what} {path} is {name}, not text; save it as CSV (UTF-8)")
+                if mark := next((mark for mark in MARKS if line.startswith(mark)), b""):
+                    return MARKS[mark], mark == codecs.BOM_UTF8
+                if b"\0" in line:
+                    raise DataError(
+                        f"{what} {path} is not text: its first line has a zero byte; save it as CSV (UTF-8)"
+                    )
+            if line.isascii():
+                continue
+            try:
+                line.decode()
+                has_utf8_lines = True
+            except UnicodeDecodeError:
+                is_utf8 = False
+                if len(sample) < HEAD_CHARACTERS:
+                    sample += line
+    if is_utf8 or has_utf8_lines:
+        return "utf-8", not is_utf8
+    return _guessed(sample, f"{what} {path}"), True
+
+
+def _guessed(sample: bytes, name: str) -> str:
+    from charset_normalizer import from_bytes
+
+    best = (
+        from_bytes(sample, cp_isolation=["cp1252"]).best()
+        or from_bytes(sample, cp_isolation=list(ENCODINGS)).best()
+    )
+    encoding = best.encoding if best else "cp1252"
+    shown = sample.decode(encoding, "replace").strip().splitlines()[0][:80]
+    log.warning("%s is not UTF-8; read as %s: %s", name, encoding, shown)
+    return encoding
+
+
+def _has_bad_bytes(cells: list[str]) -> bool:
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:  # what surrogateescape made of them
+        return True
+    return False

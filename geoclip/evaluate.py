@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import evaluate_problems
 from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 from geoclip.errors import DataError
 
@@ -24,7 +25,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate."""
     config = typed(cfg, EvaluateConfig, evaluate_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     evaluate(config)
 
 
@@ -37,8 +38,6 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
     """
-    from rich import print as rich_print
-
     from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
@@ -79,9 +78,9 @@ def evaluate(config: EvaluateConfig) -> Path:
         missing=len(missing),
         published_n=config.benchmark.published_n,
     )
-    rich_print(accuracy_table([row]).rich())
+    show(accuracy_table([row]).rich())
     if table := details_table(row):
-        rich_print(table.rich())
+        show(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys), missing)
     path = trained.folder / "eval" / f"{name}.json"
     log.info("written: %s and .csv", path)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import features_problems
 from geoclip.config import FeaturesConfig, typed
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point, world_size_from_environment
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def extract(config: FeaturesConfig) -> Path:
     from geoclip.run_shards import open_splits
 
     world = initialise(config.compute.device, size=world_size_from_environment())
-    logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
+    setup_logging(logging.INFO if world.is_main else logging.WARNING)
     augmentation = build_augmentation(config.data)
     views = config.views if config.views is not None else (0 if augmentation.is_identity else 4)
     splits = open_splits(config.data, config.splits, world)

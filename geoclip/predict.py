@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
 from geoclip.config import PredictConfig, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 from geoclip.errors import GeoclipError
 
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
-LINK_COLUMNS = 110
+LINK_COLUMNS = 110  # a terminal may break the line, nobody the link
 
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then predict."""
     config = typed(cfg, PredictConfig, predict_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     predict(config)
 
 
@@ -44,7 +45,6 @@ def predict(config: PredictConfig) -> Path:
         GeoclipError: the model, the gallery or every picture cannot be read; texts without a text tower.
     """
     import pandas as pd
-    from rich.console import Console
     from tqdm import tqdm
 
     from geoclip.drawing.answers import Drawn, draw_answers
@@ -77,8 +77,6 @@ def predict(config: PredictConfig) -> Path:
     points_G3 = unit_vectors(gallery.gps_deg_G2)
     folder = Path(config.output) if config.output else trained.folder / "predictions"
     names = file_names([query.title for query in queries])
-    console = Console()
-    console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     shown: dict[str, Drawn] = {}
     best: list[dict[str, Any]] = []
     few = len(queries) <= config.batch_size
@@ -89,7 +87,7 @@ def predict(config: PredictConfig) -> Path:
         known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         if few:
             title = _title(query.title, expected_km, known)
-            console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
+            show(guesses_table(title, answer.guesses, exif_deg=query.exif_deg), min_width=LINK_COLUMNS)
         told = answer_row(query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256)
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
         write_json(folder / f"{names[query.title]}.json", told | confidence)

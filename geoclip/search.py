@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.console import setup_logging
 from geoclip.run_dir import fingerprint_of, plain, science
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
 from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
@@ -74,7 +75,7 @@ def search(
             )
         )
         raise SystemExit(0)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     with claimed_search(stem):
         record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
         Search(

@@ -27,6 +27,7 @@ from geoclip.config import (
     options,
     typed,
 )
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -35,7 +36,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate, tabulate, draw and write."""
     config = typed(cfg, StudyPageConfig, study_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     if config.name:
         write_study(config)
     write_pages(Path(config.experiments))

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, open_dict
 
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.console import setup_logging
 from geoclip.errors import GeoclipError
 from geoclip.run_dir import fingerprint_of, is_finished, plain, science, write_json
 
@@ -70,7 +71,7 @@ class SweepWatch(Callback):
             )
             print("\n".join([listed, *rows]), flush=True)
             raise SystemExit(0)
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        setup_logging()
         log.info("%s", listed)
         _Account.begin(_folder(config), points, finished)
 

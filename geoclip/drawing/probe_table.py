@@ -45,6 +45,7 @@ class ProbeTable:
         from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         blocks: list[Any] = []
         for measures in (FIRST, SECOND):
@@ -55,7 +56,10 @@ class ProbeTable:
             for title, _, _ in columns:
                 table.add_column(title.replace(": ", "\n"), justify="right")
             for name in self.features:
-                cells = [_cell(self.result, task, measure, name, rich=True) for _, task, measure in columns]
+                cells = [
+                    Text.from_markup(_cell(self.result, task, measure, name, rich=True))
+                    for _, task, measure in columns
+                ]
                 table.add_row(name, self._dims(name), *cells)
             blocks.append(table)
         return Group(*blocks, self.caption())

@@ -12,10 +12,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
+    {"geo", "config", "checks", "conf_dir", "console", "names", "distributed", "errors"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"}
+    {"build", "trained", "queries", "run_shards", "entry", "overrides", "resume", "sweep", "training_hooks"}
     | {"search", "search_record", "sweep_axes"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")

@@ -1,4 +1,4 @@
-"""What is printed: text that is safe for a terminal, log messages, tables.
+"""What is shown: text that is safe for a terminal and in Markdown, log messages, tables.
 
 File names, keys in tars and values in published configurations come from other people. Printed as they are, escape
 sequences in them could rewrite the screen or the clipboard, and rich's markup in them could end a table in an error.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -33,6 +34,14 @@ def printable(text: object, *, keep: str = "\n\t") -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in str(text)
     )
+
+
+def markdown_text(text: object) -> str:
+    """`text` as Markdown that shows it and does nothing else: no HTML, no link, no new cell, no second line."""
+    shown = printable(" ".join(str(text).split()), keep="")
+    for plain, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        shown = shown.replace(plain, entity)
+    return re.sub(r"([\\`*\[\]|~])", r"\\\1", shown)
 
 
 class _SafeFormatter(logging.Formatter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ConfigError
+from geoclip.config import ConfigError, no_such_key, options
 from geoclip.console import printable, setup_streams
 from geoclip.errors import GeoclipError, Preempted
 from geoclip.overrides import literal_overrides, quoted, type_of_key
@@ -262,9 +261,7 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     path = re.search(r"full_key: ([\w.]+)", sentence)
     allowed = _keys_beside(path.group(1), schema) if path else []
     if unknown and path and allowed:
-        near = difflib.get_close_matches(unknown.group(1), allowed, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{path.group(1)} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"
+        return no_such_key(path.group(1), allowed)
     return sentence
 
 
@@ -274,10 +271,16 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
     reason = next(iter(str(error).splitlines()), "").strip()
     if not equals:
         return f"{error.override!r} is no key=value ({reason})"
-    hint = type_of_key(key.lstrip("+~"), schema)
-    expected = f"; it takes {getattr(hint, '__name__', hint)}" if isinstance(hint, type) else ""
-    written = shlex.quote(f"{key}={quoted(value)}")
-    return f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {written}"
+    name = key.lstrip("+~")
+    if name and (choices := options(name)):
+        return f"{error.override}: {name} takes one of {', '.join(choices)}"
+    hint = type_of_key(name, schema)
+    expected = f"; it takes {hint.__name__}" if isinstance(hint, type) else ""
+    written = f"{key}={quoted(value)}"
+    shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
+    return (
+        f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {shown}"
+    )
 
 
 def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:

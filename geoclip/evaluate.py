@@ -40,10 +40,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
-    from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
+    from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
     from geoclip.evaluation.details import detail
     from geoclip.queries import embedded_queries
-    from geoclip.run_dir import git_revision
+    from geoclip.run_dir import git_revision, saving
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
@@ -64,10 +64,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     places = _training_places(config, trained.folder)
     details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
     name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
-    row = write_result(
-        trained.folder / "eval" / name,
+    row = result_row(
+        name,
         result,
-        predictions,
         details,
         seed=config.seed,
         model=trained.name,
@@ -83,6 +82,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         show(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys), missing)
     path = trained.folder / "eval" / f"{name}.json"
+    with saving(path):
+        write_result(path.with_name(name), row, predictions, details)
     log.info("written: %s and .csv", path)
     return path
 

@@ -52,7 +52,7 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
     from geoclip.evaluation.prediction import Asking, answers
     from geoclip.geo.geodesy import unit_vectors
-    from geoclip.run_dir import write_json, write_text
+    from geoclip.run_dir import saving, write_json, write_text
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
@@ -79,6 +79,7 @@ def predict(config: PredictConfig) -> Path:
     names = file_names([query.title for query in queries])
     shown: dict[str, Drawn] = {}
     best: list[dict[str, Any]] = []
+    not_saved: OSError | None = None
     few = len(queries) <= config.batch_size
     for query, answer in tqdm(
         zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
@@ -90,15 +91,22 @@ def predict(config: PredictConfig) -> Path:
             show(guesses_table(title, answer.guesses, exif_deg=query.exif_deg), min_width=LINK_COLUMNS)
         told = answer_row(query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256)
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
-        write_json(folder / f"{names[query.title]}.json", told | confidence)
+        if not_saved is None:
+            try:
+                write_json(folder / f"{names[query.title]}.json", told | confidence)
+            except OSError as error:  # what is still to come is printed all the same
+                not_saved = error
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
                 title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
             )
         best.append(summary_row(query, answer) | {"expected_error_km": expected_km, "known": known})
-    if len(queries) > 1:
-        write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
-    draw_answers(folder, gallery, shown)
+    with saving(folder):
+        if not_saved:
+            raise not_saved
+        if len(queries) > 1:
+            write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
+        draw_answers(folder, gallery, shown)
     plural = "" if len(queries) == 1 else "s"
     log.info("%d prediction%s: %s", len(queries), plural, folder)
     if 0 < config.maps < len(queries):

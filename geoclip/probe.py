@@ -42,7 +42,7 @@ def probe(config: ProbeConfig) -> Path:
         probe_places,
     )
     from geoclip.model.location_encoder import LocationEncoder
-    from geoclip.run_dir import provenance, write_json, write_text
+    from geoclip.run_dir import provenance, saving, write_json, write_text
 
     device = initialise(config.device).device
     opened = open_location_encoder(config)
@@ -61,10 +61,11 @@ def probe(config: ProbeConfig) -> Path:
     }
     folder = Path(config.output) if config.output else opened.folder / "probe"
     table = probe_table(result)
-    write_text(folder / "probe.md", table.markdown())
-    draw_probe(result, folder / "probe.png")
-    write_json(folder / "probe.json", result)
     show(table.rich())
+    with saving(folder):
+        write_text(folder / "probe.md", table.markdown())
+        draw_probe(result, folder / "probe.png")
+        write_json(folder / "probe.json", result)
     log.info("written: %s, probe.md and probe.png", folder / "probe.json")
     return folder / "probe.json"
 

@@ -20,7 +20,7 @@ def logged(run: Path, rank: int) -> Iterator[None]:
     """While inside, whatever is logged also goes to `logs/rank<rank>.log`, after what earlier starts wrote."""
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"rank{rank}.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / f"rank{rank}.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(log_file_formatter())
     logging.getLogger().addHandler(handler)
     try:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from omegaconf import DictConfig
 
@@ -27,7 +28,7 @@ from geoclip.config import (
     options,
     typed,
 )
-from geoclip.console import setup_logging
+from geoclip.console import markdown_text, setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -69,8 +70,10 @@ def write_study(config: StudyPageConfig) -> Path:
     write_json(folder / "results.json", results, indent=None)
     write_tables(results, folder)
     figures = draw_study(results, folder)
-    tables = [f"### {name}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]]
-    pictures = [f"![{text}]({path.name})\n" for path, text in figures]
+    tables = [
+        f"### {markdown_text(name)}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]
+    ]
+    pictures = [f"![{markdown_text(text)}]({quote(path.name)})\n" for path, text in figures]
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
     write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks))

@@ -12,11 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -27,8 +27,8 @@ from omegaconf import DictConfig, open_dict
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
 from geoclip.console import setup_logging
-from geoclip.errors import GeoclipError
-from geoclip.run_dir import fingerprint_of, is_finished, plain, science, write_json
+from geoclip.errors import DataError, GeoclipError
+from geoclip.run_dir import fingerprint_of, is_finished, plain, read_yaml, science, write_json
 
 log = logging.getLogger("geoclip")
 
@@ -148,8 +148,9 @@ def finished_sciences(runs_dir: Path, name: str) -> set[str]:
     """What the finished runs of this name have computed, whatever the files they read."""
     found = set()
     for path in runs_dir.glob(f"{name}-*/config.yaml"):
-        if is_finished(path.parent):
-            found.add(fingerprint_of(science(yaml.safe_load(path.read_text(encoding="utf-8")), {})))
+        with suppress(DataError, KeyError, TypeError):  # of another program: no point is finished by it
+            if is_finished(path.parent):
+                found.add(fingerprint_of(science(read_yaml(path), {})))
     return found
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from omegaconf import OmegaConf
 
 from geoclip.build.encoder import build_image_encoder
 from geoclip.config import (
@@ -17,8 +16,9 @@ from geoclip.config import (
     LocationKind,
     LossKind,
     TrainConfig,
+    from_plain,
 )
-from geoclip.errors import GeoclipError
+from geoclip.errors import CheckpointError, GeoclipError
 from geoclip.geo.fourier import spaced_sigmas
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
@@ -91,7 +91,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
             trained: torch.nn.Module = LocationEncoder.from_pretrained("official")
         else:
             saved = read_checkpoint(checkpoint_file(location.init))
-            trained = build_location_encoder(replace(config_of(saved).location, init=""))
+            trained = build_location_encoder(replace(config_of(saved, Path(location.init)).location, init=""))
             load_location_encoder(trained, saved, Path(location.init))
         if not isinstance(trained, LocationEncoder):
             raise ValueError("it is no hierarchy of Fourier features")
@@ -114,11 +114,20 @@ def build_model(config: TrainConfig) -> GeoCLIP:
         )
 
 
-def config_of(saved: dict[str, Any]) -> TrainConfig:
-    """The configuration that a checkpoint was trained with."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), saved["config"]))
-    assert isinstance(config, TrainConfig)
-    return config
+def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
+    """The configuration that a checkpoint was trained with.
+
+    Args:
+        saved: what came with the weights.
+        path: its file, for messages.
+
+    Raises:
+        CheckpointError: another version of geoclip wrote it, or somebody who wants more than to share weights.
+    """
+    try:
+        return from_plain(saved.get("config"), TrainConfig)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[GeoCLIP, TrainConfig]:
@@ -132,7 +141,7 @@ def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[G
         CheckpointError: damaged, or of another architecture.
     """
     saved = read_checkpoint(path)
-    config = config_of(saved)
+    config = config_of(saved, path)
     if needs_backbone:
         config = replace(config, encoder=replace(config.encoder, features=""))
     # Its weights are in the checkpoint: what they once started from may be gone.

@@ -91,7 +91,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
         GeoclipError: nobody else could load the model: its backbone or its gallery is on this machine alone.
     """
     saved = read_checkpoint(checkpoint)
-    config = config_of(saved)
+    config = config_of(saved, checkpoint)
     shared = _for_others(config, backbone)
     gallery = build_gallery(config.gallery)
     folder.mkdir(parents=True, exist_ok=True)

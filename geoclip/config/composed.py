@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,6 +40,10 @@ def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], li
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError([f"{key} must be given: add {key}=… to the command" for key in missing])
+    held = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(held, dict)
+    if unknown := unknown_keys(held, kind):
+        raise ConfigError(unknown)
     try:
         config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
@@ -48,6 +53,67 @@ def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], li
     if found:
         raise ConfigError(found)
     return config
+
+
+def from_plain(held: Any, kind: type[ConfigT]) -> ConfigT:
+    """A configuration that came with weights, as a dataclass of type `kind`.
+
+    It may come from anybody, so it is data and nothing else: its values are never resolved, which could send what is
+    in an environment variable to a server as part of an address.
+
+    Raises:
+        ValueError: it is of another shape, or has keys, types or values that the schema does not allow; all are named.
+    """
+    if not isinstance(held, Mapping):
+        raise ValueError(f"the configuration is a {type(held).__name__}, not a mapping of keys")
+    problems = [*unknown_keys(held, kind), *_not_plain(held)]
+    if not problems:
+        try:
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), held))
+        except OmegaConfBaseException as error:
+            path = f"{error.full_key}: " if error.full_key else ""
+            problems = [path + str(error).splitlines()[0]]
+        else:
+            assert isinstance(config, kind)
+            problems = shared_problems(config)
+            if not problems:
+                return config
+    raise ValueError("; ".join(problems))
+
+
+def _not_plain(node: Any, path: str = "") -> Iterator[str]:
+    """Strings that OmegaConf would take for more than they are."""
+    match node:
+        case Mapping():
+            for key, value in node.items():
+                yield from _not_plain(value, f"{path}.{key}".removeprefix("."))
+        case list() | tuple():
+            for value in node:
+                yield from _not_plain(value, path)
+        case str() if "${" in node or node == "???":
+            yield f"{path}={node!r} is an interpolation, and a configuration that comes with weights has only values"
+        case _:
+            pass
+
+
+def unknown_keys(held: Mapping[Any, Any], kind: type[Any], prefix: str = "") -> list[str]:
+    """Keys of a nested mapping that the dataclass `kind` does not have, with those that it has."""
+    problems, hints = [], get_type_hints(kind)
+    for key, value in held.items():
+        if key not in hints:
+            problems.append(no_such_key(f"{prefix}{key}", list(hints)))
+            continue
+        nested = next((one for one in (hints[key], *get_args(hints[key])) if is_dataclass(one)), None)
+        if isinstance(nested, type) and isinstance(value, Mapping):
+            problems += unknown_keys(value, nested, f"{prefix}{key}.")
+    return problems
+
+
+def no_such_key(full_key: str, allowed: list[str]) -> str:
+    """The sentence about a key that does not exist."""
+    near = difflib.get_close_matches(full_key.split(".")[-1], allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{full_key} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"
 
 
 def shared_problems(config: Any, prefix: str = "") -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from geoclip.console import markdown_text
 from geoclip.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ProbeTable:
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for name in self.features:
             cells = [_cell(self.result, task, measure, name) for _, task, measure in columns]
-            lines.append([name, self._dims(name), *cells])
+            lines.append([markdown_text(name), self._dims(name), *cells])
         return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
     def rich(self) -> Group:

@@ -211,14 +211,22 @@ def world_size_from_environment() -> int:
     size, rank = (
         int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"))
     )
+    if rank >= size:
+        raise ConfigError([f"RANK={rank} in the environment must be below WORLD_SIZE={size}: {TORCHRUN_FIX}"])
+    return size
+
+
+def require_rendezvous(size: int) -> None:
+    """Refuse to train as one of many that have nowhere to meet.
+
+    Raises:
+        ConfigError: the environment lacks what `torchrun` would have set.
+    """
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and missing:
         raise ConfigError(
             [f"WORLD_SIZE={size} in the environment, but not {', '.join(missing)}: {TORCHRUN_FIX}"]
         )
-    if rank >= size:
-        raise ConfigError([f"RANK={rank} in the environment must be below WORLD_SIZE={size}: {TORCHRUN_FIX}"])
-    return size
 
 
 def chosen_options() -> dict[str, str]:

@@ -62,7 +62,7 @@ def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
         return argument  # range(…), glob(…), choice(…)
     parts = _split(value) if multirun else [value]
     if may_be_text and not may_be_list:
-        return f"{key}={','.join(map(_text, parts))}"
+        return f"{key}={','.join(_text(part) or quoted(part) for part in parts)}"
     if parsed is not None and (multirun or not parsed.is_sweep_override()):
         return argument
     return f"{key}={','.join(_text_or_list(part, may_be_text=may_be_text) for part in parts)}"

@@ -129,6 +129,16 @@ def _checked_corners(
     """The first corner. A key or a type that is wrong ends here, and so does a problem that all corners have."""
     found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
     everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
+    if not everywhere:
+        from geoclip.preflight import Preflight  # builds models, which takes a second
+
+        preflight, first = Preflight(), found[0][0]
+        everywhere = preflight.look_at(first, here=False).problems
+        for corner, _ in found[1:]:
+            if not everywhere:
+                break
+            others = preflight.look_at(corner, here=False).problems
+            everywhere = [problem for problem in everywhere if problem in others]
     if everywhere:
         raise ConfigError(everywhere)
     return found[0][0]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,6 +29,9 @@ from geoclip.config import ConfigError, TrainConfig, typed
 from geoclip.console import setup_logging
 from geoclip.errors import DataError, GeoclipError
 from geoclip.run_dir import fingerprint_of, is_finished, plain, read_yaml, science, write_json
+
+if TYPE_CHECKING:
+    from geoclip.preflight import Findings
 
 log = logging.getLogger("geoclip")
 
@@ -63,13 +66,17 @@ class SweepWatch(Callback):
         done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]
         finished, name = sum(is_done), points[0].config.name
+        here = not config.hydra.launcher._target_.rpartition(".")[2].startswith(("Slurm", "Submitit"))
+        findings = look_at_points(points, is_done, here=here and not points[0].config.check_only)
         listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
         if points[0].config.check_only:
             rows = (
                 f"  {'finished' if end else 'to run  '}  {point}"
                 for point, end in zip(swept(points), is_done, strict=True)
             )
-            print("\n".join([listed, *rows]), flush=True)
+            first = next((one for one in findings if one is not None), None)
+            summary = ["of the first to run:", *(f"  {line}" for line in first.lines())] if first else []
+            print("\n".join([listed, *rows, *summary, "OK"]), flush=True)
             raise SystemExit(0)
         setup_logging()
         log.info("%s", listed)
@@ -131,6 +138,27 @@ def grid(config: DictConfig) -> list[Point]:
     if problems:
         raise ConfigError(problems, f"{len(batch)} points, of which some cannot run; none was started")
     return points
+
+
+def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bool) -> list[Findings | None]:
+    """What is known of each point that is still to run; None of the others.
+
+    Raises:
+        ConfigError: some cannot run, and none is started.
+    """
+    from geoclip.preflight import Preflight  # builds models, which takes a second: not for --help
+
+    setup_logging()
+    preflight, problems = Preflight(), list[str]()
+    found = [
+        None if done else preflight.look_at(point.config, here=here)
+        for point, done in zip(points, is_done, strict=True)
+    ]
+    for point, one in zip(swept(points), found, strict=True):
+        problems += [f"{point}: {problem}" for problem in (one.problems if one else [])]
+    if problems:
+        raise ConfigError(problems, f"{len(points)} points, of which some cannot run; none was started")
+    return found
 
 
 def swept(points: Sequence[Point]) -> list[str]:

@@ -15,7 +15,18 @@ FLOORS = (
     {"geo", "config", "checks", "conf_dir", "console", "names", "distributed", "errors"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "queries", "run_shards", "entry", "overrides", "resume", "sweep", "training_hooks"}
+    {
+        "build",
+        "trained",
+        "queries",
+        "run_shards",
+        "entry",
+        "overrides",
+        "preflight",
+        "resume",
+        "sweep",
+        "training_hooks",
+    }
     | {"search", "search_record", "sweep_axes"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
@@ -69,6 +80,7 @@ def test_the_config_stays_at_the_edge() -> None:
         "trained",
         "queries",
         "run_shards",
+        "preflight",
         "resume",
         "search",
         "sweep",

@@ -144,16 +144,12 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]
             return _run_elsewhere(main, cfg)
         try:
             return main(cfg)
-        except GeoclipError as error:
-            if in_sweep():  # the other points go on
-                raise PointEnded(f"geoclip: {error}") from None
-            raise SystemExit(f"geoclip: {error}") from None
         except BrokenPipeError:
             raise
-        except OSError as error:
-            if in_sweep():
-                raise PointEnded(f"geoclip: {os_error_sentence(error)}") from None
-            raise
+        except (GeoclipError, OSError) as error:
+            said = os_error_sentence(error) if isinstance(error, OSError) else error
+            ending = PointEnded if in_sweep() else SystemExit  # the other points are still run
+            raise ending(f"geoclip: {said}") from None
 
     return run
 

@@ -127,8 +127,11 @@ def test_a_lightning_checkpoint_is_tensors_alone(
     with pytest.raises(CheckpointError, match=r"evil\.ckpt"):
         read_release("evil.ckpt")
     assert not Path("executed").exists()
-    torch.save({"state_dict": {"model.location_encoder.LocEnc0.capsule.0.b": frequencies}}, "flat.ckpt")
-    with pytest.raises(CheckpointError, match=r"flat\.ckpt"):
+    torch.save(
+        {"state_dict": {"location_encoder.LocationEncoderLayer0.fourier_encoding.b": frequencies}},
+        "flat.ckpt",
+    )
+    with pytest.raises(CheckpointError, match=r"flat\.ckpt: its frequencies"):
         read_release("flat.ckpt")
 
 

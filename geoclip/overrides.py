@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
+MAY_BE_MULTIRUN = re.compile(r"\+*(experiment|hydra\.mode|hydra/sweeper|hydra\.sweeper\.[\w.]+)=")
 QUOTED = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
 
 
@@ -25,7 +26,7 @@ def literal_overrides(arguments: Sequence[str], schema: type[Any]) -> list[str]:
         arguments: without the program's name.
         schema: the command's configuration. In a multirun commas separate points, otherwise they are part of a text.
     """
-    multirun = bool({"-m", "--multirun"} & set(arguments))
+    multirun = any(one in ("-m", "--multirun") or MAY_BE_MULTIRUN.match(one) for one in arguments)
     return [one if one.startswith("-") else _literal(one, schema, multirun=multirun) for one in arguments]
 
 

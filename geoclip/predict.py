@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
 from geoclip.config import PredictConfig, typed
-from geoclip.console import setup_logging, show
+from geoclip.console import printable, setup_logging, show
 from geoclip.entry import run_entry_point
 from geoclip.errors import GeoclipError
 
@@ -154,7 +154,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
 
     queries: list[Query] = []
     vectors: list[Tensor] = []
-    texts = list(dict.fromkeys(one_or_many(config.text)))
+    texts = list(dict.fromkeys(map(printable, one_or_many(config.text))))
     if texts:
         queries += [Query(title=text) for text in texts]
         vectors.append(_embed_texts(texts, trained))

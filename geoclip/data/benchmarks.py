@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoclip.console import printable
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.places_csv import read_places
 from geoclip.data.places_json import place_of
@@ -85,13 +86,15 @@ def list_photos(place: Path) -> list[Photo]:
         DataError: nothing there.
     """
     if place.is_file():
-        return [Photo(key=place.name, path=place, gps_deg=_place_beside(place))]
+        return [Photo(key=printable(place.name, keep=""), path=place, gps_deg=_place_beside(place))]
     found = photos_below(place)
     if not found:
         what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
         raise DataError(f"{place} {what} ({', '.join(sorted(PHOTO_SUFFIXES))})")
     return [
-        Photo(key=path.relative_to(place).as_posix(), path=path, gps_deg=_place_beside(path))
+        Photo(
+            key=printable(path.relative_to(place).as_posix(), keep=""), path=path, gps_deg=_place_beside(path)
+        )
         for path in found
     ]
 

@@ -96,6 +96,11 @@ def test_commas_separate_the_points_of_a_multirun(typed: str, points: list[str])
     assert found == points
 
 
+def test_an_experiment_may_be_a_multirun() -> None:
+    arguments = ["+experiment=search", "gallery.path=a.csv,b (1).csv"]
+    assert literal_overrides(arguments, TrainConfig)[1] == "gallery.path=a.csv,'b (1).csv'"
+
+
 def test_hydras_own_paths_are_texts_too() -> None:
     assert literal_overrides(["hydra.run.dir=out (1)"], TrainConfig) == ["hydra.run.dir='out (1)'"]
 

@@ -15,6 +15,7 @@ from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, Galle
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.errors import CheckpointError, DataError, GeoclipError
 from geoclip.evaluate import evaluate
+from geoclip.evaluation.study import study_results
 from geoclip.model.releases import read_release
 from geoclip.publish import publish
 from geoclip.run_dir import read_json, read_yaml
@@ -192,3 +193,9 @@ def test_a_result_is_printed_before_it_is_saved(
     with pytest.raises(GeoclipError, match=r"eval/photos\.json"):
         evaluate(config)
     assert "photos" in capsys.readouterr().out
+
+
+def test_a_study_writes_no_file_that_a_run_names(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("study: {by: [seed], benchmarks: [../../evil]}\n")
+    with pytest.raises(DataError, match=r"\.\./\.\./evil"):
+        study_results([tmp_path], by=["seed"])

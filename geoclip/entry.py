@@ -22,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ConfigError, no_such_key, options
+from geoclip.config import ConfigError, no_such_key
 from geoclip.console import printable, setup_streams
-from geoclip.errors import GeoclipError, Preempted
+from geoclip.errors import GeoclipError, Preempted, memory_problem
 from geoclip.overrides import literal_overrides, quoted, type_of_key
 
 OS_FIXES = {  # by errno; others are faults of ours and keep their traceback
@@ -150,6 +150,10 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]
             said = os_error_sentence(error) if isinstance(error, OSError) else error
             ending = PointEnded if in_sweep() else SystemExit  # the other points are still run
             raise ending(f"geoclip: {said}") from None
+        except (MemoryError, RuntimeError) as error:
+            if not (said := memory_problem(error)):
+                raise
+            raise (PointEnded if in_sweep() else SystemExit)(f"geoclip: {said}") from None
 
     return run
 
@@ -276,8 +280,6 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
     if not equals:
         return f"{error.override!r} is no key=value ({reason})"
     name = key.lstrip("+~")
-    if name and (choices := options(name)):
-        return f"{error.override}: {name} takes one of {', '.join(choices)}"
     hint = type_of_key(name, schema)
     expected = f"; it takes {hint.__name__}" if isinstance(hint, type) else ""
     written = f"{key}={quoted(value)}"

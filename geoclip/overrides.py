@@ -15,6 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
+from geoclip.config import options
+
 MAY_BE_MULTIRUN = re.compile(r"\+*(experiment|hydra\.mode|hydra/sweeper|hydra\.sweeper\.[\w.]+)=")
 QUOTED = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
 
@@ -53,7 +55,11 @@ def type_of_key(full_key: str, schema: type[Any]) -> Any:
 
 def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
     key, equals, value = argument.partition("=")
-    hint = type_of_key(key.lstrip("+~"), schema) if equals else None
+    name = key.lstrip("+~")
+    hint = type_of_key(name, schema) if equals else None
+    if equals and name and options(name):  # a group's options are names, and Hydra fails on 1 or null
+        parts = _split(value) if multirun else [value]
+        return f"{key}={','.join(quoted(part) if part == 'null' else _text(part) for part in parts)}"
     may_be_text = hint is Any or (str in (hint, *get_args(hint)) and get_origin(hint) is not list)
     may_be_list = hint is Any or (get_origin(hint) is list and get_args(hint) == (str,))
     if not (may_be_text or may_be_list):

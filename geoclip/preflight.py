@@ -22,7 +22,7 @@ from geoclip.data.building.standing import stands
 from geoclip.data.feature_shards import read_record
 from geoclip.data.shard_list import fingerprint
 from geoclip.distributed import World, device_problem
-from geoclip.errors import GeoclipError
+from geoclip.errors import GeoclipError, memory_problem
 from geoclip.resume import named_checkpoint
 from geoclip.run_dir import fingerprint_of, is_finished, plain, run_path
 from geoclip.run_shards import open_shards
@@ -158,6 +158,10 @@ class Preflight:
             found.problems.append(str(error))
         except OSError as error:
             found.problems.append(f"{error.filename or 'a file'}: {error.strerror or error}")
+        except (MemoryError, RuntimeError) as error:
+            if not (problem := memory_problem(error)):
+                raise
+            found.problems.append(problem)
         return None
 
 

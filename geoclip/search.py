@@ -71,7 +71,11 @@ def search(
     if first.check_only:
         print(
             "\n".join(
-                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes)]
+                [
+                    f"{first.name}: {trials} points, in {stem}.db",
+                    *(f"  {described(axis)}" for axis in axes),
+                    "OK",
+                ]
             )
         )
         raise SystemExit(0)

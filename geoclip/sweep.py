@@ -61,7 +61,7 @@ class SweepWatch(Callback):
         try:
             points = grid(config)
         except HydraException as error:  # Hydra would print it as a warning, and start
-            raise ConfigError([str(error)]) from None
+            raise ConfigError([" ".join(str(error).split())]) from None
         names = {(point.config.runs_dir, point.config.name) for point in points}
         done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]

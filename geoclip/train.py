@@ -40,7 +40,7 @@ log = logging.getLogger("geoclip")
 
 
 def main(cfg: DictConfig) -> float | None:
-    """Check the configuration, then train (or stop there, with check_only=true).
+    """Check the configuration, then train (or, with check_only=true, check all that is known without training).
 
     Returns:
         The best GeoScore on the validation split, for a sweeper that searches.

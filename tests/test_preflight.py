@@ -102,6 +102,7 @@ def spoiled(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "a checkpoint of another run": (f"resume={tmp_path}/other.safetensors", "other.safetensors"),
         "weights that are nowhere": ("encoder=clip_vit_l14", "openai/clip-vit-large-patch14"),
         "a file for a folder": (f"runs_dir={tmp_path}/file/runs", "file"),
+        "more than any memory": ("location.hidden_dim=100000000", "memory"),
         "no such device": ("compute.device=cuda:99", "cuda:99"),
         "other views on disk": (f"data=bluemarble data.root={tmp_path}", str(tmp_path)),
     }
@@ -111,7 +112,7 @@ KINDS = [
     "an empty gallery", "a gallery of words", "no training split", "no validation split",
     "a batch larger than the data", "features of something else", "a start that is no run", "a corrupt start",
     "a corrupt checkpoint", "a checkpoint of another run", "weights that are nowhere", "a file for a folder",
-    "no such device", "other views on disk",
+    "more than any memory", "no such device", "other views on disk",
 ]  # fmt: skip
 
 

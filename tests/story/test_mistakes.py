@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, monkeypatch: pyt
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
 )
 def test_help_needs_no_encoding(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = run(tmp_path, "geoclip.predict", "--help", **environment)
+    done = run(tmp_path, "geoclip.embed", "--help", **environment)
     assert done.returncode == 0 and b"Traceback" not in done.stderr
     done.stdout.decode("ascii")
 

@@ -22,7 +22,6 @@ FLOORS = (
         "run_shards",
         "entry",
         "overrides",
-        "overrides",
         "preflight",
         "resume",
         "sweep",

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import calibrate_problems
 from geoclip.config import CalibrateConfig
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point, typed_beside_run
 
 log = logging.getLogger("geoclip")
@@ -16,7 +17,7 @@ log = logging.getLogger("geoclip")
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then calibrate."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     config = typed_beside_run(cfg, CalibrateConfig, calibrate_problems)
     calibrate(config)
 
@@ -42,7 +43,7 @@ def calibrate(config: CalibrateConfig) -> Path:
     )
     from geoclip.evaluation.protocols import distance_km
     from geoclip.queries import embedded_queries
-    from geoclip.run_dir import git_revision
+    from geoclip.run_dir import git_revision, saving
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
@@ -73,10 +74,6 @@ def calibrate(config: CalibrateConfig) -> Path:
             "after": after,
         },
     )
-    path = write_calibration(trained.folder, calibration)
-    draw_calibration(
-        trained.folder / "figures" / "calibration.png", before, after, raw_km_N, error_km_N, calibration
-    )
     for km in after["ece"]:
         log.info(
             "calibration error of %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km]
@@ -85,6 +82,10 @@ def calibrate(config: CalibrateConfig) -> Path:
         "scale %.3g in place of %.3g; NLL %.3f before, %.3f after",
         scale, before["scale"], before["nll"], after["nll"],
     )  # fmt: skip
+    figure = trained.folder / "figures" / "calibration.png"
+    with saving(trained.folder):
+        path = write_calibration(trained.folder, calibration)
+        draw_calibration(figure, before, after, raw_km_N, error_km_N, calibration)
     log.info("written: %s and figures/calibration.png", path)
     return path
 

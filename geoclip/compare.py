@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import compare_problems
 from geoclip.config import CompareConfig, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -18,7 +19,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then compare."""
     config = typed(cfg, CompareConfig, compare_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     compare(config)
 
 
@@ -31,13 +32,11 @@ def compare(config: CompareConfig) -> Path:
     Raises:
         DataError: an evaluation cannot be read, or the two cannot be compared.
     """
-    from rich import print as rich_print
-
     from geoclip.drawing.comparison_figure import draw_comparison
     from geoclip.drawing.comparison_table import comparison_table
     from geoclip.evaluation.comparison import compare_images
     from geoclip.evaluation.paired_images import paired, read_images
-    from geoclip.run_dir import write_json
+    from geoclip.run_dir import saving, write_json
 
     whole = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
     a, b = paired(*whole, force=config.force)
@@ -58,13 +57,14 @@ def compare(config: CompareConfig) -> Path:
     }
     name = f"compare-{a.run}-{config.benchmark.name}"
     path = Path(config.b) / "eval" / f"{name}.json"
-    write_json(path, found)
-    draw_comparison(found, Path(config.b) / "figures" / f"{name}.png")
-    rich_print(comparison_table(found))
+    show(comparison_table(found))
     if any(found["left_out"]):
         log.warning("compared on %d images; %d of a and %d of b are left out", found["n"], *found["left_out"])
     if a.setting != b.setting:
         log.warning("forced: %s and %s were measured with %s and %s", a.run, b.run, a.setting, b.setting)
+    with saving(path):
+        write_json(path, found)
+        draw_comparison(found, Path(config.b) / "figures" / f"{name}.png")
     log.info("written: %s, figures/%s.png", path, name)
     return path
 

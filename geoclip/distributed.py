@@ -62,11 +62,9 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if problem := device_problem(device):
+        raise GeoclipError(problem)
     if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise GeoclipError(
-                f"compute.device={device}, but this machine or this build of torch has no CUDA"
-            )
         # More ranks than GPUs share them; NCCL refuses two ranks on one, so gloo carries what they exchange.
         shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
         chosen = torch.device(device if ":" in device else f"cuda:{local_rank % torch.cuda.device_count()}")
@@ -77,7 +75,14 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         return World(rank=0, size=1, device=chosen)
     if _joined is None:
         patience = timedelta(minutes=timeout_minutes)
-        store, rank, _ = next(rendezvous("env://", timeout=patience))
+        try:
+            store, rank, _ = next(rendezvous("env://", timeout=patience))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise GeoclipError(
+                f"rank {os.environ.get('RANK')} of {size} cannot join the others at MASTER_ADDR="
+                f"{os.environ.get('MASTER_ADDR')} MASTER_PORT={os.environ.get('MASTER_PORT')} "
+                f"({str(error).splitlines()[0]}); start with torchrun, and see that the port is free and reachable"
+            ) from error
         store = PrefixStore(f"geoclip/{_start_number()}", store)
         # What is computed waits longer, so that it is the control group that finds a rank missing, and names it.
         dist.init_process_group(
@@ -101,6 +106,19 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         store=store,
         timeout_s=60 * timeout_minutes,
     )
+
+
+def device_problem(device: str) -> str:
+    """Why nothing can be computed on this device here; empty when it can."""
+    if device.startswith("cuda"):
+        wanted = int(device.partition(":")[2] or 0)  # without a number, ranks share what there is
+        if not torch.cuda.is_available():
+            return f"compute.device={device}, but this machine or this build of torch has no CUDA"
+        if wanted >= torch.cuda.device_count():
+            return f"compute.device={device}, but this machine has {torch.cuda.device_count()} GPUs: cuda:0 is the first"
+    if device == "mps" and not torch.backends.mps.is_available():
+        return "compute.device=mps, but this machine or this build of torch has no Metal"
+    return ""
 
 
 def _start_number() -> str:

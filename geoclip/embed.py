@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from geoclip.checks import embed_problems
 from geoclip.checks.embed import embed_output
 from geoclip.config import EmbedConfig, typed
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -18,7 +19,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then embed."""
     config = typed(cfg, EmbedConfig, embed_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     embed(config)
 
 

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-import difflib
+import errno
 import logging
 import multiprocessing
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
-from geoclip.config import CalibrateConfig, ConfigError, EvaluateConfig, ModelSourceConfig, typed
-from geoclip.errors import GeoclipError, Preempted
-from geoclip.run_dir import checkpoint_file, first_existing, origins, run_of
+from geoclip.config import (
+    CalibrateConfig,
+    ConfigError,
+    EvaluateConfig,
+    ModelSourceConfig,
+    no_such_key,
+    typed,
+)
+from geoclip.console import printable, setup_streams
+from geoclip.errors import GeoclipError, Preempted, memory_problem
+from geoclip.overrides import literal_overrides, quoted, type_of_key
+from geoclip.run_dir import checkpoint_file, first_existing, origins, read_yaml, run_of
 
 log = logging.getLogger("geoclip")
+
+OS_FIXES = {  # by errno; others are faults of ours and keep their traceback
+    errno.EACCES: "give this user the right to it, or name another file or folder",
+    errno.EPERM: "give this user the right to it, or name another file or folder",
+    errno.EROFS: "name a folder that can be written",
+    errno.ENOSPC: "make room on that disk, or name another one",
+    errno.EDQUOT: "make room within your quota, or name another disk",
+    errno.ENOENT: "it does not exist, or was removed meanwhile",
+    errno.EEXIST: "a file has the name of a folder that is to be made; move it or name another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; name another one",
+    errno.EISDIR: "this is a folder, not a file; name a file",
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "allow more open files (ulimit -n), or set fewer workers",
+    errno.EIO: "the disk or its network failed",
+    errno.ESTALE: "the network file system lost it; mount it again",
+}
+
+TORCHRUN_FIX = "start with torchrun --nproc-per-node=N -m geoclip.…, which sets them all, or unset them"
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # the plugins' names, and conf/hydra/launcher/'s
 
@@ -60,9 +88,8 @@ def typed_beside_run(
 def _beside_run(config: SourceT) -> SourceT:
     try:
         run = run_of(checkpoint_file(config.checkpoint, config.runs_dir))
-        with (run / "config.yaml").open(encoding="utf-8") as file:
-            folders = origins(run, yaml.safe_load(file))
-    except (GeoclipError, OSError, ValueError, AttributeError, yaml.YAMLError):
+        folders = origins(run, read_yaml(run / "config.yaml"))
+    except (GeoclipError, OSError, ValueError, AttributeError):
         return config  # a release, or no checkpoint: whoever opens it says so
 
     def found(key: str, path: str) -> str:
@@ -91,6 +118,8 @@ def run_entry_point(
 
     A key, type or value that the schema refuses ends the process with status 1 and one sentence.
     """
+    setup_streams()
+    sys.argv[1:] = literal_overrides(sys.argv[1:], schema)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -101,6 +130,25 @@ def run_entry_point(
     if {"--help", "-h"} & set(sys.argv):
         _share_schemas()
     try:
+        _run_hydra(config_name, schema, main)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe or a full disk is a sentence
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        raise SystemExit(f"geoclip: {os_error_sentence(error)}") from None
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            ended.code = printable(ended.code)
+        raise
+    finally:
+        at_end()
+
+
+def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
+    """Compose and run; what Hydra raises for a user's mistake ends in a sentence."""
+    try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([composition_sentence(error, schema)]) from None
@@ -108,16 +156,24 @@ def run_entry_point(
         raise SystemExit(*ended.args) from None
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except RuntimeError as error:
         if not type(error).__module__.startswith("submitit."):
             raise
         # A job that could not be queued, or that ended without a result.
         raise SystemExit(f"geoclip: {error}") from None
-    finally:
-        at_end()
+
+
+def os_error_sentence(error: OSError) -> str:
+    """What the system refused, with the file and what to do about it.
+
+    Raises:
+        OSError: `error` itself, where no user can have caused it.
+    """
+    fix = OS_FIXES.get(error.errno or 0)
+    if fix is None:
+        raise error
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{', '.join([*names, error.strerror or str(error)])}: {fix}"
 
 
 def _rename_schemas_of_launchers() -> None:
@@ -143,10 +199,16 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]
             return _run_elsewhere(main, cfg)
         try:
             return main(cfg)
-        except GeoclipError as error:
-            if in_sweep():  # the other points go on
-                raise PointEnded(f"geoclip: {error}") from None
-            raise SystemExit(f"geoclip: {error}") from None
+        except BrokenPipeError:
+            raise
+        except (GeoclipError, OSError) as error:
+            said = os_error_sentence(error) if isinstance(error, OSError) else error
+            ending = PointEnded if in_sweep() else SystemExit  # the other points are still run
+            raise ending(f"geoclip: {said}") from None
+        except (MemoryError, RuntimeError) as error:
+            if not (said := memory_problem(error)):
+                raise
+            raise (PointEnded if in_sweep() else SystemExit)(f"geoclip: {said}") from None
 
     return run
 
@@ -169,6 +231,8 @@ def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> obj
         return main(cfg)
     except GeoclipError as error:
         raise PointEnded(f"geoclip: {error}") from None
+    except OSError as error:
+        raise PointEnded(f"geoclip: {os_error_sentence(error)}") from None
     except ConfigError as error:
         raise PointEnded(str(error)) from None
     except Preempted as error:
@@ -187,8 +251,37 @@ def join_submitit() -> None:
 
 
 def world_size_from_environment() -> int:
-    """How many processes `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes `torchrun` started; 1 without it.
+
+    Raises:
+        ConfigError: the environment describes no such process.
+    """
+    problems = []
+    for name, least in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0), ("MASTER_PORT", 1)):
+        value = os.environ.get(name)
+        if value is not None and not (re.fullmatch(r"\d{1,9}", value) and int(value) >= least):
+            problems.append(f"{name}={value!r} in the environment is no whole number of {least} or more")
+    if problems:
+        raise ConfigError([*problems, TORCHRUN_FIX])
+    size, rank = (
+        int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"))
+    )
+    if rank >= size:
+        raise ConfigError([f"RANK={rank} in the environment must be below WORLD_SIZE={size}: {TORCHRUN_FIX}"])
+    return size
+
+
+def require_rendezvous(size: int) -> None:
+    """Refuse to train as one of many that have nowhere to meet.
+
+    Raises:
+        ConfigError: the environment lacks what `torchrun` would have set.
+    """
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if size > 1 and missing:
+        raise ConfigError(
+            [f"WORLD_SIZE={size} in the environment, but not {', '.join(missing)}: {TORCHRUN_FIX}"]
+        )
 
 
 def chosen_options() -> dict[str, str]:
@@ -211,6 +304,8 @@ def print_config(cfg: DictConfig) -> None:
 
 def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     """What went wrong at composition, in one line, with the keys that would have been right."""
+    if isinstance(error, OverrideParseException):
+        return _grammar_sentence(error, schema)
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     sentence = " ".join(
@@ -229,10 +324,24 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     path = re.search(r"full_key: ([\w.]+)", sentence)
     allowed = _keys_beside(path.group(1), schema) if path else []
     if unknown and path and allowed:
-        near = difflib.get_close_matches(unknown.group(1), allowed, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{path.group(1)} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"
+        return no_such_key(path.group(1), allowed)
     return sentence
+
+
+def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
+    """An argument that Hydra's grammar refuses, in the form in which it would be understood."""
+    key, equals, value = str(error.override).partition("=")
+    reason = next(iter(str(error).splitlines()), "").strip()
+    if not equals:
+        return f"{error.override!r} is no key=value ({reason})"
+    name = key.lstrip("+~")
+    hint = type_of_key(name, schema)
+    expected = f"; it takes {hint.__name__}" if isinstance(hint, type) else ""
+    written = f"{key}={quoted(value)}"
+    shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
+    return (
+        f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {shown}"
+    )
 
 
 def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:

@@ -19,6 +19,18 @@ class CheckpointError(GeoclipError):
     """A checkpoint that is damaged, missing or of another architecture."""
 
 
+def memory_problem(error: BaseException) -> str:
+    """What to do where a processor or a GPU has too little memory; empty of another error."""
+    said = next(iter(str(error).splitlines()), "")
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not (memory or (isinstance(error, RuntimeError) and "allocate memory" in said)):
+        return ""
+    return (
+        f"not enough memory ({said or 'MemoryError'}): lower the batch size, queue.size or the widths of the model, "
+        "set compute.accumulation, or take a machine with more"
+    )
+
+
 class Preempted(SystemExit):
     """The run was asked to stop, has written its checkpoint, and the same command goes on.
 

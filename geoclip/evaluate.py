@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import evaluate_problems
 from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import DataError
 
@@ -23,7 +24,7 @@ log = logging.getLogger("geoclip")
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     config = typed_beside_run(cfg, EvaluateConfig, evaluate_problems)
     evaluate(config)
 
@@ -37,15 +38,13 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
     """
-    from rich import print as rich_print
-
     from geoclip.data.benchmarks import MISSING
     from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
-    from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
+    from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
     from geoclip.evaluation.details import detail
     from geoclip.queries import embedded_queries
-    from geoclip.run_dir import git_revision
+    from geoclip.run_dir import git_revision, saving
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=not config.image_features)
@@ -66,10 +65,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     missing = reasons.pop(MISSING, 0)
     details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
     name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
-    row = write_result(
-        trained.folder / "eval" / name,
+    row = result_row(
+        name,
         result,
-        predictions,
         details,
         seed=config.seed,
         model=trained.name,
@@ -80,11 +78,13 @@ def evaluate(config: EvaluateConfig) -> Path:
         missing=missing,
         published_n=config.benchmark.published_n,
     )
-    rich_print(accuracy_table([row]).rich())
+    show(accuracy_table([row]).rich())
     if table := details_table(row):
-        rich_print(table.rich())
+        show(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
     path = trained.folder / "eval" / f"{name}.json"
+    with saving(path):
+        write_result(path.with_name(name), row, predictions, details)
     log.info("written: %s and .csv", path)
     return path
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import export_problems
 from geoclip.config import ExportConfig, ExportFormat, typed
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -17,7 +18,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then export."""
     config = typed(cfg, ExportConfig, export_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     export(config)
 
 

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 
 from geoclip.checks import features_problems
 from geoclip.config import FeaturesConfig, typed
-from geoclip.entry import run_entry_point, world_size_from_environment
+from geoclip.console import setup_logging
+from geoclip.entry import require_rendezvous, run_entry_point, world_size_from_environment
 
 if TYPE_CHECKING:
     from geoclip.data.shard_list import Shard
@@ -40,8 +41,10 @@ def extract(config: FeaturesConfig) -> Path:
     from geoclip.run_dir import fingerprint_of
     from geoclip.run_shards import open_splits
 
-    world = initialise(config.compute.device, size=world_size_from_environment())
-    logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
+    size = world_size_from_environment()
+    require_rendezvous(size)
+    world = initialise(config.compute.device, size=size)
+    setup_logging(logging.INFO if world.is_main else logging.WARNING)
     augmentation = build_augmentation(config.data)
     views = config.views if config.views is not None else (0 if augmentation.is_identity else 4)
     splits = open_splits(config.data, config.splits, world)

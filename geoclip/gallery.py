@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from geoclip.checks import gallery_build_problems
 from geoclip.checks.gallery import one_or_many
 from geoclip.config import BenchmarkConfig, BenchmarkKind, GalleryBuildConfig, PlacesSource, option, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 from geoclip.errors import AssetError
 
@@ -31,7 +32,7 @@ MOST_DOTS = 200_000  # a map of more shows no more
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then build."""
     config = typed(cfg, GalleryBuildConfig, gallery_build_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     build_gallery_file(config)
 
 
@@ -66,11 +67,9 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     log.info("%s", ", ".join(f"{stage}: {count:,}" for stage, count in counts.items()))
     log.info("written: %s, .json and .png; use it: gallery=csv gallery.path=%s", path, path)
     if test_sets:
-        from rich import print as rich_print
-
         from geoclip.drawing.ceiling_table import ceiling_table
 
-        rich_print(ceiling_table(test_sets, f"{path.name} ({len(places):,} places)"))
+        show(ceiling_table(test_sets, f"{path.name} ({len(places):,} places)"))
     return path
 
 

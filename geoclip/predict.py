@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
 from geoclip.config import PredictConfig
+from geoclip.console import printable, setup_logging, show
 from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import GeoclipError
 
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
-LINK_COLUMNS = 110
+LINK_COLUMNS = 110  # a terminal may break the line, nobody the link
 
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then predict."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     config = typed_beside_run(cfg, PredictConfig, predict_problems)
     predict(config)
 
@@ -44,7 +45,6 @@ def predict(config: PredictConfig) -> Path:
         GeoclipError: the model, the gallery or every picture cannot be read; texts without a text tower.
     """
     import pandas as pd
-    from rich.console import Console
     from tqdm import tqdm
 
     from geoclip.drawing.answers import Drawn, draw_answers
@@ -53,7 +53,7 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
     from geoclip.evaluation.prediction import Asking, answers
     from geoclip.geo.geodesy import unit_vectors
-    from geoclip.run_dir import write_json, write_text
+    from geoclip.run_dir import saving, write_json, write_text
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
@@ -79,10 +79,9 @@ def predict(config: PredictConfig) -> Path:
     folder = Path(config.output) if config.output else trained.folder / "predictions"
     names = file_names([query.title for query in queries])
     seen_as = {query.title: query.title + tta_note(config.tta.value) * bool(query.photo) for query in queries}
-    console = Console()
-    console.width = max(console.width, LINK_COLUMNS)  # a terminal may break the line, nobody the link
     shown: dict[str, Drawn] = {}
     best: list[dict[str, Any]] = []
+    not_saved: OSError | None = None
     few = len(queries) <= config.batch_size
     for query, answer in tqdm(
         zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
@@ -91,13 +90,17 @@ def predict(config: PredictConfig) -> Path:
         known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         if few:
             title = _title(seen_as[query.title], expected_km, known)
-            console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
+            show(guesses_table(title, answer.guesses, exif_deg=query.exif_deg), min_width=LINK_COLUMNS)
         views = {"tta": config.tta.value} if query.photo else {}
         told = answer_row(
             query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256, **views
         )
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
-        write_json(folder / f"{names[query.title]}.json", told | confidence)
+        if not_saved is None:
+            try:
+                write_json(folder / f"{names[query.title]}.json", told | confidence)
+            except OSError as error:  # what is still to come is printed all the same
+                not_saved = error
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
                 title=seen_as[query.title],
@@ -107,9 +110,12 @@ def predict(config: PredictConfig) -> Path:
                 max_pixels=config.max_pixels,
             )
         best.append(summary_row(query, answer) | views | {"expected_error_km": expected_km, "known": known})
-    if len(queries) > 1:
-        write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
-    draw_answers(folder, gallery, shown)
+    with saving(folder):
+        if not_saved:
+            raise not_saved
+        if len(queries) > 1:
+            write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
+        draw_answers(folder, gallery, shown)
     plural = "" if len(queries) == 1 else "s"
     log.info("%d prediction%s: %s", len(queries), plural, folder)
     if 0 < config.maps < len(queries):
@@ -157,7 +163,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
 
     queries: list[Query] = []
     vectors: list[Tensor] = []
-    texts = list(dict.fromkeys(one_or_many(config.text)))
+    texts = list(dict.fromkeys(map(printable, one_or_many(config.text))))
     if texts:
         queries += [Query(title=text) for text in texts]
         vectors.append(_embed_texts(texts, trained))

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import probe_problems
 from geoclip.config import ProbeConfig, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -17,7 +18,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then probe."""
     config = typed(cfg, ProbeConfig, probe_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     probe(config)
 
 
@@ -30,8 +31,6 @@ def probe(config: ProbeConfig) -> Path:
     Raises:
         GeoclipError: the checkpoint or a map cannot be read.
     """
-    from rich import print as rich_print
-
     from geoclip.build.location import open_location_encoder
     from geoclip.distributed import initialise
     from geoclip.drawing.probe_figure import draw_probe
@@ -43,7 +42,7 @@ def probe(config: ProbeConfig) -> Path:
         probe_places,
     )
     from geoclip.model.location_encoder import LocationEncoder
-    from geoclip.run_dir import provenance, write_json, write_text
+    from geoclip.run_dir import provenance, saving, write_json, write_text
 
     device = initialise(config.device).device
     opened = open_location_encoder(config)
@@ -62,10 +61,11 @@ def probe(config: ProbeConfig) -> Path:
     }
     folder = Path(config.output) if config.output else opened.folder / "probe"
     table = probe_table(result)
-    write_text(folder / "probe.md", table.markdown())
-    draw_probe(result, folder / "probe.png")
-    write_json(folder / "probe.json", result)
-    rich_print(table.rich())
+    show(table.rich())
+    with saving(folder):
+        write_text(folder / "probe.md", table.markdown())
+        draw_probe(result, folder / "probe.png")
+        write_json(folder / "probe.json", result)
     log.info("written: %s, probe.md and probe.png", folder / "probe.json")
     return folder / "probe.json"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from geoclip.config import ReportConfig, typed
+from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 from geoclip.errors import AssetError
 
@@ -24,7 +25,7 @@ EARTH_PX = 2160  # width of the maps' background
 def main(cfg: DictConfig) -> None:
     """Draw the run's figures, write its page, and its table as Markdown into eval/table.md."""
     config = typed(cfg, ReportConfig, lambda _: [])
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     from geoclip.drawing.report_figures import read_results
     from geoclip.drawing.report_page import write_report
     from geoclip.drawing.tables import accuracy_table

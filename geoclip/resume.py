@@ -39,9 +39,8 @@ def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, A
         return
     if world.is_main:
         found = newest_good(folder)
-        if found is None and config.resume != "auto":
-            named = checkpoint_file(config.resume, config.runs_dir, best=False)
-            found = named, read_checkpoint(named)
+        if found is None:
+            found = named_checkpoint(config, files)
     path = gather_objects(None if found is None else found[0])[0]
     if path is None:
         return
@@ -50,6 +49,20 @@ def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, A
     restore_state(state, saved, path, rank=world.rank, world_size=world.size)
     if path.parent != folder:
         log.info("starts from %s", path)
+
+
+def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, Tree] | None:
+    """The checkpoint that `resume` names, and what is in it; None: it names none.
+
+    Raises:
+        CheckpointError: it is missing, corrupt or of another configuration.
+    """
+    if config.resume in ("auto", "never"):
+        return None
+    path = checkpoint_file(config.resume, config.runs_dir, best=False)
+    saved = read_checkpoint(path)
+    _refuse_another_science(saved, path, config, files)
+    return path, saved
 
 
 def _refuse_another_science(saved: Tree, path: Path, config: TrainConfig, files: dict[str, Any]) -> None:

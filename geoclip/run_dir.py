@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from geoclip.errors import CheckpointError
+from geoclip.errors import CheckpointError, DataError, GeoclipError
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
@@ -180,7 +180,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is whole or absent, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:  # names that are not UTF-8
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -204,6 +204,22 @@ def whole_file(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """`write_text` of readable JSON; without an indent it is a third of the size."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """While inside, a result that was already printed is written.
+
+    Raises:
+        GeoclipError: it cannot be; the message names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise GeoclipError(
+            f"{path} cannot be written ({error.strerror or error}): the result above is complete, but not saved; make "
+            "that folder writable, or copy the run to one that is"
+        ) from error
 
 
 @contextmanager
@@ -233,6 +249,47 @@ def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: 
     write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DataError: the file holds something else; the message names it.
+        FileNotFoundError: it does not exist.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} must hold a JSON object, not a {type(found).__name__}")
+    return found
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them can stand for more values than a memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*), which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of plain values, such as a run's config.yaml, which may come from anybody.
+
+    Raises:
+        DataError: it is something else; the message names the file.
+        FileNotFoundError: it does not exist.
+    """
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} must hold keys with values, not a {type(found).__name__}")
+    return found
+
+
 def write_summary(run: Path, **facts: Any) -> None:
     """summary.json: there is one where training has come to its end."""
     write_json(run / "summary.json", facts)
@@ -245,8 +302,7 @@ def is_finished(run: Path) -> bool:
 
 def read_summary(run: Path) -> dict[str, Any]:
     """step, samples_seen, geoscore and files of a finished run."""
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return found
+    return read_json(run / "summary.json")
 
 
 def git_revision() -> str:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from geoclip.console import log_file_formatter, setup_logging
+
 
 def speak(*, main: bool) -> None:
     """Messages on the screen: all of rank 0's, of the others only what goes wrong."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger().setLevel(logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.INFO if main else logging.ERROR)
+    setup_logging(logging.INFO if main else logging.ERROR)
 
 
 @contextmanager
@@ -21,8 +20,8 @@ def logged(run: Path, rank: int) -> Iterator[None]:
     """While inside, whatever is logged also goes to `logs/rank<rank>.log`, after what earlier starts wrote."""
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"rank{rank}.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = logging.FileHandler(folder / f"rank{rank}.log", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(log_file_formatter())
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.console import setup_logging
 from geoclip.run_dir import fingerprint_of, plain, science
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
 from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
@@ -70,11 +71,15 @@ def search(
     if first.check_only:
         print(
             "\n".join(
-                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes)]
+                [
+                    f"{first.name}: {trials} points, in {stem}.db",
+                    *(f"  {described(axis)}" for axis in axes),
+                    "OK",
+                ]
             )
         )
         raise SystemExit(0)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     with claimed_search(stem):
         record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
         Search(
@@ -128,6 +133,16 @@ def _checked_corners(
     """The first corner. A key or a type that is wrong ends here, and so does a problem that all corners have."""
     found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
     everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
+    if not everywhere:
+        from geoclip.preflight import Preflight  # builds models, which takes a second
+
+        preflight, first = Preflight(), found[0][0]
+        everywhere = preflight.look_at(first, here=False).problems
+        for corner, _ in found[1:]:
+            if not everywhere:
+                break
+            others = preflight.look_at(corner, here=False).problems
+            everywhere = [problem for problem in everywhere if problem in others]
     if everywhere:
         raise ConfigError(everywhere)
     return found[0][0]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from geoclip.checks import shards_problems
 from geoclip.checks.shards import shards_root
 from geoclip.config import ShardsConfig, ShardSource, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then build or inspect."""
     config = typed(cfg, ShardsConfig, shards_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     if config.inspect:
         inspect(Path(config.inspect), config.workers, config.max_pixels)
         return
@@ -42,15 +43,13 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
     Raises:
         DataError: they are not sound.
     """
-    from rich import print as rich_print
-
     from geoclip.data.inspection.shard_inspection import inspect_shards
     from geoclip.drawing.inspection_table import inspection_table
     from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
 
     summary = inspect_shards(root, draw_distribution, workers or None, max_pixels)
-    rich_print(inspection_table(summary))
+    show(inspection_table(summary))
     log.info("written: %s and .png", summary.written)
     if summary.complaint:
         raise DataError(summary.complaint)

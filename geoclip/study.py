@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from omegaconf import DictConfig
 
@@ -27,6 +28,7 @@ from geoclip.config import (
     options,
     typed,
 )
+from geoclip.console import markdown_text, setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -35,7 +37,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate, tabulate, draw and write."""
     config = typed(cfg, StudyPageConfig, study_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     if config.name:
         write_study(config)
     write_pages(Path(config.experiments))
@@ -68,8 +70,10 @@ def write_study(config: StudyPageConfig) -> Path:
     write_json(folder / "results.json", results, indent=None)
     write_tables(results, folder)
     figures = draw_study(results, folder)
-    tables = [f"### {name}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]]
-    pictures = [f"![{text}]({path.name})\n" for path, text in figures]
+    tables = [
+        f"### {markdown_text(name)}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]
+    ]
+    pictures = [f"![{markdown_text(text)}]({quote(path.name)})\n" for path, text in figures]
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
     write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks))

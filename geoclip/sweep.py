@@ -12,11 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,8 +26,12 @@ from omegaconf import DictConfig, open_dict
 
 from geoclip.checks import train_problems
 from geoclip.config import ConfigError, TrainConfig, typed
-from geoclip.errors import GeoclipError
-from geoclip.run_dir import fingerprint_of, is_finished, plain, science, write_json
+from geoclip.console import setup_logging
+from geoclip.errors import DataError, GeoclipError
+from geoclip.run_dir import fingerprint_of, is_finished, plain, read_yaml, science, write_json
+
+if TYPE_CHECKING:
+    from geoclip.preflight import Findings
 
 log = logging.getLogger("geoclip")
 
@@ -57,20 +61,24 @@ class SweepWatch(Callback):
         try:
             points = grid(config)
         except HydraException as error:  # Hydra would print it as a warning, and start
-            raise ConfigError([str(error)]) from None
+            raise ConfigError([" ".join(str(error).split())]) from None
         names = {(point.config.runs_dir, point.config.name) for point in points}
         done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]
         finished, name = sum(is_done), points[0].config.name
+        here = not config.hydra.launcher._target_.rpartition(".")[2].startswith(("Slurm", "Submitit"))
+        findings = look_at_points(points, is_done, here=here and not points[0].config.check_only)
         listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
         if points[0].config.check_only:
             rows = (
                 f"  {'finished' if end else 'to run  '}  {point}"
                 for point, end in zip(swept(points), is_done, strict=True)
             )
-            print("\n".join([listed, *rows]), flush=True)
+            first = next((one for one in findings if one is not None), None)
+            summary = ["of the first to run:", *(f"  {line}" for line in first.lines())] if first else []
+            print("\n".join([listed, *rows, *summary, "OK"]), flush=True)
             raise SystemExit(0)
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        setup_logging()
         log.info("%s", listed)
         _Account.begin(_folder(config), points, finished)
 
@@ -132,6 +140,27 @@ def grid(config: DictConfig) -> list[Point]:
     return points
 
 
+def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bool) -> list[Findings | None]:
+    """What is known of each point that is still to run; None of the others.
+
+    Raises:
+        ConfigError: some cannot run, and none is started.
+    """
+    from geoclip.preflight import Preflight  # builds models, which takes a second: not for --help
+
+    setup_logging()
+    preflight, problems = Preflight(), list[str]()
+    found = [
+        None if done else preflight.look_at(point.config, here=here)
+        for point, done in zip(points, is_done, strict=True)
+    ]
+    for point, one in zip(swept(points), found, strict=True):
+        problems += [f"{point}: {problem}" for problem in (one.problems if one else [])]
+    if problems:
+        raise ConfigError(problems, f"{len(points)} points, of which some cannot run; none was started")
+    return found
+
+
 def swept(points: Sequence[Point]) -> list[str]:
     """What tells each point from the others, as it stands on a command line."""
     batch = [point.overrides for point in points]
@@ -147,8 +176,9 @@ def finished_sciences(runs_dir: Path, name: str) -> set[str]:
     """What the finished runs of this name have computed, whatever the files they read."""
     found = set()
     for path in runs_dir.glob(f"{name}-*/config.yaml"):
-        if is_finished(path.parent):
-            found.add(fingerprint_of(science(yaml.safe_load(path.read_text(encoding="utf-8")), {})))
+        with suppress(DataError, KeyError, TypeError):  # of another program: no point is finished by it
+            if is_finished(path.parent):
+                found.add(fingerprint_of(science(read_yaml(path), {})))
     return found
 
 

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.checks import sweep_file_problems
 from geoclip.config import ConfigError, SweepFileConfig, TrainConfig, typed
+from geoclip.console import setup_logging
 from geoclip.entry import composition_sentence, run_entry_point
 from geoclip.sweep_axes import Axis, Choice, axes_of, corners, problems_of
 
@@ -23,7 +24,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Write the file."""
     config = typed(cfg, SweepFileConfig, sweep_file_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     try:
         write_sweep_file(config)
     except (HydraException, OmegaConfBaseException) as error:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import tabulate_problems
 from geoclip.config import TabulateConfig, typed
+from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -20,7 +21,7 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Gather the runs from their JSON and print their tables."""
     config = typed(cfg, TabulateConfig, tabulate_problems)
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    setup_logging()
     tabulate(config)
 
 
@@ -33,8 +34,6 @@ def tabulate(config: TabulateConfig) -> dict[str, Any]:
     Raises:
         DataError: a run was not evaluated, or the runs cannot be compared.
     """
-    from rich.console import Console
-
     from geoclip.drawing.study_table import study_rich, write_tables
     from geoclip.evaluation.study import study_results
     from geoclip.run_dir import write_json
@@ -50,8 +49,7 @@ def tabulate(config: TabulateConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     for benchmark in results["benchmarks"]:
-        for table in study_rich(results, benchmark):
-            Console().print(table)
+        show(*study_rich(results, benchmark))
     for note in results["notes"]:
         log.warning("%s", note)
     if config.output:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from geoclip.checks import train_problems
-from geoclip.config import LoggerMode, TrainConfig, typed
+from geoclip.config import ConfigError, LoggerMode, TrainConfig, typed
+from geoclip.console import setup_logging
 from geoclip.entry import (
     chosen_options,
     in_sweep,
     join_submitit,
     print_config,
+    require_rendezvous,
     run_entry_point,
     world_size_from_environment,
 )
@@ -38,19 +40,37 @@ log = logging.getLogger("geoclip")
 
 
 def main(cfg: DictConfig) -> float | None:
-    """Check the configuration, then train (or stop there, with check_only=true).
+    """Check the configuration, then train (or, with check_only=true, check all that is known without training).
 
     Returns:
         The best GeoScore on the validation split, for a sweeper that searches.
     """
     join_submitit()
-    config = typed(cfg, TrainConfig, lambda found: train_problems(found, world_size_from_environment()))
+    size = world_size_from_environment()
+    config = typed(cfg, TrainConfig, lambda found: train_problems(found, size))
     if config.check_only:
         print_config(cfg)
+        check(config)
         return None
+    require_rendezvous(size)
     from geoclip.run_dir import read_summary
 
     return float(read_summary(train_run(config, chosen_options()))["geoscore"])
+
+
+def check(config: TrainConfig) -> None:
+    """Print what is known of a run before it trains.
+
+    Raises:
+        ConfigError: it cannot; every problem is listed.
+    """
+    from geoclip.preflight import Preflight
+
+    setup_logging()
+    found = Preflight().look_at(config, here=False)
+    if found.problems:
+        raise ConfigError(found.problems)
+    print("\n".join(["", *found.lines(), "OK"]), flush=True)
 
 
 def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> Path:

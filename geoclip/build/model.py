@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from omegaconf import OmegaConf
 
 from geoclip.build.encoder import build_image_encoder
 from geoclip.config import (
@@ -17,14 +16,15 @@ from geoclip.config import (
     LocationKind,
     LossKind,
     TrainConfig,
+    from_plain,
 )
-from geoclip.errors import GeoclipError
+from geoclip.errors import CheckpointError, GeoclipError
 from geoclip.geo.fourier import spaced_sigmas
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.warm_start import take_up_scales
-from geoclip.run_dir import checkpoint_file, located, run_of
+from geoclip.run_dir import checkpoint_file, located, plain, run_of
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import load_location_encoder, load_weights
 
@@ -91,7 +91,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
             trained: torch.nn.Module = LocationEncoder.from_pretrained("official")
         else:
             saved = read_checkpoint(checkpoint_file(location.init))
-            trained = build_location_encoder(replace(config_of(saved).location, init=""))
+            trained = build_location_encoder(replace(config_of(saved, Path(location.init)).location, init=""))
             load_location_encoder(trained, saved, Path(location.init))
         if not isinstance(trained, LocationEncoder):
             raise ValueError("it is no hierarchy of Fourier features")
@@ -114,12 +114,21 @@ def build_model(config: TrainConfig) -> GeoCLIP:
         )
 
 
-def config_of(saved: dict[str, Any], path: Path | None = None) -> TrainConfig:
-    """The configuration that a checkpoint was trained with; of one at `path`, with paths that hold in any folder."""
-    given = saved["config"] if path is None else located(saved["config"], run_of(path), saved.get("cwd", ""))
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), given))
-    assert isinstance(config, TrainConfig)
-    return config
+def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
+    """The configuration that a checkpoint was trained with, with paths that hold in any folder.
+
+    Args:
+        saved: what came with the weights.
+        path: its file, for messages, and where its run's relative paths begin.
+
+    Raises:
+        CheckpointError: another version of geoclip wrote it, or somebody who wants more than to share weights.
+    """
+    try:
+        config = from_plain(saved.get("config"), TrainConfig)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return from_plain(located(plain(config), run_of(path), saved.get("cwd", "")), TrainConfig)
 
 
 def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[GeoCLIP, TrainConfig]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from geoclip.build.model import build_model, config_of
-from geoclip.config import GalleryConfig, TrainConfig
+from geoclip.config import GalleryConfig, GalleryKind, TrainConfig
 from geoclip.errors import CheckpointError
 from geoclip.model.from_release import OWN, model_of
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.hub import local_copy
-from geoclip.model.releases import FORMAT_VERSION, OURS, is_ours, read_release
+from geoclip.model.releases import FORMAT_VERSION, OURS, is_ours, read_release, read_release_config
 from geoclip.run_dir import checkpoint_file
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.state import BACKBONE, load_weights
@@ -55,11 +53,11 @@ def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP
     """
     place = folder / "config.json"
     try:
-        held = json.loads(place.read_text(encoding="utf-8"))
+        held = read_release_config(folder)
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
-        config = config_of(held)
+        config = config_of(held, place)
         kind, version, gallery = held.get("model_type"), held.get("format_version"), held.get("gallery_file")
-    except (OSError, ValueError, KeyError, AttributeError, OmegaConfBaseException, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({' '.join(str(error).split())[:200]}); fetch it again, or take the version of "
             "geoclip that its README.md names"
@@ -67,6 +65,10 @@ def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP
     if (kind, version) != (OURS, FORMAT_VERSION):
         raise CheckpointError(
             f"{place}: model_type={kind!r} with format_version={version!r} is not {OURS!r} with {FORMAT_VERSION}"
+        )
+    if gallery is None and config.gallery.kind is GalleryKind.file:
+        raise CheckpointError(
+            f"{place}: gallery_file must name the CSV of the gallery {config.gallery.name!r}"
         )
     if gallery is not None:
         if Path(str(gallery)).name != gallery or not (folder / gallery).is_file():

@@ -21,6 +21,4 @@ def probe_problems(config: ProbeConfig) -> list[str]:
         )
     if config.places < FEWEST_PLACES:
         problems.append(f"places={config.places} must be {FEWEST_PLACES} or more")
-    if config.seed < 0:
-        problems.append(f"seed={config.seed} must be 0 or more")
     return problems

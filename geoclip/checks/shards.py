@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geoclip.checks.data import blue_marble_problems
 from geoclip.config import BLUE_MARBLE_ROOT, BenchmarkConfig, BenchmarkKind, ShardsConfig, ShardSource
+from geoclip.names import name_problem
 
 
 def shards_problems(config: ShardsConfig) -> list[str]:
@@ -103,8 +104,8 @@ def _number_problems(config: ShardsConfig) -> list[str]:
         problems.append(f"jpeg_quality={config.jpeg_quality} must lie in 1 … 100")
     if not 0 <= config.max_rejected_fraction <= 1:
         problems.append(f"max_rejected_fraction={config.max_rejected_fraction} is a share in [0, 1]")
-    if not config.split or "/" in config.split or config.split.startswith("."):
-        problems.append(f"split='{config.split}' names a folder below root, such as train")
+    if problem := name_problem(config.split):
+        problems.append(f"split={config.split!r} {problem}; it names a folder below root, such as train")
     if config.val_samples and config.split == "val":
         problems.append("val_samples= holds samples out for the split val; name the other one: split=train")
     return problems

@@ -49,7 +49,7 @@ def train_problems(config: TrainConfig, world_size: int) -> list[str]:
         problems.append(
             f"resume={config.resume} is neither auto nor never, nor a run's folder, nor a checkpoint's file"
         )
-    if not config.name or any(character in config.name for character in "/\\ "):
+    if not config.name or " " in config.name:
         problems.append(f"name={config.name!r} names a folder: letters, digits, '.', '_' and '-'")
     return problems
 

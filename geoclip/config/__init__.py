@@ -41,6 +41,8 @@ from geoclip.config.choices import (
 from geoclip.config.compare import CompareConfig
 from geoclip.config.composed import (
     ConfigError,
+    from_plain,
+    no_such_key,
     option,
     options,
     typed,
@@ -135,6 +137,8 @@ __all__ = [
     "TrainConfig",
     "Tta",
     "Tune",
+    "from_plain",
+    "no_such_key",
     "option",
     "options",
     "typed",

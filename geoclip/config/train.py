@@ -202,7 +202,7 @@ class TrainConfig:
     name: str = MISSING
     seed: int = 0
     runs_dir: str = "runs"
-    check_only: bool = False  # compose, check, print the configuration, and stop
+    check_only: bool = False  # read and check all that the run needs, print what is known of it, and stop
     resume: str = "auto"  # this run's newest checkpoint; never; or a run's folder or checkpoint to start from
     force_resume: bool = False  # from a checkpoint of another configuration
     validate_every_steps: int = 200

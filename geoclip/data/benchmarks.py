@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoclip.console import printable
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
@@ -109,7 +110,11 @@ def list_photos(place: Path) -> tuple[list[Photo], list[Skip]]:
     root = place.parent if place.is_file() else place
     unusable: dict[str, list[Path]] = {}
     photos = [
-        Photo(key=path.relative_to(root).as_posix(), path=path, gps_deg=_place_beside(path, unusable))
+        Photo(
+            key=printable(path.relative_to(root).as_posix(), keep=""),
+            path=path,
+            gps_deg=_place_beside(path, unusable),
+        )
         for path in found
     ]
     for reason, jsons in unusable.items():

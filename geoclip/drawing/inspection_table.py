@@ -31,7 +31,7 @@ def inspection_table(summary: ShardsSummary) -> Group:
             f"{split.bytes / 1e6:,.1f}",
             f"{split.mean_picture_bytes / 1e3:,.1f}",
             _span(split.shorter_side_px[0], split.longer_side_px[2]),
-            f"[red]{split.wrong:,}[/red]" if split.wrong else "0",
+            Text(f"{split.wrong:,}", style="red" if split.wrong else ""),
         )
     lines = [line for account in summary.accounts for line in account.lines()]
     lines += [line for name, split in summary.splits.items() for line in _notes(name, split)]

@@ -9,7 +9,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from geoclip.console import markdown_text
 from geoclip.drawing.tables import accuracy_table, tta_note
 from geoclip.percent import percent_text
 
@@ -53,12 +55,13 @@ def model_card(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: value if isinstance(value, Markup) else markdown_text(value),
     )
     text = environment.get_template("model_card.md.j2").render(
         facts=facts,
         source=facts.repo or "FOLDER",
         checkpoint=f"hf-hub:{facts.repo}" if facts.repo else "FOLDER",
-        table=accuracy_table(results).markdown() if results else "",
+        table=Markup(accuracy_table(results).markdown() if results else ""),
         notes=[_note(result) for result in results],
         made=_made(facts),
         data_terms=DATA_TERMS.get(facts.config["data"]["name"], ""),
@@ -109,24 +112,24 @@ def _measures(result: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _note(result: Mapping[str, Any]) -> str:
+def _note(result: Mapping[str, Any]) -> Markup:
     """What a reader of one row must know before comparing it."""
     n, size, published = result["n"], result["gallery_size"], result.get("published_n")
     parts = [
-        f"**{result['benchmark']}**: gallery {result['gallery']} of {size:,} places; "
+        f"**{markdown_text(result['benchmark'])}**: gallery {markdown_text(result['gallery'])} of {size:,} places; "
         f"{result['verbatim_in_gallery']:,} of {n:,} test coordinates stand in it verbatim"
     ]
     if published not in (None, n):
         parts.append(f"as published it has {published:,} images: not comparable")
     if result.get("tta", "single") != "single":
-        parts.append(f"views averaged: {result['tta']}")
+        parts.append(f"views averaged: {markdown_text(result['tta'])}")
     if result.get("protocol", "sphere") == "released":
         parts.append("distances at most so large, on the ellipsoid, as GeoCLIP's released code counts")
     if skipped := sum(result.get("skipped", {}).values()):
         parts.append(f"{skipped:,} images could not be read")
     if result.get("missing"):
         parts.append(f"{result['missing']:,} images were missing")
-    return "; ".join(parts)
+    return Markup("; ".join(parts))
 
 
 def _made(facts: CardFacts) -> list[tuple[str, str]]:

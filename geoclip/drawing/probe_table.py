@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from geoclip.console import markdown_text
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
 
@@ -38,7 +39,7 @@ class ProbeTable:
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for name in self.features:
             cells = [_cell(self.result, task, measure, name) for _, task, measure in columns]
-            lines.append([name, self._dims(name), *cells])
+            lines.append([markdown_text(name), self._dims(name), *cells])
         return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
     def rich(self) -> Group:
@@ -46,6 +47,7 @@ class ProbeTable:
         from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         blocks: list[Any] = []
         for measures in (FIRST, SECOND):
@@ -56,7 +58,10 @@ class ProbeTable:
             for title, _, _ in columns:
                 table.add_column(title.replace(": ", "\n"), justify="right")
             for name in self.features:
-                cells = [_cell(self.result, task, measure, name, rich=True) for _, task, measure in columns]
+                cells = [
+                    Text.from_markup(_cell(self.result, task, measure, name, rich=True))
+                    for _, task, measure in columns
+                ]
                 table.add_row(name, self._dims(name), *cells)
             blocks.append(table)
         return Group(*blocks, self.caption())

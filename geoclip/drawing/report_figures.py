@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from geoclip.drawing.maps import draw_predictions
 from geoclip.drawing.world import Picture
 from geoclip.errors import DataError
 from geoclip.recorder import Row
+from geoclip.run_dir import read_json
 
 FIRST = ("test", "test_unseen_cells")  # shown before the others, which follow by name
 COLUMNS = ("lat", "lon", "predicted_lat", "predicted_lon", "distance_km")
@@ -32,11 +32,8 @@ def read_results(run: Path) -> list[dict[str, Any]]:
     for path in sorted((run / "eval").glob("*.json")):
         if path.name.startswith("compare-"):  # of geoclip.compare
             continue
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is no JSON ({error}); evaluate again") from None
-        if not isinstance(result, dict) or "benchmark" not in result:
+        result = read_json(path)
+        if not isinstance(result.get("benchmark"), str):
             raise DataError(f"{path} is no evaluation; move it elsewhere or evaluate again")
         results.append(result | {"evaluation": path.stem})
     order = {name: number for number, name in enumerate(FIRST)}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from geoclip.drawing.details_table import details_table
@@ -17,7 +16,7 @@ from geoclip.drawing.tables import accuracy_table
 from geoclip.drawing.world import Picture, save_bytes
 from geoclip.errors import DataError
 from geoclip.recorder import Row, read_rows
-from geoclip.run_dir import located
+from geoclip.run_dir import located, read_json, read_yaml
 
 MAP_PX = 1600  # maps become JPEGs of this width in the page; the PNGs stay in figures/
 MOST_PREDICTIONS = 6
@@ -52,8 +51,9 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
     Raises:
         DataError: there is nothing to report on, or a file that cannot be read.
     """
-    config = _read_config(run / "config.yaml")
-    provenance = _read_json(run / "provenance.json")
+    path, made_with = run / "config.yaml", run / "provenance.json"
+    config = read_yaml(path) if path.is_file() else {}
+    provenance = read_json(made_with) if made_with.is_file() else {}
     rows, results = read_rows(run / "metrics.jsonl"), read_results(run)
     if not (config or rows or results):
         raise DataError(f"{run} holds no run: name another, or train one with python -m geoclip.train")
@@ -86,21 +86,6 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
     )
     save_bytes(run / "report.html", page.encode("utf-8"))
     return run / "report.html"
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}") from None
 
 
 def _chart(path: Path) -> Figure:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geoclip.drawing.curves import GRID, INK, MUTED, PAPER
-from geoclip.drawing.world import save_bytes
+from geoclip.drawing.world import save_bytes, show_names_as_they_are
 from geoclip.errors import DataError
 
 # Okabe, Ito, "Color Universal Design", 2008: told apart by all eyes; its yellow is darker here, for white paper.
@@ -159,6 +159,7 @@ def reach(values: Sequence[float], least: float) -> tuple[float, float]:
 
 def save_small(figure: Figure, path: Path, colors: int = 256) -> None:
     """A PNG of so many colours, a third of a full one's size; whole or absent."""
+    show_names_as_they_are(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

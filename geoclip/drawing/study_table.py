@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from geoclip.console import markdown_text
 from geoclip.drawing.pages import render
 from geoclip.drawing.tables import tta_note
 from geoclip.percent import percent_text
@@ -170,14 +171,14 @@ def study_markdown(results: Mapping[str, Any], benchmark: str) -> str:
     parts = []
     for table in study_tables(results, benchmark):
         lines = [table.heads, ["---", *["---:"] * (len(table.heads) - 1)]]
-        lines += [[_marked(cell, "**", "*").replace("|", r"\|") for cell in row] for row in table.rows]
+        lines += [[_marked(cell, "**", "*") for cell in row] for row in table.rows]
         parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
     return "\n".join([*parts, legend(results, benchmark) + "\n"])
 
 
 def _marked(cell: Cell, bold: str, italic: str) -> str:
     mark = bold if cell.bold else italic if cell.italic and cell.text else ""
-    return f"{mark}{cell.text}{mark}"
+    return f"{mark}{markdown_text(cell.text)}{mark}"
 
 
 def study_latex(results: Mapping[str, Any], benchmark: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from geoclip.console import markdown_text
 from geoclip.drawing.pages import render
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
@@ -105,7 +106,7 @@ class AccuracyTable:
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row in self.rows:
             shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
-            lines.append([row.title, f"{row.n:,}", *shares, row.median, row.score])
+            lines.append([markdown_text(row.title), f"{row.n:,}", *shares, row.median, row.score])
             lines.append(
                 ["*ceiling of the gallery*", "", *(share.ceiling_text for share in row.shares), "", ""]
             )

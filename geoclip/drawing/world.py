@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -126,11 +127,26 @@ def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG that is whole or absent, whenever the process dies."""
+    show_names_as_they_are(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG", compress_level=7)
     save_bytes(path, buffer.getvalue())
+
+
+def show_names_as_they_are(figure: Figure) -> None:
+    """Let no text of the figure be a formula, whatever `$` it holds, but for the powers of ten on log axes."""
+    of_log_axes = {
+        id(tick.label1)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if axis.get_scale() == "log"
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+    }
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(id(text) in of_log_axes)
 
 
 def save_bytes(path: Path, content: bytes) -> None:

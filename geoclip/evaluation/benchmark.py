@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,18 +113,18 @@ def evaluate_benchmark(
     return result, predictions
 
 
-def write_result(
-    path: Path,
-    result: BenchmarkResult,
-    predictions: Predictions,
-    details: Details | None = None,
-    *,
-    seed: int = 0,
-    **facts: Any,
+def result_row(
+    name: str, result: BenchmarkResult, details: Details | None = None, *, seed: int = 0, **facts: Any
 ) -> dict[str, Any]:
-    """Write `path`.json and .csv, each whole or absent. Returns the JSON's contents."""
+    """What NAME.json of an evaluation contains."""
     more = details.as_json(result.protocol, seed) if details else {}
-    row = result.as_json(**more, evaluation=path.name, bootstrap_seed=seed, **facts)
+    return result.as_json(**more, evaluation=name, bootstrap_seed=seed, **facts)
+
+
+def write_result(
+    path: Path, row: Mapping[str, Any], predictions: Predictions, details: Details | None = None
+) -> None:
+    """Write `path`.json and .csv, each whole or absent."""
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
     table = pd.DataFrame(
         {
@@ -139,5 +140,4 @@ def write_result(
         }
     )
     write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False))
-    write_json(path.with_name(f"{path.name}.json"), row)
-    return row
+    write_json(path.with_name(f"{path.name}.json"), dict(row))

@@ -16,6 +16,7 @@ from geoclip.evaluation.protocols import within
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study_gains import METRICS, Bootstrap, gains, measures
 from geoclip.evaluation.study_runs import Unit, gather, label, read_config, refuse_mixtures, value_of
+from geoclip.names import file_name
 
 CURVE_KM = np.geomspace(0.1, 20_000, 60)
 
@@ -55,6 +56,9 @@ def study_results(
     benchmarks = list(benchmarks) or study.get("benchmarks", [])
     if not by or not benchmarks:
         raise DataError("these runs are of no study: say by=[KEY] and benchmarks=[NAME]")
+    benchmarks = [
+        file_name(name, f"benchmarks of {runs[0]}") for name in benchmarks
+    ]  # of files that are written
     found: dict[str, Any] = {}
     notes: list[str] = []
     for benchmark in benchmarks:

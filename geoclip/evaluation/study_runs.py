@@ -9,10 +9,8 @@ from numbers import Number
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from geoclip.errors import DataError
-from geoclip.run_dir import differences, is_finished, read_summary, science
+from geoclip.run_dir import differences, is_finished, read_json, read_summary, read_yaml, science
 
 PROTECTED_DATA = ("name", "kind", "train", "val", "fraction", "bluemarble")
 ALLOWED = ("data", "gallery", "budget", "revision")  # differences that a reader may be told of instead
@@ -38,8 +36,7 @@ class Unit:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's configuration, as it wrote it."""
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return config
+    return read_yaml(folder / "config.yaml")
 
 
 def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]]:
@@ -55,7 +52,7 @@ def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]
             continue
         found = []
         for path in sorted((run / "eval").glob(f"{benchmark}*.json")):
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
             if result.get("benchmark") == benchmark:
                 found.append((path.stem, result))
         if not found:
@@ -63,7 +60,7 @@ def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]
                 f"{run} was not evaluated on {benchmark}: python -m geoclip.evaluate checkpoint={run} "
                 f"benchmark={benchmark}"
             )
-        provenance = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+        provenance = read_json(run / "provenance.json")
         units += [
             Unit(
                 run=run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geoclip.errors import AssetError, GeoclipError
+from geoclip.model.hub import is_cached, no_connection
 
 CHANNEL_GROUPS = 8  # of a group norm, where the number of channels allows
 MODEL_TYPES = {  # by encoder.kind, what `transformers` calls them in config.json
@@ -35,9 +37,7 @@ class ClipBackbone(nn.Module):
     @classmethod
     def from_pretrained(cls, repo: str) -> ClipBackbone:
         """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
-        from transformers import CLIPVisionModelWithProjection
-
-        return cls(pretrained(CLIPVisionModelWithProjection, repo, "clip"))
+        return cls(pretrained("CLIPVisionModelWithProjection", repo, "clip"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, image_px, image_px) normalised pixels -> (B, F) projected features."""
@@ -57,9 +57,7 @@ class SiglipBackbone(nn.Module):
     @classmethod
     def from_pretrained(cls, repo: str) -> SiglipBackbone:
         """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
-        from transformers import SiglipVisionModel
-
-        return cls(pretrained(SiglipVisionModel, repo, "siglip"))
+        return cls(pretrained("SiglipVisionModel", repo, "siglip"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, image_px, image_px) normalised pixels -> (B, F) pooled features."""
@@ -84,9 +82,7 @@ class DinoBackbone(nn.Module):
     @classmethod
     def from_pretrained(cls, repo: str) -> DinoBackbone:
         """Weights from the Hub id or local folder `repo`; raises as `pretrained`."""
-        from transformers import AutoModel
-
-        return cls(pretrained(AutoModel, repo, "dino"))
+        return cls(pretrained("AutoModel", repo, "dino"))
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) normalised pixels -> (B, F) class tokens."""
@@ -162,11 +158,11 @@ def weights_sha256(backbone: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
+def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
     """A model of `transformers` with its pretrained weights, in float32 and in evaluation mode.
 
     Args:
-        architecture: its class.
+        architecture: its class there.
         repo: a Hub id, or a local folder with config.json and model.safetensors.
         kind: what encoder.kind calls it.
 
@@ -174,12 +170,19 @@ def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
         AssetError: neither a local folder nor reachable; the message says what to set.
         GeoclipError: of another architecture, damaged, or without some of its weights.
     """
+    unreachable = "" if os.path.isdir(repo) else no_connection()
+    if unreachable and not is_cached(
+        repo, "config.json"
+    ):  # before transformers is imported, which takes seconds
+        raise AssetError(_nowhere(repo, kind, unreachable))
+    local = {"local_files_only": True} if unreachable else {}
+    import transformers
     from transformers import CONFIG_MAPPING, PretrainedConfig, __version__
 
     try:
-        config = PretrainedConfig.get_config_dict(repo)[0]
+        config = PretrainedConfig.get_config_dict(repo, **local)[0]
     except (OSError, ValueError) as error:
-        raise AssetError(_nowhere(repo, kind, error)) from error
+        raise AssetError(_nowhere(repo, kind, unreachable or _reason(error))) from error
     found = config.get("model_type")
     if found not in MODEL_TYPES[kind]:
         raise GeoclipError(_of_another_kind(repo, kind, found))
@@ -194,9 +197,11 @@ def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
     )
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):  # transformers 4 draws what it then overwrites
-            model, report = architecture.from_pretrained(repo, output_loading_info=True, **joint)
+            model, report = getattr(transformers, architecture).from_pretrained(
+                repo, output_loading_info=True, **joint, **local
+            )
     except (OSError, ValueError) as error:
-        raise AssetError(_nowhere(repo, kind, error)) from error
+        raise AssetError(_nowhere(repo, kind, unreachable or _reason(error))) from error
     except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a damaged file
         raise AssetError(
             f"the weights in {repo!r} cannot be read ({_reason(error)}); fetch them again"
@@ -211,10 +216,10 @@ def pretrained(architecture: Any, repo: str, kind: str) -> nn.Module:
     return pretrained
 
 
-def _nowhere(repo: str, kind: str, error: Exception) -> str:
+def _nowhere(repo: str, kind: str, reason: str) -> str:
     """The sentence about weights that are not there, or that this version of transformers does not know."""
     return (
-        f"the {kind} weights {repo!r} are neither a local folder nor reachable on the Hub ({_reason(error)}); set "
+        f"the {kind} weights {repo!r} are neither a local folder nor reachable on the Hub ({reason}); set "
         "encoder.repo (training) or backbone (checkpoint=official) to a folder with config.json and model.safetensors"
     )
 

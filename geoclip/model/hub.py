@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from geoclip.errors import AssetError, GeoclipError
 
 HUB = "hf-hub:"  # before a Hub id where a name could also be a path, as open_clip and timm write it
 RELEASE = ("config.json", "model.safetensors", "*.csv")
+CONNECT_S = 3.0  # for a name's address and a connection; the Hub's own library retries for half a minute
 BACKBONE = ("config.json", "model.safetensors")
+
+
+def no_connection() -> str:
+    """Why the Hub cannot be reached from here, found within seconds; empty when it can, or where a proxy decides."""
+    from huggingface_hub import constants
+
+    is_behind_proxy = any(
+        os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    )
+    return "" if constants.HF_HUB_OFFLINE or is_behind_proxy else _cannot_connect(constants.ENDPOINT)
+
+
+@cache
+def _cannot_connect(endpoint: str) -> str:
+    address = urlsplit(endpoint)
+    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    found = [f"{host} does not answer within {CONNECT_S:g} s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_S).close()
+            found[0] = ""
+        except OSError as error:
+            found[0] = f"no connection to {host}: {error.strerror or error}"
+
+    # In a thread: the search for a name's address has no time limit of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_S)
+    return found[0]
+
+
+def is_cached(repo: str, name: str) -> bool:
+    """Whether a file of a Hub repository was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(repo, name), str)
+    except ValueError:  # no Hub id
+        return False
 
 
 def local_copy(source: str | Path, **download: Any) -> Path | None:
@@ -52,14 +98,17 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    unreachable = no_connection()
+    if unreachable:
+        download["local_files_only"] = True
     try:
         return Path(snapshot_download(repo, allow_patterns=list(files), **download))
     except Exception as error:  # the Hub's own errors, its HTTP library's, the system's
         at = f" at revision {download['revision']}" if download.get("revision") else ""
         raise AssetError(
-            f"{repo!r}{at} is neither a path here nor to be had from the Hub ({_reason(error)}); on a machine with "
-            f"network run `hf download {repo} --local-dir FOLDER` and give that folder; of a private one, log in "
-            "first: hf auth login"
+            f"{repo!r}{at} is neither a path here nor to be had from the Hub ({unreachable or _reason(error)}); on a "
+            f"machine with network run `hf download {repo} --local-dir FOLDER` and give that folder; of a private one, "
+            "log in first: hf auth login"
         ) from error
 
 
@@ -83,6 +132,8 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
 
     api = HfApi()
     try:
+        if unreachable := no_connection():
+            raise OSError(unreachable)
         made = api.create_repo(repo, private=private, exist_ok=True)
         names = [str(path.relative_to(folder)) for path in files]
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)

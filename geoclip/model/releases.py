@@ -56,7 +56,7 @@ def is_ours(path: Path | None) -> bool:
         return False
     if path.is_file() or not (path / "config.json").is_file():
         return True
-    return _read_config(path).get("model_type") == OURS
+    return read_release_config(path).get("model_type") == OURS
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -109,7 +109,7 @@ def _official() -> Release:
 
 def _authors_layout(folder: Path) -> Release:
     """config.json, model.safetensors and, for the whole model, the gallery's CSV."""
-    config, place = _read_config(folder), folder / "config.json"
+    config, place = read_release_config(folder), folder / "config.json"
     kind, version = config.get("model_type"), config.get("format_version")
     if kind not in (WHOLE, LOCATION_ALONE) or version != FORMAT_VERSION:
         raise CheckpointError(
@@ -117,7 +117,9 @@ def _authors_layout(folder: Path) -> Release:
             f"with {FORMAT_VERSION}"
         )
     sigma, gallery, backbone = config.get("sigma"), config.get("gallery_file"), config.get("backbone", {})
-    numbers = isinstance(sigma, list) and all(isinstance(one, int | float) and one > 0 for one in sigma)
+    numbers = isinstance(sigma, list) and all(
+        type(one) in (int, float) and 0 < one < math.inf for one in sigma
+    )
     if not sigma or not numbers:
         raise CheckpointError(
             f"{place}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
@@ -150,11 +152,12 @@ def _lightning(path: Path) -> Release:
     """A checkpoint of the Lightning re-implementation; nothing in it is executed."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = dict(saved.get("state_dict", saved))
+        tensors = {str(name): one for name, one in saved.get("state_dict", saved).items() if one.numel()}
     except Exception as error:  # a pickle may fail in any way; nothing of it has run
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{path} cannot be read as a Lightning checkpoint without executing what it holds "
-            f"({str(error).splitlines()[0]}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
+            f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
     renamed, given = _renamed(our_name_from_lightning, tensors, path)
     frequencies = {
@@ -166,15 +169,27 @@ def _lightning(path: Path) -> Release:
         tensors=renamed,
         given=given,
         # Its settings may be absent, but the frequencies tell: a sigma is their spread, nearly always a power of two.
-        sigmas=[2.0 ** round(math.log2(one.std().item())) for _, one in sorted(frequencies.items())],
+        sigmas=[_sigma_of(one, path) for _, one in sorted(frequencies.items())],
         files=(path,),
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _sigma_of(freq_KA: Tensor, path: Path) -> float:
+    spread = freq_KA.double().std().item()
+    if not 0 < spread < math.inf:
+        raise CheckpointError(f"{path}: its frequencies have the spread {spread}, not that of a random draw")
+    return 2.0 ** round(math.log2(spread))
+
+
+def read_release_config(folder: Path) -> dict[str, Any]:
+    """config.json of a release, which anybody may have written.
+
+    Raises:
+        CheckpointError: it is missing, or no JSON object.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} cannot be read as a release of GeoCLIP, which has config.json and model.safetensors: {error}"
         ) from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geoclip.errors import AssetError
 from geoclip.model.backbones import pretrained
+from geoclip.model.hub import no_connection
 
 log = logging.getLogger("geoclip")
 
@@ -37,11 +38,13 @@ class TextEncoder(nn.Module):
             AssetError: neither a local folder nor reachable, or without a tokenizer.
             GeoclipError: no CLIP.
         """
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection
+        tower = pretrained("CLIPTextModelWithProjection", repo, "clip")
+        from transformers import AutoTokenizer
 
-        tower = pretrained(CLIPTextModelWithProjection, repo, "clip")
         try:
-            encoder = cls(tower, AutoTokenizer.from_pretrained(repo)).eval()
+            encoder = cls(
+                tower, AutoTokenizer.from_pretrained(repo, local_files_only=bool(no_connection()))
+            ).eval()
             if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty one
                 raise ValueError(
                     f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}"

@@ -18,7 +18,7 @@ from geoclip.drawing.details_table import details_table
 from geoclip.drawing.report_page import write_report
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError
-from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
+from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Queries
@@ -34,7 +34,9 @@ def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
     queries = Queries(image_ND=embedded[:300], gps_deg_N2=truth, keys=[str(number) for number in range(300)])
     result, predictions = evaluate_benchmark("test", queries, gallery, embedded[300:], scale=20.0, **changes)
     details = detail(predictions, gallery, train_deg_T2=truth[::2].numpy(), **changes)
-    return write_result(folder / "eval" / result.benchmark, result, predictions, details)
+    row = result_row(result.benchmark, result, details)
+    write_result(folder / "eval" / result.benchmark, row, predictions, details)
+    return row
 
 
 @pytest.fixture(scope="module")

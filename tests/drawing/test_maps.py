@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.drawing.maps import draw_distribution, draw_predictions, great_circles
-from geoclip.drawing.world import DPI, WIDTH_IN, height_in, south_north
+from geoclip.drawing.world import DPI, WIDTH_IN, height_in, save_figure, south_north
 from geoclip.errors import DataError
 
 BLACK = np.zeros((90, 180, 3), dtype=np.uint8)
@@ -134,3 +135,15 @@ def test_predictions_that_do_not_pair_are_refused(tmp_path: Path) -> None:
         draw_predictions(places, places, np.array([0.0, np.nan]), BLACK, tmp_path / "map.png")
     with pytest.raises(DataError, match="no split"):
         draw_distribution({}, BLACK, tmp_path / "map.png")
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$.jpg", "$x$", "100 % $"])
+def test_a_name_is_no_formula(tmp_path: Path, name: str) -> None:
+    figure = Figure(figsize=(2, 2))
+    axes = figure.add_subplot(title=name, xlabel=name)
+    axes.set_yscale("log")
+    axes.set_ylim(1, 1e6)
+    figure.text(0, 0, name)
+    save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+    assert not axes.title.get_parse_math() and axes.yaxis.get_major_ticks()[0].label1.get_parse_math()

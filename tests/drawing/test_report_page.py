@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("eval/test.json", '{"n": 3', "test.json is no JSON"),
-        ("eval/test.json", "[]", "test.json is no evaluation"),
+        ("eval/test.json", "[]", "test.json"),
         ("eval/test.csv", "key,lat,lon\na,1,2\n", "lacks the columns predicted_lat"),
         (
             "eval/test.csv",

@@ -20,7 +20,7 @@ from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM
-from geoclip.evaluation.benchmark import evaluate_benchmark, write_result
+from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.evaluation.images import Queries, embed_features, embed_images
@@ -90,9 +90,8 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
     result, predictions = evaluate_benchmark(
         "b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD
     )
-    returned = write_result(
-        tmp_path / "eval" / "b", result, predictions, checkpoint_sha256="abc", git_revision="def"
-    )
+    returned = result_row("b", result, checkpoint_sha256="abc", git_revision="def")
+    write_result(tmp_path / "eval" / "b", returned, predictions)
     row = json.loads((tmp_path / "eval" / "b.json").read_text())
     assert row == returned
     assert set(row["accuracy_percent"]) == set(row["ceiling_percent"]) == {str(km) for km in THRESHOLDS_KM}

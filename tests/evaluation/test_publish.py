@@ -67,7 +67,7 @@ def run_evaluate(
 
 def rewritten(run: Any, **changes: Any) -> TrainConfig:
     """The tiny run's checkpoint with other parts, as if it had been trained with them."""
-    config = replace(config_of(read_checkpoint(run.best)), **changes)
+    config = replace(config_of(read_checkpoint(run.best), run.best), **changes)
     tree = weights_tree(build_model(config), 7, config=plain(config))
     write_checkpoint(run.best, pack(tree))
     return config
@@ -115,7 +115,7 @@ def test_what_is_published_is_the_model_and_its_gallery(
 def test_nothing_of_this_machine_is_published(
     tiny_run: Any, run_evaluate: Callable[..., Any], tmp_path: Path
 ) -> None:
-    data = config_of(read_checkpoint(tiny_run.best)).data
+    data = config_of(read_checkpoint(tiny_run.best), tiny_run.best).data
     rewritten(tiny_run, data=replace(data, root=str(tmp_path / "secret"), train=str(tmp_path / "x.tar")))
     run_evaluate(tiny_run.folder)
     folder = publish(PublishConfig(checkpoint=str(tiny_run.folder)))
@@ -218,7 +218,7 @@ def test_a_backbone_from_a_folder_must_be_named(clip_run: Any) -> None:
 def test_a_clip_that_the_authors_layout_cannot_describe_gets_our_own(
     clip_run: Any, change: dict[str, Any], misfit: str, said: Callable[[], str]
 ) -> None:
-    before = config_of(read_checkpoint(clip_run.best)).encoder
+    before = config_of(read_checkpoint(clip_run.best), clip_run.best).encoder
     rewritten(clip_run, encoder=replace(before, **change))
     folder = publish(PublishConfig(checkpoint=str(clip_run.folder), backbone="a/clip", force=True))
     assert misfit in said()

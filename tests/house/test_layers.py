@@ -12,10 +12,21 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {"geo", "config", "checks", "conf_dir", "distributed", "errors", "percent"},
+    {"geo", "config", "checks", "conf_dir", "console", "names", "distributed", "errors", "percent"},
     {"model", "data", "run_dir", "recorder", "run_log"},
     {"training", "evaluation", "drawing"},
-    {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"}
+    {
+        "build",
+        "trained",
+        "queries",
+        "run_shards",
+        "entry",
+        "overrides",
+        "preflight",
+        "resume",
+        "sweep",
+        "training_hooks",
+    }
     | {"search", "search_record", "sweep_axes"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
@@ -69,6 +80,8 @@ def test_the_config_stays_at_the_edge() -> None:
         "trained",
         "queries",
         "run_shards",
+        "overrides",
+        "preflight",
         "resume",
         "search",
         "sweep",

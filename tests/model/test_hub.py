@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
 from geoclip.errors import AssetError, GeoclipError
+from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.hub import send
+from geoclip.model.hub import fetch, no_connection, send
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.release_writing import write_authors_layout
 from tests.local_hub import COMMIT, LocalHub, serving
@@ -99,3 +103,23 @@ def test_only_the_named_files_are_sent_to_a_private_repository(
     (made,) = hub.made
     assert made.get("visibility") == "private" or made.get("private") is True  # by the client's version
     assert hub.tokens == {"Bearer hf_test"}
+
+
+def test_without_a_network_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The Hub's library would sleep between its attempts, half a minute in all."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"  # bound, and nobody listens
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", nobody)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+        def slept(seconds: float) -> None:
+            raise AssertionError(f"sleeps {seconds} s before another attempt")
+
+        monkeypatch.setattr(time, "sleep", slept)
+        assert "127.0.0.1" in no_connection()
+        with pytest.raises(AssetError, match=r"a/clip.*127\.0\.0\.1"):
+            ClipBackbone.from_pretrained("a/clip")
+        with pytest.raises(AssetError, match=r"a/clip.*127\.0\.0\.1"):
+            fetch("a/clip", ["config.json"], cache_dir=tmp_path)

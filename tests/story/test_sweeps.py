@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import webdataset as wds
 import yaml
 
 from geoclip.recorder import read_rows
@@ -164,13 +165,16 @@ def test_a_sweep_killed_half_way_does_only_what_is_missing(folder: Path) -> None
 
 @pytest.mark.slow
 def test_a_failed_point_is_named_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
-    """The middle point names a gallery without a single row, which only reading it can tell."""
-    (tmp_path / "empty.csv").write_text("LAT,LON\n")
-    command = in_this_process(folder, "gallery.path=gallery.csv,empty.csv", "seed=0,1")
+    """One of the data sets has pictures that cannot be decoded, which only training can tell."""
+    (folder / "shards" / "broken").mkdir()
+    with wds.TarWriter(str(folder / "shards" / "broken" / "000000.tar")) as tar:
+        for number in range(24):
+            tar.write({"__key__": f"{number:03d}", "png": b"no picture", "json": b'{"lat": 1, "lon": 2}'})
+    command = in_this_process(folder, "data.train=train,broken", "seed=0,1")
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "4 points, 2 finished, 2 failed" in done.stderr
-    assert "failed: " in done.stderr and "gallery.path=empty.csv seed=1" in done.stderr
+    assert "failed: " in done.stderr and "data.train=broken seed=1" in done.stderr
     assert sorted(finished(folder)) == [0, 1]
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from geoclip.console import markdown_text
 from geoclip.data.account import Account
 from geoclip.data.batch import SkipReport
 from geoclip.data.building.manifest import Manifest
@@ -135,9 +136,12 @@ def _account(what: str, used: int, reasons: list[tuple[str, int, str, str]]) -> 
 def _readme(described: dict[str, Any]) -> str:
     settings, counts = described["settings"], described["counts"]
     splits = "\n".join(
-        f"| {split} | {described['shards'][split]:,} | {count:,} |" for split, count in counts.items()
+        f"| {markdown_text(split)} | {described['shards'][split]:,} | {count:,} |"
+        for split, count in counts.items()
     )
-    reasons = "\n".join(f"| {reason} | {count:,} |" for reason, count in described["reasons"].items())
+    reasons = "\n".join(
+        f"| {markdown_text(reason)} | {count:,} |" for reason, count in described["reasons"].items()
+    )
     size = settings["max_side_px"]
     pictures = (
         f"Pictures whose longer side was over {size} px were scaled down to it, at JPEG quality "
@@ -152,7 +156,9 @@ def _readme(described: dict[str, Any]) -> str:
         if published and published["samples"]
         else ""
     )
-    return f"""# {described["name"]}
+    inputs = {name: value for name, value in settings.items() if name.startswith(("input", "images"))}
+    source = ", ".join(f"{name} {value}" for name, value in inputs.items())
+    return f"""# {markdown_text(described["name"])}
 
 | split | shards | samples |
 |---|---|---|
@@ -167,6 +173,6 @@ Rejected were {described["rejected"]:,} of {described["rows"]:,} rows; `rejected
 |---|---|
 {reasons}
 
-- Source: {", ".join(f"{name} {value}" for name, value in settings.items() if name.startswith(("input", "images")))}.
-- Every setting and version is in `metadata.json`; built by `{described["command"]}`.
+- Source: {markdown_text(source)}.
+- Every setting and version is in `metadata.json`; built by {markdown_text(described["command"])}.
 """

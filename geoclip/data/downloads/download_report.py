@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from geoclip.console import printable
 from geoclip.data.downloads.url_list import read_url_list
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
@@ -158,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         report = read_report(given.list, given.tars)
     except DataError as error:
         sys.exit(f"geoclip: {error}")
-    print(report)
+    print(printable(report))
     write_json(given.tars.parent / "links.json", asdict(report))
     print(f"the same as JSON: {given.tars.parent}/links.json; link by link: {given.tars}/*.parquet")
     if report.passing:

@@ -1,0 +1,120 @@
+"""Command-line values of keys that are texts or paths, taken as they are typed where Hydra's grammar refuses them.
+
+`image=IMG_1 (1).jpg` and `checkpoint=epoch=9.ckpt` are no words of that grammar; quoted they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.errors import HydraException
+
+from geoclip.config import options
+
+MAY_BE_MULTIRUN = re.compile(r"\+*(experiment|hydra\.mode|hydra/sweeper|hydra\.sweeper\.[\w.]+)=")
+QUOTED = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
+
+
+def literal_overrides(arguments: Sequence[str], schema: type[Any]) -> list[str]:
+    """The arguments of a command with what Hydra would refuse or change in texts, paths and lists of them quoted.
+
+    Args:
+        arguments: without the program's name.
+        schema: the command's configuration. In a multirun commas separate points, otherwise they are part of a text.
+    """
+    multirun = any(one in ("-m", "--multirun") or MAY_BE_MULTIRUN.match(one) for one in arguments)
+    return [one if one.startswith("-") else _literal(one, schema, multirun=multirun) for one in arguments]
+
+
+def quoted(value: str) -> str:
+    """`value` as Hydra's grammar and then OmegaConf read it back unchanged."""
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    value = re.sub(r"(\\+)$", r"\1\1", value)
+    return "'" + value.replace("${", r"\${") + "'"
+
+
+def type_of_key(full_key: str, schema: type[Any]) -> Any:
+    """The annotation of a key in nested dataclasses; None: there is no such key."""
+    node: Any = HydraConf if full_key.startswith("hydra.") else schema
+    hint: Any = None
+    for part in full_key.removeprefix("hydra.").split("."):
+        node = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None) if hint else node
+        if node is None:
+            return None
+        hint = get_type_hints(node).get(part)
+        if hint is None:
+            return None
+    return hint
+
+
+def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
+    key, equals, value = argument.partition("=")
+    name = key.lstrip("+~")
+    hint = type_of_key(name, schema) if equals else None
+    if equals and name and options(name):  # a group's options are names, and Hydra fails on 1 or null
+        parts = _split(value) if multirun else [value]
+        return f"{key}={','.join(quoted(part) if part == 'null' else _text(part) for part in parts)}"
+    may_be_text = hint is Any or (str in (hint, *get_args(hint)) and get_origin(hint) is not list)
+    may_be_list = hint is Any or (get_origin(hint) is list and get_args(hint) == (str,))
+    if not (may_be_text or may_be_list):
+        return argument
+    parsed = _parsed(argument)
+    if parsed is not None and parsed.is_sweep_override() and not _is_comma_separated(parsed):
+        return argument  # range(…), glob(…), choice(…)
+    parts = _split(value) if multirun else [value]
+    if may_be_text and not may_be_list:
+        return f"{key}={','.join(_text(part) or quoted(part) for part in parts)}"
+    if parsed is not None and (multirun or not parsed.is_sweep_override()):
+        return argument
+    return f"{key}={','.join(_text_or_list(part, may_be_text=may_be_text) for part in parts)}"
+
+
+def _text(value: str) -> str:
+    """A text as it is, where the grammar reads one there; otherwise quoted."""
+    parsed = _parsed(f"key={value}")
+    if parsed is not None and not parsed.is_sweep_override():
+        found = parsed.value()
+        if found is None or isinstance(found, str | QuotedString):
+            return value
+    return quoted(value)
+
+
+def _text_or_list(value: str, *, may_be_text: bool) -> str:
+    listed = value.strip()
+    if listed.startswith("[") and listed.endswith("]"):
+        return f"[{','.join(_text(part.strip()) for part in _split(listed[1:-1]))}]"
+    return _text(value) if may_be_text else value
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _is_comma_separated(parsed: Override) -> bool:
+    value = parsed._value
+    return isinstance(value, ChoiceSweep) and value.simple_form
+
+
+def _split(value: str) -> list[str]:
+    """At the commas outside of quotes and brackets; at all commas where brackets do not close."""
+    parts, begin, depth, position = [], 0, 0, 0
+    while position < len(value):
+        if position == begin and (whole := QUOTED.match(value, position)):
+            position = whole.end()
+            continue
+        depth += (value[position] in "([{") - (value[position] in ")]}")
+        if value[position] == "," and depth <= 0:
+            parts.append(value[begin:position])
+            begin, depth = position + 1, 0
+        position += 1
+    parts.append(value[begin:])
+    return parts if depth <= 0 else value.split(",")

@@ -11,7 +11,7 @@ from typing import Any, Never
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
@@ -22,6 +22,7 @@ from geoclip.data.feature_shards import ViewsDecoder, as_npy
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import Shard
+from geoclip.data.workers import TIMEOUT_S, note, read_in_processes
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.model.image_encoder import ImageEncoder
@@ -38,6 +39,7 @@ class _Views(Dataset[Batch]):
         return -(-self.samples // self.chunk)
 
     def __getitem__(self, number: int) -> Batch:
+        note(self.path, number * self.chunk)
         shard = OpenShard(self.path)
         positions = range(number * self.chunk, min(self.samples, (number + 1) * self.chunk))
         return only_present(
@@ -55,6 +57,7 @@ def extract_features(
     workers: int,
     batch_size: int,
     autocast: torch.dtype | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> SkipReport:
     """Write this rank's share of a split's feature shards; those that stand already are left alone.
 
@@ -67,12 +70,13 @@ def extract_features(
         workers: processes that decode; 0 decodes here.
         batch_size: pictures decoded and encoded at a time, each in all its views.
         autocast: type of the encoder's matrix products.
+        timeout_s: a process that makes no progress for so long ends the extraction.
 
     Returns:
         What could not be read.
 
     Raises:
-        DataError: features that float16 cannot hold.
+        DataError: features that float16 cannot hold; or a process failed, was killed or stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     skipped = SkipReport()
@@ -86,14 +90,11 @@ def extract_features(
         total=total, initial=done, desc=f"features of {folder.name}", unit="image", disable=not world.is_main
     ) as bar:
         for shard in left:
-            batches = DataLoader(
-                _Views(shard.path, decoder, batch_size),
-                batch_size=None,
-                num_workers=workers,
-                worker_init_fn=_one_thread,
-            )
-            samples = _encoded(encoder, batches, world.device, autocast, skipped, bar)
-            write_tar(folder / Path(shard.path).name, samples)
+            views = _Views(shard.path, decoder, batch_size)
+            batches = read_in_processes(views, count=len(views), workers=workers, timeout_s=timeout_s)
+            with contextlib.closing(batches):
+                samples = _encoded(encoder, batches, world.device, autocast, skipped, bar)
+                write_tar(folder / Path(shard.path).name, samples)
     return skipped
 
 
@@ -106,7 +107,7 @@ def close_split(folder: Path, shards: list[Shard]) -> int:
 @torch.inference_mode()
 def _encoded(
     encoder: ImageEncoder,
-    batches: DataLoader[Batch],
+    batches: Iterator[Batch],
     device: torch.device,
     autocast: torch.dtype | None,
     skipped: SkipReport,
@@ -140,7 +141,3 @@ def _features(
     if not halves.isfinite().all():
         raise DataError("this encoder's features do not fit 16 bits; is it a diverged checkpoint?")
     return halves.view(len(batch.keys), -1, halves.shape[-1]).cpu().numpy()
-
-
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)

@@ -39,7 +39,11 @@ def extract(config: FeaturesConfig) -> Path:
     from geoclip.run_dir import fingerprint_of
     from geoclip.run_shards import open_splits
 
-    world = initialise(config.compute.device, size=world_size_from_environment())
+    world = initialise(
+        config.compute.device,
+        size=world_size_from_environment(),
+        timeout_minutes=config.compute.timeout_minutes,
+    )
     logging.basicConfig(format="%(message)s", level=logging.INFO if world.is_main else logging.WARNING)
     augmentation = build_augmentation(config.data)
     views = config.views if config.views is not None else (0 if augmentation.is_identity else 4)
@@ -68,6 +72,7 @@ def extract(config: FeaturesConfig) -> Path:
             workers=config.compute.workers,
             batch_size=config.batch_size,
             autocast=build_autocast(config.compute.precision, world.device),
+            timeout_s=60 * config.compute.timeout_minutes,
         )
         reports = gather_objects(skipped)
         wait_for_all()

@@ -85,6 +85,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
+    from geoclip.data.workers import start_fork_server
     from geoclip.distributed import initialise, told_by_main, wait_for_all
     from geoclip.resume import resume
     from geoclip.run_dir import (
@@ -101,6 +102,8 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.training.state import seed_generators
 
     compute = config.compute
+    if compute.workers:
+        start_fork_server()  # its imports take as long as what is read next
     _be_deterministic(compute.deterministic)
     world = initialise(
         compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes
@@ -174,6 +177,7 @@ def _train(
         workers=config.compute.workers,
         first_step=state.step,
         last_step=recipe.last_step,
+        timeout_s=60 * config.compute.timeout_minutes,
     )
     with contextlib.ExitStack() as opened:
         opened.enter_context(contextlib.closing(batches))
@@ -192,7 +196,7 @@ def _train(
             log.warning("skipped %s", line)
         if recorder:
             recorder.record("skipped", state.step, total=skipped.counts.total(), reasons=dict(skipped.counts))
-            draw_training_curves(run, recorder)
+            draw_training_curves(run, recorder, state.step)
 
 
 def _be_deterministic(deterministic: bool) -> None:
@@ -222,7 +226,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
     from geoclip.evaluation.study_runs import variant_tags
     from geoclip.recorder import Recorder, WandbMirror
-    from geoclip.run_dir import plain
+    from geoclip.run_dir import plain, read_provenance
 
     mirror = None
     if config.logger.mode is not LoggerMode.disabled:
@@ -232,7 +236,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
             project=config.logger.project,
             entity=config.logger.entity,
             name=run.name,
-            config=plain(config),
+            config=plain(config) | read_provenance(run),
             run_id=run.name,
             patience_s=config.logger.patience_s,
             group=config.study.name or None,

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -26,11 +25,11 @@ from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Generic, TypeVar
 
-import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from geoclip.errors import DataError, GeoclipError
+from geoclip.processes import is_stopped, stop_signals_blocked
 
 T = TypeVar("T")
 
@@ -39,9 +38,11 @@ STARTING_S = (
     120.0  # at least so long may a reader take to its first sample, imports on a busy machine included
 )
 POLL_S = 0.25
-# What asks a run to stop is sent to all its processes; readers work on, so that its last step gets its batch.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-PRELOADED = ("geoclip.data.stream", "geoclip.data.feature_shards", "geoclip.data.building.shard_tasks")
+# What readers use, and what a command imports at its top, which each of them runs again.
+PRELOADED = (
+    *("geoclip.data.stream", "geoclip.data.feature_shards", "geoclip.data.building.shard_tasks"),
+    *("geoclip.entry", "geoclip.checks", "geoclip.sweep"),
+)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CAUSES = {
     signal.SIGKILL: "; is the machine out of memory? Lower the number of workers",
@@ -98,20 +99,17 @@ def read_in_processes(
 
 def start_fork_server() -> None:
     """Start the process that readers are forked from, unless it runs; returns before its imports are done."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)  # readers import it, too
-    main = [spec.name] if spec and spec.name.startswith("geoclip.") else []
-    multiprocessing.set_forkserver_preload([*PRELOADED, *main])
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
     before = {name: os.environ.get(name) for name in ONE_THREAD}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # which children inherit
+    os.environ.update(ONE_THREAD)
     try:
-        os.environ.update(ONE_THREAD)
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the line above has unblocked some
-        forkserver.ensure_running()
+        with stop_signals_blocked():  # readers work on, so that the last step gets its batch
+            resource_tracker.ensure_running()
+            with stop_signals_blocked():  # the line above has unblocked some
+                forkserver.ensure_running()
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -290,12 +288,11 @@ class _Readers(Generic[T]):
     def _why_stalled(self, awaited: int) -> str:
         worker, how = awaited, "makes no progress"
         for number, process in enumerate(self.context.started):
-            with contextlib.suppress(psutil.Error):
-                if process.pid and psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
-                    worker, how = number, "is stopped (SIGSTOP)"
+            if process.pid and is_stopped(process.pid):
+                worker, how = number, "is stopped (SIGSTOP)"
         return (
             f"a reader process {how} at {self._at(worker)}, and nothing came for {self.timeout_s / 60:g} min "
-            "(compute.timeout_minutes); the same command resumes"
+            "(timeout_minutes); the same command resumes"
         )
 
 

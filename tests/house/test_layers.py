@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {"geo", "config", "checks", "conf_dir", "distributed", "errors"},
-    {"model", "data", "run_dir", "recorder", "run_log"},
+    {"geo", "config", "checks", "conf_dir", "distributed", "errors", "processes"},
+    {"model", "data", "run_dir", "recorder", "run_log", "wandb_process"},
     {"training", "evaluation", "drawing"},
     {"build", "trained", "queries", "run_shards", "entry", "resume", "sweep", "training_hooks"}
     | {"search", "search_record", "sweep_axes"},

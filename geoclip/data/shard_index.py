@@ -20,6 +20,7 @@ from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Skip
 from geoclip.data.places_json import place_of
 from geoclip.data.tar_members import Member, tar_members
+from geoclip.data.workers import note
 
 PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
@@ -60,6 +61,7 @@ def index_shard(path: Path) -> ShardIndex:
     places: dict[str, Member] = {}
     with path.open("rb", buffering=2048) as file:  # a header, a json and the next header at a time
         for member in tar_members(file, fault):
+            note(str(path), member.key)
             kind = pictures if member.suffix in PAYLOADS else places if member.suffix == "json" else None
             if kind is None:
                 continue

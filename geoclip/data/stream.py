@@ -27,7 +27,7 @@ from geoclip.data.batch import Batch, Sample
 from geoclip.data.decoding import Decoder, decode_batch, only_present
 from geoclip.data.reading import OpenShard, read_samples
 from geoclip.data.subset import Stretch, deal, stream_sizes
-from geoclip.data.workers import TIMEOUT_S, note, read_in_processes
+from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.errors import DataError
 
 PREFETCH = 4  # batches that a worker reads ahead
@@ -93,7 +93,12 @@ def train_batches(
     stream = TrainStream(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
     steps, shares = last_step - first_step, max(1, workers)
     parts = read_in_processes(
-        stream, count=steps * shares, workers=workers, timeout_s=timeout_s, prefetch=PREFETCH
+        stream,
+        count=steps * shares,
+        workers=workers,
+        timeout_s=timeout_s,
+        limited_by=LIMIT,
+        prefetch=PREFETCH,
     )
     with contextlib.closing(parts):
         for _ in range(steps):

@@ -34,6 +34,7 @@ from geoclip.processes import is_stopped, stop_signals_blocked
 T = TypeVar("T")
 
 TIMEOUT_S = 1800.0
+LIMIT = "compute.timeout_minutes"  # what decides it in training and feature extraction
 STARTING_S = (
     120.0  # at least so long may a reader take to its first sample, imports on a busy machine included
 )
@@ -41,7 +42,7 @@ POLL_S = 0.25
 # What readers use, and what a command imports at its top, which each of them runs again.
 PRELOADED = (
     *("geoclip.data.stream", "geoclip.data.feature_shards", "geoclip.data.building.shard_tasks"),
-    *("geoclip.entry", "geoclip.checks", "geoclip.sweep"),
+    *("geoclip.entry", "geoclip.checks", "geoclip.sweep", "geoclip.data.frozen"),
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CAUSES = {
@@ -67,7 +68,13 @@ def note(shard: str, sample: str | int = "") -> None:
 
 
 def read_in_processes(
-    dataset: Dataset[T], *, count: int, workers: int, timeout_s: float = TIMEOUT_S, prefetch: int = 2
+    dataset: Dataset[T],
+    *,
+    count: int,
+    workers: int,
+    timeout_s: float = TIMEOUT_S,
+    limited_by: str = "",
+    prefetch: int = 2,
 ) -> Generator[T, None, None]:
     """The first `count` items of a dataset, in order, read by other processes.
 
@@ -76,6 +83,7 @@ def read_in_processes(
         count: items, over all workers.
         workers: processes; 0 reads here.
         timeout_s: a reader that makes no progress for so long ends the reading.
+        limited_by: the key that decides it.
         prefetch: items that a worker reads ahead.
 
     Raises:
@@ -89,7 +97,7 @@ def read_in_processes(
         for item in islice(guarded, count):
             yield _result(item)
         return
-    readers: _Readers[T] = _Readers(guarded, workers, timeout_s, prefetch)
+    readers: _Readers[T] = _Readers(guarded, workers, timeout_s, limited_by, prefetch)
     try:
         for number in range(count):
             yield _result(readers.item(number))
@@ -193,9 +201,11 @@ class _RecordingContext(ForkServerContext):
 class _Readers(Generic[T]):
     """A data loader with its processes, and the thread that fetches its items."""
 
-    def __init__(self, dataset: Dataset[T | _Fault], workers: int, timeout_s: float, prefetch: int) -> None:
+    def __init__(
+        self, dataset: Dataset[T | _Fault], workers: int, timeout_s: float, limited_by: str, prefetch: int
+    ) -> None:
         start_fork_server()
-        self.timeout_s = timeout_s
+        self.timeout_s, self.limited_by = timeout_s, limited_by
         self.context = _RecordingContext()
         self.slots = self.context.RawArray(_Slot, workers)
         self.loader = DataLoader(
@@ -291,8 +301,8 @@ class _Readers(Generic[T]):
             if process.pid and is_stopped(process.pid):
                 worker, how = number, "is stopped (SIGSTOP)"
         return (
-            f"a reader process {how} at {self._at(worker)}, and nothing came for {self.timeout_s / 60:g} min "
-            "(timeout_minutes); the same command resumes"
+            f"a reader process {how} at {self._at(worker)}, and nothing came for {self.timeout_s / 60:g} min"
+            f"{f' ({self.limited_by})' if self.limited_by else ''}; the same command resumes"
         )
 
 

@@ -22,7 +22,7 @@ from geoclip.data.feature_shards import ViewsDecoder, as_npy
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import Shard
-from geoclip.data.workers import TIMEOUT_S, note, read_in_processes
+from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.model.image_encoder import ImageEncoder
@@ -91,7 +91,9 @@ def extract_features(
     ) as bar:
         for shard in left:
             views = _Views(shard.path, decoder, batch_size)
-            batches = read_in_processes(views, count=len(views), workers=workers, timeout_s=timeout_s)
+            batches = read_in_processes(
+                views, count=len(views), workers=workers, timeout_s=timeout_s, limited_by=LIMIT
+            )
             with contextlib.closing(batches):
                 samples = _encoded(encoder, batches, world.device, autocast, skipped, bar)
                 write_tar(folder / Path(shard.path).name, samples)

@@ -11,6 +11,7 @@ from geoclip.data.building.manifest import Manifest, Planned, Verdict
 from geoclip.data.building.picture_index import MISSING, Found
 from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.pictures import decode, open_picture
+from geoclip.data.workers import note
 
 # By Pillow's names of the formats that a shard may hold: what its member is called.
 SUFFIXES = {
@@ -71,6 +72,7 @@ def check_chunk(chunk: int, manifest: Manifest, source: ShardSource) -> list[Ver
 
 def _verdict(row: Planned, found: Found, source: ShardSource) -> Verdict:
     suffix, reason = "", found.fault
+    note(found.place, row.key)
     if not reason:
         try:
             suffix = examine(source.read(found.place))

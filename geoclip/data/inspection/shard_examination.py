@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geoclip.data.batch import Skip
 from geoclip.data.pictures import decode, open_picture
 from geoclip.data.shard_index import ShardIndex, index_shard
+from geoclip.data.workers import note
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 FEATURES = b"\x93NUMPY"
@@ -51,6 +52,7 @@ class ShardFindings:
 def examine_shard(path: str) -> ShardFindings:
     """Read a tar anew, whatever index was kept, and decode its pictures. A tar that cannot be read is a fault."""
     name = os.path.basename(path)
+    note(path)
     try:
         index = index_shard(Path(path))
         with open(path, "rb") as file:
@@ -75,6 +77,7 @@ def examine_shard(path: str) -> ShardFindings:
 def _examine_pictures(index: ShardIndex, findings: ShardFindings) -> None:
     with open(index.path, "rb") as file:
         for row, key in enumerate(index.keys):
+            note(index.path, key)
             data = os.pread(file.fileno(), int(index.size_N[row]), int(index.offset_N[row]))
             try:
                 kind, findings.size_px_N2[row] = _examine(data)

@@ -128,9 +128,13 @@ class WandbMirror:
         self._problem = ""
         self._told: dict[str, str] = {}
         online = mode == "online" or (mode == "auto" and _logged_in())
-        log_file = folder / "wandb" / "process.log"  # tracebacks of wandb's
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("ab") as errors, stop_signals_blocked():
+        self._folder, self._run_id = folder / "wandb", run_id
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._earlier = len(list(self._folder.glob(f"*run-*-{run_id}")))
+        with (
+            (self._folder / "process.log").open("ab") as errors,
+            stop_signals_blocked(),
+        ):  # tracebacks of wandb's
             self._process = subprocess.Popen(
                 [sys.executable, "-c", "from geoclip.wandb_process import main; main()"],
                 stdin=subprocess.PIPE,
@@ -194,7 +198,8 @@ class WandbMirror:
 
     def _report(self) -> None:
         """One line: where wandb's record is, and, if it lacks something, why."""
-        folder = self._told.get("folder", "")
+        written = sorted(self._folder.glob(f"*run-*-{self._run_id}"))  # by their times
+        folder = self._told.get("folder") or next((str(path) for path in written[self._earlier :][-1:]), "")
         upload = f"to upload it: wandb sync {folder}" if folder else "it wrote nothing"
         if self._dropped and not self._problem:
             self._problem = f"it missed {self._dropped} rows"

@@ -7,17 +7,24 @@ report, one JSON object per line: `folder` and `url`, `problem`, `finished`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import struct
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from geoclip.processes import kill_with_descendants
 
 Message = dict[str, Any]
+
+FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 1 << 15  # bytes, see LevelDB's doc/log_format.md
+WHOLE, LAST = 1, 4  # kinds of a record's parts
 
 
 def main() -> None:
@@ -26,8 +33,9 @@ def main() -> None:
     os.dup2(2, 1)  # what wandb prints, and its service, go to the log file
 
     def report(**said: Any) -> None:
-        reports.write(json.dumps(said) + "\n")
-        reports.flush()
+        with contextlib.suppress(BrokenPipeError):  # the run was killed; wandb's is finished all the same
+            reports.write(json.dumps(said) + "\n")
+            reports.flush()
 
     messages: SimpleQueue[Message] = SimpleQueue()
     begin = json.loads(sys.stdin.readline())
@@ -75,5 +83,28 @@ def _serve(settings: dict[str, Any], messages: SimpleQueue[Message], report: Any
         values |= {name: wandb.Table(**table) for name, table in message.get("tables", {}).items()}
         run.log(values, step=message["step"])
     run.finish(exit_code=message["finish"])
-    wandb.teardown()  # its service has written all, and ended
+    wandb.teardown()  # its service has written all that it can, and ended
+    (file,) = Path(run.dir).parent.glob("*.wandb")
+    if not any(record.HasField("exit") for record in records(file)):
+        report(problem=f"{file.name} ends too early; is the disk full?")
     report(finished=True)
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What a `.wandb` file holds: a log in LevelDB's format, of wandb's protocol buffers."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    data, at, parts = path.read_bytes(), FILE_HEADER, b""
+    while at + RECORD_HEADER <= len(data):
+        if (left := BLOCK - at % BLOCK) < RECORD_HEADER:
+            at += left  # no record begins there
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + RECORD_HEADER])
+        at += RECORD_HEADER
+        if at + size > len(data):
+            return
+        parts += data[at : at + size]
+        at += size
+        if kind in (WHOLE, LAST):
+            yield Record.FromString(parts)
+            parts = b""

@@ -1,40 +1,18 @@
-"""What a `.wandb` file holds: a log in LevelDB's format, of protocol buffers."""
+"""What a run of wandb's holds, read back from its `.wandb` file."""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
-
-HEADER, BLOCK = 7, 1 << 15
-FULL, LAST = 1, 4
-
-
-def wandb_records(path: Path) -> Iterator[Record]:
-    """Every whole record."""
-    data, at, parts = path.read_bytes(), HEADER, b""
-    while at + 7 <= len(data):
-        if (left := BLOCK - at % BLOCK) < 7:
-            at += left
-            continue
-        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (FULL, LAST):
-            record = Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
+from geoclip.wandb_process import records
 
 
 def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
     """The logged values by step, without wandb's own."""
     rows: dict[int, dict[str, Any]] = {}
-    for record in wandb_records(path):
+    for record in records(path):
         if record.HasField("history"):
             values = {
                 "/".join(item.nested_key) or item.key: json.loads(item.value_json)
@@ -48,4 +26,4 @@ def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
 
 def wandb_has_exit(path: Path) -> bool:
     """Whether the run's end is recorded."""
-    return any(record.HasField("exit") for record in wandb_records(path))
+    return any(record.HasField("exit") for record in records(path))

@@ -42,6 +42,8 @@ class Numbers(Dataset[torch.Tensor]):
                     os.kill(os.getpid(), signal.SIGSTOP)
                 case "exits":
                     os._exit(3)
+                case _:
+                    pass
         return torch.full((300,), number)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -126,6 +128,9 @@ def run_entry_point(
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # a waiting thread must not take the core that decodes
+    atexit.register(
+        gc.freeze
+    )  # or the interpreter's end takes a second or more to search what it drops anyway
     _rename_schemas_of_launchers()
     if {"--help", "-h"} & set(sys.argv):
         _share_schemas()

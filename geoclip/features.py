@@ -43,7 +43,7 @@ def extract(config: FeaturesConfig) -> Path:
 
     size = world_size_from_environment()
     require_rendezvous(size)
-    world = initialise(config.compute.device, size=size)
+    world = initialise(config.compute.device, size=size, timeout_minutes=config.compute.timeout_minutes)
     setup_logging(logging.INFO if world.is_main else logging.WARNING)
     augmentation = build_augmentation(config.data)
     views = config.views if config.views is not None else (0 if augmentation.is_identity else 4)
@@ -72,6 +72,7 @@ def extract(config: FeaturesConfig) -> Path:
             workers=config.compute.workers,
             batch_size=config.batch_size,
             precision=build_precision(config.compute.precision, world.device),
+            timeout_s=60 * config.compute.timeout_minutes,
         )
         reports = gather_objects(skipped)
         wait_for_all()

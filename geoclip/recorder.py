@@ -1,7 +1,4 @@
-"""Metrics: metrics.jsonl is the truth, wandb a mirror.
-
-wandb is spoken to from one daemon thread through a bounded queue: a run neither waits for it nor fails with it.
-"""
+"""Metrics: metrics.jsonl is the truth, wandb a mirror, written by a process of its own (`wandb_process`)."""
 
 from __future__ import annotations
 
@@ -9,19 +6,24 @@ import contextlib
 import json
 import logging
 import os
-import queue
-import threading
-from collections.abc import Callable, Sequence
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from geoclip.processes import kill_with_descendants, stop_signals_blocked
 from geoclip.run_dir import write_text
 
 log = logging.getLogger("geoclip")
 
 Row = dict[str, Any]
+
+UNSENT_BYTES = 64 << 20  # rows that wait for a wandb which does not take them; later ones are dropped
 
 
 class Recorder:
@@ -60,17 +62,17 @@ class Recorder:
         row = {"kind": kind, "step": step, **values}
         self._write(row)
         if self._mirror:
-            self._mirror.send(lambda wandb, run: run.log(_flat(kind, values), step=step))
+            self._mirror.log(_flat(kind, values), step)
 
-    def picture(self, name: str, path: Path) -> None:
+    def picture(self, name: str, path: Path, step: int) -> None:
         """Show a picture in wandb; the file itself is the record."""
         if self._mirror:
-            self._mirror.send(lambda wandb, run: run.log({name: wandb.Image(str(path))}))
+            self._mirror.picture(name, path, step)
 
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+    def table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
         """Show a table in wandb; the JSON of the evaluation is the record."""
         if self._mirror:
-            self._mirror.send(lambda wandb, run: run.log({name: wandb.Table(columns=columns, data=rows)}))
+            self._mirror.table(name, columns, rows, step)
 
     def _write(self, row: Row) -> None:
         self._file.write(json.dumps(row) + "\n")
@@ -90,12 +92,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 class WandbMirror:
-    """A wandb run, written to in the background.
+    """A wandb run, written by a process of its own: whatever becomes of it, the run neither waits nor fails.
+
+    Nothing here waits for that process but `finish`, and that not longer than the patience; what is still there then
+    is killed, wandb's service included.
 
     Args:
         folder: the run's folder; wandb's own files go below it.
         mode: `auto` (online when logged in), `online` or `offline`.
-        patience_s: how long `finish` waits before it lets go.
+        patience_s: how long `finish` waits before it gives up on wandb.
         group: the study that the run is part of.
         tags: by which runs are found, each at most 64 letters long.
         job_type: train, or what else this is.
@@ -116,11 +121,33 @@ class WandbMirror:
         tags: Sequence[str] = (),
         job_type: str | None = None,
     ) -> None:
-        self._jobs: queue.Queue[Callable[[Any, Any], object] | None] = queue.Queue(maxsize=10_000)
         self._patience_s = patience_s
-        self._exit_code = 0
+        self._unsent = bytearray()
+        self._received = b""
         self._dropped = 0
+        self._problem = ""
+        self._told: dict[str, str] = {}
+        online = mode == "online" or (mode == "auto" and _logged_in())
+        self._folder, self._run_id = folder / "wandb", run_id
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._earlier = len(list(self._folder.glob(f"*run-*-{run_id}")))
+        with (
+            (self._folder / "process.log").open("ab") as errors,
+            stop_signals_blocked(),
+        ):  # tracebacks of wandb's
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from geoclip.wandb_process import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        assert self._process.stdin and self._process.stdout
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
         settings = {
+            "mode": "online" if online else "offline",
             "dir": str(folder),
             "project": project,
             "entity": entity,
@@ -132,55 +159,92 @@ class WandbMirror:
             "tags": list(tags),
             "job_type": job_type,
         }
-        self._thread = threading.Thread(target=self._work, args=(mode, settings), daemon=True, name="wandb")
-        self._thread.start()
+        self._send({"init": settings, "patience_s": patience_s})
 
-    def send(self, job: Callable[[Any, Any], object]) -> None:
-        """Have `job(wandb, run)` done some time; dropped, and counted, when wandb falls far behind or is gone."""
-        if not self._thread.is_alive():
-            self._dropped += 1
-            return
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            self._dropped += 1
+    def log(self, values: Row, step: int) -> None:
+        """Have a row logged; dropped, and counted, when wandb falls far behind or is gone."""
+        self._send({"log": values, "step": step})
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Have a picture's file logged."""
+        self._send({"pictures": {name: str(path.resolve())}, "step": step})
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Have a table logged."""
+        table = {"columns": list(columns), "data": [list(row) for row in rows]}
+        self._send({"tables": {name: table}, "step": step})
 
     def finish(self, exit_code: int) -> None:
         """End the wandb run, but wait no longer than the patience allows."""
-        self._exit_code = exit_code
-        with contextlib.suppress(queue.Full):
-            self._jobs.put_nowait(None)
-        self._thread.join(self._patience_s)
-        if self._thread.is_alive():
-            log.warning(
-                "wandb did not finish within %.0f s and is left behind; metrics.jsonl is complete",
-                self._patience_s,
+        self._send({"finish": exit_code})
+        end_s = time.monotonic() + self._patience_s
+        while not self._told.get("finished") and (left_s := end_s - time.monotonic()) > 0:
+            select.select([self._out], [self._in] if self._unsent else [], [], min(left_s, 0.5))
+            self._write()
+            if not self._read():
+                break
+        if not self._told.get("finished"):
+            gone = self._process.poll() is not None or not self._read()
+            self._problem = self._problem or (
+                "its process ended" if gone else f"it did not finish within {self._patience_s:g} s"
             )
-        elif self._dropped:
-            log.warning("wandb missed %d rows; metrics.jsonl is complete", self._dropped)
+        kill_with_descendants(self._process.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close() if pipe else None
+        self._report()
 
-    def _work(self, mode: str, settings: dict[str, Any]) -> None:
+    def _report(self) -> None:
+        """One line: where wandb's record is, and, if it lacks something, why."""
+        written = sorted(self._folder.glob(f"*run-*-{self._run_id}"))  # by their times
+        folder = self._told.get("folder") or next((str(path) for path in written[self._earlier :][-1:]), "")
+        upload = f"to upload it: wandb sync {folder}" if folder else "it wrote nothing"
+        if self._dropped and not self._problem:
+            self._problem = f"it missed {self._dropped} rows"
+        if self._problem:
+            log.warning(
+                "wandb's run is incomplete (%s), metrics.jsonl is complete; %s", self._problem, upload
+            )
+        elif url := self._told.get("url"):
+            log.info("wandb: %s", url)
+        else:
+            log.info("wandb's offline run is complete; %s", upload)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        if self._problem or len(self._unsent) + len(line) > UNSENT_BYTES:
+            self._dropped += 1
+            return
+        self._unsent += line
+        self._write()
+        self._read()
+
+    def _write(self) -> None:
+        """As much as the pipe takes now."""
         try:
-            os.environ.setdefault("WANDB_SILENT", "true")
-            import wandb
+            while self._unsent:
+                del self._unsent[: os.write(self._in, self._unsent[:65536])]
+        except BlockingIOError:
+            pass
+        except OSError:  # the process is gone, and `_read` sees its last words
+            self._unsent.clear()
 
-            online = mode == "online" or (mode == "auto" and _logged_in())
-            run = wandb.init(
-                mode="online" if online else "offline",
-                settings=wandb.Settings(
-                    silent=True, console="off", init_timeout=60, x_disable_stats=not online
-                ),
-                **settings,
-            )
-            while (job := self._jobs.get()) is not None:
-                job(wandb, run)
-            run.finish(exit_code=self._exit_code)
-        except Exception as error:  # whatever wandb does, the run goes on
-            log.warning(
-                "wandb gave up (%s: %s); metrics.jsonl goes on",
-                type(error).__name__,
-                str(error).split("\n")[0],
-            )
+    def _read(self) -> bool:
+        """Take up what the process has reported; False once it is gone."""
+        try:
+            while received := os.read(self._out, 65536):
+                *lines, self._received = (self._received + received).split(b"\n")
+                for line in lines:
+                    self._told |= json.loads(line)
+            alive = False
+        except BlockingIOError:
+            alive = True
+        if self._told.get("problem") and not self._problem:
+            self._problem = self._told["problem"]
+            log.warning("wandb failed (%s); the run continues, metrics.jsonl is complete", self._problem)
+        return alive
 
 
 def mirror_study(
@@ -213,12 +277,9 @@ def mirror_study(
         folder, mode=mode, project=project, entity=entity, name=f"study-{name}", config=config,
         run_id=f"study-{name}", patience_s=patience_s, group=name, tags=[name[:64]], job_type="study",
     )  # fmt: skip
-    mirror.send(
-        lambda wandb, run: run.log(
-            {"results": wandb.Table(columns=list(rows[0]), data=[list(row) for row in rows[1:]])}
-            | {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
-        )
-    )
+    mirror.table("results", list(rows[0]), [list(row) for row in rows[1:]], 0)
+    for path in figures:
+        mirror.picture(f"figures/{path.stem}", path, 0)
     mirror.finish(0)
 
 

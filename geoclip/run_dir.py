@@ -290,6 +290,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_provenance(run: Path) -> dict[str, Any]:
+    """The command and the git revision that a run was last started by."""
+    found: dict[str, Any] = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    return {key: found[key] for key in ("command", "git_revision")}
+
+
 def write_summary(run: Path, **facts: Any) -> None:
     """summary.json: there is one where training has come to its end."""
     write_json(run / "summary.json", facts)
@@ -311,14 +317,21 @@ def git_revision() -> str:
     git = ["git", "-C", str(here.parent)]
     try:
         # an installed wheel may lie inside another repository
-        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        _run([*git, "ls-files", "--error-unmatch", __file__])
         named = [*git, "rev-parse", "--short=12", "HEAD"]
-        head = subprocess.run(named, capture_output=True, text=True, check=True)
+        head = _run(named)
         changed = [*git, *f"diff --quiet HEAD -- {here.name} conf".split()]  # not what a study writes
-        is_dirty = subprocess.run(changed, capture_output=True, check=False).returncode != 0
+        is_dirty = _run(changed, check=False).returncode != 0
         return head.stdout.strip() + "-dirty" * is_dirty
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command that asks nobody for anything and takes no longer than a slow disk does."""
+    return subprocess.run(
+        command, capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL, timeout=20
+    )
 
 
 def provenance(world_size: int = 1) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +33,8 @@ from geoclip.console import markdown_text, setup_logging
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
+
+EVALUATION_S = 24 * 3600.0  # an evaluation without progress for so long has stopped
 
 
 def main(cfg: DictConfig) -> None:
@@ -201,31 +204,33 @@ def _features(config: Mapping[str, Any], benchmark: BenchmarkConfig) -> str:
 
 def _evaluate_all(wanted: Sequence[EvaluateConfig], jobs: int) -> None:
     """Evaluate, `jobs` at a time; their tables are not printed."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
     from tqdm import tqdm
+
+    from geoclip.data.building.job_pool import in_processes
 
     if not wanted:
         return
-    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share_cores, initargs=(jobs,)) as pool:
-        for _ in tqdm(pool.map(_quietly, wanted), "evaluations", len(wanted), unit="evaluation"):
-            pass
+    done = in_processes(partial(_quietly, jobs=jobs), wanted, jobs, timeout_s=EVALUATION_S)
+    for _ in tqdm(done, "evaluations", len(wanted), unit="evaluation"):
+        pass
 
 
-def _share_cores(jobs: int) -> None:
+def _quietly(config: EvaluateConfig, jobs: int) -> None:
     import torch
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-
-
-def _quietly(config: EvaluateConfig) -> None:
+    from geoclip.data.building.job_pool import cores
     from geoclip.evaluate import evaluate
 
-    logging.getLogger("geoclip").setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        evaluate(config)
+    if jobs > 1:
+        torch.set_num_threads(max(1, cores() // jobs))
+    logger = logging.getLogger("geoclip")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            evaluate(config)
+    finally:
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

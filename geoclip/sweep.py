@@ -228,7 +228,7 @@ class _Account:
     def close(self) -> None:
         """Say which points failed, and how to go on."""
         self.ended.set()
-        self.thread.join()
+        self.thread.join(timeout=10 * POLL_S)  # a slow disk, at most
         said = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
         failed = [point for point in said if point["error"]]
         missing = len(self.points) - len(said)

@@ -105,6 +105,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan, require_negatives
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
+    from geoclip.data.workers import start_fork_server
     from geoclip.distributed import initialise, told_by_main, wait_for_all
     from geoclip.resume import resume
     from geoclip.run_dir import (
@@ -121,6 +122,8 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.training.state import seed_generators
 
     compute = config.compute
+    if compute.workers:
+        start_fork_server()  # its imports take as long as what is read next
     _be_deterministic(compute.deterministic)
     world = initialise(
         compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes
@@ -213,7 +216,7 @@ def _train(
         ).log()
         if recorder:
             recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
-            draw_training_curves(run, recorder)
+            draw_training_curves(run, recorder, state.step)
 
 
 def _be_deterministic(deterministic: bool) -> None:
@@ -243,7 +246,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
     from geoclip.evaluation.study_runs import variant_tags
     from geoclip.recorder import Recorder, WandbMirror
-    from geoclip.run_dir import plain
+    from geoclip.run_dir import plain, read_provenance
 
     mirror = None
     if config.logger.mode is not LoggerMode.disabled:
@@ -253,7 +256,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
             project=config.logger.project,
             entity=config.logger.entity,
             name=run.name,
-            config=plain(config),
+            config=plain(config) | read_provenance(run),
             run_id=run.name,
             patience_s=config.logger.patience_s,
             group=config.study.name or None,

@@ -78,10 +78,9 @@ def run_hooks(
                     state.best_geoscore = values["geoscore"]
                     writer.save_best(weights_tree(state.model, state.step, **facts))
                 if state.step == last_step:
-                    _draw_validation(run, predictions, recorder)
-                    recorder.table(
-                        "validation", [f"within {km} km, %" for km in percent], [list(percent.values())]
-                    )
+                    _draw_validation(run, predictions, recorder, state.step)
+                    columns = [f"within {km} km, %" for km in percent]
+                    recorder.table("validation", columns, [list(percent.values())], state.step)
         return told_by_main(done, world)
 
     def checkpoint(state: TrainState) -> None:
@@ -108,7 +107,7 @@ def run_hooks(
     )
 
 
-def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder) -> None:
+def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder, step: int) -> None:
     """A map of where the validation views were taken and how far off the predictions are."""
     path = run / "figures" / "validation.png"
     try:
@@ -124,11 +123,11 @@ def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder) ->
         path,
         title="validation",
     )
-    recorder.picture("validation_map", path)
+    recorder.picture("validation_map", path, step)
 
 
-def draw_training_curves(run: Path, recorder: Recorder) -> None:
+def draw_training_curves(run: Path, recorder: Recorder, step: int) -> None:
     """The curves of a run that has ended."""
     path = run / "figures" / "training.png"
     draw_training(read_rows(run / "metrics.jsonl"), path)
-    recorder.picture("training", path)
+    recorder.picture("training", path, step)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
 from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
+from tests.wandb_records import wandb_has_exit, wandb_history
 
 PATIENCE_S = 120.0  # where a loaded machine starts wandb slowly
 
@@ -28,12 +33,16 @@ def mirror(folder: Path, **changes: object) -> WandbMirror:
     return WandbMirror(folder, **(settings | changes))  # type: ignore[arg-type]
 
 
-def written(log: Path, words: bytes) -> bool:
-    """Whether wandb's log comes to hold the words: its own process may write them just after `finish`."""
-    end = time.monotonic() + PATIENCE_S
-    while not (found := words in log.read_bytes()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return found
+def service_of(folder: Path) -> psutil.Process:
+    """wandb's own process, once it writes the run in this folder."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "wandb-core" in one.name() and list(folder.glob("wandb/offline-run-*/*.wandb")):
+                    return one
+        time.sleep(0.05)
+    raise AssertionError("wandb did not start")
 
 
 def test_a_resumed_run_drops_the_rows_that_it_writes_again(tmp_path: Path) -> None:
@@ -48,12 +57,64 @@ def test_a_resumed_run_drops_the_rows_that_it_writes_again(tmp_path: Path) -> No
     assert [(row["step"], row["loss"]) for row in read_rows(path)] == [(10, 1.0), (20, 1.0), (30, 0.5)]
 
 
-def test_wandb_offline_holds_the_run(tmp_path: Path) -> None:
+def test_wandb_has_the_rows_of_metrics_jsonl(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "map.png")
     with Recorder(tmp_path / "metrics.jsonl", mirror=mirror(tmp_path)) as recorder:
-        recorder.record("train", 1, loss=0.25)
-        recorder.record("val", 1, accuracy_percent={"25": 50.0})
-    (run,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert written(run, b"accuracy_percent")
+        for step in (1, 2):
+            recorder.record("train", step, loss=0.25 * step)
+        recorder.record("val", 2, accuracy_percent={"25": 50.0})
+        recorder.picture("map", tmp_path / "map.png", 2)
+        recorder.table("validation", ["within 25 km"], [[50.0]], 2)
+        recorder.record("skipped", 2, total=3)
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    history = wandb_history(log)
+    assert history[1] == {"train/loss": 0.25}
+    expected = {"train/loss": 0.5, "val/accuracy_percent/25": 50.0, "skipped/total": 3}
+    assert {key: history[2].get(key) for key in expected} == expected
+    assert {key.partition("/")[0] for key in history[2]} >= {"map", "validation"}
+    assert set(history) == {1, 2}
+    assert wandb_has_exit(log)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_wandb_that_dies_or_stops_ends_with_the_run(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    begun = mirror(tmp_path, patience_s=1)
+    service = service_of(tmp_path)
+    with Recorder(tmp_path / "metrics.jsonl", mirror=begun) as recorder:
+        service.send_signal(number)
+        for step in range(100):
+            recorder.record("train", step, loss=0.0)
+    assert not psutil.Process().children(recursive=True) or not service.is_running()
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 100
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert f"wandb sync {folder}" in caplog.text
+    assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_killed_run_leaves_no_wandb_behind(tmp_path: Path) -> None:
+    """What it had written is complete, and its processes end by themselves."""
+    code = (
+        "import sys, time; from pathlib import Path; from tests.test_recorder import mirror\n"
+        "mirror(Path(sys.argv[1])).log({'train/loss': 0.5}, 1)\n"
+        "time.sleep(600)"
+    )
+    here = Path(__file__).resolve().parents[1]
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=here)
+    try:
+        service_of(tmp_path)
+        started = psutil.Process(run.pid).children(recursive=True)
+    finally:
+        run.kill()
+        run.wait(timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
+    assert not alive
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert wandb_history(log) == {1: {"train/loss": 0.5}}
 
 
 def test_a_study_is_mirrored_with_its_table_and_figures(tmp_path: Path) -> None:
@@ -70,7 +131,7 @@ def test_a_study_is_mirrored_with_its_table_and_figures(tmp_path: Path) -> None:
     (picture,) = run.rglob("swept_*.png")
     assert Image.open(picture).size == (3, 2)
     (log,) = run.glob("*.wandb")
-    assert written(log, b"scales")
+    assert wandb_has_exit(log)
 
 
 def test_a_run_goes_on_without_wandb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -79,21 +140,10 @@ def test_a_run_goes_on_without_wandb(tmp_path: Path, caplog: pytest.LogCaptureFi
         for step in range(50):
             recorder.record("train", step, loss=0.0)
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 50
-    assert "wandb gave up" in caplog.text
+    assert "no/such:project" in caplog.text
 
 
-def test_a_wandb_that_hangs_is_left_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    hanging = mirror(tmp_path, patience_s=0.2)
-    hanging.send(lambda wandb, run: time.sleep(60))
-    started_s = time.perf_counter()
-    with Recorder(tmp_path / "metrics.jsonl", mirror=hanging) as recorder:
-        recorder.record("train", 1, loss=0.0)
-    assert time.perf_counter() - started_s < 5
-    assert "left behind" in caplog.text
-    assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == 0.0
-
-
-def test_a_run_goes_on_when_wandb_has_no_room(tmp_path: Path) -> None:
+def test_a_run_continues_on_a_full_disk_of_wandb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A small disk of its own for wandb's files; metrics.jsonl lies elsewhere."""
     disk = tmp_path / "wandb"
     disk.mkdir()
@@ -108,3 +158,5 @@ def test_a_run_goes_on_when_wandb_has_no_room(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 500
+    assert "incomplete" in caplog.text
+    assert "wandb sync" in caplog.text

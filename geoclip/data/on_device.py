@@ -6,25 +6,28 @@ by sample: the workers send no features, but the numbers of their rows.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, Skip, copied_to
 from geoclip.data.feature_shards import FeatureDecoder
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
-from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, quiet_worker, rank_streams
+from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, rank_streams
 from geoclip.data.subset import Stretch, stream_sizes
+from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 
 STEPS_AT_ONCE = 32  # whose row numbers travel together: a message costs as much as hundreds of them
 VIEWS_AT_ONCE = 4096  # samples that are decoded before they are copied to the device
@@ -139,8 +142,9 @@ def resident_batches(
     workers: int,
     first_step: int,
     last_step: int,
+    timeout_s: float = TIMEOUT_S,
 ) -> Generator[Batch, None, None]:
-    """The batches of `stream.train_batches` over the same plan, gathered on the device."""
+    """The batches of `stream.train_batches` over the same plan, gathered on the device; raises as it does."""
     numbers = RowNumbers(
         plan,
         features.first_rows,
@@ -149,23 +153,23 @@ def resident_batches(
         first_step=first_step,
         last_step=last_step,
     )
-    loader = DataLoader(
-        numbers,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=quiet_worker,
-    )
-    parts, device = iter(loader), features.views_NVF.device
+    shares, device = max(1, workers), features.views_NVF.device
+    chunks = -(-(last_step - first_step) // STEPS_AT_ONCE)
     decoder = plan.decoder
     assert isinstance(decoder, FeatureDecoder)
-    try:
-        for _ in range(first_step, last_step, STEPS_AT_ONCE):
-            found_KB2 = torch.cat([next(parts) for _ in range(max(1, workers))], dim=1)
+    parts = read_in_processes(
+        numbers,
+        count=chunks * shares,
+        workers=workers,
+        timeout_s=timeout_s,
+        limited_by=LIMIT,
+        prefetch=PREFETCH,
+    )
+    with contextlib.closing(parts):
+        for _ in range(chunks):
+            found_KB2 = torch.cat(list(islice(parts, shares)), dim=1)
             for rows_B2, here_B2 in zip(found_KB2, copied_to(found_KB2, device), strict=True):
                 yield _gathered(features, rows_B2, here_B2, decoder.at_once)
-    finally:
-        del parts  # ends the workers, which hear no signal
 
 
 def _gathered(features: ResidentFeatures, rows_B2: Tensor, here_B2: Tensor, at_once: int) -> Batch:
@@ -233,6 +237,7 @@ class RowNumbers(IterableDataset[Tensor]):
         share = self.plan.batch_size // self.plan.streams
         streams = [self._stream(int(number), self.first_step * share) for number in numbers]
         for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):
+            note(f"the sample order from step {step}")
             steps = min(STEPS_AT_ONCE, self.last_step - step)
             found = [
                 np.fromiter(stream, dtype=np.dtype((np.int64, 2)), count=steps * share).reshape(

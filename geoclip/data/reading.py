@@ -13,6 +13,7 @@ from geoclip.data.batch import Sample
 from geoclip.data.plain_files import open_plain
 from geoclip.data.shard_index import open_index
 from geoclip.data.subset import Stretch
+from geoclip.data.workers import note
 from geoclip.errors import DataError
 
 
@@ -37,6 +38,7 @@ class OpenShard:
                 f"{index.path} holds {len(index)} samples, but held more when this run started: it was changed "
                 "meanwhile; bring it back, or start the command again"
             )
+        note(index.path, index.keys[position])
         lat, lon = index.gps_deg_N2[position].tolist()
         return Sample(
             shard=self.name,

@@ -23,6 +23,7 @@ from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
 from geoclip.data.plain_files import open_binary
 from geoclip.data.tar_members import Member, tar_members
+from geoclip.data.workers import note
 from geoclip.errors import DataError
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
@@ -66,6 +67,7 @@ def index_shard(path: Path) -> ShardIndex:
     others: dict[str, str] = {}  # why a member is neither
     with open_binary(path, buffering=2048) as file:  # a header, a json and the next header at a time
         for member in tar_members(file, fault):
+            note(str(path), member.key)
             kind = pictures if member.suffix in PAYLOADS else places if member.suffix == "json" else None
             if kind is None:
                 if member.suffix and (reason := unreadable_reason(member.name)):

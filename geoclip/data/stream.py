@@ -12,8 +12,8 @@ the loss leaves that row out (`Batch.present_B`).
 
 from __future__ import annotations
 
+import contextlib
 import random
-import signal
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,13 +21,14 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
 from geoclip.data.batch import Batch, Sample
 from geoclip.data.decoding import Decoder, decode_batch, only_present
 from geoclip.data.reading import OpenShard, read_samples
 from geoclip.data.subset import Stretch, deal, stream_sizes
+from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.errors import DataError
 
 PREFETCH = 4  # batches that a worker reads ahead
@@ -78,12 +79,19 @@ class TrainStream(IterableDataset[Batch]):
 
 
 def train_batches(
-    plan: StreamPlan, *, rank: int, world_size: int, workers: int, first_step: int, last_step: int
+    plan: StreamPlan,
+    *,
+    rank: int,
+    world_size: int,
+    workers: int,
+    first_step: int,
+    last_step: int,
+    timeout_s: float = TIMEOUT_S,
 ) -> Generator[Batch, None, None]:
     """This rank's batches from step `first_step` to `last_step`, read by `workers` processes.
 
     Raises:
-        DataError: fewer samples than one global batch.
+        DataError: fewer samples than one global batch; or a reader failed, was killed, or stood still for `timeout_s`.
     """
     if plan.samples < plan.batch_size:
         raise DataError(
@@ -91,20 +99,18 @@ def train_batches(
             "lower optim.batch_size or raise data.fraction"
         )
     stream = TrainStream(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
-    loader = DataLoader(
+    steps, shares = last_step - first_step, max(1, workers)
+    parts = read_in_processes(
         stream,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=quiet_worker,
-        pin_memory=False,
+        count=steps * shares,
+        workers=workers,
+        timeout_s=timeout_s,
+        limited_by=LIMIT,
+        prefetch=PREFETCH,
     )
-    parts = iter(loader)
-    try:
-        for _ in range(first_step, last_step):
-            yield _join([next(parts) for _ in range(max(1, workers))])
-    finally:
-        del parts  # ends the workers, which hear no signal
+    with contextlib.closing(parts):
+        for _ in range(steps):
+            yield _join(list(islice(parts, shares)))
 
 
 def evaluation_batches(stretches: list[Stretch], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
@@ -139,6 +145,7 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
                 if left > 0:
                     yield stretch.path, position
                 else:
+                    note(stretch.path, position)
                     shard = shard or OpenShard(stretch.path)
                     yield shard.read(position, epoch)
 
@@ -151,6 +158,7 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
             yield entry
         else:
             path, position = entry
+            note(path, position)
             if path not in late:
                 late[path] = OpenShard(path)
             yield late[path].read(position, epoch)
@@ -179,10 +187,3 @@ def _join(parts: list[Batch]) -> Batch:
         color_BK=torch.cat(colors) if colors else None,
         skipped=[skip for part in parts for skip in part.skipped],
     )
-
-
-def quiet_worker(_worker: int) -> None:
-    """One thread; and deaf to what asks the run to stop, so that its last step still gets its batch."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)

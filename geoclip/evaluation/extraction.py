@@ -12,7 +12,7 @@ from typing import Any, Never
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
@@ -23,7 +23,7 @@ from geoclip.data.feature_shards import ViewsDecoder, as_npy
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import Shard
-from geoclip.data.stream import quiet_worker
+from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.model.image_encoder import ImageEncoder
@@ -47,6 +47,7 @@ class _Views(Dataset[tuple[int, Batch]]):
 
     def __getitem__(self, row: int) -> tuple[int, Batch]:
         number, start = self.chunks[row]
+        note(self.shards[number].path, start)
         shard = OpenShard(self.shards[number].path)
         positions = range(start, min(self.shards[number].samples, start + self.chunk))
         samples = [shard.read(position) for position in positions]
@@ -63,6 +64,7 @@ def extract_features(
     workers: int,
     batch_size: int,
     precision: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    timeout_s: float = TIMEOUT_S,
 ) -> SkipReport:
     """Write this rank's share of a split's feature shards; those that stand already are left alone.
 
@@ -75,12 +77,13 @@ def extract_features(
         workers: processes that decode; 0 decodes here.
         batch_size: pictures decoded and encoded at a time, each in all its views.
         precision: the context that the encoder runs in.
+        timeout_s: a process that makes no progress for so long ends the extraction.
 
     Returns:
         What could not be read.
 
     Raises:
-        DataError: features that float16 cannot hold.
+        DataError: features that float16 cannot hold; or a process failed, was killed or stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     skipped = SkipReport()
@@ -93,16 +96,15 @@ def extract_features(
     with tqdm(
         total=total, initial=done, desc=f"features of {folder.name}", unit="image", disable=not world.is_main
     ) as bar:
-        loader = DataLoader(
-            _Views(left, decoder, batch_size),
-            batch_size=None,
-            num_workers=workers,
-            worker_init_fn=quiet_worker,
+        views = _Views(left, decoder, batch_size)
+        batches = read_in_processes(
+            views, count=len(views), workers=workers, timeout_s=timeout_s, limited_by=LIMIT
         )
-        encoded = _encoded(encoder, loader, world.device, precision, skipped, bar)
-        for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
-            found = itertools.chain.from_iterable(rows for _, rows in samples)
-            write_tar(folder / Path(left[number].path).name, _named(found))
+        with contextlib.closing(batches):
+            encoded = _encoded(encoder, batches, world.device, precision, skipped, bar)
+            for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
+                found = itertools.chain.from_iterable(rows for _, rows in samples)
+                write_tar(folder / Path(left[number].path).name, _named(found))
     return skipped
 
 

@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,8 @@ def _build(table: str, root: str) -> None:
     shards.build(config, Path(shards_root(config)))
 
 
-def _start(table: Path, root: Path) -> ForkProcess:
-    context = multiprocessing.get_context(
-        "fork"
-    )  # the imports are paid once, and its workers fork as a user's do
+def _start(table: Path, root: Path) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")  # the imports are paid once
     process = context.Process(target=_build, args=(str(table), str(root)))
     process.start()
     return process

@@ -12,8 +12,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {"geo", "config", "checks", "conf_dir", "console", "names", "distributed", "errors", "percent"},
-    {"model", "data", "run_dir", "recorder", "run_log"},
+    {
+        "geo",
+        "config",
+        "checks",
+        "conf_dir",
+        "console",
+        "names",
+        "distributed",
+        "errors",
+        "percent",
+        "processes",
+    },
+    {"model", "data", "run_dir", "recorder", "run_log", "wandb_process"},
     {"training", "evaluation", "drawing"},
     {
         "build",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -16,11 +17,15 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from geoclip.recorder import read_rows
+from geoclip.run_dir import git_revision
 from geoclip.training.checkpoint import read_checkpoint
+from geoclip.wandb_process import records
+from tests.wandb_records import wandb_history
 
 STEPS = 24
 SMALL = (
@@ -59,7 +64,6 @@ def _train(folder: str, arguments: tuple[str, ...]) -> None:
     from geoclip.entry import run_entry_point
     from geoclip.train import main
 
-    multiprocessing.set_start_method("fork", force=True)  # as in a process that no test has started
     torch.set_num_threads(1)
     os.chdir(folder)
     sys.argv = ["geoclip.train", *SMALL, *arguments]
@@ -238,6 +242,22 @@ def children(parent: int, name: str = "") -> list[int]:
     return found
 
 
+def descendants(parent: int, command: str) -> list[psutil.Process]:
+    """All that a process has begun, directly or not, with these words in their command lines."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if command in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def readers(parent: int) -> list[psutil.Process]:
+    """The processes that read data for a run, by the fork servers that they were forked from."""
+    servers = descendants(parent, "multiprocessing.forkserver")
+    return [child for server in servers for child in server.children()]
+
+
 def rank_process(launcher: int, rank: int) -> int:
     """The process of a rank below a torchrun, by its environment."""
     for process in children(launcher):
@@ -287,17 +307,71 @@ def test_whatever_befalls_wandb_the_run_ends_with_its_own_metrics(
     process = begin(folder, "logger=wandb", "logger.patience_s=2")
     assert process.pid is not None
     deadline_s = time.monotonic() + 60
-    while not (found := children(process.pid, "wandb")):
+    while not (found := descendants(process.pid, "wandb-core")):
         assert process.exitcode is None and time.monotonic() < deadline_s
         time.sleep(0.01)
     for victim in found:
-        os.kill(victim, number)
+        victim.send_signal(number)
     process.join(90)
-    for victim in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGKILL)
-    assert process.exitcode == 0, (folder / "printed.txt").read_text()[-3000:]
+    printed = (folder / "printed.txt").read_text()
+    assert process.exitcode == 0, printed[-3000:]
+    assert "Traceback" not in printed
+    assert not any(victim.is_running() for victim in found)
     assert outcome(run_in(folder))["rows"] == expected
+    # found early, it may not have written anything yet
+    assert "wandb sync" in printed or not list(run_in(folder).glob("wandb/offline-run-*"))
+
+
+@pytest.mark.slow
+def test_wandb_offline_has_every_row_and_the_revision(folder: Path) -> None:
+    run = finish(folder, "logger.mode=offline", "logger.patience_s=120")
+    expected: dict[int, set[str]] = {}
+    for row in read_rows(run / "metrics.jsonl"):
+        names = {f"{row['kind']}/{key}" for key in row.keys() - {"kind", "step"}}
+        expected.setdefault(row["step"], set()).update(names)
+    (log,) = run.glob("wandb/offline-run-*/*.wandb")
+    history = wandb_history(log)
+    assert history.keys() == expected.keys()
+    for step, names in expected.items():
+        found = {"/".join(name.split("/")[:2]) for name in history[step]}
+        assert names - {"skipped/reasons"} <= found, step
+    settings = {
+        item.key: json.loads(item.value_json)
+        for record in records(log)
+        if record.HasField("run")
+        for item in record.run.config.update
+    }
+    assert settings["git_revision"] == git_revision()
+    assert not any(record.run.git.commit for record in records(log) if record.HasField("run"))
+
+
+VANISHED = ("optim.max_steps=5000", "optim.epochs=50000", "compute.timeout_minutes=0.1")
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("happens", ["shards removed", "reader killed", "reader stopped"])
+def test_readers_that_fail_end_the_run_with_shard_and_sample(folder: Path, happens: str, ranks: int) -> None:
+    process = torchrun(folder, *VANISHED, ranks=ranks)
+    wait_for(lambda: list(folder.glob("runs/*/checkpoints/step-*")), process)
+    started = psutil.Process(process.pid).children(recursive=True)
+    match happens:
+        case "shards removed":
+            for path in (folder / "shards" / "train").glob("*.tar"):
+                path.unlink()
+        case "reader killed":
+            readers(process.pid)[-1].kill()
+        case "reader stopped":
+            readers(process.pid)[-1].suspend()
+        case _:
+            pass
+    printed, _ = process.communicate(timeout=90)
+    sentences = [line for line in printed.splitlines() if line.startswith("geoclip: ")]
+    assert process.returncode
+    assert any(re.search(r"00000\d\.tar, sample \S+", line) for line in sentences), printed
+    assert not re.search(r'File ".*/geoclip/', printed), printed  # torchrun adds a traceback of its own
+    assert not psutil.wait_procs(started, timeout=30)[1]
 
 
 LONGER = ("optim.max_steps=60", "compute.workers=0")

@@ -22,7 +22,6 @@ from typing import Never
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -32,6 +31,7 @@ from geoclip.data.blue_marble import cut_views, pad_sideways, read_earth
 from geoclip.data.building.places import Places, distinct_places, split_places
 from geoclip.data.building.shard_writing import RawSample, shard_sizes, write_shards
 from geoclip.data.building.standing import stands
+from geoclip.processes import locked
 
 log = logging.getLogger("geoclip")
 
@@ -73,7 +73,7 @@ def build_blue_marble(
         AssetError: the image or the places are neither cached nor reachable.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f".{root.name}.lock")):
+    with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
         if stands(root, asdict(settings), overwrite=overwrite):
             return False
         partial = root.with_name(f".{root.name}.partial")

@@ -12,6 +12,7 @@ from geoclip.data.building.picture_index import MISSING, Found
 from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.picture_kinds import SUFFIXES, undecodable
 from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
+from geoclip.data.workers import note
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 
@@ -68,6 +69,7 @@ def check_chunk(chunk: int, manifest: Manifest, source: ShardSource, max_pixels:
 
 def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -> Verdict:
     suffix, reason = "", undecodable(row.key) or found.fault
+    note(found.place, row.key)
     if not reason:
         try:
             suffix = examine(source.read(found.place), max_pixels)

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from geoclip.data.building.build_report import Published, close_build, refuse_if_too_many, write_rejected
@@ -29,6 +28,7 @@ from geoclip.data.building.shard_writing import ShardRecord, write_records
 from geoclip.data.building.standing import clear, cure, differences, settings_at, stands
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.errors import DataError
+from geoclip.processes import locked
 
 log = logging.getLogger("geoclip")
 
@@ -91,16 +91,8 @@ def build_shards(
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """No other build of this root meanwhile; nor what a killed one's processes still do."""
-    lock = FileLock(root.with_name(f".{root.name}.lock"))
-    try:
-        lock.acquire(timeout=5)
-    except Timeout:
-        log.info("waiting for another build of %s to end", root)
-        lock.acquire()
-    try:
+    with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
         yield
-    finally:
-        lock.release()
 
 
 def _begin(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:

@@ -19,6 +19,7 @@ from geoclip.data.building.shard_writing import (
     write_tar,
 )
 from geoclip.data.shard_index import open_index
+from geoclip.data.workers import note
 from geoclip.errors import DataError
 
 
@@ -68,19 +69,20 @@ def write_shard(task: ShardTask, manifest: Manifest, source: ShardSource, resize
     """One shard, and what `open_index` would have to read before it is trained on."""
     try:
         with closing(manifest.picked(task.start, task.stop)) as rows:
-            samples = write_tar(task.path, (_sample(row, source, resize) for row in rows))
+            samples = write_tar(task.path, (_sample(task.path, row, source, resize) for row in rows))
         open_index(task.path)
         return record_shard(task.path, samples)
     except OSError as error:
         raise DataError(f"{task.path} cannot be written: {error}; the same command goes on there") from error
 
 
-def _sample(row: Picked, source: ShardSource, resize: Resize) -> RawSample:
+def _sample(path: Path, row: Picked, source: ShardSource, resize: Resize) -> RawSample:
     """What the tar holds of a row.
 
     Raises:
         DataError: the picture is no longer what was checked.
     """
+    note(str(path), row.key)
     try:
         picture, suffix = resize(source.read(row.place), row.suffix)
         fields = source.fields(row.extra)

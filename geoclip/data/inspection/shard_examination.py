@@ -16,6 +16,7 @@ from geoclip.data.batch import Skip
 from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import ShardIndex, index_shard
+from geoclip.data.workers import note
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 FEATURES = b"\x93NUMPY"
@@ -53,6 +54,7 @@ class ShardFindings:
 def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
     """Read a tar anew, whatever index was kept, and decode its pictures. A tar that cannot be read is a fault."""
     name = os.path.basename(path)
+    note(path)
     try:
         index = index_shard(Path(path))
         with open_binary(path) as file:
@@ -83,6 +85,7 @@ def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
 def _examine_pictures(index: ShardIndex, findings: ShardFindings, max_pixels: int) -> None:
     with open_binary(index.path) as file:
         for row, key in enumerate(index.keys):
+            note(index.path, key)
             data = os.pread(file.fileno(), int(index.size_N[row]), int(index.offset_N[row]))
             try:
                 kind, findings.size_px_N2[row] = _examine(data, max_pixels)

@@ -1,0 +1,8 @@
+"""Imported last by the fork server: what it has imported is never searched for garbage, there or in a reader.
+
+Searching it would copy its memory into every reader, and delay the fork server's end by seconds.
+"""
+
+import gc
+
+gc.freeze()

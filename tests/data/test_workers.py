@@ -1,0 +1,126 @@
+"""Reader processes start without a fork of ours, and whatever becomes of one, the caller gets a sentence."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from geoclip.data.workers import note, read_in_processes
+from geoclip.errors import DataError
+
+BAD = 5
+
+
+class Numbers(Dataset[torch.Tensor]):
+    """Tensors; at `BAD` something happens."""
+
+    def __init__(self, happens: str = "", size: int = 12) -> None:
+        self.happens, self.size = happens, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        note("train/000003.tar", f"key{number}")
+        if number == BAD:
+            match self.happens:
+                case "raises":
+                    raise ZeroDivisionError("no such thing")
+                case "vanishes":
+                    Path("train/000003.tar").read_bytes()
+                case "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "stopped":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                case "exits":
+                    os._exit(3)
+                case _:
+                    pass
+        return torch.full((300,), number)
+
+
+class Facts(Dataset[tuple[int, int, str, str]]):
+    """Of the process that reads."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> tuple[int, int, str, str]:
+        return os.getpid(), os.getppid(), os.getcwd(), os.environ.get("GEOCLIP_TEST", "")
+
+
+def processes_end() -> bool:
+    """Whether no reader is left, in the time that a busy machine takes to notice."""
+    end_s = time.monotonic() + 30
+    while multiprocessing.active_children() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_items_come_in_order(workers: int) -> None:
+    items = list(read_in_processes(Numbers(), count=12, workers=workers))
+    assert [int(item[0]) for item in items] == list(range(12))
+    assert processes_end()
+
+
+def test_readers_are_forked_from_a_process_without_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEOCLIP_TEST", "here")
+    reading = read_in_processes(Facts(), count=4, workers=2)
+    _, parent, folder, told = next(reading)
+    assert parent != os.getpid()
+    assert psutil.Process(parent).num_threads() == 1
+    assert (folder, told) == (str(tmp_path), "here")
+    reading.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("happens", "named"), [("raises", "no such thing"), ("vanishes", "No such file")])
+def test_a_reader_that_fails_names_shard_and_sample(workers: int, happens: str, named: str) -> None:
+    with pytest.raises(DataError, match=r"train/000003.tar.* key5") as raised:
+        list(read_in_processes(Numbers(happens), count=12, workers=workers))
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert processes_end()
+
+
+@pytest.mark.parametrize(
+    ("happens", "named"), [("killed", "SIGKILL"), ("exits", "status 3"), ("stopped", "SIGSTOP")]
+)
+def test_a_reader_that_is_gone_or_stopped_names_shard_and_sample(happens: str, named: str) -> None:
+    reading = read_in_processes(Numbers(happens), count=12, workers=2, timeout_s=1, limited_by="some.key")
+    with pytest.raises(DataError, match=r"train/000003.tar.* key5") as raised:
+        list(reading)
+    assert named in str(raised.value)
+    assert ("some.key" in str(raised.value)) == (happens == "stopped")
+    assert processes_end()
+
+
+def test_readers_do_not_hear_what_asks_a_run_to_stop() -> None:
+    reading = read_in_processes(Numbers(size=60), count=60, workers=2)
+    items = [next(reading)]
+    for process in multiprocessing.active_children():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            assert process.pid is not None
+            os.kill(process.pid, number)
+    time.sleep(0.1)
+    assert len(items + list(reading)) == 60
+
+
+def test_a_reading_that_is_left_early_leaves_no_process() -> None:
+    reading = read_in_processes(Numbers(size=1000), count=1000, workers=2)
+    next(reading)
+    assert len(multiprocessing.active_children()) == 2
+    reading.close()
+    assert processes_end()

@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 from geoclip.checks import evaluate_problems, predict_problems, shards_problems, train_problems
 from geoclip.conf_dir import conf_dir
 from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
-from geoclip.sweep import grid, swept
 
 TRAIN_GROUPS = ("data", "encoder", "location", "queue", "loss", "optim", "compute", "logger", "gallery")
 OPTIONS = [
@@ -51,31 +50,6 @@ def test_every_experiment_composes(path: Path, tmp_path: Path, monkeypatch: pyte
         return
     config = train_config(f"+experiment={path.stem}", f"data.root={tmp_path}", "compute=gpu")
     assert all(train_problems(config, world_size) == [] for world_size in (1, 8))
-
-
-STUDIES = sorted(
-    path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml") if "\nstudy:" in path.read_text()
-)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_point_of_every_study_can_run(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("backbone", "bluemarble"):
-        (tmp_path / "features" / folder).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("train", [f"+experiment={name}", "seed=0"], return_hydra_config=True)
-        points = grid(cfg)
-        assert str(cfg.hydra.sweeper.params.seed) == "0,1,2" and cfg.hydra.mode.name == "MULTIRUN"
-    study = points[0].config.study
-    if name == "protocol":  # what the others have in common
-        assert study.benchmarks and points[0].config.optim.max_samples
-        return
-    assert study.name == name == points[0].config.name and study.by and study.baseline
-    swept_keys = {said.split("=")[0] for point in swept(points) for said in point.split(" ") if said}
-    assert swept_keys <= set(study.by)
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,10 @@ def write_study(config: StudyPageConfig) -> Path:
 
 
 def write_pages(experiments: Path) -> None:
-    """The page of every study that has results, their index, their list in the folder's README, and the tables in the
-    README beside the folder: a block there that is called as a study shows that study's."""
+    """The page of every study that has results, their index, and their list in the folder's README.
+
+    A generated block in the README beside the folder that is named like a study becomes that study's summary.
+    """
     from geoclip.drawing.study_page import study_list, write_index, write_study_page
     from geoclip.drawing.study_readme import fill_generated, generated_blocks
     from geoclip.drawing.study_table import study_summary

@@ -118,7 +118,10 @@ def test_the_first_pages_tables_are_of_the_studies_results() -> None:
 
 
 def test_a_changed_a_lost_and_a_new_key_are_seen() -> None:
-    recorded = {"common": {"optim.lr": 0.1, "seed": 0, "gone": 1}, "points": [{"queue.size": 4}]}
+    recorded: dict[str, Any] = {
+        "common": {"optim.lr": 0.1, "seed": 0, "gone": 1},
+        "points": [{"queue.size": 4}],
+    }
     today = {
         "common": {"optim.lr": 0.2, "seed": 0, "queue.embeddings": "stored"},
         "points": [{"queue.size": 8}],
@@ -129,5 +132,5 @@ def test_a_changed_a_lost_and_a_new_key_are_seen() -> None:
         "points",
         "queue.embeddings",
     ]
-    same = recorded["common"] | {"queue.embeddings": plain_value(default_of("queue.embeddings"))}
+    same = {**recorded["common"], "queue.embeddings": plain_value(default_of("queue.embeddings"))}
     assert changes(recorded, {"common": same, "points": recorded["points"]}) == []

@@ -1,4 +1,4 @@
-"""Every option, experiment and sweep point composes; every mistake is named before anything is built."""
+"""Every experiment and benchmark composes; every mistake is named before anything is built."""
 
 from __future__ import annotations
 
@@ -17,24 +17,9 @@ from geoclip.checks import evaluate_problems, predict_problems, shards_problems,
 from geoclip.conf_dir import conf_dir
 from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
 
-TRAIN_GROUPS = ("data", "encoder", "location", "queue", "loss", "optim", "compute", "logger", "gallery")
-OPTIONS = [
-    f"{group}={path.stem}"
-    for group in TRAIN_GROUPS
-    for path in sorted(Path(conf_dir(), group).glob("*.yaml"))
-]
-
-
 def train_config(*overrides: str) -> TrainConfig:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return typed(compose("train", list(overrides)), TrainConfig, lambda _: [])
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes(option: str) -> None:
-    group, name = option.split("=")
-    needed = ["encoder.features=features"] if name == "cached" else []
-    assert getattr(getattr(train_config(option, *needed), group), "name", name) == name
 
 
 @pytest.mark.parametrize(
@@ -76,11 +61,15 @@ def test_a_benchmark_is_chosen_by_its_name_everywhere(entry_point: str) -> None:
 
 
 def test_every_config_says_how_it_is_used() -> None:
+    """With a command that chooses it: tests/house/test_documents.py tries these."""
     for path in Path(conf_dir()).rglob("*.yaml"):
         head = path.read_text().splitlines()[:2]
         assert any(line.startswith("#") for line in head), path
-        if path.name != "entry_point.yaml":
-            assert "python -m geoclip." in "".join(head) or "-m geoclip." in "".join(head), path
+        *groups, name = path.relative_to(conf_dir()).with_suffix("").parts
+        if name == "entry_point":
+            continue
+        chosen = f"{'/'.join(groups).replace('experiment', '+experiment')}={name}" if groups else f" geoclip.{name}"
+        assert "-m geoclip." in "".join(head) and chosen in "".join(head), f"{path} does not show {chosen}"
 
 
 def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from geoclip.checks import predict_problems
 from geoclip.checks.gallery import one_or_many
-from geoclip.config import PredictConfig, typed
+from geoclip.config import PredictConfig, Tta, typed
 from geoclip.entry import run_entry_point
 from geoclip.errors import GeoclipError
 
@@ -90,17 +90,22 @@ def predict(config: PredictConfig) -> Path:
         if few:
             title = _title(query.title, expected_km, known)
             console.print(guesses_table(title, answer.guesses, exif_deg=query.exif_deg))
-        told = answer_row(query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256)
+        tta = config.tta.value if query.photo else Tta.single.value
+        told = answer_row(
+            query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256, tta=tta
+        )
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
         write_json(folder / f"{names[query.title]}.json", told | confidence)
         if len(shown) < config.maps:
             shown[names[query.title]] = Drawn(
                 title=query.title, photo=query.photo, truth_deg=query.truth_deg, answer=answer
             )
-        best.append(summary_row(query, answer) | {"expected_error_km": expected_km, "known": known})
+        best.append(
+            summary_row(query, answer) | {"expected_error_km": expected_km, "known": known, "tta": tta}
+        )
     if len(queries) > 1:
         write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
-    draw_answers(folder, gallery, shown)
+    draw_answers(folder, gallery, shown, tta=config.tta.value)
     plural = "" if len(queries) == 1 else "s"
     log.info("%d prediction%s: %s", len(queries), plural, folder)
     if 0 < config.maps < len(queries):

@@ -47,7 +47,7 @@ class Drawn:
         )
 
 
-def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> None:
+def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn], *, tta: str) -> None:
     """NAME.png of each, texts.png of several texts, and one page with a map to zoom for all of them.
 
     Where the Earth's picture is out of reach nothing is drawn, and that is said: the predictions stand.
@@ -78,5 +78,5 @@ def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> 
         draw_texts_png(folder / "texts.png", places_G2, texts, background)
         log.info("texts side by side: %s", folder / "texts.png")
     page = folder / (f"{next(iter(drawn))}.html" if len(drawn) == 1 else "index.html")
-    write_predictions_html(page, places_G2, drawn.values(), background)
+    write_predictions_html(page, places_G2, drawn.values(), background, tta=tta)
     log.info("map to zoom: %s", page)

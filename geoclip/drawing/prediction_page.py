@@ -72,7 +72,12 @@ def write_prediction_html(
 
 
 def write_predictions_html(
-    path: Path, gallery_deg_G2: Floats, predictions: Iterable[Prediction], background: Picture
+    path: Path,
+    gallery_deg_G2: Floats,
+    predictions: Iterable[Prediction],
+    background: Picture,
+    *,
+    tta: str = "single",
 ) -> None:
     """One page for all photographs of a folder, with a list to choose from; plotly.js and the world are in it once.
 
@@ -83,6 +88,7 @@ def write_predictions_html(
         gallery_deg_G2: (G, 2) latitude, longitude in degrees.
         predictions: of each photograph; they are read one by one, so that a generator need not hold them all.
         background: (height, width, 3) equirectangular picture of the whole Earth.
+        tta: the crops that each photograph was embedded from: single, five_crop or ten_crop.
 
     Raises:
         DataError: no prediction, or one that does not fit the gallery.
@@ -105,6 +111,7 @@ def write_predictions_html(
         world=photo_uri(world, WORLD_PX),
         plotly_js=get_plotlyjs(),
         gallery_size=len(gallery),
+        tta=tta,
         hot_places=min(HOT_PLACES, len(gallery)),
     )
     save_bytes(path, page.encode("utf-8"))

@@ -51,6 +51,7 @@ class AccuracyRow:
     gallery: str
     gallery_size: int | None
     protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
+    tta: str = ""  # as tta=ten_crop; empty: one view of each picture
 
     @property
     def median(self) -> str:
@@ -64,9 +65,9 @@ class AccuracyRow:
 
     @property
     def source(self) -> str:
-        """The gallery, its size, and the protocol of distances."""
+        """The gallery, its size, the protocol of distances, and the crops of each picture if there were several."""
         size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
-        parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
+        parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol, self.tta)
         return ", ".join(part for part in parts if part)
 
 
@@ -187,6 +188,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
             gallery=str(result.get("gallery", "")),
             gallery_size=result.get("gallery_size"),
             protocol=str(result.get("protocol", "")),
+            tta="" if result.get("tta", "single") == "single" else f"tta={result['tta']}",
         )
     except KeyError as error:
         raise DataError(

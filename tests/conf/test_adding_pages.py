@@ -62,7 +62,8 @@ def test_the_study_page_has_the_sections_of_a_study() -> None:
     real = (DOCS.parent / "experiments" / "03_scales" / "README.md").read_text()
 
     def sections(text: str) -> list[str]:
-        return [line.split(" (")[0] for line in text.splitlines() if line.startswith(("## ", "<!-- "))]
+        lines = [line for line in text.splitlines() if line.startswith(("## ", "<!-- "))]
+        return [re.split(r" \(|; configuration| -->", line)[0] for line in lines]
 
     assert sections(example) == sections(real)
 

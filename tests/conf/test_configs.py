@@ -17,6 +17,7 @@ from geoclip.checks import evaluate_problems, predict_problems, shards_problems,
 from geoclip.conf_dir import conf_dir
 from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
 
+
 def train_config(*overrides: str) -> TrainConfig:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return typed(compose("train", list(overrides)), TrainConfig, lambda _: [])
@@ -68,7 +69,11 @@ def test_every_config_says_how_it_is_used() -> None:
         *groups, name = path.relative_to(conf_dir()).with_suffix("").parts
         if name == "entry_point":
             continue
-        chosen = f"{'/'.join(groups).replace('experiment', '+experiment')}={name}" if groups else f" geoclip.{name}"
+        chosen = (
+            f"{'/'.join(groups).replace('experiment', '+experiment')}={name}"
+            if groups
+            else f" geoclip.{name}"
+        )
         assert "-m geoclip." in "".join(head) and chosen in "".join(head), f"{path} does not show {chosen}"
 
 

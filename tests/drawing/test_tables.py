@@ -99,3 +99,11 @@ def test_what_is_missing_is_named() -> None:
     del other["accuracy_percent"]["1"]
     with pytest.raises(DataError, match="different distances"):
         accuracy_table([RESULT, other])
+
+
+def test_several_crops_are_named_beside_the_table() -> None:
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(accuracy_table([RESULT | {"tta": "ten_crop"}]).rich())
+    assert isinstance(console.file, io.StringIO)
+    assert "tta=ten_crop" in console.file.getvalue() and "tta" not in shown(100)
+    assert "tta=ten_crop" in accuracy_table([RESULT | {"tta": "ten_crop"}]).html()

@@ -14,7 +14,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from document_commands import simple_commands
-from hydra.core.config_store import ConfigStore
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,8 +37,8 @@ CLONE = Path(__file__).resolve().parent
 FOLDERS = """runs/NAME runs/A runs/B runs/official runs/scales-1 runs/A-1 FOLDER FOLDER/train FOLDER/test SHARDS mp16
     path/to/shards mp16-pro/metadata data/mp16-download data/mp16/train data/mp16/val data/yfcc4k-download
     data/im2gps3k-download features/NAME data/bluemarble/train FILE_OR_FOLDER"""
-FILES = """FILE.npz FILE.csv MP16.csv mine.csv mine.zip T.csv P.zip list.csv coordinates.csv photo.jpg mp16_places365.csv
-    mp16-pro.tar mp-16-000000.tar mp16-pro/mp-16-000000.tar FOLDER_OR.zip_OR.tar FOLDER/metadata.csv galleries/NAME.csv
+FILES = """FILE.npz FILE.csv MP16.csv mine.csv mine.zip T.csv P.zip list.csv coordinates.csv photo.jpg
+    mp16_places365.csv mp16-pro.tar mp-16-000000.tar mp16-pro/mp-16-000000.tar FOLDER_OR.zip_OR.tar FOLDER/metadata.csv galleries/NAME.csv
     mp16-pro/metadata/MP16_Pro_filtered.csv data/mp16-download/mp16_places365.csv runs/scales-1/config.yaml
     runs/A/eval/test.json runs/A/eval/test.csv runs/B/eval/test.json runs/B/eval/test.csv
     runs/B/eval/yfcc4k.json runs/B/eval/yfcc4k.csv runs/official/eval/yfcc4k.json runs/official/eval/yfcc4k.csv
@@ -60,7 +59,15 @@ def try_group(commands: list[dict[str, Any]], *, in_order: bool) -> list[str]:
         for name in FILES.split():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text("LAT,LON\n0,0\n" if name.endswith(".csv") else "")
-        for name in ("experiments", "conf", "Makefile", "data.mk", "pyproject.toml", "constraints.txt", CONSTRAINTS):
+        for name in (
+            "experiments",
+            "conf",
+            "Makefile",
+            "data.mk",
+            "pyproject.toml",
+            "constraints.txt",
+            CONSTRAINTS,
+        ):
             Path(name).symlink_to(CLONE / name)
         exported = {} if in_order else dict(word.split("=") for word in DATA.split())
         found = []
@@ -69,8 +76,12 @@ def try_group(commands: list[dict[str, Any]], *, in_order: bool) -> list[str]:
                 exported |= command["environment"]
                 found.append("")
                 continue
-            environment = {name: _relative(value) for name, value in {**exported, **command["environment"]}.items()}
-            with _environment(environment | {"WORLD_SIZE": environment.get("WORLD_SIZE", str(command["ranks"]))}):
+            environment = {
+                name: _relative(value) for name, value in {**exported, **command["environment"]}.items()
+            }
+            with _environment(
+                environment | {"WORLD_SIZE": environment.get("WORLD_SIZE", str(command["ranks"]))}
+            ):
                 found.append(_try(command["module"], [_relative(word) for word in command["arguments"]]))
         return found
 
@@ -125,7 +136,9 @@ def _compose_and_check(name: str, words: list[str]) -> None:
         SystemExit: a sweep, which has printed its points.
     """
     schema = OmegaConf.get_type(ConfigStore.instance().load(f"{name}_schema.yaml").node)
-    positional = getattr(importlib.import_module(f"geoclip.{name}"), "with_positional_runs", lambda given: given)
+    positional = getattr(
+        importlib.import_module(f"geoclip.{name}"), "with_positional_runs", lambda given: given
+    )
     words = positional([word for word in words if word != "--help"])
     if "-m" in words:
         sys.argv = [f"geoclip.{name}", *words, *(["check_only=true"] if name == "train" else [])]
@@ -135,7 +148,9 @@ def _compose_and_check(name: str, words: list[str]) -> None:
     ranks = (int(os.environ["WORLD_SIZE"]),) if name == "train" else ()
     rewritten = getattr(entry, "literal_overrides", lambda given, _: given)(words, schema)
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):  # half the time of hydra.main, which composes twice
+        with initialize_config_dir(
+            conf_dir(), version_base="1.3"
+        ):  # half the time of hydra.main, which composes twice
             cfg = compose(name, rewritten)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([entry.composition_sentence(error, schema)]) from None
@@ -158,7 +173,9 @@ def _write_outputs(words: list[str]) -> None:
 
 def _try_make(words: list[str]) -> str:
     """What `make -n` would run, each of our commands in it tried in turn."""
-    given = [] if any(word.startswith("PYTHON=") for word in words) else ["PYTHON=python3"]  # as quick as sure
+    given = (
+        [] if any(word.startswith("PYTHON=") for word in words) else ["PYTHON=python3"]
+    )  # as quick as sure
     done = subprocess.run([*words, *given, "-n"], capture_output=True, text=True, timeout=60)
     if done.returncode:
         return done.stderr.strip()
@@ -176,5 +193,7 @@ def _try_make(words: list[str]) -> str:
 if __name__ == "__main__":
     groups = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
-        found = {name: try_group(group["commands"], in_order=group["in_order"]) for name, group in groups.items()}
+        found = {
+            name: try_group(group["commands"], in_order=group["in_order"]) for name, group in groups.items()
+        }
     json.dump(found, sys.stdout)

@@ -1,4 +1,4 @@
-"""The commands in our documents: README.md, CONTRIBUTING.md, docs/, experiments/, and the comments and help in conf/."""
+"""The commands in our documents: README.md, CONTRIBUTING.md, docs/, experiments/; the comments and help in conf/."""
 
 from __future__ import annotations
 
@@ -16,29 +16,7 @@ IN_CONF = re.compile(
     r"(?:# )?((?:[A-Z_0-9]+=\S+ )*(?:python -m geoclip\.|torchrun |make )\S.*?)(?:  |, |; |$)"
 )
 OPERATORS = set(";&|()")
-SHELL = set(
-    [
-        "cat",
-        "head",
-        "do",
-        "done",
-        "exit",
-        "export",
-        "fi",
-        "for",
-        "host",
-        "if",
-        "ranks",
-        "rm",
-        "status",
-        "stopped",
-        "test",
-        "then",
-        "trap",
-        "wait",
-        "[",
-    ]
-)
+SHELL = {"cat", "head", "do", "done", "exit", "fi", "for", "if", "rm", "test", "then", "trap", "wait", "["}
 OTHERS = {"scontrol", "scancel", "pip", "hf", "ray", "pre-commit"}  # programs that are not ours to try
 
 
@@ -68,7 +46,7 @@ def conf_commands(path: Path, where: str) -> list[Command]:
     text = path.read_text(encoding="utf-8")
     head = [line for line in text.splitlines()[:3] if line.startswith("# ")]
     help_text = text.partition("template: |")[2].partition("== Groups")[0]
-    found = []
+    found: list[Command] = []
     for line in [*head, *(line.strip() for line in help_text.splitlines() if "python" in line)]:
         parts = re.split(r"(?<=\S), or .*?(?=python )", line)
         for part in parts:

@@ -42,8 +42,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "data.mk", "pyproject.toml", "constraints.txt", "constraints-img2dataset.txt"):
         shutil.copy(ROOT / name, clone / name)
+    (clone / "tests" / "house").mkdir(parents=True)
     for name in ("try_commands.py", "document_commands.py"):
-        shutil.copy(HERE / name, clone)
+        shutil.copy(HERE / name, clone / "tests" / "house")
     shutil.copytree(
         ROOT / "experiments", clone / "experiments", ignore=shutil.ignore_patterns("*.png", "*.json")
     )
@@ -61,7 +62,7 @@ def try_all(clone: Path, commands: dict[str, list[Command]]) -> dict[str, list[s
         for name, given in commands.items()
     }
     done = subprocess.run(
-        [sys.executable, "try_commands.py"],
+        [sys.executable, "tests/house/try_commands.py"],
         cwd=clone, input=json.dumps(groups), capture_output=True, text=True, timeout=400,
         env={**os.environ, "PYTHONPATH": str(clone)},
     )  # fmt: skip
@@ -72,7 +73,7 @@ def try_all(clone: Path, commands: dict[str, list[Command]]) -> dict[str, list[s
 
 @pytest.fixture(scope="module")
 def problems(clone: Path) -> dict[str, list[str]]:
-    """By document, what is wrong with its commands in that clone; conf/ is tried beside the others, in two processes."""
+    """By document, what is wrong with its commands in that clone; conf/ is tried beside the others."""
     commands = {name: document_commands(ROOT / name, name) for name in DOCUMENTS}
     commands["conf"] = [
         command

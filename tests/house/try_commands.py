@@ -17,10 +17,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from document_commands import simple_commands
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -30,18 +30,20 @@ from omegaconf.errors import OmegaConfBaseException
 from geoclip import checks, entry
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError, typed
+from tests.house.document_commands import simple_commands
 
 DATA = "MP16_SHARDS=SHARDS YFCC4K_DIR=FOLDER IM2GPS3K_DIR=FOLDER"  # of a reader who has the data
 CONSTRAINTS = "constraints-img2dataset.txt"
-CLONE = Path(__file__).resolve().parent
+CLONE = Path(__file__).resolve().parents[2]
 FOLDERS = """runs/NAME runs/A runs/B runs/official runs/scales-1 runs/A-1 FOLDER FOLDER/train FOLDER/test SHARDS mp16
     path/to/shards mp16-pro/metadata data/mp16-download data/mp16/train data/mp16/val data/yfcc4k-download
     data/im2gps3k-download features/NAME data/bluemarble/train FILE_OR_FOLDER"""
 FILES = """FILE.npz FILE.csv MP16.csv mine.csv mine.zip T.csv P.zip list.csv coordinates.csv photo.jpg
-    mp16_places365.csv mp16-pro.tar mp-16-000000.tar mp16-pro/mp-16-000000.tar FOLDER_OR.zip_OR.tar FOLDER/metadata.csv galleries/NAME.csv
-    mp16-pro/metadata/MP16_Pro_filtered.csv data/mp16-download/mp16_places365.csv runs/scales-1/config.yaml
-    runs/A/eval/test.json runs/A/eval/test.csv runs/B/eval/test.json runs/B/eval/test.csv
-    runs/B/eval/yfcc4k.json runs/B/eval/yfcc4k.csv runs/official/eval/yfcc4k.json runs/official/eval/yfcc4k.csv
+    mp16_places365.csv mp16-pro.tar mp-16-000000.tar mp16-pro/mp-16-000000.tar FOLDER_OR.zip_OR.tar
+    FOLDER/metadata.csv galleries/NAME.csv mp16-pro/metadata/MP16_Pro_filtered.csv
+    data/mp16-download/mp16_places365.csv runs/scales-1/config.yaml runs/A/eval/test.json
+    runs/A/eval/test.csv runs/B/eval/test.json runs/B/eval/test.csv runs/B/eval/yfcc4k.json
+    runs/B/eval/yfcc4k.csv runs/official/eval/yfcc4k.json runs/official/eval/yfcc4k.csv
     data/yfcc4k/test/index.json data/bluemarble/gallery.csv"""
 MADE_BEFORE = "features/bluemarble features/backbone"  # by `make study-features`
 
@@ -136,6 +138,7 @@ def _compose_and_check(name: str, words: list[str]) -> None:
         SystemExit: a sweep, which has printed its points.
     """
     schema = OmegaConf.get_type(ConfigStore.instance().load(f"{name}_schema.yaml").node)
+    assert schema is not None
     positional = getattr(
         importlib.import_module(f"geoclip.{name}"), "with_positional_runs", lambda given: given
     )
@@ -144,7 +147,9 @@ def _compose_and_check(name: str, words: list[str]) -> None:
         sys.argv = [f"geoclip.{name}", *words, *(["check_only=true"] if name == "train" else [])]
         entry.run_entry_point(name, schema, lambda _: None)
         return
-    problems = getattr(checks, f"{name}_problems", getattr(checks, f"{name}_build_problems", lambda _: []))
+    problems: Callable[..., list[str]] = getattr(
+        checks, f"{name}_problems", getattr(checks, f"{name}_build_problems", lambda _: [])
+    )
     ranks = (int(os.environ["WORLD_SIZE"]),) if name == "train" else ()
     rewritten = getattr(entry, "literal_overrides", lambda given, _: given)(words, schema)
     try:

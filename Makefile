@@ -95,7 +95,8 @@ predict: $(STAMP) ## guess where pictures were taken: IMAGE=file or folder
 report: $(STAMP) ## write the report page of the latest run
 	$(RUN) -m geoclip.report $(ARGS)
 
-study: features/bluemarble ## train what is missing of study NAME, evaluate, tabulate: experiments/*_NAME; JOBS at a time
+# Most studies train on frozen features, which are made first; the others on the views themselves.
+study: $(if $(shell grep -ls bluemarble_features conf/experiment/$(NAME).yaml),features/bluemarble,$(STAMP)) ## train what is missing of study NAME, evaluate, tabulate: experiments/*_NAME; JOBS at a time
 	$(if $(filter gallery_size,$(NAME)),$(MAKE) study-galleries)
 	$(RUN) -m geoclip.train +experiment=$(NAME) hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ARGS)
 	$(RUN) -m geoclip.study name=$(NAME) jobs=$(JOBS)

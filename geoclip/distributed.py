@@ -115,7 +115,8 @@ def device_problem(device: str) -> str:
         if not torch.cuda.is_available():
             return f"compute.device={device}, but this machine or this build of torch has no CUDA"
         if wanted >= torch.cuda.device_count():
-            return f"compute.device={device}, but this machine has {torch.cuda.device_count()} GPUs: cuda:0 is the first"
+            count = torch.cuda.device_count()
+            return f"compute.device={device}, but this machine has {count} GPUs: cuda:0 is the first"
     if device == "mps" and not torch.backends.mps.is_available():
         return "compute.device=mps, but this machine or this build of torch has no Metal"
     return ""

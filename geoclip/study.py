@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -79,16 +80,21 @@ def write_study(config: StudyPageConfig) -> Path:
     pictures = [f"![{markdown_text(text)}]({quote(path.name)})\n" for path, text in figures]
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
-    write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks))
+    hashes = dict.fromkeys(blocks, results["configuration_hash"])
+    write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks, hashes))
     _mirror(config, results, [path for path, _ in figures])
     log.info("written: %s", folder)
     return folder
 
 
 def write_pages(experiments: Path) -> None:
-    """The page of every study that has results, their index, and their list in the folder's own README."""
+    """The page of every study that has results, their index, and their list in the folder's README.
+
+    A generated block in the README beside the folder that is named like a study becomes that study's summary.
+    """
     from geoclip.drawing.study_page import study_list, write_index, write_study_page
-    from geoclip.drawing.study_readme import fill_generated
+    from geoclip.drawing.study_readme import fill_generated, generated_blocks
+    from geoclip.drawing.study_table import study_summary
     from geoclip.run_dir import write_text
 
     for results in sorted(experiments.glob("[0-9]*/results.json")):
@@ -98,6 +104,16 @@ def write_pages(experiments: Path) -> None:
     if readme.is_file():
         text = fill_generated(readme.read_text(encoding="utf-8"), {"studies": study_list(experiments)})
         write_text(readme, text)
+    front = experiments.resolve().parent / "README.md"
+    text = front.read_text(encoding="utf-8") if front.is_file() else ""
+    named = {
+        name: list(experiments.glob(f"[0-9][0-9]_{name}/results.json")) for name in generated_blocks(text)
+    }
+    found = {name: json.loads(paths[0].read_text(encoding="utf-8")) for name, paths in named.items() if paths}
+    if found:
+        tables = {name: study_summary(results) for name, results in found.items()}
+        hashes = {name: results.get("configuration_hash", "") for name, results in found.items()}
+        write_text(front, fill_generated(text, tables, hashes))
 
 
 def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from geoclip.build.model import model_from_checkpoint
 from geoclip.data.blue_marble import read_earth
+from geoclip.drawing.report_figures import draw_report_figures, read_results
 from geoclip.drawing.study_continents import draw_continents
 from geoclip.drawing.study_curves import draw_error_curves
 from geoclip.drawing.study_figures import draw_swept
@@ -16,7 +18,9 @@ from geoclip.drawing.study_maps import draw_wins
 from geoclip.drawing.study_scales import draw_scales
 from geoclip.errors import AssetError
 from geoclip.evaluation.scale_similarity import scale_similarities
+from geoclip.evaluation.study_runs import read_config
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.recorder import read_rows
 from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
@@ -29,6 +33,8 @@ SCALES = {"location.sigmas", "location.scales"}
 
 def draw_study(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
     """Draw every figure that the study has something for. Returns their files and what they show."""
+    if not results["by"]:
+        return _of_one_run(results, folder)
     drawn = []
     for name, draw, text in (
         ("swept", draw_swept, f"accuracy against {', '.join(results['by'])}"),
@@ -38,6 +44,22 @@ def draw_study(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str
         draw(dict(results), folder / f"{name}.png")
         drawn.append((folder / f"{name}.png", text))
     return [*drawn, *_wins(results, folder), *_scales(results, folder)]
+
+
+def _of_one_run(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
+    """Where nothing is varied: the figures of the first seed's report, and its data set's."""
+    variant = next(iter(results["benchmarks"].values()))["variants"][0]
+    run = Path(variant["evaluations"][0]).parent.parent
+    figures = draw_report_figures(
+        run, read_rows(run / "metrics.jsonl"), read_results(run), read_earth(EARTH_PX)
+    )
+    distribution = Path(read_config(run)["data"]["root"]) / "distribution.png"
+    figures |= {"distribution": distribution} if distribution.is_file() else {}
+    drawn = []
+    for name, path in figures.items():
+        shutil.copyfile(path, folder / f"{name}.png")
+        drawn.append((folder / f"{name}.png", f"{name.replace('_', ' ')}, seed {variant['seeds'][0]}"))
+    return drawn
 
 
 def _wins(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:

@@ -15,7 +15,7 @@ from markdown_it.token import Token
 from geoclip.drawing.study_pictures import Picture
 from geoclip.errors import DataError
 
-BEGIN = re.compile(r"^<!-- generated: (\S+) -->\s*$")
+BEGIN = re.compile(r"^<!-- generated: ([^\s;]+)(?:; configuration (\w+))? -->\s*$")
 END = re.compile(r"^<!-- end -->\s*$")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 OUTSIDE = re.compile(r"^(?:https?:|mailto:|#)")
@@ -35,8 +35,22 @@ class Readme:
         return next((text for heading, text in self.sections.items() if heading.startswith(name)), "")
 
 
-def fill_generated(readme_text: str, blocks: Mapping[str, str]) -> str:
+def generated_blocks(readme_text: str) -> dict[str, str]:
+    """The names of a text's generated blocks, each with the hash of the configuration that it was made with."""
+    found = (BEGIN.match(line) for line in readme_text.splitlines())
+    return {begin.group(1): begin.group(2) or "" for begin in found if begin}
+
+
+def fill_generated(
+    readme_text: str, blocks: Mapping[str, str], configuration_hashes: Mapping[str, str] | None = None
+) -> str:
     """The text with every `<!-- generated: NAME -->` … `<!-- end -->` holding its block and nothing else.
+
+    Args:
+        readme_text: Markdown.
+        blocks: Markdown by the block's name.
+        configuration_hashes: by the block's name, what its results were made with: it is written into the marker, as
+            `<!-- generated: NAME; configuration 1a2b3c4d -->`.
 
     Raises:
         DataError: a block without its marker, a marker without its block or end, or one that stands there twice.
@@ -44,12 +58,14 @@ def fill_generated(readme_text: str, blocks: Mapping[str, str]) -> str:
     lines, seen, at = list[str](), list[str](), 0
     given = readme_text.splitlines()
     while at < len(given):
-        lines.append(given[at])
         begin = BEGIN.match(given[at])
         at += 1
         if begin is None:
+            lines.append(given[at - 1])
             continue
         name = begin.group(1)
+        used = (configuration_hashes or {}).get(name)
+        lines.append(f"<!-- generated: {name}{f'; configuration {used}' if used else ''} -->")
         if name in seen:
             raise DataError(f"<!-- generated: {name} --> stands twice in the README; leave one of them")
         if name not in blocks:
@@ -73,7 +89,9 @@ def fill_generated(readme_text: str, blocks: Mapping[str, str]) -> str:
 
 def without_generated(text: str, name: str) -> str:
     """The text without what stands in this block."""
-    block = re.compile(rf"^<!-- generated: {re.escape(name)} -->$.*?^<!-- end -->$", re.DOTALL | re.MULTILINE)
+    block = re.compile(
+        rf"^<!-- generated: {re.escape(name)}(?:;[^\n]*)? -->$.*?^<!-- end -->$", re.DOTALL | re.MULTILINE
+    )
     return block.sub("", text)
 
 

@@ -73,7 +73,7 @@ def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]
         _italic(f"{line['model']} ({line['trust']})", metrics, line["percent"])
         for line in results.get("references", {}).get(benchmark, ())
     ]
-    tables = [StudyTable(heads=[swept, "seeds", *heads], rows=rows)]
+    tables = [StudyTable(heads=[swept or "study", "seeds", *heads], rows=rows)]
     if any(variant["gain"] for variant in variants):
         gained = [
             [
@@ -174,6 +174,24 @@ def study_markdown(results: Mapping[str, Any], benchmark: str) -> str:
         lines += [[_marked(cell, "**", "*") for cell in row] for row in table.rows]
         parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
     return "\n".join([*parts, legend(results, benchmark) + "\n"])
+
+
+def study_summary(results: Mapping[str, Any]) -> str:
+    """GitHub's table of the first variant, the baseline if there is one: a row per benchmark and its ceiling."""
+    found = results["benchmarks"]
+    metrics = list(next(iter(found.values()))["variants"][0]["metrics"])
+    heads = ["benchmark", "images", *(LABELS.get(metric, f"< {metric} km, %") for metric in metrics)]
+    rows = []
+    for name, benchmark in found.items():
+        first = benchmark["variants"][0]
+        values = (Cell(text=_value(first["metrics"][metric], metric)) for metric in metrics)
+        rows.append([Cell(text=name), Cell(text=f"{benchmark['n']:,}"), *values])
+        rows.append(_italic("ceiling of the gallery", metrics, first["ceiling_percent"]))
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines += [[_marked(cell, "**", "*") for cell in row] for row in rows]
+    seeds = ", ".join(map(str, next(iter(found.values()))["variants"][0]["seeds"]))
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return f"{table}\nMean ± standard deviation over seeds {seeds}.\n"
 
 
 def _marked(cell: Cell, bold: str, italic: str) -> str:

@@ -15,8 +15,17 @@ from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.evaluation.protocols import within
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study_gains import METRICS, Bootstrap, gains, measures
-from geoclip.evaluation.study_runs import Unit, gather, label, read_config, refuse_mixtures, value_of
+from geoclip.evaluation.study_runs import (
+    Unit,
+    gather,
+    label,
+    read_config,
+    refuse_mixtures,
+    study_configuration,
+    value_of,
+)
 from geoclip.names import file_name
+from geoclip.run_dir import fingerprint_of
 
 CURVE_KM = np.geomspace(0.1, 20_000, 60)
 
@@ -54,7 +63,7 @@ def study_results(
     study = read_config(runs[0]).get("study", {}) if runs else {}
     by, baseline = list(by) or study.get("by", []), baseline or study.get("baseline", "")
     benchmarks = list(benchmarks) or study.get("benchmarks", [])
-    if not by or not benchmarks:
+    if not benchmarks or not (by or study.get("name")):  # a study of no key: one variant, over its seeds
         raise DataError("these runs are of no study: say by=[KEY] and benchmarks=[NAME]")
     benchmarks = [
         file_name(name, f"benchmarks of {runs[0]}") for name in benchmarks
@@ -69,11 +78,14 @@ def study_results(
         notes += refuse_mixtures(units, by, allow)
         notes += [f"left out, not finished: {run}" for run in unfinished]
         found[benchmark] = _benchmark(units, by, baseline, seed)
+    configuration = study_configuration(list({unit.run: unit.config for unit in units}.values()))
     return {
         "study": study.get("name", ""),
         "by": by,
         "baseline": baseline,
         "setting": _setting(units),
+        "configuration": configuration,
+        "configuration_hash": fingerprint_of(configuration),
         "notes": list(dict.fromkeys(notes)),
         "benchmarks": found,
         "references": {name: list(map(asdict, references(name))) for name in benchmarks if with_references},
@@ -128,7 +140,8 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str, seed: in
                 name: asdict(one)
                 for name, one in gains(errors[base], errors[labels], bootstrap, pairs).items()
             }
-        variants.append(_variant(_name(labels, base, by), groups[labels], errors[labels], by, gain))
+        name = _name(labels, base, by, units[0].config.get("study", {}).get("name", ""))
+        variants.append(_variant(name, groups[labels], errors[labels], by, gain))
     return {
         "n": first["n"],
         "protocol": first["protocol"],
@@ -160,9 +173,11 @@ def _order(seeds: Mapping[int, Unit], by: Sequence[str]) -> list[Any]:
     return found
 
 
-def _name(labels: tuple[str, ...], base: tuple[str, ...] | None, by: Sequence[str]) -> str:
+def _name(labels: tuple[str, ...], base: tuple[str, ...] | None, by: Sequence[str], study: str) -> str:
     if len(by) == 1:
         return labels[0]
+    if not by:
+        return study
     pairs = [(key.rsplit(".", 1)[-1], said) for key, said in zip(by, labels, strict=True)]
     if base is not None and labels != base:
         pairs = [pair for pair, said, other in zip(pairs, labels, base, strict=True) if said != other]

@@ -15,6 +15,7 @@ from geoclip.run_dir import differences, is_finished, read_json, read_summary, r
 PROTECTED_DATA = ("name", "kind", "train", "val", "fraction", "bluemarble")
 ALLOWED = ("data", "gallery", "budget", "revision")  # differences that a reader may be told of instead
 SETTING = ("protocol", "tta", "n")  # of the evaluation, beside the gallery
+PATHS = ("encoder.repo", "study.galleries")  # where files are; their contents are in `files`
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -79,6 +80,34 @@ def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]
             else "no runs: name their folders, as in runs/scales-*"
         )
     return units, unfinished
+
+
+def study_configuration(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a study's runs were configured with, as far as it decides their results.
+
+    Args:
+        configs: of every run, as `plain` gives them.
+
+    Returns:
+        `common`, by dotted key the values that all runs share, and `points`, those that differ, a dict per run, sorted.
+    """
+    flat = [_flat(science(dict(config), {}) | {"study": config.get("study", {})}) for config in configs]
+    shared = {
+        key: value for key, value in flat[0].items() if all(key in one and one[key] == value for one in flat)
+    }
+    points = [{key: value for key, value in sorted(one.items()) if key not in shared} for one in flat]
+    return {"common": dict(sorted(shared.items())), "points": sorted(points, key=json.dumps)}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, by dotted key, without PATHS."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return {key: value for key, value in found.items() if key not in PATHS}
 
 
 def value_of(unit: Unit, key: str) -> Any:
@@ -169,7 +198,7 @@ def refuse_mixtures(units: Sequence[Unit], by: Sequence[str], allow: Sequence[st
             )
             raise DataError(
                 f"{first.run} ({first.evaluation}) and {unit.run} ({unit.evaluation}) differ in more than "
-                f"{', '.join(by)}: {text}. To mend it, {mend}"
+                f"{', '.join(by) or 'their seeds'}: {text}. To mend it, {mend}"
             )
     return list(dict.fromkeys(said))
 

@@ -8,6 +8,7 @@ from geoclip.drawing.study_pictures import Picture
 from geoclip.drawing.study_readme import (
     fill_generated,
     first_words,
+    generated_blocks,
     inline_html,
     read_sections,
     section_html,
@@ -48,6 +49,14 @@ def test_generated_blocks_are_filled_and_nothing_else_is_touched() -> None:
     assert filled == expected
     assert fill_generated(filled, {"cost": "2 minutes", "tables": "| a |\n|---|\n\n![b](b.png)"}) == filled
     assert fill_generated(filled, {"cost": "", "tables": "| old |\n|---|"}) == README
+
+
+def test_a_block_records_the_configuration_of_its_results() -> None:
+    made = fill_generated(README, {"cost": "a", "tables": "b"}, {"tables": "1a2b3c4d"})
+    assert generated_blocks(made) == {"cost": "", "tables": "1a2b3c4d"}
+    again = fill_generated(made, {"cost": "a", "tables": "c"}, {"tables": "5e6f7a8b"})
+    assert generated_blocks(again)["tables"] == "5e6f7a8b" and "1a2b3c4d" not in again
+    assert "\nc\n" in again and "\nc\n" not in without_generated(again, "tables")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from geoclip.drawing.study_table import study_csv, study_latex, study_markdown, study_table_html, study_tables
+from geoclip.drawing.study_table import (
+    study_csv,
+    study_latex,
+    study_markdown,
+    study_summary,
+    study_table_html,
+    study_tables,
+)
 from geoclip.errors import DataError
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study import study_results
 from geoclip.evaluation.study_gains import Bootstrap, gains
+from geoclip.run_dir import fingerprint_of
 from geoclip.tabulate import folders, with_positional_runs
 
 IMAGES = 200
@@ -203,6 +211,30 @@ def test_by_a_key_a_group_without_a_node_and_an_evaluations_field(tmp_path: Path
     assert [variant["label"] for variant in crops] == ["single", "ten_crop"]
     with pytest.raises(DataError, match=r"eval.tta: ten_crop -> single"):
         study_results(one, by=["location"], baseline="one")
+
+
+def test_a_study_of_no_key_is_one_variant_over_its_seeds(tmp_path: Path) -> None:
+    study = {"name": "default", "by": [], "baseline": "", "benchmarks": ["test"]}
+    rng = np.random.default_rng(0)
+    runs = [write_run(tmp_path, "base", seed, errors(rng, 0.5), config__study=study) for seed in range(3)]
+    results = study_results(runs)
+    (variant,) = results["benchmarks"]["test"]["variants"]
+    assert (variant["label"], variant["seeds"], variant["gain"]) == ("default", [0, 1, 2], None)
+    measured = variant["metrics"]["25"]
+    assert f"{measured['mean']:.1f} ± {measured['sd']:.1f}" in study_summary(results)
+    other = write_run(tmp_path, "other", 3, errors(rng, 0.5), config__study=study)
+    with pytest.raises(DataError, match=r"location.name: base -> other"):
+        study_results([*runs, other])
+
+
+def test_a_study_records_what_its_runs_were_configured_with(two: list[Path]) -> None:
+    used = study_results(two)["configuration"]
+    assert used["common"]["queue.size"] == 4 and used["common"]["study.by"] == ["location"]
+    assert used["points"] == [
+        {"location.name": name, "seed": seed} for name in ("base", "better") for seed in (0, 1, 2)
+    ]
+    assert study_results(two)["configuration_hash"] == fingerprint_of(used)
+    assert not {key for key in used["common"] if "root" in key}  # where files are changes no result
 
 
 def test_tables_in_every_form(two: list[Path]) -> None:

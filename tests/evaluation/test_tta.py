@@ -133,9 +133,12 @@ def test_prediction_averages_its_views(
 ) -> None:
     image = photo_folder / "images" / "3.jpg"
     config = PredictConfig(
-        **asked, image=str(image), tta=Tta.ten_crop, top_k=1, maps=0, output=str(tmp_path / "out")
+        **asked, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
     )
-    best = json.loads((predict(config) / "3.json").read_text())["predictions"][0]
+    folder = predict(config)
+    row = json.loads((folder / "3.json").read_text())
+    assert row["tta"] == "ten_crop" and "ten_crop" in (folder / "3.html").read_text()
+    best = row["predictions"][0]
     places = torch.from_numpy(tiny_run.gallery_deg_G2)
     similarity_G = mean_similarity(model, image, Tta.ten_crop, places)
     assert [best["lat"], best["lon"]] == tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist()

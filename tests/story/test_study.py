@@ -148,7 +148,11 @@ def test_a_study_is_evaluated_tabulated_drawn_and_written_and_again_only_what_is
     again = evaluated()
     assert {path for path in first if again[path] != first[path]} == {"runs/sizes-41/eval/val.json"}
     assert (made / "README.md").read_text() == readme
+    Path("README.md").write_text("# Ours\n\n<!-- generated: sizes -->\nold\n<!-- end -->\n")
     write_pages(Path("experiments"))
+    front = Path("README.md").read_text()
+    assert f"configuration {results['configuration_hash']} -->" in front and "old" not in front
+    assert "| val | 30 |" in front
     assert "Written by hand." in (made / "report.html").read_text()
     assert "01_sizes/report.html" in Path("experiments/index.html").read_text()
 

@@ -35,10 +35,10 @@ PARTS: dict[str, Callable[[Card], None]] = {
     "locations": retrieval.measure_location_encoder,
     "search": retrieval.measure_search,
     "resume": features.measure_resume,
-    "losses": features.measure_losses,
     "encoder": encoder.measure_features,
     "step": encoder.measure_step,
     "reading": reading.measure_reading,
+    "losses": features.measure_losses,  # late: its reference is computed by the CPU meanwhile
     "runs": runs.measure_runs,
     "accuracy": runs.measure_accuracy,
     "from_features": runs.measure_from_features,

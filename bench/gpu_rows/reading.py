@@ -38,7 +38,7 @@ def photographs(count: int) -> list[bytes]:
 def measure_reading(card: Card) -> None:
     """With one worker and with as many as there are cores."""
     cores, batch = os.cpu_count() or 1, 32 if card.quick else BATCH
-    jpegs = photographs(64 if card.quick else 512)
+    jpegs = photographs(64 if card.quick else 192)
     size_kb = sum(map(len, jpegs)) / len(jpegs) / 1000
     rate = 0.0
     with tempfile.TemporaryDirectory() as folder:

@@ -10,12 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.card import Card, GpuRow
-from geoclip.build.compiling import compile_layers
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.step import matrix_products
 
@@ -34,7 +31,7 @@ def measure_location_encoder(card: Card) -> None:
     few = Gallery(name="few", gps_deg_G2=gallery.gps_deg_G2[: count // 100])
     exact_GD = encode_gallery(encoder, few, card.device)
 
-    def measure(precision: str, chunk: int, how: str) -> None:
+    def measure(precision: str, chunk: int) -> None:
         context = partial(
             matrix_products, card.device, torch.bfloat16 if precision == "bf16" else None, precision == "tf32"
         )
@@ -49,7 +46,7 @@ def measure_location_encoder(card: Card) -> None:
         share = 2 * weights * rate / card.limits[precision]
         card.report(
             GpuRow(
-                name=f"location encoder, {count:,} coordinates, {precision}, {how}, chunks of {chunk:,}",
+                name=f"location encoder, {count:,} coordinates, {precision}, chunks of {chunk:,}",
                 value=rate,
                 unit="coordinates/s",
                 share=share,
@@ -59,14 +56,10 @@ def measure_location_encoder(card: Card) -> None:
             )
         )
 
-    for chunk in (1_000,) if card.quick else (16_384, 65_536):
+    for chunk in (1_000,) if card.quick else (16_384, 65_536, 131_072):
         for precision in ("float32", "tf32", "bf16"):
             if precision != "float32" or chunk == 16_384:
-                measure(precision, chunk, "eager")
-    if card.cuda and compile_layers(GeoCLIP(ImageEncoder(None, feature_dim=8), encoder), card.device):
-        for chunk in (16_384, 65_536):
-            for precision in ("tf32", "bf16"):
-                measure(precision, chunk, "compiled")
+                measure(precision, chunk)
 
 
 def measure_search(card: Card) -> None:

@@ -166,9 +166,10 @@ def measure_from_features(card: Card) -> None:
     folder = _folder(card)
     frozen = ["encoder=resnet_tiny_frozen", f"encoder.repo={_run(folder, 'seed0')}"]
     small, device = _small("data.bluemarble", card), f"compute.device={card.device.type}"
-    start_s = time.perf_counter()
+    start_s, workers = time.perf_counter(), 2 if card.quick else 12
     _done(
-        _command(folder, "features", *frozen, *small, device, "compute.workers=4", "batch_size=512"), folder
+        _command(folder, "features", *frozen, *small, device, f"compute.workers={workers}", "batch_size=512"),
+        folder,
     )
     extracted_s = time.perf_counter() - start_s
     features = next((folder / "features").glob("bluemarble-*"))
@@ -206,8 +207,9 @@ def measure_two_ranks(card: Card) -> None:
     steps = ["optim.max_steps=4"] if card.quick else ["optim.max_steps=20"]
     common = [*steps, "seed=9", "compute.workers=1", "compute.log_every_steps=4", "compute.precision=float32"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    _done(_train(folder, card, *common, "name=two", launcher=launcher), folder)
-    _done(_train(folder, card, *common, "name=one"), folder)
+    two = _train(folder, card, *common, "name=two", launcher=launcher)
+    for process in (_train(folder, card, *common, "name=one"), two):
+        _done(process, folder)
     losses = []
     for name in ("two", "one"):
         lines = (_run(folder, name) / "metrics.jsonl").read_text().splitlines()

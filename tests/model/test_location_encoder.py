@@ -7,9 +7,10 @@ import torch
 
 from geoclip.data.assets import asset_path
 from geoclip.errors import AssetError
+from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.geo.projection import equal_earth
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 from tests.model.released import load_released
 
 CORNERS = [
@@ -58,6 +59,20 @@ def test_official_model_without_its_backbone() -> None:
         AssetError, match="'offical' is no file or folder here, not 'official', and no Hub id"
     ):
         GeoCLIP.from_pretrained("offical")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hidden_layers_in_one_kernel_give_what_the_layers_give(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    encoder = LocationEncoder([1.0, 16.0], frequencies=32, hidden_dim=48, depth=2, embedding_dim=24)
+    x_NA = encoder.projected(uniform_on_sphere(300, torch.Generator().manual_seed(1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for branch in encoder.branches:
+            assert isinstance(branch, FourierBranch)
+            found, expected = branch.without_gradient(x_NA), branch(x_NA)
+            assert found.dtype == dtype and not found.requires_grad
+            error = (found.float() - expected.float()).norm() / expected.float().norm()
+            assert error < (1e-6 if dtype == torch.float32 else 2e-2)
 
 
 def test_phases_are_float32_under_autocast() -> None:

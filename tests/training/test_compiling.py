@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch._inductor.config as inductor
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geoclip.build.compiling import compile_layers, compiler_problem
 from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
@@ -42,6 +45,21 @@ def gradients(model: GeoCLIP) -> dict[str, Tensor]:
 
 def compiled(module: nn.Module) -> bool:
     return any(one._compiled_call_impl is not None for one in module.modules())
+
+
+def test_of_a_transformer_the_equal_blocks_are_compiled_not_the_whole() -> None:
+    if problem := compiler_problem(CPU):
+        pytest.skip(problem)
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    config = CLIPVisionConfig(**shape, num_hidden_layers=3, image_size=28, patch_size=14, projection_dim=6)
+    backbone = ClipBackbone(CLIPVisionModelWithProjection(config))
+    model = GeoCLIP(
+        ImageEncoder(backbone, feature_dim=6, hidden_dim=8, embedding_dim=4), tiny().location_encoder
+    )
+    assert compile_layers(model, CPU)
+    blocks = [one for one in backbone.modules() if type(one).__name__ == "CLIPEncoderLayer"]
+    assert len(blocks) == 3 and all(one._compiled_call_impl is not None for one in blocks)
+    assert model.image_encoder._compiled_call_impl is None and backbone._compiled_call_impl is None
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from bench.card import Card, GpuRow
 from geoclip.training.checkpoint import read_checkpoint
 
 SPLITS = ("test", "test_unseen_cells")
-SMALL_VIEWS = ("gallery_size=60", "val_size=20", "test_size=20", "unseen_size=20")
+SMALL_VIEWS = ("gallery_size=93000", "val_size=60", "test_size=60", "unseen_size=60")
 LAST_STEP, KILLED_AFTER = 60, 25
 PATIENCE_S = 240
 

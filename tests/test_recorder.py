@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
-from tests.wandb_records import wandb_has_exit, wandb_history
+from tests.wandb_records import is_alive, wandb_has_exit, wandb_history
 
 PATIENCE_S = 120.0  # where a loaded machine starts wandb slowly
 
@@ -89,7 +89,7 @@ def test_a_wandb_that_dies_or_stops_ends_with_the_run(
         service.send_signal(number)
         for step in range(100):
             recorder.record("train", step, loss=0.0)
-    assert not psutil.Process().children(recursive=True) or not service.is_running()
+    assert not is_alive(service)
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 100
     (folder,) = tmp_path.glob("wandb/offline-run-*")
     assert f"wandb sync {folder}" in caplog.text

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from geoclip.wandb_process import records
 
 
@@ -22,6 +24,14 @@ def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
                 {key: value for key, value in values.items() if not key.startswith("_")}
             )
     return rows
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie, which waits for a parent that never asks, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wandb_has_exit(path: Path) -> bool:

@@ -138,7 +138,6 @@ PROBLEMS: list[tuple[list[str], str]] = [
     (["data=mp16", "data.root=nowhere"], "data.root=nowhere is no folder"),
     (["data=mp16", "gallery=csv"], "gallery.path='' of gallery=csv must name a CSV"),
     (["gallery=own"], "gallery=own is for evaluation"),
-    (["name=a/b"], "name='a/b'"),
     (["data.bluemarble.span_km=0"], "data.bluemarble.span_km=0.0 must lie in (0, 20000] km"),
 ]
 

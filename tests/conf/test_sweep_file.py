@@ -126,5 +126,5 @@ def test_an_agent_runs_the_command(tmp_path: Path) -> None:
     assert sweep["parameters"] == {"location.sigmas": {"values": ["[1]", "[1,4,16,64,256]"]}}
     status, printed = run(commands(sweep)[1])
     assert not status, printed
-    composed = yaml.safe_load(printed)
+    composed = yaml.safe_load(printed.partition("\n\n")[0])  # a summary and OK come after it
     assert composed["seed"] == 2 and composed["location"]["sigmas"] == [1, 4, 16, 64, 256]

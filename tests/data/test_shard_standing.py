@@ -189,7 +189,6 @@ PROBLEMS: list[tuple[dict[str, object], str]] = [
         {"source": ShardSource.wds, "max_rejected_fraction": 5.0},
         "max_rejected_fraction=5.0 is a share in [0, 1]",
     ),
-    ({"source": ShardSource.wds, "split": "a/b"}, "split='a/b' names a folder below root"),
     ({"source": ShardSource.wds, "split": "val", "val_samples": 3}, "name the other one: split=train"),
     ({"benchmark": BenchmarkConfig(name="y", kind=BenchmarkKind.shards)}, "benchmark=y is shards already"),
     (

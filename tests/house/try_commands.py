@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from geoclip import checks, entry
+from geoclip import checks, entry, preflight
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError, typed
 from tests.house.document_commands import simple_commands
@@ -196,6 +196,8 @@ def _try_make(words: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    # The documents' data are empty files here: values are checked, what is in the data is not.
+    preflight.Preflight.look_at = lambda self, config, *, here: preflight.Findings()  # type: ignore[method-assign]
     groups = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
         found = {

@@ -25,7 +25,7 @@ from geoclip.recorder import read_rows
 from geoclip.run_dir import git_revision
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.wandb_process import records
-from tests.wandb_records import wandb_history
+from tests.wandb_records import is_alive, wandb_history
 
 STEPS = 24
 SMALL = (
@@ -316,7 +316,7 @@ def test_whatever_befalls_wandb_the_run_ends_with_its_own_metrics(
     printed = (folder / "printed.txt").read_text()
     assert process.exitcode == 0, printed[-3000:]
     assert "Traceback" not in printed
-    assert not any(victim.is_running() for victim in found)
+    assert not any(map(is_alive, found))
     assert outcome(run_in(folder))["rows"] == expected
     # found early, it may not have written anything yet
     assert "wandb sync" in printed or not list(run_in(folder).glob("wandb/offline-run-*"))

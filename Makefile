@@ -27,6 +27,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DATA := data/bluemarble
+DEMO = $$(ls -td runs/demo-* | head -n 1)
 
 .DEFAULT_GOAL := help
 NAME ?= scales
@@ -63,13 +64,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## data, training, evaluation, prediction and a report: minutes on a laptop
 	$(RUN) -m geoclip.shards source=bluemarble
-	$(RUN) -m geoclip.train
-	$(RUN) -m geoclip.evaluate benchmark=test
-	$(RUN) -m geoclip.evaluate benchmark=test_unseen_cells
+	$(RUN) -m geoclip.train name=demo
+	$(RUN) -m geoclip.evaluate checkpoint=$(DEMO) benchmark=test
+	$(RUN) -m geoclip.evaluate checkpoint=$(DEMO) benchmark=test_unseen_cells
 	@mkdir -p $(DATA)/examples # four views of the test split, each a picture and a json that says where it is
 	@tar -xf $(DATA)/test/000000.tar -C $(DATA)/examples $$(tar -tf $(DATA)/test/000000.tar | sed -n 1,8p)
-	$(RUN) -m geoclip.predict image=$(DATA)/examples
-	$(RUN) -m geoclip.report
+	$(RUN) -m geoclip.predict checkpoint=$(DEMO) image=$(DATA)/examples
+	$(RUN) -m geoclip.report run=$(DEMO)
+	@echo "Open $(DEMO)/report.html in a browser."
 
 test: $(STAMP) ## prove that the installation is sound: ten minutes on two cores
 	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)

@@ -1,4 +1,6 @@
-"""The GPU path on a card, each row beside what the card itself would allow. At most six minutes, no network.
+"""The GPU path on a card, each row beside what the card itself would allow. At most six minutes.
+
+Without a network, bring a cache with the released wheels' files (GEOCLIP_CACHE).
 
     python -m bench.gpu [--only features,search] [--output bench/gpu.json]
     python -m bench.gpu --device cpu --quick        every row, small: that it still runs
@@ -134,6 +136,9 @@ def table(found: dict[str, Any]) -> str:
     failed = [f"\nFailed: {name}: {why}" for name, why in found["failed"].items()]
     return "\n".join(
         [
+            "# The GPU path beside the card's own limits\n",
+            "By `make bench-gpu`. Share: the value as a part of what the card itself would allow, which the next "
+            "column names; the first rows measure that. What it means: [README.md](README.md).\n",
             f"{card}; revision `{(found['git_revision'] or 'unknown')[:12]}`.\n",
             *head,
             *map(line, found["rows"]),
@@ -145,14 +150,16 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and write, or compute the reference for the process that asked for it."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, cpu")
     parser.add_argument(
         "--quick", action="store_true", help="every row small; nothing is written unless --output is given"
     )
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma: %(default)s")
-    parser.add_argument("--output", type=Path, help="the JSON file; default: bench/gpu.json")
+    parser.add_argument(
+        "--output", type=Path, help="the JSON file; default: bench/gpu.json, of all parts alone"
+    )
     parser.add_argument("--continue", dest="more", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -164,7 +171,8 @@ def main() -> None:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --quick runs every row small")
-    output = chosen.output or (None if chosen.quick else HERE / "gpu.json")
+    whole = not chosen.quick and set(names) == set(PARTS)
+    output = chosen.output or (HERE / "gpu.json" if whole else None)
     card, earlier = Card(device=torch.device(chosen.device), quick=chosen.quick), None
     if chosen.more and output is not None:
         earlier = json.loads(output.read_text())

@@ -81,7 +81,7 @@ def extract(config: FeaturesConfig) -> Path:
                 reports[0].merge(report)
             written = close_split(folder / split, shards)
             Account(what=str(folder / split), used=written, skipped=reports[0], unit="pictures").log()
-            log.info("%s: %d samples, %d views each", folder / split, written, 1 + views)
+            log.info("%s: %s samples, views of each: %d", folder / split, f"{written:,}", 1 + views)
         wait_for_all()
     log.info(
         "train on them: python -m geoclip.train data=%s encoder=%s encoder.repo=%s encoder.features=%s",

@@ -156,9 +156,24 @@ def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bo
     ]
     for point, one in zip(swept(points), found, strict=True):
         problems += [f"{point}: {problem}" for problem in (one.problems if one else [])]
+    problems = problems or _same_runs(points, found)
     if problems:
         raise ConfigError(problems, f"{len(points)} points, of which some cannot run; none was started")
     return found
+
+
+def _same_runs(points: Sequence[Point], found: Sequence[Findings | None]) -> list[str]:
+    """A problem for each run that several points would be: what they vary makes no other run, so one would train."""
+    by_run: dict[Path, list[str]] = {}
+    for point, one in zip(swept(points), found, strict=True):
+        if one is not None and one.run is not None:
+            by_run.setdefault(one.run, []).append(point)
+    return [
+        f"{' and '.join(same)} are one run, {run}: nothing under compute or logger makes another; add name= to tell "
+        "them apart, or start them one by one"
+        for run, same in by_run.items()
+        if len(same) > 1
+    ]
 
 
 def swept(points: Sequence[Point]) -> list[str]:

@@ -14,6 +14,7 @@ from geoclip.data.shard_list import Shard
 from geoclip.distributed import World, gather_objects, told_by_main
 from geoclip.drawing.curves import draw_training
 from geoclip.drawing.maps import draw_predictions
+from geoclip.drawing.tables import median_text
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
@@ -73,7 +74,12 @@ def run_hooks(
                     "val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values
                 )
                 shares = ", ".join(f"{percent_text(share)} % within {km} km" for km, share in percent.items())
-                log.info("step %d, validation: %s; median %.3g km", state.step, shares, values["median_km"])
+                log.info(
+                    "step %d, validation: %s; median %s km",
+                    state.step,
+                    shares,
+                    median_text(values["median_km"]),
+                )
                 if values["geoscore"] > state.best_geoscore:
                     state.best_geoscore = values["geoscore"]
                     writer.save_best(weights_tree(state.model, state.step, **facts))

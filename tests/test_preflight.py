@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError, TrainConfig, typed
 from geoclip.preflight import Findings, Preflight, folder_problem
@@ -128,6 +129,21 @@ def test_a_bad_second_point_keeps_the_first_from_training(
     assert all(problem.startswith(override) for problem in refused.value.problems)
     assert any(name in problem.removeprefix(override) for problem in refused.value.problems)
     assert look_at_points(points, [False, True], here=True)[1] is None  # a finished point is not looked at
+
+
+def test_points_that_are_one_run_are_refused(settings: tuple[str, ...]) -> None:
+    """Only the first would train, and the sweep would report two."""
+    varied = ("compute.precision=float32", "compute.precision=tf32")
+    points = [Point(overrides=(one,), config=config_of(*settings, one)) for one in varied]
+    with pytest.raises(ConfigError) as refused:
+        look_at_points(points, [False, False], here=True)
+    (problem,) = refused.value.problems
+    assert all(one in problem for one in varied) and "name=" in problem
+
+
+def test_cached_features_must_be_named(settings: tuple[str, ...]) -> None:
+    problems = train_problems(config_of(*settings, "encoder=cached"), 1)
+    assert any("encoder.features=FOLDER" in problem for problem in problems)
 
 
 def test_a_login_node_needs_no_gpu(settings: tuple[str, ...]) -> None:

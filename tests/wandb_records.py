@@ -29,7 +29,7 @@ def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
 def is_alive(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie, which waits for a parent that never asks, does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -41,12 +41,12 @@ def measure_location_encoder(card: Card) -> None:
                 return encode_gallery(encoder, these, card.device, chunk)
 
         apart = float((run(few) - exact_GD).norm(dim=1).max())
-        these = few if precision == "float32" else gallery
+        these = few if precision == "float32" else gallery  # float32 takes ten times as long
         rate = len(these.gps_deg_G2) / card.seconds(lambda: run(these), calls=1, turns=2)
         share = 2 * weights * rate / card.limits[precision]
         card.report(
             GpuRow(
-                name=f"location encoder, {count:,} coordinates, {precision}, chunks of {chunk:,}",
+                name=f"location encoder, {len(these.gps_deg_G2):,} coordinates, {precision}, chunks of {chunk:,}",
                 value=rate,
                 unit="coordinates/s",
                 share=share,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
@@ -47,6 +48,9 @@ from geoclip.training.state import BACKBONE, SUMS, TrainState
 from geoclip.training.step import Recipe, matrix_products, train_step
 
 FEW = 4096
+
+
+log = logging.getLogger("geoclip")
 
 
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
@@ -169,6 +173,8 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
         GeoclipError: there is not one.
     """
     optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
+    if config.compute.precision is Precision.tf32 and device.type != "cuda":
+        log.warning("compute.precision=tf32: %s has no TF32; matrix products are float32", device.type)
     if not steps:
         raise GeoclipError(
             f"optim.batch_size={optim.batch_size} is more than the {samples_per_epoch} samples of data.fraction="

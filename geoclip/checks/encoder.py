@@ -21,6 +21,11 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
             f"encoder.features={encoder.features} is no folder; write it: python -m geoclip.features "
             "data=… encoder=…, or for the studies make study-features"
         )
+    if encoder.name == "cached" and not encoder.features:
+        problems.append(
+            "encoder=cached needs encoder.features=FOLDER, which python -m geoclip.features writes; to train on "
+            "pictures choose encoder=clip_vit_l14"
+        )
     if encoder.features and not encoder.frozen:
         problems.append(f"encoder.features are of a frozen encoder, but encoder={encoder.name} is trained")
     match encoder.kind:

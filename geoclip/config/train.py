@@ -159,7 +159,9 @@ class ComputeConfig:
     accumulation: int = (
         1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
     )
-    compile: bool = False  # the layers, by torch.compile: a first step of minutes
+    compile: bool = (
+        False  # the layers, by torch.compile: seconds on a GPU, minutes on a CPU, before the first step
+    )
     features_on_device: bool | None = (
         None  # encoder.features stay in its memory; null: on a GPU, where they fit
     )

@@ -34,6 +34,7 @@ from geoclip.drawing.world import (
     draw_world,
     height_in,
     new_figure,
+    power_of_ten,
     save_figure,
     write,
 )
@@ -181,6 +182,6 @@ def _draw_scale(figure: Figure, left: float, top: float, low: float, high: float
         ScalarMappable(Normalize(low, high), HEAT_COLORS), cax=axes, orientation="horizontal"
     )
     ticks = decade_ticks(low, high)
-    bar.set_ticks(ticks, labels=[f"$10^{{{tick:.0f}}}$" for tick in ticks])
+    bar.set_ticks(ticks, labels=[power_of_ten(round(tick)) for tick in ticks])
     bar.ax.tick_params(colors=INK, labelsize=10, length=3, pad=2)
     bar.outline.set_edgecolor(LINE)

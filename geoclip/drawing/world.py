@@ -135,6 +135,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     save_bytes(path, buffer.getvalue())
 
 
+def power_of_ten(exponent: int) -> str:
+    """10⁻⁸ in plain characters: outside log axes no text is a formula."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def show_names_as_they_are(figure: Figure) -> None:
     """Let no text of the figure be a formula, whatever `$` it holds, but for the powers of ten on log axes."""
     of_log_axes = {

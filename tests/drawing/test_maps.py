@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.drawing.maps import draw_distribution, draw_predictions, great_circles
-from geoclip.drawing.world import DPI, WIDTH_IN, height_in, save_figure, south_north
+from geoclip.drawing.prediction_map import _draw_scale
+from geoclip.drawing.world import (
+    DPI,
+    WIDTH_IN,
+    height_in,
+    new_figure,
+    save_figure,
+    show_names_as_they_are,
+    south_north,
+)
 from geoclip.errors import DataError
 
 BLACK = np.zeros((90, 180, 3), dtype=np.uint8)
@@ -147,3 +156,11 @@ def test_a_name_is_no_formula(tmp_path: Path, name: str) -> None:
     save_figure(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").is_file()
     assert not axes.title.get_parse_math() and axes.yaxis.get_major_ticks()[0].label1.get_parse_math()
+
+
+def test_the_probability_scale_is_readable_without_formulas() -> None:
+    figure = new_figure(10, 2)
+    _draw_scale(figure, 0, 1, -8.2, -0.5)
+    show_names_as_they_are(figure)
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert "10⁻⁸" in labels and "10⁻¹" in labels and not any("$" in label for label in labels)

@@ -121,6 +121,8 @@ def run_entry_point(
     A key, type or value that the schema refuses ends the process with status 1 and one sentence.
     """
     setup_streams()
+    # Argparse takes flags among the overrides for more of them: flags first.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     sys.argv[1:] = literal_overrides(sys.argv[1:], schema)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -65,7 +65,7 @@ def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
     if not (may_be_text or may_be_list):
         return argument
     parsed = _parsed(argument)
-    if parsed is not None and parsed.is_sweep_override() and not _is_comma_separated(parsed):
+    if multirun and parsed is not None and parsed.is_sweep_override() and not _is_comma_separated(parsed):
         return argument  # range(…), glob(…), choice(…)
     parts = _split(value) if multirun else [value]
     if may_be_text and not may_be_list:
@@ -88,7 +88,8 @@ def _text(value: str) -> str:
 def _text_or_list(value: str, *, may_be_text: bool) -> str:
     listed = value.strip()
     if listed.startswith("[") and listed.endswith("]"):
-        return f"[{','.join(_text(part.strip()) for part in _split(listed[1:-1]))}]"
+        parts = [part.strip() for part in _split(listed[1:-1])]
+        return f"[{','.join(quoted(part) if part.lower() == 'null' else _text(part) for part in parts)}]"
     return _text(value) if may_be_text else value
 
 

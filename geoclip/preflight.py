@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from geoclip.build import build_gallery, build_image_encoder, build_queue, build_recipe, build_stream_plan
+from geoclip.build import (
+    build_gallery,
+    build_image_encoder,
+    build_queue,
+    build_recipe,
+    build_stream_plan,
+    require_negatives,
+)
 from geoclip.build.model import build_location_encoder
 from geoclip.config import DataKind, GalleryKind, LossKind, TrainConfig
 from geoclip.data.building.standing import stands
@@ -112,6 +119,7 @@ class Preflight:
         found.validation = min(sum(one.samples for one in splits["val"]), config.validate_samples)
         found.steps = build_recipe(config, plan.samples, CPU).last_step
         build_queue(config.queue, plan.subset, config.seed)
+        require_negatives(config, plan.subset)
         files = {"shards": fingerprint(splits["train"])}
         if encoder.features:
             files["features"] = fingerprint_of(read_record(Path(encoder.features)))

@@ -80,14 +80,21 @@ class Recorder:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl; a last line that a kill cut short is left out."""
-    rows = []
+    """The rows of a metrics.jsonl up to the first that is none; of a killed run the last line is cut short."""
+    rows: list[Row] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not (
+                isinstance(row, dict)
+                and isinstance(row.get("kind"), str)
+                and isinstance(row.get("step"), int)
+            ):
+                break
+            rows.append(row)
     return rows
 
 

@@ -160,3 +160,11 @@ def test_a_run_continues_on_a_full_disk_of_wandb(tmp_path: Path, caplog: pytest.
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 500
     assert "incomplete" in caplog.text
     assert "wandb sync" in caplog.text
+
+
+def test_rows_after_bytes_that_are_no_text_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"kind": "train", "step": 1, "loss": 0.5}\n'
+    for bad in (b'{"kind": \xff\n', b"[1]\n", b"null\n", b'{"kind": "train", "step": "x"}\n'):
+        path.write_bytes(good + bad + good)
+        assert [row["step"] for row in read_rows(path)] == [1]

@@ -7,6 +7,9 @@ import re
 LATITUDES = ("lat", "latitude", "gpslat", "gpslatitude", "decimallatitude", "geolat", "geolatitude")
 LONGITUDES = ("lon", "lng", "long", "longitude", "gpslon", "gpslng", "gpslong", "gpslongitude", "decimallongitude",
               "geolon", "geolng", "geolong", "geolongitude")  # fmt: skip
+LONGEST = (
+    60  # characters of degrees, minutes and seconds; the pattern below takes long for thousands of digits
+)
 LATITUDE_LETTERS, LONGITUDE_LETTERS = "NS", "EW"  # the second of each is negative
 
 _NUMBER = r"\d+(?:[.,]\d*)?|[.,]\d+"
@@ -44,7 +47,7 @@ def parse_degrees(text: str, letters: str) -> float:
             return float(text)
         except ValueError:
             pass
-    parts = _PARTS.fullmatch(text)
+    parts = _PARTS.fullmatch(text) if len(text) <= LONGEST else None
     if parts is None:
         raise ValueError("coordinates are no numbers")
     letter = "".join(parts[name] or "" for name in ("before", "after")).upper()

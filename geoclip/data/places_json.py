@@ -114,6 +114,15 @@ def require_place(lat: float, lon: float) -> None:
     """
     if lat == lon == 0:
         raise ValueError(NO_FIX)
+    require_on_earth(lat, lon)
+
+
+def require_on_earth(lat: float, lon: float) -> None:
+    """Refuse what are no coordinates; (0, 0) are some, of a gallery say.
+
+    Raises:
+        ValueError: not finite, out of range, or swapped where that can be told; the message is the reason.
+    """
     if not (math.isfinite(lat) and math.isfinite(lon)):
         raise ValueError("coordinates are not finite")
     if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:

@@ -258,12 +258,19 @@ def _hint(files: ShardFiles) -> str:
 
 
 def _compare(index: Path, paths: list[str]) -> None:
-    """Every tar that the index names must be there."""
+    """Every tar that the index names must be there, as long as it was when it was written."""
     try:
-        named = [str(index.parent / row["name"]) for row in json.loads(index.read_text())["shards"]]
+        rows = json.loads(index.read_text())["shards"]
+        named = {str(index.parent / row["name"]): row.get("bytes") for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{index} is damaged ({error!r}); delete it: the tars' headers tell the same"
         ) from error
     if missing := sorted(set(named) - set(paths)):
         raise DataError(f"{index} names {len(missing)} shards that are missing, first {missing[0]}")
+    for path, size in named.items():
+        if size is not None and size != Path(path).stat().st_size:
+            raise DataError(
+                f"{path} has {Path(path).stat().st_size:,} bytes, but {index.name} says {size:,}: it was cut short or "
+                f"changed; copy it again, or delete {index} to read what is there"
+            )

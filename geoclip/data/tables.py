@@ -34,7 +34,7 @@ from geoclip.data.degrees import (
     known_name,
     parse_degrees,
 )
-from geoclip.data.places_json import require_place
+from geoclip.data.places_json import require_on_earth
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")
@@ -310,7 +310,7 @@ def degrees_of_cells(lat: str, lon: str) -> tuple[float, float]:
     if not lat.strip() or not lon.strip():
         raise ValueError("no coordinates")
     pair = parse_degrees(lat, LATITUDE_LETTERS), parse_degrees(lon, LONGITUDE_LETTERS)
-    require_place(*pair)
+    require_on_earth(*pair)
     return pair
 
 

@@ -40,7 +40,7 @@ def tar_members(file: BinaryIO, fault: Callable[[str, str], None]) -> Iterator[M
     Behind a corrupt header the next good one is sought. What cannot be used is reported by `fault(key, reason)`.
     """
     end = os.fstat(file.fileno()).st_size
-    expected = 0
+    expected, is_cut = 0, False
     for info, after in _headers(file, end):
         if info.offset != expected:
             fault("", "damaged tar header")
@@ -58,10 +58,13 @@ def tar_members(file: BinaryIO, fault: Callable[[str, str], None]) -> Iterator[M
             fault(info.name, "negative size in its header")
         elif info.offset_data + info.size > end:
             fault(info.name, "shard ends early")
+            is_cut = True
         elif not name.name.startswith("."):
             yield Member(name=str(name), offset=info.offset_data, size=info.size)
     if expected <= end:
         _check_the_end(file, expected, fault)
+    elif not is_cut:  # within what fills the last member's block
+        fault("", "shard ends early")
 
 
 def _check_the_end(file: BinaryIO, expected: int, fault: Callable[[str, str], None]) -> None:

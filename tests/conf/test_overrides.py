@@ -120,3 +120,9 @@ def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
 def test_no_option_of_a_group_is_named_with_those_that_exist(typed: str) -> None:
     with pytest.raises(MissingConfigException, match="released_100k"):
         composed("train", TrainConfig, [f"gallery={typed}"])
+
+
+def test_outside_a_multirun_a_text_may_look_like_a_sweep() -> None:
+    for text in ("choice(a,b)", "glob(*)", "range(1,3)"):
+        (word,) = literal_overrides([f"image={text}"], PredictConfig)
+        assert OverridesParser.create().parse_override(word).value() == text

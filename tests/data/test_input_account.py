@@ -26,9 +26,11 @@ from geoclip.data.benchmarks import MISSING, list_photos, photo_batches, read_ph
 from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.shard_writing import distinct_key
+from geoclip.data.building.shard_writing import distinct_key, write_index
+from geoclip.data.building.shard_writing import write_tar as write_shard
 from geoclip.data.building.table_source import TableSource
 from geoclip.data.building.tar_source import TarSource
+from geoclip.data.degrees import parse_degrees
 from geoclip.data.exif import exif_place
 from geoclip.data.galleries.gallery_sources import shard_places
 from geoclip.data.inspection.shard_inspection import inspect_shards
@@ -471,3 +473,41 @@ def test_no_sample_at_all_is_an_error_that_says_so(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", ("words.txt", b"x"))
     with pytest.raises(DataError, match="no sample in"):
         refuse_bad_shards(read_shards(str(tmp_path), "*.tar"), 1.0, "data.train")
+
+
+# ---- what was cut short
+
+
+def test_wherever_a_tar_is_cut_it_is_reported(tmp_path: Path) -> None:
+    """Also within the zeros that fill a member's last block, where every sample is still complete."""
+    path = tmp_path / "cut.tar"
+    with tarfile.open(path, "w") as tar:
+        for number in range(3):
+            for suffix, data in (("jpg", b"x" * 700), ("json", b'{"lat": 1, "lon": 2}')):
+                info = tarfile.TarInfo(f"{number}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    whole = path.read_bytes()
+    assert index_shard(path).faults == []
+    for size in range(1, 3 * 4 * 512 + 512, 97):
+        path.write_bytes(whole[:size])
+        assert index_shard(path).faults, size
+
+
+def test_a_shard_shorter_than_its_index_says_is_refused(tmp_path: Path) -> None:
+    samples = [
+        {"__key__": f"{number}", "jpg": b"x" * 600, "json": b'{"lat": 1, "lon": 2}'} for number in range(4)
+    ]
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "train" / "000000.tar"
+    write_index(tmp_path / "train", "train", [(path, write_shard(path, samples))])
+    assert read_shards(str(tmp_path), "train")[0].samples == 4
+    path.write_bytes(path.read_bytes()[: 4 * 512 * 3])
+    with pytest.raises(DataError, match=r"000000\.tar has .* bytes, but index\.json says"):
+        read_shards(str(tmp_path), "train")
+
+
+def test_thousands_of_digits_are_refused_at_once() -> None:
+    """The pattern of degrees, minutes and seconds takes cubic time; this would take hours."""
+    with pytest.raises(ValueError, match="no numbers"):
+        parse_degrees("1" * 20_000 + "x", "NS")

@@ -180,3 +180,10 @@ def test_every_number_is_read_to_its_last_bit(tmp_path: Path) -> None:
     lines = [f"{lat!r},{lon!r}" for lat, lon in gps_deg.tolist()]
     found = read_coordinates(written(tmp_path, "lat,lon\n" + "\n".join(lines)), "gallery")
     assert np.array_equal(found[["lat", "lon"]].to_numpy(), gps_deg)
+
+
+def test_whether_zero_zero_is_a_coordinate_does_not_depend_on_other_rows(tmp_path: Path) -> None:
+    for other in ("1,2", '"1,5",2'):  # plain numbers, and a decimal comma, which is read another way
+        path = tmp_path / "points.csv"
+        path.write_text(f"LAT,LON\n0,0\n{other}\n")
+        assert read_coordinates(path, "gallery")[["lat", "lon"]].iloc[0].tolist() == [0, 0]

@@ -28,15 +28,18 @@ def measure_runs(card: Card) -> None:
     folder = _folder(card)
     _done(_command(folder, "shards", "source=bluemarble", *(_small("bluemarble", card))), folder)
     started_s, seeds = time.perf_counter(), _seeds(card)
-    training = [
-        _train(folder, card, f"seed={seed}", f"name=seed{seed}", "compute.workers=3") for seed in seeds
-    ]
+    training = [_train(folder, card, f"seed={seed}", f"name=seed{seed}", _workers(card, 3)) for seed in seeds]
     _killed_and_resumed(folder, card)
     for process in training:
         _done(process, folder)
     spent_s = time.perf_counter() - started_s
     name = f"{len(seeds)} runs of the embedded default and one killed, together"
     card.report(GpuRow(name=name, value=spent_s, unit="s"))
+
+
+def _workers(card: Card, count: int) -> str:
+    """Small runs read in their own process: starting readers would be most of what they do."""
+    return f"compute.workers={0 if card.quick else count}"
 
 
 def _splits(card: Card) -> tuple[str, ...]:
@@ -136,7 +139,7 @@ def _killed_and_resumed(folder: Path, card: Card) -> None:
     """SIGKILL in the middle, the same command again, and the same run undisturbed: their last weights."""
     every = 2 if card.quick else 10
     common = ["compute.deterministic=true", f"compute.checkpoint_every_steps={every}", "seed=7", "name=killed",
-              "compute.log_every_steps=1", "compute.workers=2",
+              "compute.log_every_steps=1", _workers(card, 2),
               *([] if card.quick else [f"optim.max_steps={LAST_STEP}"])]  # fmt: skip
     through = _train(folder, card, *common, "runs_dir=through")
     process = _train(folder, card, *common)
@@ -170,16 +173,22 @@ def measure_from_features(card: Card) -> None:
     folder = _folder(card)
     frozen = ["encoder=resnet_tiny_frozen", f"encoder.repo={_run(folder, 'seed0')}"]
     small, device = _small("data.bluemarble", card), f"compute.device={card.device.type}"
-    start_s, workers = time.perf_counter(), 2 if card.quick else 12
+    start_s = time.perf_counter()
     _done(
-        _command(folder, "features", *frozen, *small, device, f"compute.workers={workers}", "batch_size=512"),
+        _command(folder, "features", *frozen, *small, device, _workers(card, 12), "batch_size=512"),
         folder,
     )
     extracted_s = time.perf_counter() - start_s
     features = next((folder / "features").glob("bluemarble-*"))
     start_s = time.perf_counter()
     longer = [] if card.quick else ["optim.epochs=10", "compute.log_every_steps=100"]
-    here = [f"encoder.features={features}", "compute.features_on_device=true", "name=features", *longer]
+    here = [
+        _workers(card, 4),
+        f"encoder.features={features}",
+        "compute.features_on_device=true",
+        "name=features",
+        *longer,
+    ]
     _done(_train(folder, card, *frozen, *here), folder)
     trained_s = time.perf_counter() - start_s
     rows = [
@@ -209,7 +218,7 @@ def measure_two_ranks(card: Card) -> None:
     """Torchrun with two ranks on one card, over gloo: a smoke test beside one rank."""
     folder = _folder(card)
     steps = ["optim.max_steps=4"] if card.quick else ["optim.max_steps=20"]
-    common = [*steps, "seed=9", "compute.workers=1", "compute.log_every_steps=4", "compute.precision=float32"]
+    common = [*steps, "seed=9", _workers(card, 1), "compute.log_every_steps=4", "compute.precision=float32"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     two = _train(folder, card, *common, "name=two", launcher=launcher)
     for process in (_train(folder, card, *common, "name=one"), two):

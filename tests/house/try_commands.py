@@ -184,7 +184,10 @@ def _try_make(words: list[str]) -> str:
     done = subprocess.run([*words, *given, "-n"], capture_output=True, text=True, timeout=60)
     if done.returncode:
         return done.stderr.strip()
-    for line in done.stdout.replace("\\\n", " ").splitlines():
+    newest = re.sub(
+        r"\$\(ls [^)]*\)", "runs/NAME", done.stdout.replace("\\\n", " ")
+    )  # of the runs made before
+    for line in newest.splitlines():
         if made := re.match(r"mkdir -p (\S+)", line):
             Path(made.group(1)).mkdir(parents=True, exist_ok=True)
         if made := re.search(r"\bln -sfn .* (\S+)$", line):

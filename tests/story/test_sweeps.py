@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -169,7 +170,8 @@ def test_a_failed_point_is_named_and_the_others_go_on(folder: Path, tmp_path: Pa
     (folder / "shards" / "broken").mkdir()
     with wds.TarWriter(str(folder / "shards" / "broken" / "000000.tar")) as tar:
         for number in range(24):
-            tar.write({"__key__": f"{number:03d}", "png": b"no picture", "json": b'{"lat": 1, "lon": 2}'})
+            place = json.dumps({"lat": number, "lon": 2}).encode()
+            tar.write({"__key__": f"{number:03d}", "png": b"no picture", "json": place})
     command = in_this_process(folder, "data.train=train,broken", "seed=0,1")
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr

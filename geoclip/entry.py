@@ -92,7 +92,7 @@ def _beside_run(config: SourceT) -> SourceT:
         run = run_of(checkpoint_file(config.checkpoint, config.runs_dir))
         folders = origins(run, read_yaml(run / "config.yaml"))
     except (GeoclipError, OSError, ValueError, AttributeError):
-        return config  # a release, or no checkpoint: whoever opens it says so
+        return config  # a release, or no checkpoint: opening it reports that
 
     def found(key: str, path: str) -> str:
         there = path if os.path.exists(path) else first_existing(path, folders)

@@ -35,7 +35,7 @@ def loss_problems(config: TrainConfig) -> list[str]:
 
 
 def _without_negatives(config: TrainConfig) -> list[str]:
-    """Reasons why a picture has no candidate to be told apart from its own: the loss is 0, and nothing is learnt."""
+    """Reasons why a picture has no candidate but its own: the loss is 0, and nothing is learnt."""
     loss, batch, queue = config.loss, config.optim.batch_size, config.queue.size
     problems = []
     if batch == 1 and queue == 0 and loss.hard_negatives == 0:

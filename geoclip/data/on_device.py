@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, Skip, copied_to
 from geoclip.data.feature_shards import FeatureDecoder
 from geoclip.data.reading import OpenShard
 from geoclip.data.shard_index import open_index
-from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, rank_streams
+from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, rank_streams, worker_streams
 from geoclip.data.subset import Stretch, stream_sizes
 from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 
@@ -230,10 +230,7 @@ class RowNumbers(IterableDataset[Tensor]):
         }
 
     def __iter__(self) -> Iterator[Tensor]:
-        worker = get_worker_info()
-        numbers = (
-            self.streams if worker is None else np.array_split(self.streams, worker.num_workers)[worker.id]
-        )
+        numbers = worker_streams(self.streams)
         share = self.plan.batch_size // self.plan.streams
         streams = [self._stream(int(number), self.first_step * share) for number in numbers]
         for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):

@@ -110,7 +110,7 @@ def require_place(lat: float, lon: float) -> None:
     Exactly (0, 0) is in the Gulf of Guinea, and what cameras and databases write where they have no coordinates.
 
     Raises:
-        ValueError: not finite, (0, 0), out of range, or swapped where that can be told; the message is the reason.
+        ValueError: not finite, (0, 0), out of range, or recognisably swapped; the message is the reason.
     """
     if lat == lon == 0:
         raise ValueError(NO_FIX)
@@ -121,7 +121,7 @@ def require_on_earth(lat: float, lon: float) -> None:
     """Refuse what are no coordinates; (0, 0) are some, of a gallery say.
 
     Raises:
-        ValueError: not finite, out of range, or swapped where that can be told; the message is the reason.
+        ValueError: not finite, out of range, or or recognisably swapped; the message is the reason.
     """
     if not (math.isfinite(lat) and math.isfinite(lon)):
         raise ValueError("coordinates are not finite")

@@ -56,6 +56,12 @@ def rank_streams(plan: StreamPlan, rank: int, world_size: int) -> NDArray[np.int
     return np.array_split(np.arange(plan.streams), world_size)[rank]
 
 
+def worker_streams(streams: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of a rank's streams that this worker reads; all of them outside a worker."""
+    worker = get_worker_info()
+    return streams if worker is None else np.array_split(streams, worker.num_workers)[worker.id]
+
+
 class TrainStream(IterableDataset[Batch]):
     """This worker's part of every global batch from step `first_step` up to `last_step`."""
 
@@ -67,10 +73,7 @@ class TrainStream(IterableDataset[Batch]):
         self.streams = rank_streams(plan, rank, world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        numbers = (
-            self.streams if worker is None else np.array_split(self.streams, worker.num_workers)[worker.id]
-        )
+        numbers = worker_streams(self.streams)
         share = self.plan.batch_size // self.plan.streams
         streams = [_stream(self.plan, int(number), self.first_step * share) for number in numbers]
         for _ in range(self.first_step, self.last_step):

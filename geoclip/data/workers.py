@@ -184,6 +184,11 @@ class _RecordingContext(ForkServerContext):
         self.closed = False
 
     def Process(self, *args: Any, **how: Any) -> ForkServerProcess:  # type: ignore[override]
+        """A process that is kept in `started`.
+
+        Raises:
+            RuntimeError: the context is closed.
+        """
         if self.closed:
             raise RuntimeError("closed")
         process = ForkServerProcess(*args, **how)

@@ -33,7 +33,7 @@ def in_processes(
     """`do(item)` of every item, in order.
 
     Args:
-        do: picklable; it calls `geoclip.data.workers.note`, by which a process that stopped is told from a slow one.
+        do: picklable; it calls `geoclip.data.workers.note`, which distinguishes a process that stopped from a slow one.
         items: what it is called with.
         workers: processes; 1 computes here.
         timeout_s: a process that makes no progress for so long ends them all.

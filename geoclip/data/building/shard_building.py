@@ -165,10 +165,10 @@ def _write(
     count = manifest.pick() if picked is None else int(picked)
     tasks = shard_tasks(root, settings, count)
     records: dict[tuple[str, str], ShardRecord] = {}
+    for unfinished in root.rglob(".*.partial"):  # of a process that was killed: tars and their kept headers
+        unfinished.unlink()
     for folder in {task.path.parent for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
-        for partial_tar in folder.glob(".*.partial"):  # left behind by a kill
-            partial_tar.unlink()
         for name, record in manifest.finished_shards(folder.name).items():
             if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
                 records[folder.name, name] = record

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import calibrate_problems
-from geoclip.config import CalibrateConfig
+from geoclip.config import CalibrateConfig, calibrate_problems
 from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point, typed_beside_run
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import compare_problems
-from geoclip.config import CompareConfig, typed
+from geoclip.config import CompareConfig, compare_problems, typed
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 

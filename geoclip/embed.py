@@ -7,9 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import embed_problems
-from geoclip.checks.embed import embed_output
-from geoclip.config import EmbedConfig, typed
+from geoclip.config import EmbedConfig, embed_output, embed_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 

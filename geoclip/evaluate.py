@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta
+from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta, evaluate_problems
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import DataError

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import export_problems
-from geoclip.config import ExportConfig, ExportFormat, typed
+from geoclip.config import ExportConfig, ExportFormat, export_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 

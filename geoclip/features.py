@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from geoclip.checks import features_problems
-from geoclip.config import FeaturesConfig, typed
+from geoclip.config import FeaturesConfig, features_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import require_rendezvous, run_entry_point, world_size_from_environment
 

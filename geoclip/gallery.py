@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from geoclip.checks import gallery_build_problems
-from geoclip.checks.gallery import one_or_many
-from geoclip.config import BenchmarkConfig, BenchmarkKind, GalleryBuildConfig, PlacesSource, option, typed
+from geoclip.config import (
+    BenchmarkConfig,
+    BenchmarkKind,
+    GalleryBuildConfig,
+    PlacesSource,
+    gallery_build_problems,
+    one_or_many,
+    option,
+    typed,
+)
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 from geoclip.errors import AssetError

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from geoclip.checks import predict_problems
-from geoclip.checks.gallery import one_or_many
-from geoclip.config import PredictConfig
+from geoclip.config import PredictConfig, one_or_many, predict_problems
 from geoclip.console import printable, setup_logging, show
 from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import GeoclipError

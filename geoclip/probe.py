@@ -7,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import probe_problems
-from geoclip.config import ProbeConfig, typed
+from geoclip.config import ProbeConfig, probe_problems, typed
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.checks import publish_problems
-from geoclip.config import PublishConfig, typed
+from geoclip.config import PublishConfig, publish_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 

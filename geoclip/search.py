@@ -19,8 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from geoclip.checks import train_problems
-from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
 from geoclip.run_dir import fingerprint_of, plain, science
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from geoclip.checks import shards_problems
-from geoclip.checks.shards import shards_root
-from geoclip.config import ShardsConfig, ShardSource, typed
+from geoclip.config import ShardsConfig, ShardSource, shards_problems, shards_root, typed
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from omegaconf import DictConfig
 
-from geoclip.checks import evaluate_problems, study_problems
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -26,8 +25,10 @@ from geoclip.config import (
     LoggerMode,
     StudyPageConfig,
     Tta,
+    evaluate_problems,
     option,
     options,
+    study_problems,
     typed,
 )
 from geoclip.console import markdown_text, setup_logging

@@ -24,8 +24,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from geoclip.checks import train_problems
-from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
 from geoclip.errors import DataError, GeoclipError
 from geoclip.run_dir import fingerprint_of, is_finished, plain, read_yaml, science, write_json

@@ -12,8 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from geoclip.checks import sweep_file_problems
-from geoclip.config import ConfigError, SweepFileConfig, TrainConfig, typed
+from geoclip.config import ConfigError, SweepFileConfig, TrainConfig, sweep_file_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import composition_sentence, run_entry_point
 from geoclip.sweep_axes import Axis, Choice, axes_of, corners, problems_of

@@ -10,8 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from geoclip.checks import tabulate_problems
-from geoclip.config import TabulateConfig, typed
+from geoclip.config import TabulateConfig, tabulate_problems, typed
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from geoclip.checks import train_problems
-from geoclip.config import ConfigError, LoggerMode, TrainConfig, typed
+from geoclip.config import ConfigError, LoggerMode, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import (
     chosen_options,

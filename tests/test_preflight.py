@@ -10,9 +10,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ConfigError, TrainConfig, typed
+from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.preflight import Findings, Preflight, folder_problem
 from geoclip.sweep import Point, look_at_points
 from geoclip.train import check

@@ -1,23 +1,14 @@
-"""Every configuration dataclass, registered once. `typed` turns what Hydra composed into checked dataclasses.
-
-Below the entry points nobody sees Hydra or OmegaConf.
-"""
+"""Every configuration: its schema with its rules, registered once under the name that `conf/` extends."""
 
 from hydra.core.config_store import ConfigStore
 
-from geoclip.config.ask import (
-    EvaluateConfig,
-    ModelSourceConfig,
-    PredictConfig,
-    ReportConfig,
-)
-from geoclip.config.calibrate import CalibrateConfig
 from geoclip.config.choices import (
     AverageKind,
     BenchmarkKind,
     Combine,
     DataKind,
     EncoderKind,
+    ExportFormat,
     Fit,
     GalleryKind,
     Interpolation,
@@ -30,7 +21,6 @@ from geoclip.config.choices import (
     Precision,
     Projection,
     Protocol,
-    QueueEmbeddings,
     QueueStart,
     ScheduleKind,
     ShardSource,
@@ -38,17 +28,27 @@ from geoclip.config.choices import (
     Tta,
     Tune,
 )
-from geoclip.config.compare import CompareConfig
-from geoclip.config.composed import (
-    ConfigError,
-    from_plain,
-    no_such_key,
-    option,
-    options,
-    typed,
+from geoclip.config.commands import (
+    EmbedConfig,
+    ExportConfig,
+    LocationSourceConfig,
+    ProbeConfig,
+    PublishConfig,
+    SearchConfig,
+    StudyPageConfig,
+    SweepFileConfig,
+    TabulateConfig,
+    embed_output,
+    embed_problems,
+    export_problems,
+    probe_problems,
+    publish_problems,
+    study_problems,
+    sweep_file_problems,
+    tabulate_problems,
 )
+from geoclip.config.composed import ConfigError, from_plain, no_such_key, option, options, typed
 from geoclip.config.data import (
-    BLUE_MARBLE_ROOT,
     BenchmarkConfig,
     BlueMarbleConfig,
     ColumnsConfig,
@@ -56,112 +56,79 @@ from geoclip.config.data import (
     GalleryBuildConfig,
     GalleryConfig,
     ShardsConfig,
+    gallery_build_problems,
+    one_or_many,
+    shards_problems,
+    shards_root,
 )
-from geoclip.config.embed import EmbedConfig, LocationSourceConfig
-from geoclip.config.export import ExportConfig, ExportFormat
-from geoclip.config.probe import ProbeConfig
-from geoclip.config.publish import PublishConfig
-from geoclip.config.search import SearchConfig, SweepFileConfig
-from geoclip.config.study import StudyPageConfig
-from geoclip.config.tabulate import TabulateConfig
+from geoclip.config.evaluate import (
+    BenchmarkedConfig,
+    CalibrateConfig,
+    CompareConfig,
+    EvaluateConfig,
+    ModelSourceConfig,
+    PredictConfig,
+    ReportConfig,
+    calibrate_problems,
+    compare_problems,
+    evaluate_problems,
+    predict_problems,
+)
+from geoclip.config.keys import key_problems, section_of, type_of_key, type_problem
+from geoclip.config.model import EncoderConfig, LocationConfig, LossConfig, encoder_problems
 from geoclip.config.train import (
     ComputeConfig,
-    EncoderConfig,
     FeaturesConfig,
-    LocationConfig,
     LoggerConfig,
-    LossConfig,
     OptimConfig,
     QueueConfig,
     StudyConfig,
     TrainConfig,
+    features_problems,
+    train_problems,
 )
 
+SCHEMAS = {
+    "train": TrainConfig,
+    "shards": ShardsConfig,
+    "features": FeaturesConfig,
+    "gallery": GalleryBuildConfig,
+    "calibrate": CalibrateConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "predict": PredictConfig,
+    "report": ReportConfig,
+    "embed": EmbedConfig,
+    "export": ExportConfig,
+    "probe": ProbeConfig,
+    "publish": PublishConfig,
+    "study": StudyPageConfig,
+    "tabulate": TabulateConfig,
+    "sweep_file": SweepFileConfig,
+}
+
 __all__ = [
-    "BLUE_MARBLE_ROOT",
-    "AverageKind",
-    "BenchmarkConfig",
-    "BenchmarkKind",
-    "BlueMarbleConfig",
-    "CalibrateConfig",
-    "ColumnsConfig",
-    "Combine",
-    "CompareConfig",
-    "ComputeConfig",
-    "ConfigError",
-    "DataConfig",
-    "DataKind",
-    "EmbedConfig",
-    "EncoderConfig",
-    "EncoderKind",
-    "EvaluateConfig",
-    "ExportConfig",
-    "ExportFormat",
-    "FeaturesConfig",
-    "Fit",
-    "GalleryBuildConfig",
-    "GalleryConfig",
-    "GalleryKind",
-    "Interpolation",
-    "LocationConfig",
-    "LocationKind",
-    "LocationSourceConfig",
-    "LoggerConfig",
-    "LoggerMode",
-    "LossConfig",
-    "LossKind",
-    "ModelSourceConfig",
-    "Near",
-    "OptimConfig",
-    "OptimizerKind",
-    "PlacesSource",
-    "Precision",
-    "PredictConfig",
-    "ProbeConfig",
-    "Projection",
-    "Protocol",
-    "PublishConfig",
-    "QueueConfig",
-    "QueueEmbeddings",
-    "QueueStart",
-    "ReportConfig",
-    "ScheduleKind",
-    "SearchConfig",
-    "ShardSource",
-    "ShardsConfig",
-    "Sphere2VecKind",
-    "StudyConfig",
-    "StudyPageConfig",
-    "SweepFileConfig",
-    "TabulateConfig",
-    "TrainConfig",
-    "Tta",
-    "Tune",
-    "from_plain",
-    "no_such_key",
-    "option",
-    "options",
-    "typed",
-]
+    "AverageKind", "BenchmarkConfig", "BenchmarkKind", "BenchmarkedConfig", "BlueMarbleConfig",
+    "CalibrateConfig", "ColumnsConfig", "Combine", "CompareConfig", "ComputeConfig", "ConfigError",
+    "DataConfig", "DataKind", "EmbedConfig", "EncoderConfig", "EncoderKind", "EvaluateConfig",
+    "ExportConfig", "ExportFormat", "FeaturesConfig", "Fit", "GalleryBuildConfig", "GalleryConfig",
+    "GalleryKind", "Interpolation", "LocationConfig", "LocationKind", "LocationSourceConfig",
+    "LoggerConfig", "LoggerMode", "LossConfig", "LossKind", "ModelSourceConfig", "Near", "OptimConfig",
+    "OptimizerKind", "PlacesSource", "Precision", "PredictConfig", "ProbeConfig", "Projection", "Protocol",
+    "PublishConfig", "QueueConfig", "QueueStart", "ReportConfig", "ScheduleKind", "SearchConfig",
+    "ShardSource", "ShardsConfig", "Sphere2VecKind", "StudyConfig", "StudyPageConfig", "SweepFileConfig",
+    "TabulateConfig", "TrainConfig", "Tta", "Tune", "calibrate_problems", "compare_problems",
+    "embed_output", "embed_problems", "encoder_problems", "evaluate_problems", "export_problems",
+    "features_problems", "from_plain", "gallery_build_problems", "key_problems", "no_such_key",
+    "one_or_many", "option", "options", "predict_problems", "probe_problems", "publish_problems",
+    "section_of", "shards_problems", "shards_root", "study_problems", "sweep_file_problems",
+    "tabulate_problems", "train_problems", "type_of_key", "type_problem", "typed",
+]  # fmt: skip
 
 _store = ConfigStore.instance()
 _store.store(  # here, so that conf/ holds no names of classes; conf/train.yaml chooses it
     group="hydra/callbacks", name="sweep", node={"sweep": {"_target_": "geoclip.sweep.SweepWatch"}}
 )
 _store.store(group="hydra/sweeper", name="optuna_schema", node=SearchConfig)
-_store.store(name="train_schema", node=TrainConfig)
-_store.store(name="shards_schema", node=ShardsConfig)
-_store.store(name="features_schema", node=FeaturesConfig)
-_store.store(name="gallery_schema", node=GalleryBuildConfig)
-_store.store(name="calibrate_schema", node=CalibrateConfig)
-_store.store(name="evaluate_schema", node=EvaluateConfig)
-_store.store(name="compare_schema", node=CompareConfig)
-_store.store(name="predict_schema", node=PredictConfig)
-_store.store(name="report_schema", node=ReportConfig)
-_store.store(name="embed_schema", node=EmbedConfig)
-_store.store(name="export_schema", node=ExportConfig)
-_store.store(name="probe_schema", node=ProbeConfig)
-_store.store(name="study_schema", node=StudyPageConfig)
-_store.store(name="tabulate_schema", node=TabulateConfig)
-_store.store(name="publish_schema", node=PublishConfig)
-_store.store(name="sweep_file_schema", node=SweepFileConfig)
+for _name, _schema in SCHEMAS.items():
+    _store.store(name=f"{_name}_schema", node=_schema)

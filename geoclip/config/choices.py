@@ -145,3 +145,10 @@ class ShardSource(Enum):
     bluemarble = "bluemarble"
     csv = "csv"
     wds = "wds"
+
+
+class ExportFormat(Enum):
+    safetensors = "safetensors"  # weights and config.json, in the authors' layout
+    onnx = "onnx"
+    torchscript = "torchscript"
+    torch_export = "torch_export"

@@ -1,215 +1,159 @@
-"""Training: the model, its loss, its budget."""
+"""Training: queue, budget, where it is computed, the logger, the study; feature extraction. Schemas, then rules."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
 from geoclip.config.choices import (
     AverageKind,
-    Combine,
-    EncoderKind,
-    Fit,
-    Interpolation,
-    LocationKind,
+    DataKind,
     LoggerMode,
     LossKind,
     Near,
     OptimizerKind,
     Precision,
-    Projection,
     Protocol,
     QueueEmbeddings,
     QueueStart,
     ScheduleKind,
-    Sphere2VecKind,
     Tta,
-    Tune,
 )
-from geoclip.config.data import DataConfig, GalleryConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class EncoderConfig:
-    """The image encoder: a backbone of `transformers`, then the two-layer MLP of GeoCLIP."""
-
-    name: str = MISSING
-    kind: EncoderKind = MISSING
-    licence: str = ""  # of the pretrained weights
-    repo: str = ""  # Hub id or local folder; resnet, vit: a run or .pt file, empty for random weights
-    features: str = ""  # folder that geoclip.features wrote: training reads these instead of pictures
-    image_px: int = MISSING
-    resize_px: int | None = None  # fit=crop: shorter side before the central square; null: image_px
-    fit: Fit = Fit.crop
-    interpolation: Interpolation = Interpolation.bicubic
-    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])
-    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
-    prediction_mean: list[float] | None = None  # of geoclip.predict; null: mean, as everywhere
-    prediction_std: list[float] | None = None
-    tune: Tune = Tune.full  # what of the backbone is trained; optim.encoder_lr is its learning rate
-    last_blocks: int = 2  # tune=last_blocks: so many transformer blocks, or stages of the ResNet
-    lora_rank: int = 16  # tune=lora
-    lora_alpha: float = 32.0
-    checkpoint_activations: bool = False  # of a trained backbone: less memory, one more forward pass
-    feature_dim: int = MISSING
-    hidden_dim: int = MISSING
-    stem_dim: int = 16  # resnet: channels after the stem
-    widths: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
-    depths: list[int] = field(default_factory=lambda: [1, 1, 1, 1])
-    patch_px: int = 8  # vit
-    blocks: int = 4
-    heads: int = 4
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing of the backbone is trained."""
-        return self.tune is Tune.frozen
-
-
-@dataclass(kw_only=True, slots=True)
-class LocationConfig:
-    """The location encoder: degrees in, embedding out."""
-
-    name: str = MISSING
-    kind: LocationKind = LocationKind.fourier
-    projection: Projection = Projection.equal_earth  # fourier, direct
-    sigmas: list[float] | None = field(default_factory=lambda: [1.0, 16.0, 256.0])
-    sigma_min: float = 1.0  # with sigmas=null: so many scales, evenly spaced in log2
-    sigma_max: float = 256.0
-    scales: int = 3  # sphere2vec too
-    combine: Combine = Combine.sum
-    share_mlp: bool = False  # one MLP for all scales
-    learn_frequencies: bool = False
-    frequencies: int = 256
-    hidden_dim: int = 1024
-    depth: int = 3
-    embedding_dim: int = 512
-    degree: int = 10  # spherical_harmonics: Legendre polynomials below this degree
-    sphere2vec: Sphere2VecKind = Sphere2VecKind.sphere_c_plus
-    min_radius_km: float = 10.0  # sphere2vec: the finest scale
-    init: str = ""  # warm start: official, or a run's folder or checkpoint
-    freeze_init: bool = False  # the warm branches are not trained
-
-
-@dataclass(kw_only=True, slots=True)
-class LossConfig:
-    """What is minimised."""
-
-    name: str = MISSING
-    kind: LossKind = LossKind.one_way
-    views: int = 1  # augmented views of each picture in a step
-    mask_same_place: bool = True  # a candidate at the picture's own coordinates is no negative
-    near: Near | None = None  # what becomes of candidates that are nearly right
-    near_radius_km: float = 25.0
-    hard_negatives: int = 0  # per picture, displaced from its own place
-    hard_radius_km: float = 100.0
-    temperature: float = 0.07
-    learn_temperature: bool = True
-    logit_scale_max: float | None = 100.0
+from geoclip.config.data import DataConfig, GalleryConfig, data_problems, gallery_problems
+from geoclip.config.keys import device_key, key, name_key, seed_key
+from geoclip.config.model import (
+    EncoderConfig,
+    LocationConfig,
+    LossConfig,
+    encoder_problems,
+    location_problems,
+    loss_problems,
+)
 
 
 @dataclass(kw_only=True, slots=True)
 class QueueConfig:
     """Past coordinates as further negatives, and the noise on coordinates."""
 
-    size: int = 4096
-    start: QueueStart = QueueStart.train
-    batch_noise_m: float = 150.0
-    queue_noise_m: float = 1000.0
-    embeddings: QueueEmbeddings = (
-        QueueEmbeddings.encoded
-    )  # detached and stale are faster, and another gradient
+    size: int = key(4096, "coordinates that are kept; 0: no queue", at_least=0)
+    start: QueueStart = key(QueueStart.train, "coordinates that fill the queue before the first step")
+    batch_noise_m: float = key(150.0, "on the batch's coordinates", at_least=0, below=1e6, unit="m")
+    queue_noise_m: float = key(1000.0, "on the queue's coordinates", at_least=0, below=1e6, unit="m")
+    embeddings: QueueEmbeddings = key(
+        QueueEmbeddings.encoded,
+        "of the queue: encoded at every step with gradient, without (detached), or as they were pushed (stale); "
+        "detached and stale are faster, with another gradient",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
     """Budget, optimiser and schedule."""
 
-    kind: OptimizerKind = OptimizerKind.adam
-    lr: float = 3e-5
-    encoder_lr: float | None = None  # of a trained backbone, at the schedule's start; null: lr
-    weight_decay: float = 1e-6
-    batch_size: int = 512  # global: over all ranks
-    epochs: int = 10
-    max_steps: int | None = None  # ends the run earlier; the schedule ends there too
-    max_samples: int | None = None  # the same in samples: a budget that does not depend on the batch
-    schedule: ScheduleKind = ScheduleKind.step
-    step_gamma: float = 0.87  # step: lr factor per epoch
-    warmup_steps: int = 0  # cosine
-    grad_clip: float | None = None
-    average: AverageKind | None = None  # of the weights, for validation and the best checkpoint
-    ema_decay: float = 0.999  # per step
-    swa_start: float = 0.8  # share of the steps before the first weights are averaged
-    swa_every_steps: int | None = None  # null: once per epoch
-    swa_lr: float | None = None  # constant from swa_start on; null: the schedule goes on
-    max_bad_steps: int = 10  # in a row without a finite gradient: more end the run
+    kind: OptimizerKind = key(OptimizerKind.adam, "optimiser")
+    lr: float = key(3e-5, "learning rate", above=0)
+    encoder_lr: float | None = key(None, "of a trained backbone, at the schedule's start; null: lr", above=0)
+    weight_decay: float = key(1e-6, at_least=0)
+    batch_size: int = key(512, "global: over all ranks", at_least=1, unit="samples")
+    epochs: int = key(10, "passes over the training samples", at_least=1)
+    max_steps: int | None = key(
+        None, "ends the run and its schedule earlier; null: whole epochs", at_least=1, unit="steps"
+    )
+    max_samples: int | None = key(
+        None, "as max_steps, and does not depend on the batch size", at_least=1, unit="samples"
+    )
+    schedule: ScheduleKind = key(ScheduleKind.step, "of the learning rate")
+    step_gamma: float = key(0.87, "schedule=step: factor per epoch", above=0)
+    warmup_steps: int = key(0, "schedule=cosine: linear warm-up", at_least=0, unit="steps")
+    grad_clip: float | None = key(None, "largest norm of the gradient; null: no clipping", above=0)
+    average: AverageKind | None = key(None, "of the weights, for validation and the best checkpoint")
+    ema_decay: float = key(0.999, "average=ema: decay per step", at_least=0, below=1)
+    swa_start: float = key(
+        0.8, "average=swa: share of the steps before averaging begins", at_least=0, below=1
+    )
+    swa_every_steps: int | None = key(None, "average=swa; null: once per epoch", at_least=1, unit="steps")
+    swa_lr: float | None = key(
+        None, "average=swa: constant rate from swa_start; null: the schedule's", above=0
+    )
+    max_bad_steps: int = key(
+        10, "consecutive steps without a finite gradient; more end the run", at_least=0, unit="steps"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class ComputeConfig:
     """Where and how fast, never what: nothing here changes a run's identity."""
 
-    device: str = "auto"
-    precision: Precision = Precision.auto  # of matrix products; auto: bfloat16 on a GPU, float32 elsewhere
-    workers: int = 1  # per rank; 0 reads in the training process
-    log_every_steps: int = 20
-    checkpoint_every_steps: int = 200
-    keep_checkpoints: int = 2  # of the newest, beside the best
-    accumulation: int = (
-        1  # parts that a trained backbone takes a rank's batch in: less memory, the same gradient
+    device: str = device_key()
+    precision: Precision = key(
+        Precision.auto, "of matrix products; auto: bfloat16 on a GPU, float32 elsewhere"
     )
-    compile: bool = (
-        False  # the layers, by torch.compile: seconds on a GPU, minutes on a CPU, before the first step
+    workers: int = key(1, "reading processes per rank; 0 reads in the training process", at_least=0)
+    log_every_steps: int = key(20, "interval of logged metrics", at_least=1, unit="steps")
+    checkpoint_every_steps: int = key(200, "interval of checkpoints", at_least=1, unit="steps")
+    keep_checkpoints: int = key(2, "newest checkpoints to keep, beside the best", at_least=1)
+    accumulation: int = key(
+        1, "parts in which a trained backbone computes a rank's batch: less memory, same gradient", at_least=1
     )
-    features_on_device: bool | None = (
-        None  # encoder.features stay in its memory; null: on a GPU, where they fit
+    compile: bool = key(
+        False, "torch.compile of the layers: first step later by seconds (GPU) or minutes (CPU)"
     )
-    cuda_graph: bool = True  # the step from features is recorded once and replayed, on one GPU
-    deterministic: bool = (
-        False  # the same bits at every start on the same machine, slower; see docs/reproducibility.md
+    features_on_device: bool | None = key(
+        None, "keep encoder.features in device memory; null: on a GPU, where they fit"
     )
-    max_minutes: float | None = None  # then checkpoint and stop, as on SIGTERM
-    timeout_minutes: float = 30.0  # a rank that does not answer for so long ends the run
+    cuda_graph: bool = key(True, "record the step from features once and replay it, on one GPU")
+    deterministic: bool = key(
+        False, "the same bits in every run on the same machine, slower: docs/reproducibility.md"
+    )
+    max_minutes: float | None = key(
+        None, "then write a checkpoint and stop, as on SIGTERM; null: no limit", above=0, unit="minutes"
+    )
+    timeout_minutes: float = key(
+        30.0, "without an answer from a rank; then the run ends", above=0, unit="minutes"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
-    """wandb, a mirror of metrics.jsonl. auto: online when logged in, offline otherwise."""
+    """wandb, a mirror of metrics.jsonl."""
 
-    mode: LoggerMode = LoggerMode.auto
-    project: str = "geoclip"
-    entity: str | None = None
-    patience_s: float = 30.0  # at the end of a run; then wandb is left behind
+    mode: LoggerMode = key(LoggerMode.auto, "auto: online when logged in, else offline")
+    project: str = key("geoclip", "of wandb")
+    entity: str | None = key(None, "user or team of wandb; null: the default one")
+    patience_s: float = key(30.0, "to wait for wandb at the end of a run", at_least=0, unit="s")
 
 
 @dataclass(kw_only=True, slots=True)
 class StudyConfig:
-    """Which study a run is part of; nothing here changes the run itself."""
+    """The study that a run is part of; nothing here changes the run itself."""
 
-    name: str = ""  # the folder's in experiments/, without its number; empty: of none
-    by: list[str] = field(
-        default_factory=list
-    )  # what its variants differ in: keys, groups, or eval.FIELD of an evaluation
-    baseline: str = ""  # the variant that the others are compared with
-    benchmarks: list[str] = field(default_factory=list)  # on which its finished runs are evaluated, once
-    tta: list[Tta] = field(default_factory=lambda: [Tta.single])
-    galleries: list[str] = field(default_factory=list)  # CSVs; empty: the run's own
+    name: str = name_key("folder in experiments/ without its number; empty: no study", "")
+    by: list[str] = key([], "what its variants differ in: keys, groups, or eval.FIELD of an evaluation")
+    baseline: str = key("", "the variant that the others are compared with")
+    benchmarks: list[str] = key([], "on which its finished runs are evaluated")
+    tta: list[Tta] = key([Tta.single], "test-time augmentations of these evaluations")
+    galleries: list[str] = key([], "CSV files; empty: the run's own gallery")
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
     """One training run."""
 
-    name: str = MISSING
-    seed: int = 0
-    runs_dir: str = "runs"
-    check_only: bool = False  # read and check all that the run needs, print what is known of it, and stop
-    resume: str = "auto"  # this run's newest checkpoint; never; or a run's folder or checkpoint to start from
-    force_resume: bool = False  # from a checkpoint of another configuration
-    validate_every_steps: int = 200
-    validate_samples: int = 2000  # at most so many of the validation split
-    protocol: Protocol = Protocol.sphere  # of the validation's distances
+    name: str = name_key("first part of the run folder's name")
+    seed: int = seed_key("of weights, sample order, augmentation and noise")
+    runs_dir: str = key("runs", "folder of the run folders")
+    check_only: bool = key(False, "read and check everything that the run needs, print a summary, and stop")
+    resume: str = key(
+        "auto", "auto: this run's newest checkpoint; never; or a run folder or checkpoint to start from"
+    )
+    force_resume: bool = key(False, "also from a checkpoint of another configuration")
+    validate_every_steps: int = key(200, "interval of validation", at_least=1, unit="steps")
+    validate_samples: int = key(2000, "of the validation split, at most", at_least=1, unit="samples")
+    protocol: Protocol = key(
+        Protocol.sphere, "distances in validation: great circles, or as the released code"
+    )
     data: DataConfig = MISSING
     encoder: EncoderConfig = MISSING
     location: LocationConfig = MISSING
@@ -224,13 +168,123 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class FeaturesConfig:
-    """Which frozen encoder runs over which data."""
+    """Which frozen encoder extracts features of which data."""
 
     data: DataConfig = MISSING
     encoder: EncoderConfig = MISSING
     compute: ComputeConfig = MISSING
-    splits: list[str] = field(default_factory=lambda: ["train", "val"])
-    views: int | None = None  # augmented views; null: 4, or none where data are not augmented
-    batch_size: int = 64  # pictures at a time, each in all its views
-    seed: int = 0  # of the augmentation
-    root: str = "features"
+    splits: list[str] = name_key("splits of the data", ["train", "val"])
+    views: int | None = key(
+        None,
+        "augmented views per picture; 0: the evaluation view alone; null: 4, or 0 without augmentation",
+        at_least=0,
+    )
+    batch_size: int = key(64, "each in all its views", at_least=1, unit="pictures")
+    seed: int = seed_key("of the augmentation")
+    root: str = key("features", "folder of the feature folders")
+
+
+def train_problems(config: TrainConfig, world_size: int) -> list[str]:
+    """Every reason why this training run cannot start, each with its fix; empty when it can."""
+    problems = [
+        *data_problems(config.data, read=not config.encoder.features),
+        *encoder_problems(config.encoder),
+        *location_problems(config.location),
+        *loss_problems(config.loss),
+        *_negatives_problems(config),
+        *gallery_problems(config.gallery, may_be_built=config.data.kind is DataKind.bluemarble),
+        *_batch_problems(config, world_size),
+    ]
+    queue, optim = config.queue, config.optim
+    if queue.size == 0 and queue.embeddings is not QueueEmbeddings.encoded:
+        problems.append(f"queue.embeddings={queue.embeddings.value}: needs a queue, but queue.size=0")
+    if optim.max_samples is not None and optim.max_samples < optim.batch_size:
+        problems.append(
+            f"optim.max_samples={optim.max_samples}: must be optim.batch_size={optim.batch_size} or more, or null"
+        )
+    if config.compute.features_on_device and not config.encoder.features:
+        problems.append(
+            "compute.features_on_device=true: needs encoder.features, because pictures are decoded in every epoch; "
+            "write features (python -m geoclip.features), or set it to null"
+        )
+    if config.resume not in ("auto", "never") and not os.path.exists(config.resume):
+        problems.append(f"resume={config.resume}: must be auto, never, a run folder or a checkpoint file")
+    if not config.name or " " in config.name:
+        problems.append(f"name={config.name!r}: must name a folder: letters, digits, '.', '_' and '-'")
+    return problems
+
+
+def features_problems(config: FeaturesConfig) -> list[str]:
+    """Every reason why features of this data cannot be extracted, each with its fix."""
+    problems = [*data_problems(config.data), *encoder_problems(config.encoder)]
+    if not config.encoder.frozen:
+        problems.append(
+            f"encoder={config.encoder.name}: is trained, so that its features change; choose a frozen one: "
+            "encoder=clip_vit_l14, or encoder=resnet_tiny_frozen encoder.repo=RUN"
+        )
+    if config.encoder.features:
+        problems.append(
+            f"encoder.features={config.encoder.features}: is for training; features are made from pictures"
+        )
+    if not config.splits:
+        problems.append("splits=[]: must name a split; training needs [train,val]")
+    return problems
+
+
+def _negatives_problems(config: TrainConfig) -> list[str]:
+    """Reasons why the loss has no negatives, or not those that were meant."""
+    loss, batch, queue = config.loss, config.optim.batch_size, config.queue.size
+    problems = []
+    if loss.views > 1 and not config.encoder.features and not config.data.augments:
+        problems.append(
+            f"loss.views={loss.views}: all views are the same picture, because data={config.data.name} is not "
+            "augmented; set data.crop_scale_min, data.flip or data.color_jitter"
+        )
+    if batch == 1 and queue == 0 and loss.hard_negatives == 0:
+        problems.append(
+            "optim.batch_size=1: with queue.size=0 and loss.hard_negatives=0 a picture has no negatives and the loss "
+            "is 0; set optim.batch_size=2 or more, or a queue"
+        )
+    elif batch == 1 and loss.kind is LossKind.symmetric:
+        problems.append(
+            "optim.batch_size=1: with loss=symmetric a location has no negatives and half of the loss is 0; set "
+            "optim.batch_size=2 or more, or loss=one_way"
+        )
+    if loss.near is Near.mask and loss.hard_negatives > 0 and loss.near_radius_km > 2 * loss.hard_radius_km:
+        problems.append(
+            f"loss.near_radius_km={loss.near_radius_km:g}: with loss.near=mask it masks all loss.hard_negatives="
+            f"{loss.hard_negatives}, which are at most 2 × loss.hard_radius_km={loss.hard_radius_km:g} km away; lower "
+            "it or raise loss.hard_radius_km"
+        )
+    return problems
+
+
+def _batch_problems(config: TrainConfig, world_size: int) -> list[str]:
+    """Reasons why the batch does not divide over streams, ranks and workers."""
+    streams, batch, workers = config.data.streams, config.optim.batch_size, config.compute.workers
+    accumulation = config.compute.accumulation
+    if min(streams, batch, accumulation) < 1:
+        return []
+    problems = []
+    if accumulation > 1 and batch % (world_size * accumulation):
+        problems.append(
+            f"optim.batch_size={batch}: does not divide over {world_size} ranks and compute.accumulation="
+            f"{accumulation} parts"
+        )
+    if batch % streams:
+        lower, upper = batch - batch % streams, batch - batch % streams + streams
+        nearest = f"{lower} or {upper}" if lower else f"{upper}"
+        problems.append(
+            f"optim.batch_size={batch}: does not divide over data.streams={streams}; try {nearest}, or other streams"
+        )
+    if streams % world_size:
+        problems.append(
+            f"data.streams={streams}: does not divide over {world_size} ranks; "
+            f"try data.streams={world_size * max(1, round(streams / world_size))}"
+        )
+    elif workers > streams // world_size:
+        problems.append(
+            f"compute.workers={workers}: is more than the {streams // world_size} streams of a rank "
+            f"(data.streams={streams} over {world_size} ranks); use fewer workers or more streams"
+        )
+    return problems

@@ -42,7 +42,7 @@ POLL_S = 0.25
 # What readers use, and what a command imports at its top, which each of them runs again.
 PRELOADED = (
     *("geoclip.data.stream", "geoclip.data.on_device", "geoclip.data.building.shard_tasks"),
-    *("geoclip.entry", "geoclip.checks", "geoclip.sweep", "geoclip.data.frozen"),
+    *("geoclip.entry", "geoclip.sweep", "geoclip.data.frozen"),
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CAUSES = {

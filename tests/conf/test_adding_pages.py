@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from geoclip.checks import evaluate_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import EvaluateConfig, TrainConfig, typed
+from geoclip.config import EvaluateConfig, TrainConfig, evaluate_problems, train_problems, typed
 from geoclip.sweep import grid, swept
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

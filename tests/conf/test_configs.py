@@ -13,9 +13,19 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from geoclip.checks import evaluate_problems, predict_problems, shards_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import DataKind, EvaluateConfig, PredictConfig, ShardsConfig, TrainConfig, typed
+from geoclip.config import (
+    DataKind,
+    EvaluateConfig,
+    PredictConfig,
+    ShardsConfig,
+    TrainConfig,
+    evaluate_problems,
+    predict_problems,
+    shards_problems,
+    train_problems,
+    typed,
+)
 
 
 def train_config(*overrides: str) -> TrainConfig:

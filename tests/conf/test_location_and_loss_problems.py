@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.checks import train_problems
+from geoclip.config import train_problems
 from tests.conf.test_configs import train_config
 
 PROBLEMS: list[tuple[list[str], str]] = [

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from geoclip import shards
-from geoclip.checks.shards import shards_problems, shards_root
-from geoclip.config import ShardsConfig, ShardSource
+from geoclip.config import ShardsConfig, ShardSource, shards_problems, shards_root
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.decoding import PictureDecoder

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoclip.checks import gallery_build_problems
-from geoclip.config import GalleryBuildConfig, PlacesSource
+from geoclip.config import GalleryBuildConfig, PlacesSource, gallery_build_problems
 from geoclip.errors import DataError
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.gallery import build_gallery_file

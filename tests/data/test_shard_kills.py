@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from geoclip import shards
-from geoclip.checks.shards import shards_root
-from geoclip.config import ShardsConfig, ShardSource
+from geoclip.config import ShardsConfig, ShardSource, shards_root
 
 
 def _build(table: str, root: str) -> None:

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.checks.shards import shards_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, ColumnsConfig, ShardsConfig, ShardSource
+from geoclip.config import (
+    BenchmarkConfig,
+    BenchmarkKind,
+    ColumnsConfig,
+    ShardsConfig,
+    ShardSource,
+    shards_problems,
+)
 from geoclip.data.shard_list import read_shards
 from geoclip.errors import DataError
 

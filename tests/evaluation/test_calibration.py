@@ -13,8 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from geoclip.calibrate import calibrate
-from geoclip.checks import calibrate_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, CalibrateConfig, GalleryConfig, PredictConfig
+from geoclip.config import (
+    BenchmarkConfig,
+    BenchmarkKind,
+    CalibrateConfig,
+    GalleryConfig,
+    PredictConfig,
+    calibrate_problems,
+)
 from geoclip.errors import GeoclipError
 from geoclip.evaluation.calibration import (
     Calibration,

@@ -12,9 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from geoclip.checks import compare_problems
 from geoclip.compare import compare
-from geoclip.config import BenchmarkConfig, CompareConfig
+from geoclip.config import BenchmarkConfig, CompareConfig, compare_problems
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM, geoscore

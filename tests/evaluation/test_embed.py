@@ -13,9 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from geoclip.checks import embed_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import EmbedConfig, typed
+from geoclip.config import EmbedConfig, embed_problems, typed
 from geoclip.data import tables
 from geoclip.embed import embed
 from geoclip.errors import DataError

@@ -19,7 +19,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from geoclip.checks import evaluate_problems
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -28,6 +27,7 @@ from geoclip.config import (
     GalleryKind,
     Protocol,
     Tta,
+    evaluate_problems,
 )
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import read_shards

@@ -14,9 +14,8 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import nn
 
-from geoclip.checks import export_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ExportConfig, ExportFormat, typed
+from geoclip.config import ExportConfig, ExportFormat, export_problems, typed
 from geoclip.data.assets import asset_path
 from geoclip.errors import GeoclipError
 from geoclip.export import export

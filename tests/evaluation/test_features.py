@@ -22,9 +22,16 @@ from transformers import (
 )
 
 from geoclip.build import model_from_checkpoint
-from geoclip.checks import features_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import EvaluateConfig, FeaturesConfig, TrainConfig, Tune, typed
+from geoclip.config import (
+    EvaluateConfig,
+    FeaturesConfig,
+    TrainConfig,
+    Tune,
+    features_problems,
+    train_problems,
+    typed,
+)
 from geoclip.data.feature_shards import FeatureDecoder, as_npy, read_record
 from geoclip.data.shard_index import open_index
 from geoclip.errors import DataError

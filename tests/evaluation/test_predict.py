@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from geoclip.checks import predict_problems
-from geoclip.config import GalleryConfig, PredictConfig
+from geoclip.config import GalleryConfig, PredictConfig, predict_problems
 from geoclip.errors import DataError
 from geoclip.predict import predict
 

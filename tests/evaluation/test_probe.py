@@ -13,10 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
-from geoclip.checks import probe as probe_checks
-from geoclip.checks import probe_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import ProbeConfig, typed
+from geoclip.config import ProbeConfig, probe_problems, typed
+from geoclip.config import probe as probe_checks
 from geoclip.data.building.places import cells_of
 from geoclip.drawing.probe_figure import draw_probe
 from geoclip.drawing.probe_table import probe_table

@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard
 import geoclip
 from geoclip.build import build_model
 from geoclip.build.model import config_of
-from geoclip.checks import publish_problems
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -28,6 +27,7 @@ from geoclip.config import (
     PublishConfig,
     TrainConfig,
     Tune,
+    publish_problems,
 )
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError, GeoclipError

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
-from geoclip.checks import predict_problems
-from geoclip.config import GalleryConfig, PredictConfig
+from geoclip.config import GalleryConfig, PredictConfig, predict_problems
 from geoclip.errors import AssetError, GeoclipError
 from geoclip.evaluation.gallery import encode_gallery, read_gallery
 from geoclip.model.geoclip import GeoCLIP

@@ -19,8 +19,15 @@ from rich.console import Console
 from torch import Tensor
 
 from geoclip.build import model_from_checkpoint
-from geoclip.checks import evaluate_problems
-from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, PredictConfig, Tta
+from geoclip.config import (
+    BenchmarkConfig,
+    BenchmarkKind,
+    EvaluateConfig,
+    GalleryConfig,
+    PredictConfig,
+    Tta,
+    evaluate_problems,
+)
 from geoclip.data.benchmarks import list_photos, photo_batches
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels
 from geoclip.drawing.details_table import details_table

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from geoclip.build import encoder_identity
-from geoclip.checks.encoder import encoder_problems
-from geoclip.config import EncoderConfig, Tune
+from geoclip.config import EncoderConfig, Tune, encoder_problems
 
 Encoders = Callable[..., EncoderConfig]
 MODELS = ("clip_vit_l14", "openclip_vit_h14", "siglip2_b16", "dinov2_b14", "dinov3_b16")

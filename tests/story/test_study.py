@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from geoclip.build import build_model
-from geoclip.checks import study_problems
 from geoclip.config import (
     ComputeConfig,
     ConfigError,
@@ -29,6 +28,7 @@ from geoclip.config import (
     StudyConfig,
     StudyPageConfig,
     TrainConfig,
+    study_problems,
 )
 from geoclip.run_dir import plain, write_identity, write_summary
 from geoclip.study import write_pages, write_study

@@ -11,9 +11,8 @@ from hydra import compose, initialize_config_dir
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geoclip.build import model_from_checkpoint
-from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import TrainConfig, typed
+from geoclip.config import TrainConfig, train_problems, typed
 from geoclip.recorder import read_rows
 from geoclip.train import train_run
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geoclip.checks import train_problems
+from geoclip.config import train_problems
 from geoclip.data.batch import Batch
 from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState, restore_state

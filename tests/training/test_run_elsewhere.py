@@ -11,9 +11,18 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from geoclip.build.model import model_from_checkpoint
-from geoclip.checks import calibrate_problems, evaluate_problems, predict_problems, train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import CalibrateConfig, EvaluateConfig, PredictConfig, TrainConfig, typed
+from geoclip.config import (
+    CalibrateConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+    calibrate_problems,
+    evaluate_problems,
+    predict_problems,
+    train_problems,
+    typed,
+)
 from geoclip.entry import typed_beside_run
 from geoclip.evaluate import evaluate
 from geoclip.predict import predict

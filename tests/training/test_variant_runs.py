@@ -12,9 +12,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from geoclip.build import model_from_checkpoint
-from geoclip.checks import train_problems
 from geoclip.conf_dir import conf_dir
-from geoclip.config import TrainConfig, typed
+from geoclip.config import TrainConfig, train_problems, typed
 from geoclip.errors import GeoclipError
 from geoclip.recorder import read_rows
 from geoclip.run_dir import checkpoint_file

@@ -1,0 +1,288 @@
+"""The smaller commands, from embed to sweep_file: each schema, then its rules."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from geoclip.config.choices import ExportFormat
+from geoclip.config.composed import options
+from geoclip.config.keys import device_key, key, name_key, seed_key
+from geoclip.config.train import LoggerConfig
+
+TABLE_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # to write it, to translate into it, to compare
+PROBE_PACKAGES = {
+    "sklearn": "scikit-learn",
+    "h5py": "h5py",
+    "pvlib": "pvlib",
+}  # import name -> what to install
+HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+ALLOWED = ("data", "gallery", "budget", "revision")
+
+
+@dataclass(kw_only=True, slots=True)
+class LocationSourceConfig:
+    """Which location encoder, shared by embedding, export and probe."""
+
+    checkpoint: str = key(
+        "official", "official, latest, a run folder, a checkpoint, or a folder of geoclip.export"
+    )
+    runs_dir: str = key("runs", "folder of the run folders")
+
+
+def _location_source_problems(config: LocationSourceConfig) -> list[str]:
+    known = config.checkpoint in ("official", "latest") or config.checkpoint.startswith("hf-hub:")
+    if known or os.path.exists(config.checkpoint):
+        return []
+    return [
+        f"checkpoint={config.checkpoint}: is neither a run folder, a checkpoint nor an exported folder; `official` is "
+        f"the released encoder, `latest` the newest run in {config.runs_dir}/, `hf-hub:OWNER/NAME` one on the Hub"
+    ]
+
+
+@dataclass(kw_only=True, slots=True)
+class EmbedConfig(LocationSourceConfig):
+    """One table of coordinates."""
+
+    input: str = key(comment="CSV with columns for latitude and longitude")
+    output: str = key("", ".npz, .npy, .csv or .parquet; empty: the input's name with .npz")
+    normalise: bool = key(True, "to unit vectors: their products are cosines")
+    batch_size: int = key(2048, at_least=1, unit="rows")
+    device: str = device_key()
+    overwrite: bool = key(False, "replace an existing output")
+
+
+def embed_problems(config: EmbedConfig) -> list[str]:
+    """Every reason why this table cannot be embedded, each with its fix."""
+    problems = _location_source_problems(config)
+    output = embed_output(config)
+    if not os.path.isfile(config.input):
+        problems.append(f"input={config.input}: must be a CSV with columns for latitude and longitude")
+    elif output.suffix.lower() not in TABLE_SUFFIXES:
+        problems.append(f"output={output}: must end in one of {', '.join(TABLE_SUFFIXES)}")
+    elif output.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        problems.append(
+            f"output={output}: needs pyarrow, which is not installed: pip install pyarrow, or write a .npz"
+        )
+    elif output.is_dir():
+        problems.append(f"output={output}: is a folder; name a file in it")
+    elif output.exists() and output.samefile(config.input):
+        problems.append(f"output={output}: is the input itself; name another file")
+    elif output.exists() and not config.overwrite:
+        problems.append(f"output={output}: exists; overwrite=true replaces it")
+    return problems
+
+
+def embed_output(config: EmbedConfig) -> Path:
+    """The file to write."""
+    return Path(config.output) if config.output else Path(config.input).with_suffix(".npz")
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig(LocationSourceConfig):
+    """One export."""
+
+    format: ExportFormat = key(
+        ExportFormat.onnx, "safetensors: weights and config.json in the authors' layout"
+    )
+    output: str = key(comment="a file; of safetensors a folder")
+    compare_on: str = key("", "CSV of coordinates to compare on; empty: 1,000 of the sphere, poles included")
+    overwrite: bool = key(False, "replace an existing output")
+
+
+def export_problems(config: ExportConfig) -> list[str]:
+    """Every reason why this export cannot be made, each with its fix."""
+    problems = _location_source_problems(config)
+    absent = [name for name in ONNX_PACKAGES if find_spec(name) is None]
+    if config.format is ExportFormat.onnx and absent:
+        problems.append(
+            f"format=onnx: needs {', '.join(absent)}, not installed: pip install -c constraints.txt -e '.[export]'"
+        )
+    output = Path(config.output)
+    is_folder = config.format is ExportFormat.safetensors
+    written = output / "config.json" if is_folder else output
+    if output.is_file() if is_folder else output.is_dir():
+        kinds = ("file", "folder") if is_folder else ("folder", "file")
+        problems.append(f"output={output}: is a {kinds[0]}; format={config.format.value} writes a {kinds[1]}")
+    elif config.format is ExportFormat.torch_export and output.suffix != ".pt2":
+        problems.append(f"output={output}: must end in .pt2, by which torch.export.load knows its files")
+    elif written.exists() and not config.overwrite:
+        problems.append(f"output={written}: exists; overwrite=true replaces it")
+    if config.compare_on and not os.path.isfile(config.compare_on):
+        problems.append(
+            f"compare_on={config.compare_on}: must be a CSV with columns for latitude and longitude"
+        )
+    return problems
+
+
+@dataclass(kw_only=True, slots=True)
+class ProbeConfig(LocationSourceConfig):
+    """What an embedding knows, asked by a linear head."""
+
+    places: int = key(20_000, "locations drawn on the sphere, and as many on land", at_least=500)
+    seed: int = seed_key("of the locations, the split into cells, the untrained encoder and the bootstrap")
+    output: str = key("", "folder; empty: probe/ in the run folder")
+    device: str = device_key()
+
+
+def probe_problems(config: ProbeConfig) -> list[str]:
+    """Every reason why this probe cannot run, each with its fix."""
+    problems = _location_source_problems(config)
+    absent = [package for name, package in PROBE_PACKAGES.items() if find_spec(name) is None]
+    if absent:
+        problems.append(
+            f"the probe needs {', '.join(absent)}, not installed: pip install -c constraints.txt -e '.[probe]'"
+        )
+    return problems
+
+
+@dataclass(kw_only=True, slots=True)
+class PublishConfig:
+    """One model, its gallery and its card."""
+
+    checkpoint: str = key("latest", "a run folder or checkpoint, or latest")
+    runs_dir: str = key("runs", "folder of the run folders")
+    repo: str = key("", "owner/name on the Hugging Face Hub")
+    output: str = key("", "folder; empty: release/ in the run folder")
+    push: bool = key(False, "upload to the Hub; false: nothing leaves this machine")
+    private: bool = key(True, "of a new repository")
+    licence: str = key("", "of the weights, as the Hub names licences: mit, cc-by-nc-4.0, …")
+    backbone: str = key("", "Hub id of a frozen CLIP that encoder.repo gave as a folder")
+    force: bool = key(False, "also without an evaluation")
+
+
+def publish_problems(config: PublishConfig) -> list[str]:
+    """Every reason why this model cannot be published, each with its fix."""
+    problems = []
+    if config.checkpoint.startswith("hf-hub:") or config.checkpoint in ("official", ""):
+        problems.append(
+            f"checkpoint={config.checkpoint}: was not trained here; name a run folder, a checkpoint, or `latest`"
+        )
+    elif config.checkpoint != "latest" and not os.path.exists(config.checkpoint):
+        problems.append(
+            f"checkpoint={config.checkpoint}: is neither a run folder nor a file; `latest` is the newest run in "
+            f"{config.runs_dir}/"
+        )
+    if config.repo and not re.fullmatch(HUB_ID, config.repo):
+        problems.append(f"repo={config.repo}: must be a Hub id, owner/name")
+    if config.push and not config.repo:
+        problems.append("push=true: needs repo=owner/name")
+    if config.push and not config.licence:
+        problems.append("push=true: needs the licence of the weights, as the Hub names it: licence=mit")
+    if config.backbone and not re.fullmatch(HUB_ID, config.backbone):
+        problems.append(f"backbone={config.backbone}: must be a Hub id, because others have no such folder")
+    if os.path.isfile(config.output):
+        problems.append(f"output={config.output}: is a file; name a folder")
+    return problems
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchConfig:
+    """hydra.sweeper of a search: points of `params`, drawn by the tree of Parzen estimators of Optuna."""
+
+    _target_: str = "hydra_plugins.geoclip_search.OptunaSearch"
+    trials: int = key(
+        24, "in total, finished and failed ones included; more of them resume the search", at_least=1
+    )
+    at_once: int = key(
+        1, "given to the launcher together: hydra/launcher=joblib runs them side by side", at_least=1
+    )
+    random_trials: int = key(8, "the first ones are drawn at random")
+    seed: int = seed_key("of the draws; trial n of a history is always the same")
+    params: dict[str, str] | None = key(None, "interval(a,b), tag(log,interval(a,b)), or choices")
+
+
+@dataclass(kw_only=True, slots=True)
+class StudyPageConfig:
+    """Which study, and where its runs and its folder are."""
+
+    name: str = name_key(
+        "as in conf/experiment/ and experiments/NN_name; empty: no study, the pages alone", ""
+    )
+    runs_dir: str = key("runs", "folder of the run folders")
+    experiments: str = key("experiments", "folder of the studies")
+    jobs: int = key(1, "evaluations at a time", at_least=1)
+    device: str = device_key()
+    allow: list[str] = key(
+        [], "of data, gallery, budget, revision: differences that are reported, not refused"
+    )
+    references: bool = key(False, "published results of other models below ours")
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+def study_problems(config: StudyPageConfig) -> list[str]:
+    """Every reason why this study cannot be evaluated and shown, each with its fix."""
+    problems = _allow_problems(config.allow)
+    if not Path(config.experiments).is_dir():
+        problems.append(f"experiments={config.experiments}: is not a folder")
+    elif config.name:
+        found = list(Path(config.experiments).glob(f"[0-9][0-9]_{config.name}/README.md"))
+        if len(found) != 1:
+            problems.append(
+                f"name={config.name}: {len(found)} folders {config.experiments}/NN_{config.name} with a README.md; "
+                "must be one, which says what is expected (experiments/README.md)"
+            )
+        if not list(Path(config.runs_dir).glob(f"{config.name}-*/config.yaml")):
+            problems.append(
+                f"name={config.name}: no runs {config.runs_dir}/{config.name}-*; train them: python -m geoclip.train "
+                f"+experiment={config.name}"
+            )
+    return problems
+
+
+def _allow_problems(allow: list[str]) -> list[str]:
+    return [f"allow={kind}: must be one of {', '.join(ALLOWED)}" for kind in allow if kind not in ALLOWED]
+
+
+@dataclass(kw_only=True, slots=True)
+class TabulateConfig:
+    """Which runs are set side by side, and on what; what is empty is as the runs' study says."""
+
+    runs: Any = key("runs/*", "folders, or patterns of them; on the command line also without runs=")
+    where: Any = key(
+        None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}"
+    )
+    by: list[str] = key([], "what the variants differ in: keys, groups, or eval.FIELD of an evaluation")
+    baseline: str = key("", "the variant that the others are compared with, as the table calls it")
+    benchmarks: list[str] = key([], "empty: all")
+    allow: list[str] = key(
+        [], "of data, gallery, budget, revision: differences that are reported, not refused"
+    )
+    references: bool = key(False, "published results of other models below ours, with their reliability")
+    output: str = key("", "folder of results.json, .md, .tex and .csv; empty: the console alone")
+    seed: int = seed_key("of the bootstrap")
+
+
+def tabulate_problems(config: TabulateConfig) -> list[str]:
+    """Every reason why this table cannot be made, as far as the configuration tells."""
+    problems = _allow_problems(config.allow)
+    if not config.runs:
+        problems.append("runs='': must name folders, as in runs='runs/scales-*'")
+    if not isinstance(config.where or {}, dict):
+        problems.append(f"where={config.where}: must be 'where={{loss: one_way}}'")
+    return problems
+
+
+@dataclass(kw_only=True, slots=True)
+class SweepFileConfig:
+    """Which study becomes a sweep file for wandb."""
+
+    study: str = key(comment="a file of conf/experiment/")
+    overrides: list[str] = key([], 'of geoclip.train: ["data=mp16"]')
+    output: str = key("sweep.yaml", "the file to write")
+    project: str = key("geoclip", "of wandb")
+
+
+def sweep_file_problems(config: SweepFileConfig) -> list[str]:
+    """Every reason why this file cannot be written, as far as the configuration tells."""
+    problems = []
+    if config.study not in (known := options("experiment")):
+        problems.append(f"study={config.study}: is no file of conf/experiment/; there are {', '.join(known)}")
+    if not config.output.endswith((".yaml", ".yml")):
+        problems.append(f"output={config.output}: must end in .yaml, which wandb sweep reads")
+    return problems

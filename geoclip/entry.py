@@ -12,8 +12,8 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from dataclasses import fields, replace
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
@@ -30,12 +30,18 @@ from geoclip.config import (
     ConfigError,
     EvaluateConfig,
     ModelSourceConfig,
+    TrainConfig,
+    config_help,
     no_such_key,
+    options,
+    section_of,
+    type_of_key,
+    type_problem,
     typed,
 )
 from geoclip.console import printable, setup_streams
 from geoclip.errors import GeoclipError, Preempted, memory_problem
-from geoclip.overrides import literal_overrides, quoted, type_of_key
+from geoclip.overrides import literal_overrides, quoted
 from geoclip.run_dir import checkpoint_file, first_existing, origins, read_yaml, run_of
 
 log = logging.getLogger("geoclip")
@@ -134,8 +140,6 @@ def run_entry_point(
         gc.freeze
     )  # or the interpreter's end takes a second or more to search what it drops anyway
     _rename_schemas_of_launchers()
-    if {"--help", "-h"} & set(sys.argv):
-        _share_schemas()
     try:
         _run_hydra(config_name, schema, main)
         if sys.stdout is not None:
@@ -156,7 +160,10 @@ def run_entry_point(
 def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
     """Compose and run; what Hydra raises for a user's mistake ends in a sentence."""
     try:
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            _print_help(config_name, schema)
+        else:
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([composition_sentence(error, schema)]) from None
     except PointEnded as ended:
@@ -168,6 +175,23 @@ def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig],
             raise
         # A job that could not be queued, or that ended without a result.
         raise SystemExit(f"geoclip: {error}") from None
+
+
+def _print_help(config_name: str, schema: type[Any]) -> None:
+    """The command's own text, its groups and its keys; overrides on the command line change what is shown."""
+    overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    with open_dict(cfg):
+        own = cfg.pop("hydra")
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    chosen = reversed(own.runtime.choices.items())  # of Hydra, in the order of the defaults
+    groups = {group: name for group, name in chosen if not group.startswith("hydra/")}
+    if schema is TrainConfig:
+        groups["+experiment"] = "…"
+    print(
+        own.help.template.rstrip(), "", config_help(cast(dict[str, Any], composed), schema, groups), sep="\n"
+    )
 
 
 def os_error_sentence(error: OSError) -> str:
@@ -190,11 +214,6 @@ def _rename_schemas_of_launchers() -> None:
     for name in LAUNCHERS:
         if f"{name}.yaml" in stored:
             stored[f"{name}_schema.yaml"] = stored.pop(f"{name}.yaml")
-
-
-def _share_schemas() -> None:
-    """`--help` copies every schema once per group, which takes seconds. Sweeps need their copies."""
-    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:
@@ -314,11 +333,16 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     if isinstance(error, OverrideParseException):
         return _grammar_sentence(error, schema)
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
+    if problem := type_problem("\n".join(texts), schema):
+        return problem
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     sentence = " ".join(
         line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type"))
     )
     sentence = sentence.replace("To append to your config use", "If the key is new, write")
+    if absent := re.search(r"Could not find '(\w+)/(\w+)'", sentence):
+        group, name = absent.groups()
+        return f"{group}={name}: must be one of {', '.join(options(group))}"
     absent = re.search(r"Could not load 'hydra/launcher/(\w+)_schema'", sentence)
     if absent:
         return (
@@ -353,10 +377,6 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
 
 def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:
     """Names of the fields that stand beside `full_key` in the schema."""
-    node: Any = schema
-    for part in full_key.split(".")[:-1]:
-        hint = get_type_hints(node).get(part)
-        node = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
-        if node is None:
-            return []
-    return [item.name for item in fields(node)]
+    parent = full_key.rpartition(".")[0]
+    section = section_of(type_of_key(parent, schema)) if parent else schema
+    return [item.name for item in fields(section)] if section else []

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
-from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
-from geoclip.config import options
+from geoclip.config import options, type_of_key
 
 MAY_BE_MULTIRUN = re.compile(r"\+*(experiment|hydra\.mode|hydra/sweeper|hydra\.sweeper\.[\w.]+)=")
 QUOTED = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
@@ -37,20 +35,6 @@ def quoted(value: str) -> str:
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)$", r"\1\1", value)
     return "'" + value.replace("${", r"\${") + "'"
-
-
-def type_of_key(full_key: str, schema: type[Any]) -> Any:
-    """The annotation of a key in nested dataclasses; None: there is no such key."""
-    node: Any = HydraConf if full_key.startswith("hydra.") else schema
-    hint: Any = None
-    for part in full_key.removeprefix("hydra.").split("."):
-        node = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None) if hint else node
-        if node is None:
-            return None
-        hint = get_type_hints(node).get(part)
-        if hint is None:
-            return None
-    return hint
 
 
 def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:

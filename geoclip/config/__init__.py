@@ -74,6 +74,7 @@ from geoclip.config.evaluate import (
     evaluate_problems,
     predict_problems,
 )
+from geoclip.config.help import config_help
 from geoclip.config.keys import key_problems, section_of, type_of_key, type_problem
 from geoclip.config.model import EncoderConfig, LocationConfig, LossConfig, encoder_problems
 from geoclip.config.train import (
@@ -117,7 +118,7 @@ __all__ = [
     "OptimizerKind", "PlacesSource", "Precision", "PredictConfig", "ProbeConfig", "Projection", "Protocol",
     "PublishConfig", "QueueConfig", "QueueStart", "ReportConfig", "ScheduleKind", "SearchConfig",
     "ShardSource", "ShardsConfig", "Sphere2VecKind", "StudyConfig", "StudyPageConfig", "SweepFileConfig",
-    "TabulateConfig", "TrainConfig", "Tta", "Tune", "calibrate_problems", "compare_problems",
+    "TabulateConfig", "TrainConfig", "Tta", "Tune", "calibrate_problems", "compare_problems", "config_help",
     "embed_output", "embed_problems", "encoder_problems", "evaluate_problems", "export_problems",
     "features_problems", "from_plain", "gallery_build_problems", "key_problems", "no_such_key",
     "one_or_many", "option", "options", "predict_problems", "probe_problems", "publish_problems",

@@ -105,7 +105,7 @@ def no_such_key(full_key: str, allowed: list[str]) -> str:
     """The sentence about a key that does not exist."""
     near = difflib.get_close_matches(full_key.split(".")[-1], allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{full_key} is no key of this configuration; {hint}allowed here: {', '.join(allowed)}"
+    return f"{full_key}: no such key; {hint}allowed here: {', '.join(allowed)}"
 
 
 def option(group: str, name: str, kind: type[ConfigT]) -> ConfigT | None:

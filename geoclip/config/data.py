@@ -48,7 +48,7 @@ class BlueMarbleConfig:
 class DataConfig:
     """Training and validation shards, and how they are read."""
 
-    name: str = name_key("part of a run's identity")
+    name: str = name_key("of the chosen option")
     kind: DataKind = key(comment="bluemarble: views that are built where they are missing; shards: tar files")
     root: str = key(comment="folder of the splits, or empty when nothing is set")
     train: str = key(
@@ -81,7 +81,7 @@ class DataConfig:
 class GalleryConfig:
     """The coordinates that predictions are drawn from."""
 
-    name: str = name_key("part of a run's identity")
+    name: str = name_key("of the chosen option")
     kind: GalleryKind = key(GalleryKind.file, "own: the gallery that the run was validated with")
     path: str = key("", "kind=file: a CSV with the columns LAT, LON")
 

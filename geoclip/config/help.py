@@ -22,9 +22,12 @@ def config_help(composed: Mapping[str, Any], schema: type[Any], groups: Mapping[
         schema: its dataclass.
         groups: the option that is chosen of each group.
     """
-    chosen = [_row(f"{group}={shown(name)}", ", ".join(options(group))) for group, name in groups.items()]
-    listed = ["Groups (choose with group=option; shown with their defaults)", *chosen, ""] if chosen else []
-    return "\n".join([*listed, "Keys (change with key=value; shown with their defaults)", *_keys(composed, schema)])
+    chosen = [
+        _row(f"{group}={shown(name)}", ", ".join(options(group.lstrip("+"))))
+        for group, name in groups.items()
+    ]
+    listed = ["Groups (choose with group=option)", *chosen, ""] if chosen else []
+    return "\n".join([*listed, "Keys (change with key=value)", *_keys(composed, schema)])
 
 
 def _keys(composed: Mapping[str, Any], schema: type[Any], prefix: str = "") -> Iterator[str]:
@@ -33,21 +36,23 @@ def _keys(composed: Mapping[str, Any], schema: type[Any], prefix: str = "") -> I
     single = [item for item in fields(schema) if item.name in composed and not section_of(hints[item.name])]
     for item in single:
         value, rule = composed[item.name], key_of(item)
-        takes = " ".join(filter(None, (type_in_words(hints[item.name]), rule.range, rule.unit)))
-        given = "…  (must be given)" if value == "???" else shown(value)
+        kind, null, _ = type_in_words(hints[item.name]).partition(" or null")
+        takes = ", ".join(filter(None, (kind, rule.range, rule.unit, null and "or null")))
+        given = "… (must be given)" if value == "???" else shown(value)
         comment = f"{rule.comment} ({takes})" if rule.comment else takes
         yield _row(f"{prefix}{item.name}={given}", comment)
     for item in fields(schema):
         section, value = section_of(hints[item.name]), composed.get(item.name)
         if section and isinstance(value, Mapping):
-            yield from ("", f"  {prefix}{item.name}: {(section.__doc__ or '').splitlines()[0]}")
+            about = f"{prefix}{item.name}: {(section.__doc__ or '').splitlines()[0]}"
+            yield from ("", textwrap.fill(about, WIDTH))
             yield from _keys(value, section, f"{prefix}{item.name}.")
 
 
 def _row(left: str, right: str) -> str:
     """Two columns, wrapped; a long left one has a line of its own."""
     margin = " " * INDENT
+    begin, margin = f"  {left} ".ljust(INDENT), " " * INDENT
     lines = textwrap.wrap(right, WIDTH - INDENT, break_on_hyphens=False) or [""]
-    first = f"  {left}".ljust(INDENT)
-    begin = [first + lines[0]] if len(first) == INDENT and len(left) < INDENT - 3 else [first.rstrip(), margin + lines[0]]
-    return "\n".join([*begin, *(margin + line for line in lines[1:])])
+    first = [begin + lines[0]] if len(begin) == INDENT else [begin, margin + lines[0]]
+    return "\n".join(line.rstrip() for line in (*first, *(margin + line for line in lines[1:])))

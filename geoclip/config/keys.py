@@ -44,7 +44,8 @@ class Key:
             return ""
         if high is None:
             return f"above {low:g}" if self.at_least is None else f"{low:g} or more"
-        return f"in {'(' if self.at_least is None else '['}{low:.10g}, {high:.10g}{')' if self.at_most is None else ']'}"
+        begin, end = "(" if self.at_least is None else "[", ")" if self.at_most is None else "]"
+        return f"in {begin}{low:.10g}, {high:.10g}{end}"
 
     def problem(self, value: Any) -> str:
         """Why this value is refused; empty when it is not."""
@@ -77,7 +78,7 @@ def key(default: Any = MISSING, comment: str = "", **rule: Any) -> Any:
     Args:
         default: a list is copied; a dataclass is constructed; left out, the key must be given.
         comment: one line, without the type and the range.
-        rule: `unit`, `at_least`, `above`, `at_most`, `below`, `check`, as of `Key`. `null` is allowed by the type alone.
+        rule: `unit`, `at_least`, `above`, `at_most`, `below`, `check`, as of `Key`. The type alone allows `null`.
     """
     metadata = {"key": Key(comment=comment, **rule)}
     if isinstance(default, list):
@@ -150,28 +151,28 @@ def shown(value: Any) -> str:
 
 def type_in_words(hint: Any) -> str:
     """What a key of this annotation takes, as in `whole number or null`; of an enum all its values."""
-    if hint is type(None):
-        return "null"
     if type(None) in get_args(hint):
-        return " or ".join(type_in_words(kind) for kind in get_args(hint))
+        return f"{type_in_words(next(kind for kind in get_args(hint) if kind is not type(None)))} or null"
     if get_origin(hint) is list:
-        return f"list of {type_in_words(get_args(hint)[0])}"
+        kind = get_args(hint)[0]
+        return f"list of {TYPES[kind]}s" if kind in TYPES else f"list of {type_in_words(kind)}"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return ", ".join(str(one.value) for one in hint)
-    return TYPES.get(hint, "text or list of text")
+    return TYPES.get(hint, "text or list of texts")
 
 
 def type_problem(text: str, schema: type[Any]) -> str:
-    """One sentence from OmegaConf's or Hydra's text about a value of the wrong type; empty where it is about another."""
+    """One sentence from Hydra's text about a value of the wrong type; empty where it is about another mistake."""
     path = re.search(r"full_key: ([\w.]+)", text)
     hint = type_of_key(path.group(1), schema) if path else None
     if path is None or hint is None or not re.search(WRONG_TYPE, text):
         return ""
-    given = re.search(rf"override \+*{re.escape(path.group(1))}=(.*)", text) or re.search(
-        r"[Vv]alue '(.*?)'", text
-    )
+    name = re.escape(path.group(1))
+    given = re.search(rf"override \+*{name}=(.*)", text) or re.search(r"[Vv]alue '(.*?)'", text)
     value = given.group(1).strip() if given else "null"
-    return f"{path.group(1)}={value}: must be {type_in_words(hint)}"
+    takes = type_in_words(hint)
+    article = "one of " if "," in takes else "" if takes.startswith("true") else "a "
+    return f"{path.group(1)}={value}: must be {article}{takes}"
 
 
 def type_of_key(full_key: str, schema: type[Any]) -> Any:

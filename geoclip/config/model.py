@@ -27,7 +27,7 @@ LARGEST_DEGREE = 100  # beyond it float32 cannot tell harmonics apart
 class EncoderConfig:
     """The image encoder: a backbone of `transformers`, then the two-layer MLP of GeoCLIP."""
 
-    name: str = name_key("part of a run's identity")
+    name: str = name_key("of the chosen option")
     kind: EncoderKind = key(comment="the backbone")
     licence: str = key("", "of the pretrained weights")
     repo: str = key(
@@ -40,8 +40,10 @@ class EncoderConfig:
     )
     fit: Fit = key(Fit.crop, "crop: shorter side to the size, then the central square; squash: both sides")
     interpolation: Interpolation = key(Interpolation.bicubic, "of resizing")
-    mean: list[float] = key([0.48145466, 0.4578275, 0.40821073], "of red, green, blue")
-    std: list[float] = key([0.26862954, 0.26130258, 0.27577711], "of red, green, blue", above=0)
+    mean: list[float] = key(
+        [0.48145466, 0.4578275, 0.40821073], "subtracted from the pixels: red, green, blue"
+    )
+    std: list[float] = key([0.26862954, 0.26130258, 0.27577711], "the pixels are divided by it", above=0)
     prediction_mean: list[float] | None = key(None, "used by geoclip.predict; null: mean")
     prediction_std: list[float] | None = key(None, "used by geoclip.predict; null: std", above=0)
     tune: Tune = key(Tune.full, "what of the backbone is trained, with optim.encoder_lr as learning rate")
@@ -70,7 +72,7 @@ class EncoderConfig:
 class LocationConfig:
     """The location encoder: degrees in, embedding out."""
 
-    name: str = name_key("part of a run's identity")
+    name: str = name_key("of the chosen option")
     kind: LocationKind = key(LocationKind.fourier, "the encoding")
     projection: Projection = key(Projection.equal_earth, "fourier, direct")
     sigmas: list[float] | None = key(
@@ -99,7 +101,7 @@ class LocationConfig:
 class LossConfig:
     """What is minimised."""
 
-    name: str = name_key("part of a run's identity")
+    name: str = name_key("of the chosen option")
     kind: LossKind = key(
         LossKind.one_way, "one_way: image to location; symmetric: both ways; sigmoid: per pair"
     )
@@ -294,9 +296,10 @@ def _init_problems(location: LocationConfig) -> list[str]:
 
 def loss_problems(loss: LossConfig) -> list[str]:
     """Reasons why this loss cannot be computed."""
-    if loss.logit_scale_max is None or loss.temperature <= 0 or loss.logit_scale_max >= 1 / loss.temperature:
+    largest, temperature = loss.logit_scale_max, loss.temperature
+    if largest is None or temperature <= 0 or largest >= 1 / temperature:
         return []
     return [
-        f"loss.logit_scale_max={loss.logit_scale_max}: must be 1 / loss.temperature = {1 / loss.temperature:g} or more, or "
-        "null for no limit"
+        f"loss.logit_scale_max={largest}: must be 1 / loss.temperature = {1 / temperature:g} or more, or null for no "
+        "limit"
     ]

@@ -17,9 +17,7 @@ from geoclip.names import name_problem
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 LARGEST_INT = 2**63 - 1
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-WRONG_TYPE = (
-    r"could not be converted|Invalid value|[Ii]ncompatible value|is not Optional|Invalid type assigned"
-)
+WRONG_TYPE = r"could not be converted|not a valid bool|[Ii]nvalid value|[Ii]ncompatible value|is not Optional"
 TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from geoclip.conf_dir import conf_dir
 from geoclip.config import (
+    ConfigError,
     DataKind,
     EvaluateConfig,
     PredictConfig,
@@ -31,6 +32,16 @@ from geoclip.config import (
 def train_config(*overrides: str) -> TrainConfig:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return typed(compose("train", list(overrides)), TrainConfig, lambda _: [])
+
+
+def problems_of(*overrides: str) -> list[str]:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        composed = compose("train", list(overrides))
+    try:
+        typed(composed, TrainConfig, lambda found: train_problems(found, 1))
+    except ConfigError as refused:
+        return refused.problems
+    return []
 
 
 @pytest.mark.parametrize(
@@ -101,65 +112,65 @@ def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:
 
 
 PROBLEMS: list[tuple[list[str], str]] = [
-    (["queue.size=-1"], "queue.size=-1 must be 0 or more"),
+    (["queue.size=-1"], "queue.size=-1:"),
     (
         ["compute.accumulation=3"],
-        "optim.batch_size=256 does not divide over 1 ranks and compute.accumulation=3 parts",
+        "optim.batch_size=256:",
     ),
-    (["compute.max_minutes=0"], "compute.max_minutes=0.0 must be positive, or null for no limit"),
-    (["compute.timeout_minutes=0"], "compute.timeout_minutes=0.0 must be positive"),
-    (["compute.keep_checkpoints=0"], "compute.keep_checkpoints=0 must be 1 or more"),
-    (["resume=nowhere"], "resume=nowhere is neither auto nor never, nor a run's folder"),
-    (["optim.ema_decay=1"], "optim.ema_decay=1.0 must lie in [0, 1)"),
-    (["optim.encoder_lr=-1"], "optim.encoder_lr=-1.0 must be positive, or null"),
-    (["encoder.tune=lora"], "encoder=resnet_tiny has no attention: encoder.tune=lora"),
+    (["compute.max_minutes=0"], "compute.max_minutes=0.0:"),
+    (["compute.timeout_minutes=0"], "compute.timeout_minutes=0.0:"),
+    (["compute.keep_checkpoints=0"], "compute.keep_checkpoints=0:"),
+    (["resume=nowhere"], "resume=nowhere:"),
+    (["optim.ema_decay=1"], "optim.ema_decay=1.0:"),
+    (["optim.encoder_lr=-1"], "optim.encoder_lr=-1.0:"),
+    (["encoder.tune=lora"], "encoder=resnet_tiny:"),
     (
         ["encoder.tune=last_blocks", "encoder.last_blocks=5"],
-        "encoder.last_blocks=5 are more than the 4 stages",
+        "encoder.last_blocks=5:",
     ),
-    (["encoder.lora_rank=0"], "encoder.lora_rank=0 must be positive"),
+    (["encoder.lora_rank=0"], "encoder.lora_rank=0:"),
     (
         ["encoder=clip_vit_l14", "encoder.checkpoint_activations=true"],
-        "encoder.checkpoint_activations=true is for a trained backbone, but encoder.tune=frozen",
+        "encoder.checkpoint_activations=true:",
     ),
-    (["data.fraction=0"], "data.fraction=0.0 must lie in (0, 1]"),
-    (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0 is a share in [0, 1)"),
-    (["data.max_bad_fraction=1"], "data.max_bad_fraction=1.0 is a share in [0, 1)"),
+    (["data.fraction=0"], "data.fraction=0.0:"),
+    (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0:"),
+    (["data.max_bad_fraction=1"], "data.max_bad_fraction=1.0:"),
     (
         ["encoder=cached", "encoder.features=nowhere"],
-        "encoder.features=nowhere is no folder; write it: python -m",
+        "encoder.features=nowhere:",
     ),
     (["encoder.features=."], "encoder.features are of a frozen encoder, but encoder=resnet_tiny is trained"),
     (["encoder=resnet_tiny_frozen"], "name the run whose backbone it is: encoder.repo=runs/NAME"),
-    (["encoder.repo=nowhere"], "encoder.repo=nowhere is neither a run's folder nor a .pt file"),
+    (["encoder.repo=nowhere"], "encoder.repo=nowhere:"),
     (
         ["data=mp16", "data.root=s3://bucket/mp16"],
-        "data.root=s3://bucket/mp16 is an address; shards are read by",
+        "data.root=s3://bucket/mp16:",
     ),
-    (["data.fraction=1.2"], "data.fraction=1.2 must lie in (0, 1]"),
+    (["data.fraction=1.2"], "data.fraction=1.2:"),
     (["location.sigmas=[1,-2]"], "location.sigmas=[1.0, -2.0] must all be positive"),
-    (["location.sigmas=[]"], "location.sigmas=[] needs at least one scale"),
-    (["optim.lr=0"], "optim.lr=0.0 must be positive"),
-    (["optim.batch_size=100"], "optim.batch_size=100 does not divide over data.streams=16; try 96 or 112"),
-    (["compute.workers=20"], "compute.workers=20 are more than the 16 streams of a rank"),
-    (["encoder.feature_dim=99"], "encoder.feature_dim=99 must equal the last of encoder.widths"),
+    (["location.sigmas=[]"], "location.sigmas=[]:"),
+    (["optim.lr=0"], "optim.lr=0.0:"),
+    (["optim.batch_size=100"], "optim.batch_size=100:"),
+    (["compute.workers=20"], "compute.workers=20:"),
+    (["encoder.feature_dim=99"], "encoder.feature_dim=99:"),
     (["encoder.widths=[8]"], "encoder.widths=[8] and encoder.depths=[1, 1, 1, 1] must be equally long"),
     (["data=mp16", "data.root="], "set MP16_SHARDS or data.root to the folder of the MP16 tar shards"),
-    (["data=mp16", "data.root=nowhere"], "data.root=nowhere is no folder"),
+    (["data=mp16", "data.root=nowhere"], "data.root=nowhere:"),
     (["data=mp16", "gallery=csv"], "gallery.path='' of gallery=csv must name a CSV"),
-    (["gallery=own"], "gallery=own is for evaluation"),
-    (["data.bluemarble.span_km=0"], "data.bluemarble.span_km=0.0 must lie in (0, 20000] km"),
+    (["gallery=own"], "gallery=own:"),
+    (["data.bluemarble.span_km=0"], "data.bluemarble.span_km=0.0:"),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), PROBLEMS, ids=lambda value: str(value)[:40])
 def test_what_cannot_run_is_named(overrides: list[str], sentence: str) -> None:
-    assert any(sentence in problem for problem in train_problems(train_config(*overrides), world_size=1))
+    assert any(problem.startswith(sentence) for problem in problems_of(*overrides))
 
 
 def test_ranks_must_divide_the_streams() -> None:
     problems = train_problems(train_config(), world_size=3)
-    assert problems == ["data.streams=16 does not divide over 3 ranks; try data.streams=15"]
+    assert problems == ["data.streams=16:"]
     assert train_problems(replace(train_config()), world_size=4) == []
 
 
@@ -187,7 +198,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a wrong option": (["geoclip.train", "encoder=vgg"], ["encoder/vgg", "clip_vit_l14", "resnet_tiny"]),
     "two wrong values": (
         ["geoclip.train", "queue.size=-1", "data.fraction=2"],
-        ["queue.size=-1 must be 0 or more", "data.fraction=2.0 must lie in (0, 1]"],
+        ["queue.size=-1:", "data.fraction=2.0:"],
     ),
     "missing shards": (
         ["geoclip.train", "+experiment=full_mp16"],
@@ -199,7 +210,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a picture that is not there": (
         ["geoclip.predict", "image=nowhere.jpg"],
-        ["image=nowhere.jpg is neither"],
+        ["image=nowhere.jpg:"],
     ),
     "no picture at all": (["geoclip.predict"], ["image=FILE_OR_FOLDER or text='…' must be given"]),
 }

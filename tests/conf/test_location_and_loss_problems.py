@@ -6,33 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.config import train_problems
-from tests.conf.test_configs import train_config
+from tests.conf.test_configs import problems_of
 
 PROBLEMS: list[tuple[list[str], str]] = [
-    (["location.hidden_dim=0"], "location.hidden_dim=0 must be 1 or more"),
-    (["location.sigma_min=0"], "location.sigma_min=0.0 must be a positive number"),
-    (["location.sigmas=null", "location.sigma_max=.5"], "location.sigma_max=0.5 must not be below"),
-    (["location.combine=concat"], "location.embedding_dim=256 does not divide over 3 scales side by side"),
-    (["location.init=nowhere"], "location.init=nowhere is neither official nor a run's folder"),
+    (["location.hidden_dim=0"], "location.hidden_dim=0:"),
+    (["location.sigma_min=0"], "location.sigma_min=0.0:"),
+    (["location.sigmas=null", "location.sigma_max=.5"], "location.sigma_max=0.5:"),
+    (["location.combine=concat"], "location.embedding_dim=256:"),
+    (["location.init=nowhere"], "location.init=nowhere:"),
     (["location.init=official"], "location.hidden_dim=256, but location.init=official has 1024"),
     (
         ["location=finer", "location.projection=sphere"],
-        "location.init=official is on location.projection=equal_earth",
+        "location.init=official:",
     ),
     (["location=finer", "location.share_mlp=true"], "location.init needs scales with MLPs of their own"),
-    (["location.freeze_init=true"], "location.freeze_init=true freezes what location.init brings"),
+    (["location.freeze_init=true"], "location.freeze_init=true:"),
     (["location=direct", "location.init=official"], "gives scales to a hierarchy, but location.kind=direct"),
     (
         ["location=spherical_harmonics", "location.degree=200"],
-        "location.degree=200 makes 40000 harmonics",
+        "location.degree=200:",
     ),
-    (["loss.temperature=0"], "loss.temperature=0.0 must be positive"),
-    (["loss.logit_scale_max=5"], "loss.logit_scale_max=5.0 lies below the scale that training starts with"),
-    (["loss.views=0"], "loss.views=0 must be 1 or more"),
-    (["loss.views=2"], "loss.views=2 are the same picture so many times: data=bluemarble is not augmented"),
-    (["loss.hard_negatives=-1"], "loss.hard_negatives=-1 must be 0 or more"),
-    (["loss.near_radius_km=0"], "loss.near_radius_km=0.0 must lie in (0, 20015) km"),
+    (["loss.temperature=0"], "loss.temperature=0.0:"),
+    (["loss.logit_scale_max=5"], "loss.logit_scale_max=5.0:"),
+    (["loss.views=0"], "loss.views=0:"),
+    (["loss.views=2"], "loss.views=2:"),
+    (["loss.hard_negatives=-1"], "loss.hard_negatives=-1:"),
+    (["loss.near_radius_km=0"], "loss.near_radius_km=0.0:"),
     (
         ["optim.batch_size=1", "data.streams=1", "queue=no_queue_noise", "queue.size=0"],
         "optim.batch_size=1 with queue.size=0",
@@ -46,13 +45,13 @@ PROBLEMS: list[tuple[list[str], str]] = [
         ["loss.near=mask", "loss.near_radius_km=500", "loss.hard_negatives=4", "loss.hard_radius_km=100"],
         "loss.hard_negatives=4",
     ),
-    (["loss.hard_radius_km=30000"], "loss.hard_radius_km=30000.0 must lie in (0, 20015) km"),
+    (["loss.hard_radius_km=30000"], "loss.hard_radius_km=30000.0:"),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), PROBLEMS, ids=lambda value: str(value)[:40])
 def test_what_cannot_run_is_named(overrides: list[str], sentence: str) -> None:
-    assert any(sentence in problem for problem in train_problems(train_config(*overrides), world_size=1))
+    assert any(problem.startswith(sentence) for problem in problems_of(*overrides))
 
 
 def test_what_can_run_has_no_problem(tmp_path: Path) -> None:
@@ -65,4 +64,4 @@ def test_what_can_run_has_no_problem(tmp_path: Path) -> None:
         ["optim.batch_size=1", "data.streams=1"],
         ["optim.batch_size=1", "data.streams=1", "queue.size=0", "loss.hard_negatives=2"],
     ):
-        assert train_problems(train_config(*overrides), world_size=1) == []
+        assert problems_of(*overrides) == []

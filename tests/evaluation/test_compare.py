@@ -250,6 +250,6 @@ def test_files_that_cannot_be_read_say_how_to_write_them(runs: tuple[Path, Path]
     with pytest.raises(DataError, match=r"cannot be read .*python -m geoclip\.evaluate checkpoint="):
         read_images(a, "test")
     (problem,) = compare_problems(CompareConfig(benchmark=TEST, a=str(a), b=str(b)))
-    assert "was not evaluated on test: python -m geoclip.evaluate" in problem
-    nowhere, few = compare_problems(CompareConfig(benchmark=TEST, a="nowhere", b=str(b), resamples=10))
-    assert nowhere == "a=nowhere is no folder of a run" and few.startswith("resamples=10 must be 1000")
+    assert problem.startswith(f"a={a}:") and "python -m geoclip.evaluate" in problem
+    (problem,) = compare_problems(CompareConfig(benchmark=TEST, a="nowhere", b=str(b)))
+    assert problem.startswith("a=nowhere:")

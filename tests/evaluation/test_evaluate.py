@@ -141,7 +141,8 @@ def test_training_places_that_are_no_file_are_refused(own_gallery: GalleryConfig
     config = EvaluateConfig(
         checkpoint=str(tmp_path), gallery=own_gallery, benchmark=benchmark, train_places="no.csv"
     )
-    assert evaluate_problems(config) == ["train_places=no.csv is no file; a CSV with LAT and LON is expected"]
+    (problem,) = evaluate_problems(config)
+    assert problem.startswith("train_places=no.csv:")
 
 
 def test_a_benchmark_that_was_built_into_shards_is_read_from_them(

@@ -29,6 +29,7 @@ from geoclip.config import (
     TrainConfig,
     Tune,
     features_problems,
+    key_problems,
     train_problems,
     typed,
 )
@@ -234,6 +235,6 @@ def test_what_cannot_run_is_said_first(photographs: list[str], clip: Path, tmp_p
     wrong = replace(
         config, views=-1, splits=[], encoder=replace(config.encoder, tune=Tune.full, features="x")
     )
-    text = "\n".join(features_problems(wrong))
-    for part in ("views=-1", "splits=[]", "is trained", "encoder.features is for training"):
+    text = "\n".join([*key_problems(wrong), *features_problems(wrong)])
+    for part in ("views=-1:", "splits=[]:", "encoder=", "encoder.features=x:"):
         assert part in text

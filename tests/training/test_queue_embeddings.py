@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from geoclip.config import train_problems
 from geoclip.data.batch import Batch
 from geoclip.training.objective import Objective
 from geoclip.training.state import TrainState, restore_state
 from geoclip.training.step import Recipe, train_step
-from tests.conf.test_configs import train_config
+from tests.conf.test_configs import problems_of
 from tests.training.test_state import PATH, through_a_file
 
 States = Callable[..., TrainState]
@@ -100,5 +99,5 @@ def test_hard_negatives_and_every_loss_keep_their_places(
 
 
 def test_without_a_queue_there_is_nothing_to_detach() -> None:
-    said = train_problems(train_config("queue.size=0", "queue.embeddings=stale"), 1)
-    assert "queue.embeddings=stale needs a queue: queue.size is 0" in said
+    (problem,) = problems_of("queue.size=0", "queue.embeddings=stale")
+    assert problem.startswith("queue.embeddings=stale:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from geoclip.conf_dir import conf_dir
 from geoclip.config import (
+    SCHEMAS,
     ConfigError,
     DataKind,
     EvaluateConfig,
@@ -113,10 +115,7 @@ def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:
 
 PROBLEMS: list[tuple[list[str], str]] = [
     (["queue.size=-1"], "queue.size=-1:"),
-    (
-        ["compute.accumulation=3"],
-        "optim.batch_size=256:",
-    ),
+    (["compute.accumulation=3"], "optim.batch_size=256:"),
     (["compute.max_minutes=0"], "compute.max_minutes=0.0:"),
     (["compute.timeout_minutes=0"], "compute.timeout_minutes=0.0:"),
     (["compute.keep_checkpoints=0"], "compute.keep_checkpoints=0:"),
@@ -124,40 +123,28 @@ PROBLEMS: list[tuple[list[str], str]] = [
     (["optim.ema_decay=1"], "optim.ema_decay=1.0:"),
     (["optim.encoder_lr=-1"], "optim.encoder_lr=-1.0:"),
     (["encoder.tune=lora"], "encoder=resnet_tiny:"),
-    (
-        ["encoder.tune=last_blocks", "encoder.last_blocks=5"],
-        "encoder.last_blocks=5:",
-    ),
+    (["encoder.tune=last_blocks", "encoder.last_blocks=5"], "encoder.last_blocks=5:"),
     (["encoder.lora_rank=0"], "encoder.lora_rank=0:"),
-    (
-        ["encoder=clip_vit_l14", "encoder.checkpoint_activations=true"],
-        "encoder.checkpoint_activations=true:",
-    ),
+    (["encoder=clip_vit_l14", "encoder.checkpoint_activations=true"], "encoder.checkpoint_activations=true:"),
     (["data.fraction=0"], "data.fraction=0.0:"),
     (["data.max_bad_fraction=5"], "data.max_bad_fraction=5.0:"),
     (["data.max_bad_fraction=1"], "data.max_bad_fraction=1.0:"),
-    (
-        ["encoder=cached", "encoder.features=nowhere"],
-        "encoder.features=nowhere:",
-    ),
-    (["encoder.features=."], "encoder.features are of a frozen encoder, but encoder=resnet_tiny is trained"),
-    (["encoder=resnet_tiny_frozen"], "name the run whose backbone it is: encoder.repo=runs/NAME"),
+    (["encoder=cached", "encoder.features=nowhere"], "encoder.features=nowhere:"),
+    (["encoder.features=."], "encoder.features=.:"),
+    (["encoder=resnet_tiny_frozen"], "encoder.tune=frozen:"),
     (["encoder.repo=nowhere"], "encoder.repo=nowhere:"),
-    (
-        ["data=mp16", "data.root=s3://bucket/mp16"],
-        "data.root=s3://bucket/mp16:",
-    ),
+    (["data=mp16", "data.root=s3://bucket/mp16"], "data.root=s3://bucket/mp16:"),
     (["data.fraction=1.2"], "data.fraction=1.2:"),
-    (["location.sigmas=[1,-2]"], "location.sigmas=[1.0, -2.0] must all be positive"),
+    (["location.sigmas=[1,-2]"], "location.sigmas=[1.0,-2.0]:"),
     (["location.sigmas=[]"], "location.sigmas=[]:"),
     (["optim.lr=0"], "optim.lr=0.0:"),
     (["optim.batch_size=100"], "optim.batch_size=100:"),
     (["compute.workers=20"], "compute.workers=20:"),
     (["encoder.feature_dim=99"], "encoder.feature_dim=99:"),
-    (["encoder.widths=[8]"], "encoder.widths=[8] and encoder.depths=[1, 1, 1, 1] must be equally long"),
-    (["data=mp16", "data.root="], "set MP16_SHARDS or data.root to the folder of the MP16 tar shards"),
+    (["encoder.widths=[8]"], "encoder.widths=[8]:"),
+    (["data=mp16", "data.root="], "data=mp16:"),
     (["data=mp16", "data.root=nowhere"], "data.root=nowhere:"),
-    (["data=mp16", "gallery=csv"], "gallery.path='' of gallery=csv must name a CSV"),
+    (["data=mp16", "gallery=csv"], "gallery.path='':"),
     (["gallery=own"], "gallery=own:"),
     (["data.bluemarble.span_km=0"], "data.bluemarble.span_km=0.0:"),
 ]
@@ -169,8 +156,8 @@ def test_what_cannot_run_is_named(overrides: list[str], sentence: str) -> None:
 
 
 def test_ranks_must_divide_the_streams() -> None:
-    problems = train_problems(train_config(), world_size=3)
-    assert problems == ["data.streams=16:"]
+    (problem,) = train_problems(train_config(), world_size=3)
+    assert problem.startswith("data.streams=16:") and "data.streams=15" in problem
     assert train_problems(replace(train_config()), world_size=4) == []
 
 
@@ -191,11 +178,11 @@ def run(*arguments: str, **environment: str) -> tuple[int, str, float]:
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "an unknown key": (
         ["geoclip.train", "queue.sizes=3"],
-        ["queue.sizes is no key", "did you mean 'size'?", "size, start, batch_noise_m, queue_noise_m"],
+        ["queue.sizes:", "'size'", "size, start, batch_noise_m, queue_noise_m"],
     ),
-    "a wrong type": (["geoclip.train", "queue.size=many"], ["queue.size", "'many'", "Integer"]),
-    "a wrong choice": (["geoclip.train", "optim.kind=sgd"], ["optim.kind", "adam, adamw"]),
-    "a wrong option": (["geoclip.train", "encoder=vgg"], ["encoder/vgg", "clip_vit_l14", "resnet_tiny"]),
+    "a wrong type": (["geoclip.train", "queue.size=many"], ["queue.size=many:"]),
+    "a wrong choice": (["geoclip.train", "optim.kind=sgd"], ["optim.kind=sgd:", "adam, adamw"]),
+    "a wrong option": (["geoclip.train", "encoder=vgg"], ["encoder=vgg:", "clip_vit_l14", "resnet_tiny"]),
     "two wrong values": (
         ["geoclip.train", "queue.size=-1", "data.fraction=2"],
         ["queue.size=-1:", "data.fraction=2.0:"],
@@ -212,7 +199,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
         ["geoclip.predict", "image=nowhere.jpg"],
         ["image=nowhere.jpg:"],
     ),
-    "no picture at all": (["geoclip.predict"], ["image=FILE_OR_FOLDER or text='…' must be given"]),
+    "no picture at all": (["geoclip.predict"], ["image=FILE_OR_FOLDER"]),
 }
 
 
@@ -230,7 +217,10 @@ def test_the_command_says_what_to_do(mistake: str) -> None:
 def test_help_helps(entry: str) -> None:
     status, printed, _ = run(f"geoclip.{entry}", "--help")
     assert status == 0
-    assert f"python -m geoclip.{entry}" in printed and "Configuration" in printed
+    assert f"python -m geoclip.{entry}" in printed and "Keys (" in printed
+    for name in SCHEMAS[entry].__dataclass_fields__:
+        assert re.search(rf"^  {name}[=.]", printed, re.MULTILINE), name
+    assert ("encoder=" in printed) == (entry in ("train", "features"))
 
 
 def test_check_only_walks_a_sweep(tmp_path: Path) -> None:

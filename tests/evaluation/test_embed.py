@@ -163,7 +163,8 @@ def test_the_command_embeds_by_a_run(tiny_run: Any, table: Path) -> None:
         config = typed(compose("embed", overrides), EmbedConfig, embed_problems)
     assert embed(config) == table.with_suffix(".npz")
     assert np.load(table.with_suffix(".npz"))["embedding"].shape == (2, 8)
-    assert embed_problems(config) == [f"output={table.with_suffix('.npz')}:"]
+    (problem,) = embed_problems(config)
+    assert problem.startswith(f"output={table.with_suffix('.npz')}:")
 
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [

@@ -263,7 +263,7 @@ def test_push_sends_the_folder_and_a_dry_run_sends_nothing(
         ({"push": True, "licence": "mit"}, "push=true:"),
         ({"push": True, "repo": "me/geo"}, "push=true:"),
         ({"backbone": "/models/clip"}, "backbone=/models/clip:"),
-        ({"output": __file__}, "is a file; name a folder"),
+        ({"output": __file__}, f"output={__file__}:"),
     ],
 )
 def test_what_cannot_be_published_is_said_with_its_cure(asked: dict[str, Any], problem: str) -> None:

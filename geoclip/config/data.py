@@ -9,7 +9,7 @@ from typing import Any
 
 from geoclip.config.choices import BenchmarkKind, DataKind, GalleryKind, PlacesSource, ShardSource
 from geoclip.config.composed import option, options
-from geoclip.config.keys import key, name_key, seed_key
+from geoclip.config.keys import key, name_key, seed_key, shown
 from geoclip.names import name_problem
 
 MAX_PIXELS = 89_478_485  # decoded at most: a quarter GiB of RGB
@@ -188,7 +188,7 @@ def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> l
         ]
     if gallery.kind is GalleryKind.released or may_be_built or os.path.isfile(gallery.path):
         return []
-    return [f"gallery.path={gallery.path!r}: is not a file; must be a CSV with the columns LAT, LON"]
+    return [f"gallery.path={shown(gallery.path)}: is not a file; must be a CSV with the columns LAT, LON"]
 
 
 def shards_problems(config: ShardsConfig) -> list[str]:
@@ -225,7 +225,7 @@ def _csv_problems(config: ShardsConfig) -> list[str]:
     problems = []
     if not os.path.isfile(config.input):
         problems.append(
-            f"input={config.input!r}: must be a CSV with the pictures' names, latitudes and longitudes (source=csv)"
+            f"input={shown(config.input)}: must be a CSV with the pictures' names, latitudes and longitudes (source=csv)"
         )
     if config.images and not os.path.exists(config.images):
         problems.append(f"images={config.images}: is neither a folder nor a .zip nor a .tar")
@@ -308,7 +308,7 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
             return [f"path={config.path}: is for source=csv or source=shards; source=released_100k has none"]
         case PlacesSource.csv if not os.path.isfile(config.path):
             return [
-                f"path={config.path!r}: must be a CSV with columns for latitude and longitude (source=csv)"
+                f"path={shown(config.path)}: must be a CSV with columns for latitude and longitude (source=csv)"
             ]
         case PlacesSource.shards if not config.path:
             return [

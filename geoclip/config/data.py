@@ -225,7 +225,7 @@ def _csv_problems(config: ShardsConfig) -> list[str]:
     problems = []
     if not os.path.isfile(config.input):
         problems.append(
-            f"input={shown(config.input)}: must be a CSV with the pictures' names, latitudes and longitudes (source=csv)"
+            f"input={shown(config.input)}: must be a CSV with names, latitudes and longitudes of pictures"
         )
     if config.images and not os.path.exists(config.images):
         problems.append(f"images={config.images}: is neither a folder nor a .zip nor a .tar")

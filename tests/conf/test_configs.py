@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -218,7 +218,7 @@ def test_help_helps(entry: str) -> None:
     status, printed, _ = run(f"geoclip.{entry}", "--help")
     assert status == 0
     assert f"python -m geoclip.{entry}" in printed and "Keys (" in printed
-    for name in SCHEMAS[entry].__dataclass_fields__:
+    for name in get_type_hints(SCHEMAS[entry]):
         assert re.search(rf"^  {name}[=.]", printed, re.MULTILINE), name
     assert ("encoder=" in printed) == (entry in ("train", "features"))
 

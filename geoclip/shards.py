@@ -95,7 +95,7 @@ def build(config: ShardsConfig, root: Path) -> bool:
 def _source(config: ShardsConfig) -> Source:
     """Rows and pictures, as configured."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.building.picture_sources import TreePictures, open_pictures
+    from geoclip.data.building.picture_sources import open_pictures
     from geoclip.data.building.table_source import TableSource
     from geoclip.data.building.tar_source import TarSource
     from geoclip.data.shard_list import find_shards, refuse_skipped_shards
@@ -109,7 +109,7 @@ def _source(config: ShardsConfig) -> Source:
     if config.benchmark is not None:
         folder = Path(config.benchmark.root)
         table = metadata_file(folder, config.benchmark.metadata)
-        return TableSource(table=table, pictures=TreePictures(root=folder), named=named)
+        return TableSource(table=table, pictures=open_pictures(folder), named=named)
     table = Path(config.input)
     return TableSource(table=table, pictures=open_pictures(Path(config.images or table.parent)), named=named)
 

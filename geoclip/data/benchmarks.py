@@ -23,7 +23,7 @@ from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.places_json import place_of, require_place
-from geoclip.data.plain_files import read_plain
+from geoclip.data.plain_files import files_below, read_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
@@ -249,24 +249,17 @@ def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
     """
     found: list[Path] = []
     skipped: list[Skip] = []
-    seen: set[str] = set()
 
-    def unreadable(error: OSError) -> None:
-        name = os.path.relpath(error.filename, folder)
-        skipped.append(Skip(shard=name, key="", reason=f"unreadable folder ({error.strerror})"))
+    def skip(path: str, reason: str) -> None:
+        skipped.append(Skip(shard=os.path.relpath(path, folder), key="", reason=reason))
 
-    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        names = [] if real in seen else [name for name in files if not name.startswith(".")]
-        for name in names:
-            if suffix_of(name) in PICTURE_SUFFIXES:
-                found.append(Path(here, name))
-            elif reason := unreadable_reason(name):
-                skipped.append(
-                    Skip(shard=os.path.relpath(os.path.join(here, name), folder), key="", reason=reason)
-                )
-        seen.add(real)
+    for entry in files_below(
+        folder, lambda error: skip(error.filename, f"unreadable folder ({error.strerror})")
+    ):
+        if suffix_of(entry.name) in PICTURE_SUFFIXES:
+            found.append(Path(entry.path))
+        elif reason := unreadable_reason(entry.name):
+            skip(entry.path, reason)
     return sorted(found), skipped
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found, Wanted
 from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
-from geoclip.data.building.picture_sources import PictureSource
+from geoclip.data.building.picture_sources import Pictures
 from geoclip.data.building.shard_sources import Description, place_fault
 from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
@@ -27,7 +27,7 @@ class TableSource:
     """A CSV, and a folder or archive with the pictures that it names."""
 
     table: Path
-    pictures: PictureSource
+    pictures: Pictures
     named: Columns
 
     def description(self) -> Description:

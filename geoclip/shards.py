@@ -43,12 +43,15 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
     Raises:
         DataError: they are not sound.
     """
+    from geoclip.data.blue_marble import map_background
     from geoclip.data.inspection.shard_inspection import inspect_shards
     from geoclip.drawing.inspection_table import inspection_table
     from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
 
-    summary = inspect_shards(root, draw_distribution, workers or None, max_pixels)
+    summary = inspect_shards(root, workers or None, max_pixels)
+    if summary.drawn:
+        draw_distribution(summary.drawn, map_background(), Path(summary.written).with_suffix(".png"))
     show(inspection_table(summary))
     log.info("written: %s and .png", summary.written)
     if summary.complaint:

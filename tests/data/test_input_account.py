@@ -206,7 +206,7 @@ def test_an_inspection_counts_what_is_not_read(tmp_path: Path) -> None:
     write_tar(tmp_path / "train" / "1.tar", *sample("a", 9, 9))
     write_tar(tmp_path / "train" / "more" / "2.tar", *sample("c"))
     os.mkfifo(tmp_path / "train" / "3.tar")
-    summary = inspect_shards(tmp_path, lambda *_: None, workers=1)
+    summary = inspect_shards(tmp_path, workers=1)
     train = summary.splits["train"]
     assert [(account.found, account.used) for account in summary.accounts] == [(4, 2), (3, 2)]
     assert sum(train.skipped.values()) == 2 and train.wrong == 3 and train.keys_shared == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,16 +22,17 @@ from torch import Tensor
 from geoclip.console import printable
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
+from geoclip.data.building.picture_index import Wanted
+from geoclip.data.building.picture_names import as_path, last_part
+from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
-from geoclip.data.places_json import place_of, require_place
+from geoclip.data.places_json import place_fault, place_of
 from geoclip.data.plain_files import files_below, read_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")
-
-MISSING = "missing picture"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -61,30 +63,23 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
             f"{table} names no pictures; name the column of their files IMG_FILE, IMG_ID, file_name, name or id"
         )
     keys = rows["key"].astype(str).tolist()
-    index = _photo_index(root)
-    last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
+    last_parts = Counter(map(last_part, keys))
+    wanted = [Wanted(as_path(key), last_parts[last_part(key)] == 1) for key in keys]
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = open_pictures(root)
+        pictures.prepare(Path(scratch))
+        places = pictures.find(wanted)
     photos, skipped = [], list[Skip]()
-    for key, lat, lon in zip(keys, rows["lat"], rows["lon"], strict=True):
-        try:
-            require_place(lat, lon)
-        except ValueError as error:
-            skipped.append(Skip(shard=table.name, key=key, reason=str(error)))
-            continue
-        flat = key.rsplit("/", 1)[-1]
-        found = index.get(key) or index.get(key.replace("/", "_"))
-        if (
-            not found and last_parts[flat] == 1
-        ):  # else a/1.jpg, being missing, would get the picture of b/1.jpg
-            found = index.get(flat)
-        if not found:
-            skipped.append(Skip(shard=table.name, key=key, reason=undecodable(key) or MISSING))
-        elif len(found) > 1:
+    for key, found, lat, lon in zip(keys, places, rows["lat"], rows["lon"], strict=True):
+        if reason := place_fault(lat, lon) or undecodable(key) or (found.fault if not found.fits else ""):
+            skipped.append(Skip(shard=table.name, key=key, reason=reason))
+        elif found.fits:
             raise DataError(
-                f"{key} of {table} fits {found[0]} and {found[1]}; set benchmark.root to the folder of one of them "
-                f"and benchmark.metadata to {table.resolve()}"
+                f"{key} of {table} fits {root / found.fits[0]} and {root / found.fits[1]}; set benchmark.root to the "
+                f"folder of one of them and benchmark.metadata to {table.resolve()}"
             )
         else:
-            photos.append(Photo(key=key, path=found[0], gps_deg=(float(lat), float(lon))))
+            photos.append(Photo(key=key, path=root / found.place, gps_deg=(float(lat), float(lon))))
     if not photos:
         raise DataError(
             f"none of the {len(rows)} photographs of {table} is in {root}, first {skipped[0].key}: {skipped[0].reason}"
@@ -261,16 +256,3 @@ def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
         elif reason := unreadable_reason(entry.name):
             skip(entry.path, reason)
     return sorted(found), skipped
-
-
-def _photo_index(root: Path) -> dict[str, list[Path]]:
-    """Photographs by every name that a CSV may use for them; the path below root is exact and fits but one."""
-    index: dict[str, list[Path]] = {}
-    below = {path: path.relative_to(root).as_posix() for path in photos_below(root)[0]}
-    for path, relative in below.items():
-        parts = relative.split("/")
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        names = {name for tail in tails for name in (tail, tail.removesuffix(path.suffix))}
-        for name in names | {name.replace("/", "_") for name in names}:
-            index.setdefault(name, []).append(path)
-    return index | {relative: [path] for path, relative in below.items()}

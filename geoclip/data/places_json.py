@@ -117,6 +117,15 @@ def require_place(lat: float, lon: float) -> None:
     require_on_earth(lat, lon)
 
 
+def place_fault(lat: float, lon: float) -> str:
+    """Why `require_place` refuses these; empty where it does not."""
+    try:
+        require_place(lat, lon)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def require_on_earth(lat: float, lon: float) -> None:
     """Refuse what are no coordinates; (0, 0) are some, of a gallery say.
 

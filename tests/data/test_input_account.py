@@ -22,7 +22,8 @@ from PIL import Image, features
 from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
 from geoclip.data.batch import Skip
-from geoclip.data.benchmarks import MISSING, list_photos, photo_batches, read_photos
+from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
+from geoclip.data.building.picture_index import MISSING
 from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings

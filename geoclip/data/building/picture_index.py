@@ -27,6 +27,7 @@ class Found(NamedTuple):
 
     place: str = ""
     fault: str = ""
+    fits: tuple[str, ...] = ()  # of an ambiguous name, the pictures that it fits
 
 
 def build_picture_index(path: Path, pictures: Iterable[tuple[str, str]]) -> None:
@@ -68,7 +69,9 @@ def _look_up(database: sqlite3.Connection, path: str, alone: bool) -> Found:
         rows = next(filter(None, (*exact, below)), rows)
     if not rows:
         return Found(fault=MISSING)
-    return Found(place=rows[0][1]) if len(rows) == 1 else Found(fault=AMBIGUOUS)
+    if len(rows) > 1:
+        return Found(fault=AMBIGUOUS, fits=tuple(name for name, _ in rows))
+    return Found(place=rows[0][1])
 
 
 def _tails_of(batch: list[tuple[int, str, str]]) -> Iterator[tuple[str, int]]:

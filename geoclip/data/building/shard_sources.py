@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found
-from geoclip.data.places_json import require_place
 
 Description = dict[str, str | int]
 
@@ -33,12 +32,3 @@ class ShardSource(Protocol):
 
     def fields(self, extra: str) -> dict[str, Any]:
         """What a row's json is to hold beside key, lat and lon."""
-
-
-def place_fault(lat: float, lon: float) -> str:
-    """Why this is no place that a picture was taken at."""
-    try:
-        require_place(lat, lon)
-    except ValueError as error:
-        return str(error)
-    return ""

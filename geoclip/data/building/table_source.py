@@ -14,7 +14,8 @@ from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found, Wanted
 from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
 from geoclip.data.building.picture_sources import Pictures
-from geoclip.data.building.shard_sources import Description, place_fault
+from geoclip.data.building.shard_sources import Description
+from geoclip.data.places_json import place_fault
 from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
 

@@ -86,7 +86,7 @@ def build_places(
 
 def distinct(gps_deg_N2: Places) -> Places:
     """Every place once, by latitude and then longitude; -0 and 0 are one number."""
-    return _rows(np.unique(_numbers(gps_deg_N2)))
+    return np.unique(_numbers(gps_deg_N2)).view(np.float64).reshape(-1, 2)
 
 
 def in_box(gps_deg_N2: Places, box_deg: tuple[float, float, float, float]) -> Mask:
@@ -170,10 +170,6 @@ def _count(counts: dict[str, int], stage: str, places: Places) -> None:
 def _numbers(gps_deg_N2: Places) -> NDArray[np.complex128]:
     """(N,) one number for each place, equal when both coordinates are."""
     return np.ascontiguousarray(gps_deg_N2 + 0.0, dtype=np.float64).view(np.complex128)[:, 0]
-
-
-def _rows(numbers_N: NDArray[np.complex128]) -> Places:
-    return numbers_N.view(np.float64).reshape(-1, 2)
 
 
 def _chord(radius_km: float) -> float:

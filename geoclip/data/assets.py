@@ -66,8 +66,8 @@ def asset_path(name: str) -> Path:
     """A released file on disk, fetched on first use.
 
     Args:
-        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, released_code, bmng.jpg,
-            land_sea.bin.
+        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, bmng.jpg, land_sea.bin, or
+            released_code: the authors' package folder, to be loaded under another name and compared with.
 
     Raises:
         KeyError: no asset of that name.
@@ -84,11 +84,6 @@ def asset_path(name: str) -> Path:
     if not path.exists():
         _unpack(wheel, unpacked, path)
     return path
-
-
-def released_package() -> Path:
-    """The authors' package folder `geoclip`, to be loaded under another name and compared with."""
-    return asset_path("released_code")
 
 
 def _unpack(wheel: Wheel, unpacked: Path, path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.data.assets import BASEMAP, RELEASED, WHEELS, asset_path, cache_dir, released_package
+from geoclip.data.assets import BASEMAP, RELEASED, WHEELS, asset_path, cache_dir
 from geoclip.errors import AssetError
 
 
@@ -57,7 +57,7 @@ def test_the_authors_wheel_gives_weights_gallery_and_source(wheels: Path, empty_
     shutil.copy(wheels / RELEASED.filename, empty_cache)
     assert asset_path("gallery_100k.csv").read_text().startswith("LAT,LON\n")
     assert all(asset_path(name).exists() for name in RELEASED.files)
-    assert (released_package() / "model" / "location_encoder.py").is_file()
+    assert (asset_path("released_code") / "model" / "location_encoder.py").is_file()
 
 
 def test_an_empty_cache_is_filled_from_the_package_index(wheels: Path, empty_cache: Path) -> None:

@@ -27,7 +27,7 @@ from geoclip.data.building.picture_index import MISSING
 from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.shard_writing import distinct_key, write_index
+from geoclip.data.building.shard_writing import distinct_key, record_shard, write_index
 from geoclip.data.building.shard_writing import write_tar as write_shard
 from geoclip.data.building.table_source import TableSource
 from geoclip.data.building.tar_source import TarSource
@@ -501,7 +501,7 @@ def test_a_shard_shorter_than_its_index_says_is_refused(tmp_path: Path) -> None:
     ]
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "000000.tar"
-    write_index(tmp_path / "train", "train", [(path, write_shard(path, samples))])
+    write_index(tmp_path / "train", "train", [record_shard(path, write_shard(path, samples))])
     assert read_shards(str(tmp_path), "train")[0].samples == 4
     path.write_bytes(path.read_bytes()[: 4 * 512 * 3])
     with pytest.raises(DataError, match=r"000000\.tar has .* bytes, but index\.json says"):

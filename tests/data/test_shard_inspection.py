@@ -15,7 +15,7 @@ import webdataset as wds
 from PIL import Image
 from rich.console import Console
 
-from geoclip.data.building.shard_writing import write_index
+from geoclip.data.building.shard_writing import record_shard, write_index
 from geoclip.data.inspection.shard_inspection import ShardsSummary, inspect_shards
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.shard_index import open_index
@@ -37,7 +37,8 @@ class Shards:
     def index(self) -> None:
         for split, counts in (("train", COUNTS), ("val", [4])):
             paths = sorted((self.root / split).glob("*.tar"))
-            write_index(self.root / split, split, list(zip(paths, counts, strict=True)))
+            records = [record_shard(path, count) for path, count in zip(paths, counts, strict=True)]
+            write_index(self.root / split, split, records)
 
     def tar(self, number: int) -> Path:
         return self.root / "train" / f"{number:06d}.tar"

@@ -49,3 +49,8 @@ def tails(path: str) -> Iterator[str]:
 def folded(path: str) -> str:
     """A spelling that `/` for `_` and capitals do not change."""
     return path.replace("/", "_").lower()
+
+
+def utf8(text: str) -> str:
+    """A text that UTF-8 can write: what stands for bytes that could not be decoded becomes a replacement character."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

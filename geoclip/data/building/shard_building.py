@@ -22,7 +22,7 @@ from geoclip.data.building.manifest import Manifest
 from geoclip.data.building.picture_check import Resize, check_chunk
 from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.building.shard_tasks import BuildSettings, shard_tasks, write_shard
-from geoclip.data.building.shard_writing import ShardRecord, write_records
+from geoclip.data.building.shard_writing import ShardRecord, write_index
 from geoclip.data.building.standing import clear, cure, differences, settings_at, stands
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.errors import DataError
@@ -175,5 +175,5 @@ def _write(
     for task in tasks:
         by_split.setdefault(task.split, []).append(records[task.split, task.path.name])
     for split, of_split in by_split.items():
-        write_records(root / split, split, of_split)
+        write_index(root / split, split, of_split)
     return by_split

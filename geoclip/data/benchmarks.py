@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -178,18 +177,24 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         raise DataError(
             f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}"
         )
-    features, lat, lon = (_numbers(path, name, found[name]) for name in ("features", "lat", "lon"))
+    numbers = {}
+    for name, dtype in (("features", np.float32), ("lat", np.float64), ("lon", np.float64)):
+        try:
+            with np.errstate(over="ignore"):
+                numbers[name] = found[name].astype(dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
+    features, lat, lon = numbers.values()
     if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
         raise DataError(
             f"image_features={path}: features have the shape {features.shape}, this model takes (N, {feature_dim})"
         )
     keys = found.get("key", np.arange(len(features)))
-    columns = {"lat": lat, "lon": lon, "key": keys}
-    if wrong := {name: column.shape for name, column in columns.items() if column.shape != (len(features),)}:
-        raise DataError(
-            f"image_features={path}: {len(features)} rows of features, but "
-            + ", ".join(f"{name} of the shape {shape}" for name, shape in wrong.items())
-        )
+    for name, column in (("lat", lat), ("lon", lon), ("key", keys)):
+        if column.shape != features.shape[:1]:
+            raise DataError(
+                f"image_features={path}: {len(features)} rows of features, but {name} of the shape {column.shape}"
+            )
     good = np.isfinite(features).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
         raise DataError(
@@ -197,15 +202,6 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         )
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
     return torch.from_numpy(features), gps_deg, keys.astype(str).tolist()
-
-
-def _numbers(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Features as float32, coordinates as float64."""
-    try:
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32 if name == "features" else np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
 
 
 def metadata_file(root: Path, metadata: str = "") -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class PictureDecoder:
     With several `views` of each picture in a step a row has all of them, (P, 3, size, size), each augmented anew.
     """
 
+    dtype: ClassVar[DTypeLike] = np.uint8
     preprocessing: Preprocessing
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
@@ -62,11 +63,6 @@ class PictureDecoder:
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
         return self.preprocessing.shape if self.views == 1 else (self.views, *self.preprocessing.shape)
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.uint8
 
     @property
     def no_color(self) -> Color:

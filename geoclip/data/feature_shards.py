@@ -11,7 +11,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class FeatureDecoder:
     With several `at_once`, (P, F): the views of a picture in one step.
     """
 
+    dtype: ClassVar[DTypeLike] = np.float16
+    no_color: ClassVar[None] = None  # colours were changed before the features were taken
     feature_dim: int
     views: int
     training: bool = False
@@ -68,16 +70,6 @@ class FeatureDecoder:
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
         return (self.feature_dim,) if self.at_once == 1 else (self.at_once, self.feature_dim)
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.float16
-
-    @property
-    def no_color(self) -> None:
-        """Colours were changed before the features were taken."""
-        return None
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.float16], None]:
         """The features of one view, or of those that a step sees together.

@@ -27,7 +27,9 @@ Floats = NDArray[np.float64]
 
 def released_eval() -> ModuleType:
     """train/eval.py of the authors' package."""
-    spec = importlib.util.spec_from_file_location("released_eval", asset_path("released_code") / "train" / "eval.py")
+    spec = importlib.util.spec_from_file_location(
+        "released_eval", asset_path("released_code") / "train" / "eval.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

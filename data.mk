@@ -122,8 +122,8 @@ data-urls: ## shards from any list of links: URLS=list.csv [PLACES=coordinates.c
 	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(URLS_ROOT)')
 
 benchmark-shards: $(STAMP)
-	@places=$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)' $(SHA256)) && \
-	zip=$$(scripts/fetch.sh '$(ZIP)' '$(DOWNLOAD)') && \
+	@places=$$(tools/fetch.sh '$(PLACES)' '$(DOWNLOAD)' $(SHA256)) && \
+	zip=$$(tools/fetch.sh '$(ZIP)' '$(DOWNLOAD)') && \
 	if [ ! -f '$(DOWNLOAD)/photographs/.unpacked' ]; then \
 		echo "unpacking $$zip" && $(RUN) -m zipfile -e "$$zip" '$(DOWNLOAD)/photographs' && \
 		touch '$(DOWNLOAD)/photographs/.unpacked'; \
@@ -133,18 +133,18 @@ benchmark-shards: $(STAMP)
 		root='$(ROOT)' $(ARGS)
 
 url-shards: $(STAMP) $(I2D_STAMP) $(I2D_MORE)
-	@urls=$$(scripts/fetch.sh '$(URLS)' '$(DOWNLOAD)') && \
-	places=$(if $(PLACES),$$(scripts/fetch.sh '$(PLACES)' '$(DOWNLOAD)')) && \
-	$(RUN) -m geoclip.data.downloads.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
+	@urls=$$(tools/fetch.sh '$(URLS)' '$(DOWNLOAD)') && \
+	places=$(if $(PLACES),$$(tools/fetch.sh '$(PLACES)' '$(DOWNLOAD)')) && \
+	$(RUN) -m tools.url_list --urls "$$urls" $${places:+--places "$$places"} --out '$(DOWNLOAD)/list' \
 		--tar-rows $(TAR_ROWS) --flickr-size '$(FLICKR_SIZE)'
-	@$(if $(RETRY),$(RUN) -m geoclip.data.downloads.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
+	@$(if $(RETRY),$(RUN) -m tools.download_report --retry --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars',:)
 	NO_ALBUMENTATIONS_UPDATE=1 $(ON_SPARK) $(I2D)/bin/$(if $(SPARK_MASTER),python -c '$(IN_SESSION)',img2dataset) \
 		--url_list '$(abspath $(DOWNLOAD)/list/urls)' --input_format jsonl --url_col url \
 		--save_additional_columns '["img_id","lat","lon"]' --output_folder '$(abspath $(DOWNLOAD)/tars)' --output_format webdataset \
 		--number_sample_per_shard $(TAR_ROWS) --incremental_mode incremental --resize_mode no --skip_reencode True \
 		--extract_exif False --compute_hash sha256 --retries 2 --timeout 20 --user_agent_token geoclip-ablations \
 		--processes_count $(PROCESSES) --thread_count $(THREADS) --distributor $(DISTRIBUTOR) --enable_wandb False
-	@$(RUN) -m geoclip.data.downloads.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
+	@$(RUN) -m tools.download_report --list '$(DOWNLOAD)/list' --tars '$(DOWNLOAD)/tars'
 	$(RUN) -m geoclip.shards source=wds input='$(DOWNLOAD)/tars' columns.key=img_id root='$(ROOT)' \
 		val_samples=$(or $(VAL_SAMPLES),0) $(ARGS)
 

@@ -30,7 +30,7 @@ from bench.released_loader import MEAN, STD, random_box, released_sample
 from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.building.shard_writing import write_index, write_tar
+from geoclip.data.building import shard_writing
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import PictureDecoder
 from geoclip.data.preprocessing import Preprocessing
@@ -79,14 +79,10 @@ def normalised(batch: Batch) -> torch.Tensor:
 
 def write_shards(folder: Path, jpegs: list[bytes]) -> None:
     """Two shards in `folder`/train."""
-    (folder / "train").mkdir()
     place = json.dumps({"lat": 1.0, "lon": 2.0}).encode()
     samples = [{"__key__": f"{row:05d}", "jpg": jpeg, "json": place} for row, jpeg in enumerate(jpegs)]
-    half, shards = len(jpegs) // 2, []
-    for number, part in enumerate((samples[:half], samples[half:])):
-        path = folder / "train" / f"{number:06d}.tar"
-        shards.append((path, write_tar(path, part)))
-    write_index(folder / "train", "train", shards)
+    half = len(jpegs) // 2
+    shard_writing.write_shards(folder / "train", "train", iter(samples), [half, len(jpegs) - half])
 
 
 def decodes(jpegs: list[bytes], *, scaled: bool) -> Callable[[], None]:

@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
     """
-    from geoclip.data.benchmarks import MISSING
+    from geoclip.data.building.picture_index import MISSING
     from geoclip.drawing.details_table import details_table
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from geoclip.config import (
 )
 from geoclip.console import setup_logging, show
 from geoclip.entry import run_entry_point
-from geoclip.errors import AssetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
-EARTH_PX = 2160  # width of the map's background
 MOST_DOTS = 200_000  # a map of more shows no more
 
 
@@ -140,24 +137,11 @@ def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -
 
 
 def _draw(places: NDArray[np.float64], path: Path) -> None:
+    from geoclip.data.blue_marble import map_background
     from geoclip.drawing.maps import draw_distribution
 
     name = "gallery" if len(places) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(places):,}"
-    draw_distribution({name: places[:MOST_DOTS]}, _background(), path)
-
-
-@cache
-def _background() -> NDArray[np.uint8]:
-    """The Blue Marble, or plain night where it is out of reach."""
-    import numpy as np
-
-    from geoclip.data.blue_marble import read_earth
-
-    try:
-        return read_earth(EARTH_PX)
-    except AssetError as error:
-        log.warning("a map without a background: %s", error)
-        return np.zeros((2, 4, 3), dtype=np.uint8)
+    draw_distribution({name: places[:MOST_DOTS]}, map_background(), path)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,15 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
     Raises:
         DataError: they are not sound.
     """
+    from geoclip.data.blue_marble import map_background
     from geoclip.data.inspection.shard_inspection import inspect_shards
     from geoclip.drawing.inspection_table import inspection_table
     from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
 
-    summary = inspect_shards(root, draw_distribution, workers or None, max_pixels)
+    summary = inspect_shards(root, workers or None, max_pixels)
+    if summary.drawn:
+        draw_distribution(summary.drawn, map_background(), Path(summary.written).with_suffix(".png"))
     show(inspection_table(summary))
     log.info("written: %s and .png", summary.written)
     if summary.complaint:
@@ -93,7 +96,7 @@ def build(config: ShardsConfig, root: Path) -> bool:
 def _source(config: ShardsConfig) -> Source:
     """Rows and pictures, as configured."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.building.picture_sources import TreePictures, open_pictures
+    from geoclip.data.building.picture_sources import open_pictures
     from geoclip.data.building.table_source import TableSource
     from geoclip.data.building.tar_source import TarSource
     from geoclip.data.shard_list import find_shards, refuse_skipped_shards
@@ -107,7 +110,7 @@ def _source(config: ShardsConfig) -> Source:
     if config.benchmark is not None:
         folder = Path(config.benchmark.root)
         table = metadata_file(folder, config.benchmark.metadata)
-        return TableSource(table=table, pictures=TreePictures(root=folder), named=named)
+        return TableSource(table=table, pictures=open_pictures(folder), named=named)
     table = Path(config.input)
     return TableSource(table=table, pictures=open_pictures(Path(config.images or table.parent)), named=named)
 

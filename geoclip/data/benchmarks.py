@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +21,17 @@ from torch import Tensor
 from geoclip.console import printable
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
+from geoclip.data.building.picture_index import Wanted
+from geoclip.data.building.picture_names import as_path, last_part
+from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
-from geoclip.data.places_json import place_of, require_place
-from geoclip.data.plain_files import read_plain
+from geoclip.data.places_json import place_fault, place_of
+from geoclip.data.plain_files import files_below, read_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")
-
-MISSING = "missing picture"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -61,30 +62,23 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
             f"{table} names no pictures; name the column of their files IMG_FILE, IMG_ID, file_name, name or id"
         )
     keys = rows["key"].astype(str).tolist()
-    index = _photo_index(root)
-    last_parts = Counter(key.rsplit("/", 1)[-1] for key in keys)
+    last_parts = Counter(map(last_part, keys))
+    wanted = [Wanted(as_path(key), last_parts[last_part(key)] == 1) for key in keys]
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures = open_pictures(root)
+        pictures.prepare(Path(scratch))
+        places = pictures.find(wanted)
     photos, skipped = [], list[Skip]()
-    for key, lat, lon in zip(keys, rows["lat"], rows["lon"], strict=True):
-        try:
-            require_place(lat, lon)
-        except ValueError as error:
-            skipped.append(Skip(shard=table.name, key=key, reason=str(error)))
-            continue
-        flat = key.rsplit("/", 1)[-1]
-        found = index.get(key) or index.get(key.replace("/", "_"))
-        if (
-            not found and last_parts[flat] == 1
-        ):  # else a/1.jpg, being missing, would get the picture of b/1.jpg
-            found = index.get(flat)
-        if not found:
-            skipped.append(Skip(shard=table.name, key=key, reason=undecodable(key) or MISSING))
-        elif len(found) > 1:
+    for key, found, lat, lon in zip(keys, places, rows["lat"], rows["lon"], strict=True):
+        if reason := place_fault(lat, lon) or undecodable(key) or (found.fault if not found.fits else ""):
+            skipped.append(Skip(shard=table.name, key=key, reason=reason))
+        elif found.fits:
             raise DataError(
-                f"{key} of {table} fits {found[0]} and {found[1]}; set benchmark.root to the folder of one of them "
-                f"and benchmark.metadata to {table.resolve()}"
+                f"{key} of {table} fits {root / found.fits[0]} and {root / found.fits[1]}; set benchmark.root to the "
+                f"folder of one of them and benchmark.metadata to {table.resolve()}"
             )
         else:
-            photos.append(Photo(key=key, path=found[0], gps_deg=(float(lat), float(lon))))
+            photos.append(Photo(key=key, path=root / found.place, gps_deg=(float(lat), float(lon))))
     if not photos:
         raise DataError(
             f"none of the {len(rows)} photographs of {table} is in {root}, first {skipped[0].key}: {skipped[0].reason}"
@@ -183,18 +177,24 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         raise DataError(
             f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}"
         )
-    features, lat, lon = (_numbers(path, name, found[name]) for name in ("features", "lat", "lon"))
+    numbers = {}
+    for name, dtype in (("features", np.float32), ("lat", np.float64), ("lon", np.float64)):
+        try:
+            with np.errstate(over="ignore"):
+                numbers[name] = found[name].astype(dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
+    features, lat, lon = numbers.values()
     if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
         raise DataError(
             f"image_features={path}: features have the shape {features.shape}, this model takes (N, {feature_dim})"
         )
     keys = found.get("key", np.arange(len(features)))
-    columns = {"lat": lat, "lon": lon, "key": keys}
-    if wrong := {name: column.shape for name, column in columns.items() if column.shape != (len(features),)}:
-        raise DataError(
-            f"image_features={path}: {len(features)} rows of features, but "
-            + ", ".join(f"{name} of the shape {shape}" for name, shape in wrong.items())
-        )
+    for name, column in (("lat", lat), ("lon", lon), ("key", keys)):
+        if column.shape != features.shape[:1]:
+            raise DataError(
+                f"image_features={path}: {len(features)} rows of features, but {name} of the shape {column.shape}"
+            )
     good = np.isfinite(features).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
         raise DataError(
@@ -202,15 +202,6 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
         )
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
     return torch.from_numpy(features), gps_deg, keys.astype(str).tolist()
-
-
-def _numbers(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Features as float32, coordinates as float64."""
-    try:
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32 if name == "features" else np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
 
 
 def metadata_file(root: Path, metadata: str = "") -> Path:
@@ -249,35 +240,15 @@ def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
     """
     found: list[Path] = []
     skipped: list[Skip] = []
-    seen: set[str] = set()
 
-    def unreadable(error: OSError) -> None:
-        name = os.path.relpath(error.filename, folder)
-        skipped.append(Skip(shard=name, key="", reason=f"unreadable folder ({error.strerror})"))
+    def skip(path: str, reason: str) -> None:
+        skipped.append(Skip(shard=os.path.relpath(path, folder), key="", reason=reason))
 
-    for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        names = [] if real in seen else [name for name in files if not name.startswith(".")]
-        for name in names:
-            if suffix_of(name) in PICTURE_SUFFIXES:
-                found.append(Path(here, name))
-            elif reason := unreadable_reason(name):
-                skipped.append(
-                    Skip(shard=os.path.relpath(os.path.join(here, name), folder), key="", reason=reason)
-                )
-        seen.add(real)
+    for entry in files_below(
+        folder, lambda error: skip(error.filename, f"unreadable folder ({error.strerror})")
+    ):
+        if suffix_of(entry.name) in PICTURE_SUFFIXES:
+            found.append(Path(entry.path))
+        elif reason := unreadable_reason(entry.name):
+            skip(entry.path, reason)
     return sorted(found), skipped
-
-
-def _photo_index(root: Path) -> dict[str, list[Path]]:
-    """Photographs by every name that a CSV may use for them; the path below root is exact and fits but one."""
-    index: dict[str, list[Path]] = {}
-    below = {path: path.relative_to(root).as_posix() for path in photos_below(root)[0]}
-    for path, relative in below.items():
-        parts = relative.split("/")
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        names = {name for tail in tails for name in (tail, tail.removesuffix(path.suffix))}
-        for name in names | {name.replace("/", "_") for name in names}:
-            index.setdefault(name, []).append(path)
-    return index | {relative: [path] for path, relative in below.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from geoclip.data.assets import asset_path
+from geoclip.errors import AssetError
 from geoclip.geo.geodesy import METRES_PER_DEGREE
+
+log = logging.getLogger("geoclip")
+
+MAP_PX = 2160  # width of a map's background
 
 
 def read_earth(width_px: int | None = None) -> NDArray[np.uint8]:
@@ -27,6 +35,16 @@ def read_earth(width_px: int | None = None) -> NDArray[np.uint8]:
             image.draft("RGB", (width_px, width_px // 2))
             return np.array(image.convert("RGB").resize((width_px, width_px // 2), Image.Resampling.LANCZOS))
         return np.array(image.convert("RGB"))
+
+
+@cache
+def map_background() -> NDArray[np.uint8]:
+    """(H, W, 3) the Blue Marble to draw maps on; black, with a warning, where it can be neither read nor fetched."""
+    try:
+        return read_earth(MAP_PX)
+    except AssetError as error:
+        log.warning("maps without a background: %s", error)
+        return np.zeros((2, 4, 3), dtype=np.uint8)
 
 
 def pad_sideways(earth_3HW: Tensor) -> Tensor:

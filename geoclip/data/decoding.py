@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class PictureDecoder:
     With several `views` of each picture in a step a row has all of them, (P, 3, size, size), each augmented anew.
     """
 
+    dtype: ClassVar[DTypeLike] = np.uint8
     preprocessing: Preprocessing
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
@@ -62,11 +63,6 @@ class PictureDecoder:
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
         return self.preprocessing.shape if self.views == 1 else (self.views, *self.preprocessing.shape)
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.uint8
 
     @property
     def no_color(self) -> Color:
@@ -80,12 +76,12 @@ class PictureDecoder:
         if self.augmentation.is_identity:
             return evaluation_pixels_of(sample.data, self.preprocessing), None
         if self.views == 1:
-            return self._view(sample, sample.epoch)
-        seen = [self._view(sample, sample.epoch * self.views + view) for view in range(self.views)]
+            return self.view(sample, sample.epoch)
+        seen = [self.view(sample, sample.epoch * self.views + view) for view in range(self.views)]
         colors = [color for _, color in seen if color is not None]
         return np.stack([pixels for pixels, _ in seen]), np.stack(colors) if colors else None
 
-    def _view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
+    def view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
         """One of the views that training sees of a picture, counted through all epochs."""
         rng = augmentation_rng(self.seed, number, sample.key)
         pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)

@@ -11,22 +11,17 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from geoclip.data.augment import (
-    NO_COLOR,
-    Augmentation,
-    augmentation_rng,
-    color_draw,
-    training_pixels_of,
-)
+from geoclip.data.augment import NO_COLOR
 from geoclip.data.batch import Sample
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
+from geoclip.data.decoding import Color, PictureDecoder
+from geoclip.data.preprocessing import evaluation_pixels_of
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
@@ -36,14 +31,8 @@ from geoclip.run_dir import write_json
 RECORD = "features.json"
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class ViewsDecoder:
+class ViewsDecoder(PictureDecoder):
     """Every view of a picture, (1 + V, 3, size, size): what evaluation sees, then what epochs 0 … V-1 see."""
-
-    preprocessing: Preprocessing
-    augmentation: Augmentation
-    seed: int
-    views: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,24 +40,16 @@ class ViewsDecoder:
         return (1 + self.views, *self.preprocessing.shape)
 
     @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.uint8
-
-    @property
-    def no_color(self) -> NDArray[np.float32] | None:
+    def no_color(self) -> Color:
         """The draws that change nothing, where colours change at all."""
         return np.tile(NO_COLOR, (1 + self.views, 1)) if self.augmentation.changes_color else None
 
-    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels of every view, and their colour draws where colours change."""
-        pixels, colors = [evaluation_pixels_of(sample.data, self.preprocessing)], [NO_COLOR]
-        for view in range(self.views):
-            rng = augmentation_rng(self.seed, view, sample.key)
-            pixels.append(training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng))
-            if self.augmentation.changes_color:
-                colors.append(color_draw(self.augmentation, rng))
-        return np.stack(pixels), np.stack(colors) if self.augmentation.changes_color else None
+        seen = [self.view(sample, number) for number in range(self.views)]
+        pixels = np.stack([evaluation_pixels_of(sample.data, self.preprocessing), *(one for one, _ in seen)])
+        colors = [NO_COLOR, *(color for _, color in seen if color is not None)]
+        return pixels, np.stack(colors) if self.augmentation.changes_color else None
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -78,6 +59,8 @@ class FeatureDecoder:
     With several `at_once`, (P, F): the views of a picture in one step.
     """
 
+    dtype: ClassVar[DTypeLike] = np.float16
+    no_color: ClassVar[None] = None  # colours were changed before the features were taken
     feature_dim: int
     views: int
     training: bool = False
@@ -87,16 +70,6 @@ class FeatureDecoder:
     def shape(self) -> tuple[int, ...]:
         """Of one row."""
         return (self.feature_dim,) if self.at_once == 1 else (self.at_once, self.feature_dim)
-
-    @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.float16
-
-    @property
-    def no_color(self) -> None:
-        """Colours were changed before the features were taken."""
-        return None
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.float16], None]:
         """The features of one view, or of those that a step sees together.

@@ -20,86 +20,16 @@ SUFFIXES = {
 PICTURE_SUFFIXES = tuple(dict.fromkeys(suffix for of_format in SUFFIXES.values() for suffix in of_format))
 
 # Pictures that no decoder here reads: cameras' raw files, and what drawing programs write.
-UNREADABLE_SUFFIXES = frozenset(
-    [
-        "3fr",
-        "ai",
-        "arw",
-        "bay",
-        "cr2",
-        "cr3",
-        "crw",
-        "dcr",
-        "dng",
-        "eps",
-        "erf",
-        "exr",
-        "fff",
-        "gpr",
-        "hdr",
-        "ico",
-        "iiq",
-        "jxl",
-        "jxr",
-        "k25",
-        "kdc",
-        "mef",
-        "mos",
-        "mrw",
-        "nef",
-        "nrw",
-        "orf",
-        "pef",
-        "psb",
-        "psd",
-        "raf",
-        "raw",
-        "rw2",
-        "rwl",
-        "sr2",
-        "srf",
-        "srw",
-        "svg",
-        "svgz",
-        "tga",
-        "wdp",
-        "x3f",
-        "xcf",
-    ]
-)
+UNREADABLE_SUFFIXES = frozenset((
+    "3fr", "ai", "arw", "bay", "cr2", "cr3", "crw", "dcr", "dng", "eps", "erf", "exr", "fff", "gpr", "hdr",
+    "ico", "iiq", "jxl", "jxr", "k25", "kdc", "mef", "mos", "mrw", "nef", "nrw", "orf", "pef", "psb", "psd",
+    "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "svg", "svgz", "tga", "wdp", "x3f", "xcf",
+))  # fmt: skip
 # What belongs beside pictures and is none; whatever else is found there is counted.
-COMPANION_SUFFIXES = frozenset(
-    [
-        "aae",
-        "cls",
-        "csv",
-        "db",
-        "htm",
-        "html",
-        "ini",
-        "json",
-        "jsonl",
-        "log",
-        "md",
-        "npy",
-        "npz",
-        "parquet",
-        "pickle",
-        "pkl",
-        "pt",
-        "py",
-        "rst",
-        "sh",
-        "tsv",
-        "txt",
-        "xml",
-        "xmp",
-        "yaml",
-        "yml",
-        "sqlite",
-        "lock",
-    ]
-)
+COMPANION_SUFFIXES = frozenset((
+    "aae", "cls", "csv", "db", "htm", "html", "ini", "json", "jsonl", "log", "md", "npy", "npz", "parquet",
+    "pickle", "pkl", "pt", "py", "rst", "sh", "tsv", "txt", "xml", "xmp", "yaml", "yml", "sqlite", "lock",
+))  # fmt: skip
 
 
 def suffix_of(name: str) -> str:

@@ -16,6 +16,7 @@ from geoclip.data.picture_kinds import SUFFIXES
 MAX_PIXELS = 89_478_485  # a quarter GiB of RGB, the size from which on Pillow warns of decompression bombs
 JPEG_EXCESS = 4  # a JPEG may have so many times max_pixels: it is scaled down while it is decoded
 LARGE_JPEG_PX = 1024  # the shorter side that such a JPEG keeps at least, if the limit lets it
+CHECK_PX = 32  # to check a JPEG: it is read to its end whatever its scale, and the smaller the faster
 FULL_SIZE = "geoclip_full_size"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 

@@ -71,12 +71,9 @@ def _pair_in(fields: dict[str, Any]) -> tuple[float, float] | None:
         ValueError: it names some that are no numbers, or whose order nobody knows.
     """
     by_name = {known_name(str(name)): value for name, value in reversed(fields.items())}
-    lat, lon = (
-        next(((name, by_name[name]) for name in names if name in by_name), None)
-        for names in (LATITUDES, LONGITUDES)
-    )
+    lat, lon = (next((n for n in names if n in by_name), "") for names in (LATITUDES, LONGITUDES))
     if lat and lon:
-        return _number(*lat, LATITUDE_LETTERS), _number(*lon, LONGITUDE_LETTERS)
+        return _number(lat, by_name[lat], LATITUDE_LETTERS), _number(lon, by_name[lon], LONGITUDE_LETTERS)
     listed = by_name.get("coordinates")
     if not isinstance(listed, list) or len(listed) not in (2, 3) or not all(map(_is_number, listed[:2])):
         return None
@@ -115,6 +112,15 @@ def require_place(lat: float, lon: float) -> None:
     if lat == lon == 0:
         raise ValueError(NO_FIX)
     require_on_earth(lat, lon)
+
+
+def place_fault(lat: float, lon: float) -> str:
+    """Why `require_place` refuses these; empty where it does not."""
+    try:
+        require_place(lat, lon)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def require_on_earth(lat: float, lon: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 
@@ -37,3 +38,28 @@ def read_plain(path: str | Path) -> bytes:
     """
     with open_binary(path) as file:
         return file.read()
+
+
+def files_below(
+    folder: Path, unreadable: Callable[[OSError], object] = lambda error: None
+) -> Iterator[os.DirEntry[str]]:
+    """Everything but folders below a folder, links followed, in no order; hidden files and folders are left out.
+
+    Args:
+        folder: where to look.
+        unreadable: called for each folder that cannot be read.
+    """
+    seen, left = set[str](), [str(folder)]
+    while left:
+        here = left.pop()
+        if (real := os.path.realpath(here)) in seen:  # a link to a folder above it
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(here) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            unreadable(error)
+            continue
+        left += [entry.path for entry in shown if entry.is_dir()]
+        yield from (entry for entry in shown if not entry.is_dir())

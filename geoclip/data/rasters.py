@@ -14,7 +14,7 @@ from geoclip.data.assets import asset_path
 from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import uniform_on_sphere
 
-SEA, LAND, LAKE = 0, 1, 2  # as the mask has them
+LAND = 1  # in the mask; 0 is sea, 2 a lake
 MASK_SHAPE = (8640, 17280)  # 1.25 minutes of arc: 2.3 km at the equator
 ALTITUDE_STEP_M, ALTITUDE_LOWEST_M, NO_ALTITUDE = 28, -450, 255  # as `pvlib.location.lookup_altitude` decodes
 

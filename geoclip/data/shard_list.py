@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -180,7 +179,11 @@ def shard_fault(path: str) -> str:
 def folder_shards(folder: Path, pattern: str = "") -> ShardFiles:
     """The tars of a folder, which may be none, and what looks like one there or in folders below and is not read."""
     paths, skipped = _folder_tars(folder)
-    skipped += [Skip(shard=name, key="", reason=BELOW) for name in sorted(_tars_below(folder))]
+    levels = (
+        "*/" * level + "*.[tT][aA][rR]" for level in range(1, FOLDERS_BELOW + 1)
+    )  # hidden ones do not match
+    below = sorted(name for level in levels for name in glob.glob(level, root_dir=folder))
+    skipped += [Skip(shard=name, key="", reason=BELOW) for name in below]
     return ShardFiles(what=str(folder), paths=paths, skipped=skipped, pattern=pattern)
 
 
@@ -201,18 +204,6 @@ def _folder_tars(folder: Path) -> tuple[list[str], list[Skip]]:
         else:
             paths.append(path)
     return paths, skipped
-
-
-def _tars_below(folder: Path) -> Iterator[str]:
-    """Tars in the folders of a folder, by their path below it; hidden folders are none."""
-    for here, folders, files in os.walk(folder):
-        below = os.path.relpath(here, folder)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if below == ".":
-            continue
-        if below.count("/") + 1 >= FOLDERS_BELOW:
-            folders.clear()
-        yield from (f"{below}/{name}" for name in files if name.lower().endswith(".tar") and name[0] != ".")
 
 
 def _by_pattern(root: str, pattern: str, fix: str) -> tuple[list[str], list[Skip]]:

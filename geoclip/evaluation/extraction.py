@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.building.shard_writing import distinct_key, write_index, write_tar
+from geoclip.data.building.shard_writing import distinct_key, record_shard, write_index, write_tar
 from geoclip.data.color import jitter_colors
 from geoclip.data.decoding import decode_batch, only_present
 from geoclip.data.feature_shards import ViewsDecoder, as_npy
@@ -118,7 +118,7 @@ def _named(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def close_split(folder: Path, shards: list[Shard]) -> int:
     """Once every rank has written its share: index.json, by which a split is known to be whole. Returns its samples."""
     paths = [folder / Path(shard.path).name for shard in shards]
-    return write_index(folder, folder.name, [(path, len(open_index(path))) for path in paths])
+    return write_index(folder, folder.name, [record_shard(path, len(open_index(path))) for path in paths])
 
 
 def _encoded(

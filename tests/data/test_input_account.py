@@ -22,11 +22,12 @@ from PIL import Image, features
 from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
 from geoclip.data.batch import Skip
-from geoclip.data.benchmarks import MISSING, list_photos, photo_batches, read_photos
+from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
+from geoclip.data.building.picture_index import MISSING
 from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.shard_writing import distinct_key, write_index
+from geoclip.data.building.shard_writing import distinct_key, record_shard, write_index
 from geoclip.data.building.shard_writing import write_tar as write_shard
 from geoclip.data.building.table_source import TableSource
 from geoclip.data.building.tar_source import TarSource
@@ -206,7 +207,7 @@ def test_an_inspection_counts_what_is_not_read(tmp_path: Path) -> None:
     write_tar(tmp_path / "train" / "1.tar", *sample("a", 9, 9))
     write_tar(tmp_path / "train" / "more" / "2.tar", *sample("c"))
     os.mkfifo(tmp_path / "train" / "3.tar")
-    summary = inspect_shards(tmp_path, lambda *_: None, workers=1)
+    summary = inspect_shards(tmp_path, workers=1)
     train = summary.splits["train"]
     assert [(account.found, account.used) for account in summary.accounts] == [(4, 2), (3, 2)]
     assert sum(train.skipped.values()) == 2 and train.wrong == 3 and train.keys_shared == 1
@@ -500,7 +501,7 @@ def test_a_shard_shorter_than_its_index_says_is_refused(tmp_path: Path) -> None:
     ]
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "000000.tar"
-    write_index(tmp_path / "train", "train", [(path, write_shard(path, samples))])
+    write_index(tmp_path / "train", "train", [record_shard(path, write_shard(path, samples))])
     assert read_shards(str(tmp_path), "train")[0].samples == 4
     path.write_bytes(path.read_bytes()[: 4 * 512 * 3])
     with pytest.raises(DataError, match=r"000000\.tar has .* bytes, but index\.json says"):

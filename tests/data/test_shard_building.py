@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.shard_list import read_shards
+from geoclip.errors import DataError
 
 Photo = Callable[..., bytes]
 SamplesIn = Callable[..., dict[str, tuple[dict[str, Any], str, bytes]]]
@@ -127,6 +130,47 @@ def test_every_row_of_no_use_is_named_with_its_reason(
     described = json.loads((tmp_path / "shards" / "metadata.json").read_text())
     assert (described["accepted"], described["rejected"]) == (3, len(expected))
     assert described["reasons"]["missing picture"] == 3
+
+
+def zipped(folder: Path, archive: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(archive, "w", method) as packed:
+        for path in sorted(folder.glob("*.jpg")):
+            packed.write(path, f"mine/{path.name}")
+    return archive
+
+
+@pytest.mark.parametrize("kind", ["deflated", "stored", "tar"])
+def test_pictures_in_an_archive_give_the_same_shards_as_in_a_folder(
+    tmp_path: Path, photo_table: Callable[..., Path], build: Build, kind: str
+) -> None:
+    table = photo_table(12)
+    if kind == "tar":
+        archive = tmp_path / "mine.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(table.parent, "mine")
+    else:
+        method = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
+        archive = zipped(table.parent, tmp_path / "mine.zip", method)
+    build(tmp_path / "a", input=str(table))
+    build(tmp_path / "b", input=str(table), images=str(archive), workers=2)
+    a, b = (tmp_path / name / "train" / "000000.tar" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_corrupt_member_of_a_zip_is_rejected_and_a_cut_zip_named(
+    tmp_path: Path, photo_table: Callable[..., Path], build: Build, rejected_in: RejectedIn
+) -> None:
+    table = photo_table(12)
+    archive = zipped(table.parent, tmp_path / "mine.zip", zipfile.ZIP_STORED)
+    data = archive.read_bytes()
+    at = data.index((table.parent / "03.jpg").read_bytes()) + 400
+    archive.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    build(tmp_path / "shards", input=str(table), images=str(archive), max_rejected_fraction=0.5)
+    assert rejected_in(tmp_path / "shards") == [("5", "03.jpg", "corrupt zip member")]
+    for name, content in (("cut.zip", data[: len(data) // 2]), ("empty.tar", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"images={tmp_path / name} cannot be read"):
+            build(tmp_path / "other", input=str(table), images=str(tmp_path / name))
 
 
 def test_shards_are_equal_shuffled_and_a_function_of_seed_and_keys(

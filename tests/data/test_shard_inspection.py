@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset as wds
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from geoclip.data.building.shard_writing import write_index
+from geoclip.data.building.shard_writing import record_shard, write_index
 from geoclip.data.inspection.shard_inspection import ShardsSummary, inspect_shards
+from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.shard_index import open_index
 from geoclip.drawing.inspection_table import inspection_table
-from geoclip.drawing.maps import draw_distribution
 from geoclip.errors import DataError
+from geoclip.shards import inspect
 
 COUNTS = [6, 5, 7]
-Drawn = dict[str, NDArray[np.float64]]
 
 
 class Shards:
@@ -34,18 +33,18 @@ class Shards:
         self.train, self.val = tiny_shards(COUNTS), tiny_shards([4], split="val", seed=1)
         self.root: Path = self.train.root
         self.index()
-        self.drawn: Drawn = {}
 
     def index(self) -> None:
         for split, counts in (("train", COUNTS), ("val", [4])):
             paths = sorted((self.root / split).glob("*.tar"))
-            write_index(self.root / split, split, list(zip(paths, counts, strict=True)))
+            records = [record_shard(path, count) for path, count in zip(paths, counts, strict=True)]
+            write_index(self.root / split, split, records)
 
     def tar(self, number: int) -> Path:
         return self.root / "train" / f"{number:06d}.tar"
 
     def inspect(self, workers: int = 1) -> ShardsSummary:
-        return inspect_shards(self.root, lambda places, _, __: self.drawn.update(places), workers)
+        return inspect_shards(self.root, workers)
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_sound_shards_are_summarised_and_drawn(shards: Shards) -> None:
     assert train.formats == {"PNG": 18} and 50 < train.mean_picture_bytes < 200
     assert train.index_json == [] and train.places_twice == train.keys_twice == 0
     assert summary.shared == {"train & val": {"keys": 0, "samples": 0, "places": 0}}
-    assert {tuple(place) for place in shards.drawn["train"].tolist()} == set(shards.train.gps_deg.values())
+    assert {tuple(place) for place in summary.drawn["train"].tolist()} == set(shards.train.gps_deg.values())
     said = json.loads((shards.root / "inspection.json").read_text())
     assert said["sound"] is True and said["splits"]["train"]["samples"] == 18
 
@@ -187,12 +186,13 @@ def test_a_folder_without_splits_or_index_is_inspected_too(tmp_path: Path) -> No
     add_tar(
         tmp_path / "mine" / "0.tar", *(sample(str(number), size_px=(30 + number, 20)) for number in range(3))
     )
-    summary = inspect_shards(tmp_path / "mine", draw_distribution, workers=1)
+    inspect(tmp_path / "mine", workers=1, max_pixels=MAX_PIXELS)
+    assert (tmp_path / "mine" / "inspection.png").read_bytes().startswith(b"\x89PNG")
+    summary = inspect_shards(tmp_path / "mine", workers=1)
     split = summary.splits["mine"]
     assert summary.complaint == "" and split.index_json is None
     assert (split.samples, split.places_twice) == (3, 2)
     assert (split.longer_side_px, split.shorter_side_px) == ((30, 31, 32), (20, 20, 20))
-    assert (tmp_path / "mine" / "inspection.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_shards_of_features_are_inspected_too(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_shards_of_features_are_inspected_too(tmp_path: Path) -> None:
         return {"__key__": key, "npy": file.getvalue()[:end], "json": b'{"lat": 1, "lon": 2}'}
 
     add_tar(tmp_path / "0.tar", features("good", 1), features("infinite", np.inf), features("cut", 1, -9))
-    split = inspect_shards(tmp_path, lambda *_: None, workers=1).splits[tmp_path.name]
+    split = inspect_shards(tmp_path, workers=1).splits[tmp_path.name]
     assert split.formats == {"features": 1} and split.longer_side_px == (0, 0, 0)
     assert [line.split(": ")[0] for line in split.examples] == ["0.tar:infinite", "0.tar:cut"]
 
@@ -220,7 +220,7 @@ def test_where_the_folder_cannot_be_written_the_findings_come_here(
 def test_no_shards_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match=r"holds no shards: expected \*\.tar there, or in folders such as"):
-        inspect_shards(tmp_path, draw_distribution)
+        inspect_shards(tmp_path)
 
 
 def test_the_table_fits_a_console_and_tells_what_is_wrong(shards: Shards) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geoclip.data.assets import released_package
+from geoclip.data.assets import asset_path
 from geoclip.evaluation.accuracy import THRESHOLDS_KM, nearest_place, percent_within, summarise
 from geoclip.evaluation.protocols import LEAST_RATIO, MOST_RATIO, distance_km, within
 
@@ -26,7 +26,7 @@ def random_places(count: int, seed: int) -> Floats:
 @pytest.fixture(scope="module")
 def released_eval() -> ModuleType:
     """train/eval.py of the authors' package, alone."""
-    path = Path(released_package()) / "train" / "eval.py"
+    path = Path(asset_path("released_code")) / "train" / "eval.py"
     spec = importlib.util.spec_from_file_location("released_eval", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

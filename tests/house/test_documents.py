@@ -38,7 +38,7 @@ EXAMPLE = re.compile(
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone, with the files that docs/add_*.md tell the reader to write."""
     clone = tmp_path_factory.mktemp("clone")
-    for name in ("geoclip", "hydra_plugins", "conf", "bench"):
+    for name in ("geoclip", "hydra_plugins", "conf", "bench", "tools"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "data.mk", "pyproject.toml", "constraints.txt", "constraints-img2dataset.txt"):
         shutil.copy(ROOT / name, clone / name)

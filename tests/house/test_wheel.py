@@ -33,7 +33,7 @@ def test_wheel_carries_the_package_and_every_config(wheel: Path, repository: Pat
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert configs | package <= shipped
-    assert not any(name.startswith(("tests/", "experiments/", "conf/")) for name in shipped)
+    assert not any(name.startswith(("tests/", "experiments/", "conf/", "tools/")) for name in shipped)
 
 
 def test_wheel_in_an_empty_environment_composes_its_config(wheel: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from geoclip.data.assets import released_package
+from geoclip.data.assets import asset_path
 
 TINY_PX = 28  # pictures of the tiny CLIP
 TOWER: dict[str, Any] = {
@@ -26,7 +26,7 @@ TOWER: dict[str, Any] = {
 
 def load_released(name: str) -> ModuleType:
     """A module of the authors' `model` as `released_geoclip.<name>`, without __init__ files, which need more."""
-    folder = released_package() / "model"
+    folder = asset_path("released_code") / "model"
     for package, place in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
         if package not in sys.modules:
             init = place / "__init__.py" if package.endswith("rff") else None
@@ -45,7 +45,7 @@ def load_released(name: str) -> ModuleType:
 
 def released_train() -> ModuleType:
     """train/train.py of the authors' package, without its __init__, which needs torchvision."""
-    path = released_package() / "train" / "train.py"
+    path = asset_path("released_code") / "train" / "train.py"
     spec = importlib.util.spec_from_file_location("released_train", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -60,7 +60,12 @@ def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction
     rows, reasons = manifest.count(), manifest.reasons()
     bad = sum(count for _, count, _, _ in reasons)
     share = bad / max(1, rows)
-    _account(manifest.path.parent.name.removeprefix(".").removesuffix(".work"), rows - bad, reasons).log()
+    skipped = SkipReport(shown_per_reason=1)
+    for reason, count, line, key in reasons:
+        skipped.counts[reason] = count
+        skipped.examples[reason] = [f"{_where(line)}{':' * bool(key)}{key}"]
+    what = manifest.path.parent.name.removeprefix(".").removesuffix(".work")
+    Account(what=what, used=rows - bad, skipped=skipped, unit="rows").log()
     if bad < rows and share <= max_rejected_fraction:
         return
     if not rows:
@@ -68,7 +73,7 @@ def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction
     write_rejected(manifest, rejected)
     manifest.refuse()
     shown = "; ".join(
-        f"{count:,} × {reason}, first {key or 'a row without a key'} ({'line ' * line.isdecimal()}{line})"
+        f"{count:,} × {reason}, first {key or 'a row without a key'} ({_where(line)})"
         for reason, count, line, key in reasons[:SHOWN]
     )
     swapped = any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons)
@@ -90,9 +95,8 @@ def close_build(
     published: Published | None,
 ) -> None:
     """README.md, and metadata.json, by which a data set is known to be whole."""
-    reasons = manifest.reasons()
-    bad, rows = sum(count for _, count, _, _ in reasons), manifest.count()
-    counts = {split: sum(record.samples for record in of_split) for split, of_split in records.items()}
+    reasons = {reason: count for reason, count, _, _ in manifest.reasons()}
+    bad, rows = sum(reasons.values()), manifest.count()
     described: dict[str, Any] = {
         "name": published.name if published else root.name,
         "command": " ".join(["python", *sys.orig_argv[1:]]),
@@ -100,8 +104,8 @@ def close_build(
         "rows": rows,
         "accepted": rows - bad,
         "rejected": bad,
-        "reasons": {reason: count for reason, count, _, _ in reasons},
-        "counts": counts,
+        "reasons": reasons,
+        "counts": {split: sum(record.samples for record in of_split) for split, of_split in records.items()},
         "shards": {split: len(of_split) for split, of_split in records.items()},
         "bytes": sum(record.bytes for of_split in records.values() for record in of_split),
         "versions": {package: metadata.version(package) for package in ("pillow", "torch", "webdataset")},
@@ -124,55 +128,35 @@ def _compared(published: Published, built: int) -> dict[str, Any]:
     return {"samples": published.samples, "built": built, "missing": missing, "source": published.source}
 
 
-def _account(what: str, used: int, reasons: list[tuple[str, int, str, str]]) -> Account:
-    """Of a build's rows, each reason with its first row."""
-    skipped = SkipReport(shown_per_reason=1)
-    for reason, count, line, key in reasons:
-        skipped.counts[reason] = count
-        skipped.examples[reason] = [f"{'line ' * line.isdecimal()}{line}{':' * bool(key)}{key}"]
-    return Account(what=what, used=used, skipped=skipped, unit="rows")
+def _where(line: str) -> str:
+    return f"line {line}" if line.isdecimal() else line  # else a tar
 
 
 def _readme(described: dict[str, Any]) -> str:
-    settings, counts = described["settings"], described["counts"]
-    splits = "\n".join(
-        f"| {markdown_text(split)} | {described['shards'][split]:,} | {count:,} |"
-        for split, count in counts.items()
-    )
-    reasons = "\n".join(
-        f"| {markdown_text(reason)} | {count:,} |" for reason, count in described["reasons"].items()
-    )
+    settings, published = described["settings"], described.get("published")
+    lines = [f"# {markdown_text(described['name'])}", "", "| split | shards | samples |", "|---|---|---|"]
+    for split, count in described["counts"].items():
+        lines.append(f"| {markdown_text(split)} | {described['shards'][split]:,} | {count:,} |")
+    if published and published["samples"]:
+        share = f"{published['built']:,} of the benchmark's {published['samples']:,} published photographs."
+        lines += ["", f"{share} {published['source']}"]
     size = settings["max_side_px"]
-    pictures = (
-        f"Pictures whose longer side was over {size} px were scaled down to it, at JPEG quality "
-        f"{settings['jpeg_quality']}; the others are the files that came in."
-        if size
-        else "The pictures are the files that came in, byte for byte."
+    scaled = (
+        f"scaled to {size} px at most, JPEG quality {settings['jpeg_quality']}" if size else "byte for byte"
     )
-    published = described.get("published")
-    compared = (
-        f"\n{published['built']:,} of the benchmark's {published['samples']:,} published photographs. "
-        f"{published['source']}\n"
-        if published and published["samples"]
-        else ""
+    source = ", ".join(
+        f"{key} {value}" for key, value in settings.items() if key.startswith(("input", "images"))
     )
-    inputs = {name: value for name, value in settings.items() if name.startswith(("input", "images"))}
-    source = ", ".join(f"{name} {value}" for name, value in inputs.items())
-    return f"""# {markdown_text(described["name"])}
-
-| split | shards | samples |
-|---|---|---|
-{splits}
-{compared}
-Each sample is a picture and a json with `key` (as the source wrote it), `lat`, `lon` (degrees, WGS 84) and whatever
-else the source told of it. {pictures} Samples are shuffled with seed {settings["seed"]}.
-
-Rejected were {described["rejected"]:,} of {described["rows"]:,} rows; `rejected.csv` names each.
-
-| reason | rows |
-|---|---|
-{reasons}
-
-- Source: {markdown_text(source)}.
-- Every setting and version is in `metadata.json`; built by {markdown_text(described["command"])}.
-"""
+    lines += [
+        "",
+        f"Each sample is a picture ({scaled}) and a json with `key`, `lat`, `lon` (degrees, WGS 84) and the source's "
+        f"other fields. Samples are shuffled with seed {settings['seed']}.",
+        "",
+        f"{described['rejected']:,} of {described['rows']:,} rows were rejected; `rejected.csv` names each.",
+        "",
+        *(f"- {markdown_text(reason)}: {count:,}" for reason, count in described["reasons"].items()),
+        f"- Source: {markdown_text(source)}.",
+        "- Every setting and version is in `metadata.json`.",
+        f"- Built by {markdown_text(described['command'])}.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -248,9 +248,8 @@ class Manifest:
         select = "SELECT name, samples, bytes, sha256 FROM shards WHERE split = ?"
         with self._open() as database:
             found = database.execute(select, (split,)).fetchall()
-        return {
-            row[0]: ShardRecord(name=row[0], samples=row[1], bytes=row[2], sha256=row[3]) for row in found
-        }
+        records = (ShardRecord(name=name, samples=n, bytes=size, sha256=sha) for name, n, size, sha in found)
+        return {record.name: record for record in records}
 
 
 def _stored(row: Row, seed: int) -> tuple[Any, ...]:

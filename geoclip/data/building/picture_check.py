@@ -11,10 +11,8 @@ from geoclip.data.building.manifest import Manifest, Planned, Verdict
 from geoclip.data.building.picture_index import MISSING, Found
 from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.picture_kinds import SUFFIXES, undecodable
-from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
+from geoclip.data.pictures import CHECK_PX, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.workers import note
-
-CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

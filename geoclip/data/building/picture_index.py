@@ -27,6 +27,7 @@ class Found(NamedTuple):
 
     place: str = ""
     fault: str = ""
+    fits: tuple[str, ...] = ()  # of an ambiguous name, the pictures that it fits
 
 
 def build_picture_index(path: Path, pictures: Iterable[tuple[str, str]]) -> None:
@@ -63,16 +64,14 @@ def _look_up(database: sqlite3.Connection, path: str, alone: bool) -> Found:
     if not rows and alone and "/" in path:
         rows = database.execute(select, (folded(last_part(path)),)).fetchall()
     if len(rows) > 1:
-        for fits in (
-            lambda name: name == path,
-            lambda name: name.endswith(f"/{path}"),
-        ):
-            if kept := [row for row in rows if fits(row[0])]:
-                rows = kept
-                break
+        exact = ([row for row in rows if row[0] == name] for name in (path, f"images/{path}"))
+        below = [row for row in rows if row[0].endswith(f"/{path}")]
+        rows = next(filter(None, (*exact, below)), rows)
     if not rows:
         return Found(fault=MISSING)
-    return Found(place=rows[0][1]) if len(rows) == 1 else Found(fault=AMBIGUOUS)
+    if len(rows) > 1:
+        return Found(fault=AMBIGUOUS, fits=tuple(name for name, _ in rows))
+    return Found(place=rows[0][1])
 
 
 def _tails_of(batch: list[tuple[int, str, str]]) -> Iterator[tuple[str, int]]:

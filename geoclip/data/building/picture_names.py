@@ -9,10 +9,6 @@ from pathlib import PurePosixPath
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES
 
 SUFFIX = re.compile(rf"\.(?:{'|'.join(PICTURE_SUFFIXES)})$", re.IGNORECASE)
-COMMON = ("jpg", "jpeg", "png", "webp", "heic", "avif", "jfif", "tif", "tiff", "gif", "bmp", "jp2")
-MISSING_SUFFIXES = tuple(
-    f".{cased}" for suffix in COMMON for cased in (suffix, suffix.upper())
-)  # in this order
 UNSAFE = re.compile(r"[./\x00-\x1f\x7f]")
 
 
@@ -39,21 +35,6 @@ def last_part(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def spellings(path: str, *, alone: bool) -> Iterator[str]:
-    """Where a folder may keep the picture that a table calls `path`, likeliest first.
-
-    `45/77/322.jpg` may lie there, at `45_77_322.jpg`, at `322.jpg` (if `alone`: no other picture of the table is called
-    so), and `45_77_322` at `45/77/322`; where no file has that name, a suffix may be missing.
-    """
-    names = [path, path.replace("/", "_")]
-    if alone:
-        names.append(last_part(path))
-    names.append(path.replace("_", "/"))
-    names = list(dict.fromkeys(names))
-    yield from names
-    yield from (name + suffix for name in names for suffix in MISSING_SUFFIXES)
-
-
 def tails(path: str) -> Iterator[str]:
     """Every name by which a table may mean the picture at `path` of an archive, folded so that spellings agree.
 
@@ -68,3 +49,8 @@ def tails(path: str) -> Iterator[str]:
 def folded(path: str) -> str:
     """A spelling that `/` for `_` and capitals do not change."""
     return path.replace("/", "_").lower()
+
+
+def utf8(text: str) -> str:
+    """A text that UTF-8 can write: what stands for bytes that could not be decoded becomes a replacement character."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

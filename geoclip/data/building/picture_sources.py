@@ -1,40 +1,59 @@
-"""Where the pictures of a table lie: a folder or an archive. Whatever is opened is opened by the process that asks.
+"""The pictures of a table: in a folder, a zip or an uncompressed tar, which is listed once.
 
-A source finds the pictures that a table names, each as a `place`, a string that only this source understands, and
-reads what lies at a place.
+A picture that a table names is found as a `place`, a string by which its bytes are read. Files are opened by the
+process that reads them.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from tqdm import tqdm
 
-from geoclip.data.building.picture_index import MISSING, Found, Wanted, build_picture_index, look_up
-from geoclip.data.building.picture_names import last_part, spellings
-from geoclip.data.building.zip_members import read_zip_member, zip_members
-from geoclip.data.plain_files import open_binary
+from geoclip.data.building.picture_index import Found, Wanted, build_picture_index, look_up
+from geoclip.data.plain_files import files_below, open_binary
 from geoclip.data.tar_members import tar_members
 from geoclip.errors import DataError
 
 MAX_PICTURE_BYTES = 1 << 28  # a quarter GiB: no photograph, and too much for a process to hold
-PLAIN = -1  # the method of a tar's member: none
 PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-class PictureSource(Protocol):
-    """Pictures of a table's rows."""
+@dataclass(kw_only=True, slots=True)
+class Pictures:
+    """Pictures in a folder or an archive."""
+
+    path: Path
+    kind: str  # folder, .zip or .tar
+    index: Path | None = None
 
     def prepare(self, work: Path) -> None:
-        """Index what has to be indexed, into `work`; once, before any process asks."""
+        """List the pictures into `work`; once, before any process asks. A folder may change: it is listed again.
+
+        Raises:
+            DataError: a corrupt archive, or not one of its kind.
+        """
+        self.index = work / "pictures.sqlite"
+        if self.index.is_file() and self.kind != "folder":
+            return
+        members = {"folder": _folder_places, ".zip": _zip_places, ".tar": _tar_places}[self.kind](self.path)
+        try:
+            build_picture_index(
+                self.index, tqdm(members, desc=f"listing {self.path.name}", unit="file", delay=1)
+            )
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"images={self.path} cannot be read: {error}") from error
 
     def find(self, wanted: list[Wanted]) -> list[Found]:
-        """Where each of these pictures lies."""
+        """Where each of these pictures is."""
+        assert self.index is not None
+        return look_up(self.index, wanted)
 
     def read(self, place: str) -> bytes:
         """A picture's bytes.
@@ -43,172 +62,92 @@ class PictureSource(Protocol):
             OSError: the file cannot be read.
             ValueError: it is no picture's; the message is a short reason.
         """
+        if self.kind == ".zip":
+            return _read_zip_member(self.path, int(place))
+        if self.kind == ".tar":
+            offset, size = map(int, place.split(":"))
+            return read_part(self.path, offset, size)
+        path = self.path / place
+        return read_part(path, 0, path.stat().st_size)
 
     def description(self) -> dict[str, str | int]:
-        """What it is, for metadata.json; part of what two builds must share to be the same."""
+        """Path, and of an archive the size, for metadata.json: what two builds must share to be the same."""
+        size: dict[str, str | int] = (
+            {} if self.kind == "folder" else {"images_bytes": self.path.stat().st_size}
+        )
+        return {"images": str(self.path)} | size
 
 
-@dataclass(kw_only=True, slots=True)
-class FolderPictures:
-    """Pictures below a folder or its `images/`; looked for by name, since listing millions of files takes hours."""
-
-    root: Path
-
-    def prepare(self, work: Path) -> None:
-        """Nothing."""
-
-    def find(self, wanted: list[Wanted]) -> list[Found]:
-        """The first of the `spellings` that is a file."""
-        return [self._find(*one) for one in wanted]
-
-    def _find(self, path: str, alone: bool) -> Found:
-        for spelling in spellings(path, alone=alone):
-            for place in (spelling, f"images/{spelling}"):
-                if _is_file(self.root / place):
-                    return Found(place=place)
-        return Found(fault=MISSING)
-
-    def read(self, place: str) -> bytes:
-        """The file's bytes."""
-        with open_binary(self.root / place) as file:
-            return _read(file.fileno(), os.fstat(file.fileno()).st_size)
-
-    def description(self) -> dict[str, str | int]:
-        """Its path alone: reading more would take hours."""
-        return {"images": str(self.root)}
-
-
-@dataclass(kw_only=True, slots=True)
-class TreePictures:
-    """Pictures anywhere below a folder, which is listed once: for benchmarks, which are small."""
-
-    root: Path
-    index: Path | None = None
-
-    def prepare(self, work: Path) -> None:
-        """List the folder."""
-        from geoclip.data.benchmarks import photos_below
-
-        self.index = work / "pictures.sqlite"
-        names = (path.relative_to(self.root).as_posix() for path in photos_below(self.root)[0])
-        build_picture_index(self.index, ((name, name) for name in names))
-
-    def find(self, wanted: list[Wanted]) -> list[Found]:
-        """By the list."""
-        assert self.index is not None
-        return look_up(self.index, wanted)
-
-    def read(self, place: str) -> bytes:
-        """The file's bytes."""
-        return FolderPictures(root=self.root).read(place)
-
-    def description(self) -> dict[str, str | int]:
-        """Its path alone."""
-        return {"images": str(self.root)}
-
-
-@dataclass(kw_only=True, slots=True)
-class ArchivePictures:
-    """Pictures in a zip or an uncompressed tar, read where they lie."""
-
-    archive: Path
-    index: Path | None = None
-
-    def prepare(self, work: Path) -> None:
-        """Read the archive's directory, or the headers of its members.
-
-        Raises:
-            DataError: not such an archive, or a damaged one.
-        """
-        self.index = work / "pictures.sqlite"
-        if self.index.is_file():
-            return
-        members = _zip_places if self.archive.suffix.lower() == ".zip" else _tar_places
-        try:
-            build_picture_index(self.index, members(self.archive))
-        except (OSError, ValueError) as error:
-            raise DataError(f"images={self.archive} cannot be read: {error}") from error
-
-    def find(self, wanted: list[Wanted]) -> list[Found]:
-        """By the index."""
-        assert self.index is not None
-        return look_up(self.index, wanted)
-
-    def read(self, place: str) -> bytes:
-        """A member's bytes, unpacked."""
-        offset, packed, size, method = map(int, place.split(":"))
-        if size > MAX_PICTURE_BYTES:
-            raise ValueError("file too large")
-        with open_binary(self.archive) as file:
-            if method == PLAIN:
-                return _read(file.fileno(), size, offset)
-            return read_zip_member(file, offset, packed, size, method)
-
-    def description(self) -> dict[str, str | int]:
-        """Its path and size."""
-        return {"images": str(self.archive), "images_bytes": self.archive.stat().st_size}
-
-
-def open_pictures(images: Path) -> PictureSource:
+def open_pictures(images: Path) -> Pictures:
     """A folder, a zip or a tar as a source.
 
     Raises:
         DataError: neither.
     """
+    suffix = images.suffix.lower()
     if images.is_dir():
-        return FolderPictures(root=images)
-    if images.suffix.lower() in PACKED:
+        return Pictures(path=images, kind="folder")
+    if suffix in PACKED:
         raise DataError(
             f"images={images} is packed as a whole, so that no picture of it can be read alone; unpack it first, e.g. "
             f"tar -xf {images} -C FOLDER, and give images=FOLDER"
         )
-    if images.suffix.lower() not in (".zip", ".tar"):
+    if suffix not in (".zip", ".tar"):
         raise DataError(f"images={images} is neither a folder nor a .zip nor a .tar")
-    return ArchivePictures(archive=images)
+    return Pictures(path=images, kind=suffix)
 
 
-def read_part(path: str, offset: int, size: int) -> bytes:
+def read_part(path: str | Path, offset: int, size: int) -> bytes:
     """Bytes out of the middle of a file.
 
     Raises:
-        OSError, ValueError: as `PictureSource.read`.
+        OSError, ValueError: as `Pictures.read`.
     """
+    if size > MAX_PICTURE_BYTES:
+        raise ValueError("file too large")
     with open_binary(path) as file:
-        return _read(file.fileno(), size, offset)
+        return os.pread(file.fileno(), size, offset)
+
+
+def _folder_places(folder: Path) -> Iterator[tuple[str, str]]:
+    for entry in files_below(folder):
+        if entry.is_file():
+            name = Path(entry.path).relative_to(folder).as_posix()
+            yield name, name
 
 
 def _zip_places(archive: Path) -> Iterator[tuple[str, str]]:
-    with open_binary(archive) as file:
-        for member in tqdm(zip_members(file), desc=f"listing {archive.name}", unit="file", mininterval=1):
-            if not last_part(member.name).startswith("."):
-                yield member.name, f"{member.offset}:{member.packed}:{member.size}:{member.method}"
+    for number, member in enumerate(_open_zip(archive).infolist()):
+        if not member.is_dir() and not member.filename.rpartition("/")[2].startswith("."):
+            yield member.filename, str(number)
+
+
+@lru_cache(maxsize=1)
+def _open_zip(archive: Path) -> zipfile.ZipFile:
+    """One per process, which stays open; its list of members takes about half a gigabyte for a million of them."""
+    return zipfile.ZipFile(open_binary(archive))
+
+
+def _read_zip_member(archive: Path, number: int) -> bytes:
+    opened = _open_zip(archive)
+    member = opened.infolist()[number]
+    if member.file_size > MAX_PICTURE_BYTES:
+        raise ValueError("file too large")
+    try:
+        with opened.open(member) as file:
+            return file.read(member.file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        raise ValueError("corrupt zip member") from None
+    except (NotImplementedError, RuntimeError):
+        raise ValueError("encrypted or packed in an unknown way") from None
 
 
 def _tar_places(archive: Path) -> Iterator[tuple[str, str]]:
     faults: list[str] = []
-
-    def fault(_key: str, reason: str) -> None:
-        faults[:] = [*faults, reason][:1]  # what it hides is missed by name
-
-    size, found = archive.stat().st_size, False
-    bar = tqdm(total=size, desc=f"listing {archive.name}", unit="B", unit_scale=True, mininterval=1)
-    with bar, open_binary(archive, buffering=2048) as file:
-        for member in tar_members(file, fault):
+    found = False
+    with open_binary(archive, buffering=2048) as file:
+        for member in tar_members(file, lambda key, reason: faults.append(reason)):
             found = True
-            yield member.name, f"{member.offset}:{member.size}:{member.size}:{PLAIN}"
-            bar.update(member.offset + member.size - bar.n)
-    if not found:
+            yield member.name, f"{member.offset}:{member.size}"
+    if not found:  # what single faults hide is missed by name
         raise ValueError(faults[0] if faults else "no file in it")
-
-
-def _read(file: int, size: int, offset: int = 0) -> bytes:
-    if size > MAX_PICTURE_BYTES:
-        raise ValueError("file too large")
-    return os.pread(file, size, offset)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):  # ValueError: a null character in its name
-        return False

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,7 @@ from geoclip.data.building.manifest import Manifest
 from geoclip.data.building.picture_check import Resize, check_chunk
 from geoclip.data.building.shard_sources import ShardSource
 from geoclip.data.building.shard_tasks import BuildSettings, shard_tasks, write_shard
-from geoclip.data.building.shard_writing import ShardRecord, write_records
+from geoclip.data.building.shard_writing import ShardRecord, write_index
 from geoclip.data.building.standing import clear, cure, differences, settings_at, stands
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.errors import DataError
@@ -65,7 +63,7 @@ def build_shards(
     root = root.resolve()  # of a link, the build's files lie beside what it points at
     root.parent.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Any] = asdict(settings) | source.description()
-    with _alone(root):
+    with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
         manifest = Manifest(path=root.with_name(f".{root.name}.work") / "manifest.sqlite")
         if not _begin(root, manifest, wanted, overwrite=overwrite):
             shutil.rmtree(manifest.path.parent, ignore_errors=True)
@@ -79,20 +77,10 @@ def build_shards(
         if replaces:
             clear(root)
         write_rejected(manifest, root / "rejected.csv")
-        resize = Resize(
-            max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels
-        )
-        records = _write(manifest, source, root, settings, resize, workers)
+        records = _write(manifest, source, root, settings, workers, max_pixels)
         close_build(root, manifest, wanted, records, published)
         shutil.rmtree(manifest.path.parent)
     return True
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """No other build of this root meanwhile; nor what a killed one's processes still do."""
-    with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
-        yield
 
 
 def _begin(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:
@@ -157,8 +145,8 @@ def _write(
     source: ShardSource,
     root: Path,
     settings: BuildSettings,
-    resize: Resize,
     workers: int,
+    max_pixels: int,
 ) -> dict[str, list[ShardRecord]]:
     """The shards that are not on disk yet. Returns all of them by split, in order."""
     picked = manifest.noted("picked")
@@ -172,6 +160,9 @@ def _write(
         for name, record in manifest.finished_shards(folder.name).items():
             if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
                 records[folder.name, name] = record
+    resize = Resize(
+        max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels
+    )
     left = [task for task in tasks if (task.split, task.path.name) not in records]
     write = partial(write_shard, manifest=manifest, source=source, resize=resize)
     done = count - sum(task.stop - task.start for task in left)
@@ -184,5 +175,5 @@ def _write(
     for task in tasks:
         by_split.setdefault(task.split, []).append(records[task.split, task.path.name])
     for split, of_split in by_split.items():
-        write_records(root / split, split, of_split)
+        write_index(root / split, split, of_split)
     return by_split

@@ -52,11 +52,13 @@ def shard_name(number: int) -> str:
 def write_shards(folder: Path, split: str, samples: Iterator[RawSample], sizes: list[int]) -> None:
     """Write `samples` to 000000.tar … of these sizes, index.json, and what `open_index` would have to read first."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / shard_name(number) for number in range(len(sizes))]
-    for path, size in zip(paths, sizes, strict=True):
+    records = []
+    for number, size in enumerate(sizes):
+        path = folder / shard_name(number)
         write_tar(path, islice(samples, size))
         open_index(path)
-    write_index(folder, split, list(zip(paths, sizes, strict=True)))
+        records.append(record_shard(path, size))
+    write_index(folder, split, records)
 
 
 def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
@@ -89,13 +91,8 @@ def record_shard(path: Path, samples: int) -> ShardRecord:
     return ShardRecord(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest)
 
 
-def write_index(folder: Path, split: str, shards: list[tuple[Path, int]]) -> int:
+def write_index(folder: Path, split: str, records: list[ShardRecord]) -> int:
     """index.json, the last file of a split to be written: counts, bytes and hashes. Returns the split's samples."""
-    return write_records(folder, split, [record_shard(path, samples) for path, samples in shards])
-
-
-def write_records(folder: Path, split: str, records: list[ShardRecord]) -> int:
-    """index.json of shards that have been recorded already. Returns the split's samples."""
     total = sum(record.samples for record in records)
     rows = [asdict(record) for record in records]
     text = json.dumps({"format": 1, "split": split, "samples": total, "shards": rows}, indent=1)

@@ -38,12 +38,9 @@ def stands(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
 def settings_at(root: Path) -> dict[str, Any] | None:
     """The settings of the data set at `root`; None where there is none that is whole."""
     try:
-        settings: dict[str, Any] = json.loads((root / "metadata.json").read_text(encoding="utf-8"))[
-            "settings"
-        ]
+        return dict(json.loads((root / "metadata.json").read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return settings
 
 
 def differences(built: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found, Wanted
-from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key
-from geoclip.data.building.picture_sources import PictureSource
-from geoclip.data.building.shard_sources import Description, place_fault
+from geoclip.data.building.picture_names import as_path, leaves_its_folder, tar_key, utf8
+from geoclip.data.building.picture_sources import Pictures
+from geoclip.data.places_json import place_fault
 from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
 
@@ -27,14 +27,14 @@ class TableSource:
     """A CSV, and a folder or archive with the pictures that it names."""
 
     table: Path
-    pictures: PictureSource
+    pictures: Pictures
     named: Columns
 
-    def description(self) -> Description:
+    def description(self) -> dict[str, str | int]:
         """The table by its content, the pictures by where they lie."""
         with self.table.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        table: Description = {"input": str(self.table), "input_bytes": self.table.stat().st_size}
+        table: dict[str, str | int] = {"input": str(self.table), "input_bytes": self.table.stat().st_size}
         columns = {f"columns.{axis}": name for axis, name in asdict(self.named).items() if name}
         return table | {"input_sha256": digest} | columns | self.pictures.description()
 
@@ -68,7 +68,7 @@ class TableSource:
         ]  # pandas writes a nameless index
         for line, cells, fault in table.rows(progress=f"planning {self.table.name}"):
             if fault:
-                yield Row(line=str(line), key=_printable(",".join(cells)[:200]), reason=fault)
+                yield Row(line=str(line), key=utf8(",".join(cells)[:200]), reason=fault)
             else:
                 key, lat, lon = (cells[at] for at in where)
                 yield _row(line, key, lat, lon, {name: cells[at] for at, name in others})
@@ -107,8 +107,3 @@ def _row(line: int, key: str, lat: str, lon: str, others: dict[str, str]) -> Row
     kept = {name: value for name, value in others.items() if value}
     extra = TO_JSON(kept) if kept else ""
     return Row(line=str(line), key=key.strip(), lat=degrees[0], lon=degrees[1], extra=extra)
-
-
-def _printable(text: str) -> str:
-    """Bytes that could not be decoded as question marks: SQLite and CSV take no half characters."""
-    return text.encode(errors="replace").decode()

@@ -17,9 +17,8 @@ from geoclip.data.batch import Skip
 from geoclip.data.building.job_pool import in_processes
 from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found
-from geoclip.data.building.picture_names import as_path, tar_key
+from geoclip.data.building.picture_names import as_path, tar_key, utf8
 from geoclip.data.building.picture_sources import read_part
-from geoclip.data.building.shard_sources import Description
 from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import open_index
 from geoclip.data.tar_members import Member, tar_members
@@ -34,11 +33,11 @@ class TarSource:
     key_field: str = ""  # of the json; empty: keys are what the tars call them
     skipped: list[Skip] = field(default_factory=list)  # what looks like a tar and is not read
 
-    def description(self) -> Description:
+    def description(self) -> dict[str, str | int]:
         """Their names and sizes: hashing hundreds of gigabytes would take hours."""
         sizes = [(os.path.basename(path), os.path.getsize(path)) for path in self.paths]
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-        described: Description = {
+        described: dict[str, str | int] = {
             "input": str(Path(self.paths[0]).parent),
             "input_tars": len(sizes),
             "input_bytes": sum(size for _, size in sizes),
@@ -66,13 +65,10 @@ class TarSource:
         Raises:
             DataError: a tar cannot be opened.
         """
-        numbered = [
-            (number, path, name)
-            for number, (path, name) in enumerate(zip(self.paths, self.names, strict=True))
-        ]
+        numbered = list(zip(range(len(self.paths)), self.paths, self.names, strict=True))
         found = in_processes(partial(_rows_of_tar, key_field=self.key_field), numbered, workers)
         yield from tqdm(found, total=len(self.paths), desc="planning", unit="tar", mininterval=0.5)
-        yield [Row(line=_sound(skip.shard), key="", reason=skip.reason) for skip in self.skipped]
+        yield [Row(line=utf8(skip.shard), key="", reason=skip.reason) for skip in self.skipped]
 
     def find(self, planned: list[Planned]) -> list[Found]:
         """Where the tars' headers say."""
@@ -102,34 +98,26 @@ def _rows_of_tar(numbered: tuple[int, str, str], key_field: str) -> list[Row]:
             for member in tar_members(file, lambda key, reason: None):  # the index has told of them
                 if member.suffix == "json":
                     jsons.setdefault(member.key, member)
-            for key, offset, size, gps_deg in zip(
-                index.keys,
-                index.offset_N.tolist(),
-                index.size_N.tolist(),
-                index.gps_deg_N2.tolist(),
-                strict=True,
+            origin = f"{tar_key(as_path(os.path.splitext(name)[0]))}_"
+            places = zip(index.offset_N.tolist(), index.size_N.tolist(), strict=True)
+            for key, (offset, size), (lat, lon) in zip(
+                index.keys, places, index.gps_deg_N2.tolist(), strict=True
             ):
-                told = jsons[key]
+                fields = jsons[key]
                 if key_field:
-                    text = os.pread(file.fileno(), told.size, told.offset)
+                    text = os.pread(file.fileno(), fields.size, fields.offset)
                     key = str(json.loads(text).get(key_field, ""))
-                rows.append(
-                    Row(
-                        line=name,
-                        key=_sound(key),
-                        lat=gps_deg[0],
-                        lon=gps_deg[1],
-                        extra=f"{number}:{told.offset}:{told.size}",
-                        place=f"{number}:{offset}:{size}",
-                        reason="" if tar_key(as_path(key)) else "no key",
-                        origin=f"{tar_key(as_path(os.path.splitext(name)[0]))}_",
-                    )
+                row = Row(
+                    line=name,
+                    key=utf8(key),
+                    lat=lat,
+                    lon=lon,
+                    extra=f"{number}:{fields.offset}:{fields.size}",
+                    place=f"{number}:{offset}:{size}",
+                    reason="" if tar_key(as_path(key)) else "no key",
+                    origin=origin,
                 )
+                rows.append(row)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return rows + [Row(line=name, key=_sound(skip.key), reason=skip.reason) for skip in index.faults]
-
-
-def _sound(key: str) -> str:
-    """A key without what a tar's header may hold but no UTF-8 text."""
-    return key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return rows + [Row(line=name, key=utf8(skip.key), reason=skip.reason) for skip in index.faults]

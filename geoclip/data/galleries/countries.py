@@ -63,11 +63,9 @@ def alpha2_codes(names: Iterable[str]) -> tuple[str, ...]:
         DataError: the map has no such country; the message names similar ones.
     """
     known = world_map()
-    two_of = dict(zip(known.alpha3.tolist(), known.alpha2.tolist(), strict=True)) | {
-        code: code for code in known.alpha2.tolist()
-    }
+    two_of = {code: code for code in known.alpha2} | dict(zip(known.alpha3, known.alpha2, strict=True))
     two_of.pop("", None)
-    found = []
+    found = set()
     for name in names:
         code = name.strip().upper()
         if code not in two_of:
@@ -76,29 +74,27 @@ def alpha2_codes(names: Iterable[str]) -> tuple[str, ...]:
                 f"country={name} is no code of the {len(set(known.alpha2)) - 1} on the map, which counts overseas "
                 f"regions to their country; similar: {', '.join(near) or 'none'}"
             )
-        found.append(two_of[code])
-    return tuple(sorted(set(found)))
+        found.add(str(two_of[code]))
+    return tuple(sorted(found))
 
 
 def countries_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
-    """(N,) ISO 3166 alpha-2 code of every place, empty at sea and where there is none.
-
-    A place outside of every polygon belongs to the country whose border or coast is nearest, up to the breadth of the
-    territorial sea: on a generalised map beaches and piers lie in the water.
-    """
-    return np.append(world_map().alpha2, "")[_owners(gps_deg_N2)]
+    """(N,) ISO 3166 alpha-2 code of every place, see `regions_of`."""
+    return regions_of(gps_deg_N2)[0]
 
 
 def continents_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
-    """(N,) Natural Earth's continent of the country that every place lies in, by its English name; empty at sea.
-
-    There are seven, and `Seven seas (open ocean)` for islands far from all of them. Coasts are as in `countries_of`.
-    """
-    return np.append(world_map().continent, "")[_owners(gps_deg_N2)]
+    """(N,) continent of every place, see `regions_of`."""
+    return regions_of(gps_deg_N2)[1]
 
 
 def regions_of(gps_deg_N2: NDArray[np.float64]) -> tuple[Codes, Codes]:
-    """`countries_of` and `continents_of`, looked up once."""
+    """(N,) ISO 3166 alpha-2 code and (N,) Natural Earth's continent of that country; empty at sea.
+
+    A place outside of every polygon belongs to the country whose border or coast is nearest, up to the breadth of the
+    territorial sea: on a generalised map beaches and piers are in the water. There are seven continents, and `Seven
+    seas (open ocean)` for islands far from all of them.
+    """
     owner_N = _owners(gps_deg_N2)
     return np.append(world_map().alpha2, "")[owner_N], np.append(world_map().continent, "")[owner_N]
 

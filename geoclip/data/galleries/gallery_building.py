@@ -86,7 +86,7 @@ def build_places(
 
 def distinct(gps_deg_N2: Places) -> Places:
     """Every place once, by latitude and then longitude; -0 and 0 are one number."""
-    return _rows(np.unique(_numbers(gps_deg_N2)))
+    return np.unique(_numbers(gps_deg_N2)).view(np.float64).reshape(-1, 2)
 
 
 def in_box(gps_deg_N2: Places, box_deg: tuple[float, float, float, float]) -> Mask:
@@ -127,19 +127,11 @@ def apart(gps_deg_N2: Places, radius_km: float) -> NDArray[np.int64]:
             if len(kept):
                 distance_N, _ = cKDTree(vectors_N3[kept]).query(vectors_N3[rows])
                 rows = rows[distance_N > chord]
-            kept = np.concatenate(
-                (kept, rows[_first_come(_pairs_within(vectors_N3[rows], chord), len(rows))])
-            )
+            if len(rows):
+                pairs_P2 = cKDTree(vectors_N3[rows]).query_pairs(chord, output_type="ndarray")
+                kept = np.concatenate((kept, rows[_first_come(pairs_P2, len(rows))]))
             start, size = start + size, 2 * size
     return kept
-
-
-def _pairs_within(vectors_N3: NDArray[np.float64], chord: float) -> NDArray[np.int64]:
-    """(P, 2) the rows of all pairs that are not farther apart."""
-    if not len(vectors_N3):
-        return np.empty((0, 2), dtype=np.int64)
-    pairs: NDArray[np.int64] = cKDTree(vectors_N3).query_pairs(chord, output_type="ndarray").astype(np.int64)
-    return pairs
 
 
 def _first_come(pairs_P2: NDArray[np.int64], count: int) -> Mask:
@@ -172,15 +164,10 @@ def _numbers(gps_deg_N2: Places) -> NDArray[np.complex128]:
     return np.ascontiguousarray(gps_deg_N2 + 0.0, dtype=np.float64).view(np.complex128)[:, 0]
 
 
-def _rows(numbers_N: NDArray[np.complex128]) -> Places:
-    return numbers_N.view(np.float64).reshape(-1, 2)
-
-
 def _chord(radius_km: float) -> float:
     """The straight way between two places of the unit sphere that are so far apart."""
     return 2 * math.sin(min(radius_km / (2 * EARTH_RADIUS_KM), math.pi / 2))
 
 
 def _on_sphere(gps_deg_N2: Places) -> NDArray[np.float64]:
-    vectors: NDArray[np.float64] = unit_vectors(torch.from_numpy(np.ascontiguousarray(gps_deg_N2))).numpy()
-    return vectors
+    return np.asarray(unit_vectors(torch.from_numpy(np.ascontiguousarray(gps_deg_N2))))

@@ -37,8 +37,7 @@ def identity_of(
 
 def gallery_csv(places: NDArray[np.float64]) -> str:
     """The CSV's text: the released gallery's header, each number with the fewest digits that bring it back."""
-    text: str = pd.DataFrame(places, columns=["LAT", "LON"]).to_csv(index=False, lineterminator="\n")
-    return text
+    return str(pd.DataFrame(places, columns=["LAT", "LON"]).to_csv(index=False, lineterminator="\n"))
 
 
 def refuse_another(path: Path, identity: dict[str, Any], text: str | None = None, *, overwrite: bool) -> None:
@@ -101,7 +100,5 @@ def write_gallery(
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     """Settings one by one; of source and test sets, what they are made of."""
-    sources = {"source": identity["source"]} | {
-        f"exclude={name}": made_of for name, made_of in identity["excluded"].items()
-    }
-    return {**identity["settings"], **sources}
+    excluded = {f"exclude={name}": made_of for name, made_of in identity["excluded"].items()}
+    return {**identity["settings"], "source": identity["source"], **excluded}

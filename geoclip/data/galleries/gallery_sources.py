@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from geoclip.data.account import Account
+from geoclip.data.account import account_of
 from geoclip.data.assets import RELEASED, asset_path
-from geoclip.data.batch import Skip, SkipReport
-from geoclip.data.shard_index import open_index
+from geoclip.data.shard_index import open_indices
 from geoclip.data.shard_list import find_shards
 from geoclip.data.tables import read_coordinates
-from geoclip.errors import DataError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -55,32 +52,16 @@ def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
     """
     files = find_shards(root, pattern, "name such a folder")
     files.account.log()
-    paths, skipped = files.paths, SkipReport()
-
-    def coordinates(path: str) -> tuple[NDArray[np.float64], list[Skip]]:
-        index = open_index(path)  # only coordinates are kept: the keys of millions would fill the memory
-        return index.gps_deg_N2, index.faults
-
-    parts = [np.empty((0, 2))]
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(coordinates, paths)
-        try:
-            for part, faults in tqdm(
-                found, total=len(paths), desc="reading coordinates", unit="shard", delay=1
-            ):
-                parts.append(part)
-                skipped.add(faults)
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
-    gps_deg_N2 = np.concatenate(parts)
-    Account(what=files.what, used=len(gps_deg_N2), skipped=skipped).log()
-    total_bytes = sum(Path(path).stat().st_size for path in paths)
+    indices = open_indices(files.paths, desc="reading coordinates")
+    gps_deg_N2 = np.concatenate([index.gps_deg_N2 for index in indices])
+    skipped = [skip for index in indices for skip in index.faults]
+    account_of(files.what, len(gps_deg_N2), skipped).log()
     return SourcedPlaces(
         gps_deg_N2=gps_deg_N2,
         made_of={
-            "shards": len(paths),
+            "shards": len(indices),
             "samples": len(gps_deg_N2),
-            "bytes": total_bytes,
+            "bytes": sum(os.path.getsize(path) for path in files.paths),
             "coordinates_sha256": hash_of_set(gps_deg_N2),
         },
     )

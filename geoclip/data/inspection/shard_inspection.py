@@ -1,11 +1,11 @@
-"""Whether a folder of shards is whole, and what is in it: inspection.json and inspection.png."""
+"""Whether a folder of shards is whole, and what is in it: inspection.json."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,23 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from geoclip.data.account import Account
-from geoclip.data.blue_marble import read_earth
-from geoclip.data.building.blue_marble_shards import Draw
 from geoclip.data.building.job_pool import cores, in_processes
 from geoclip.data.inspection.shard_examination import ShardFindings, examine_shard
 from geoclip.data.inspection.shard_summary import (
+    PLACE,
     SplitSummary,
     in_common,
-    places_of,
     samples_account,
+    samples_of,
     summarise_split,
 )
 from geoclip.data.pictures import MAX_PIXELS
 from geoclip.data.shard_list import BELOW, ShardFiles, folder_shards
-from geoclip.errors import AssetError, DataError
+from geoclip.errors import DataError
 from geoclip.run_dir import write_json
 
 log = logging.getLogger("geoclip")
 
-EARTH_PX = 2160  # width of the map's background
 MOST_DOTS = 200_000  # a map of more shows no more
 
 
@@ -43,10 +41,11 @@ class ShardsSummary:
 
     root: str
     splits: dict[str, SplitSummary]
-    shared: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # "a & b": keys, samples and coordinates in both
-    accounts: list[Account] = field(default_factory=list)  # of each split's shards and samples
+    shared: dict[str, dict[str, int]]  # "a & b": keys, samples and coordinates in both
+    accounts: list[Account]  # of each split's shards and samples
+    drawn: dict[
+        str, NDArray[np.float64]
+    ]  # (N, 2) degrees of each split, at most MOST_DOTS, by the map's title
     written: str = ""  # the JSON
 
     @property
@@ -65,22 +64,24 @@ class ShardsSummary:
 
     def as_json(self) -> dict[str, Any]:
         """The contents of inspection.json."""
-        described = asdict(self)
-        del described["accounts"]  # the splits have it
-        return described | {"sound": not self.complaint, "complaint": self.complaint}
+        return {
+            "root": self.root,
+            "splits": {name: asdict(split) for name, split in self.splits.items()},
+            "shared": self.shared,
+            "written": self.written,
+            "sound": not self.complaint,
+            "complaint": self.complaint,
+        }
 
 
-def inspect_shards(
-    root: Path, draw: Draw, workers: int | None = None, max_pixels: int = MAX_PIXELS
-) -> ShardsSummary:
+def inspect_shards(root: Path, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> ShardsSummary:
     """Read every byte of a folder of shards, with or without folders of splits, and write what was found.
 
     Headers and jsons are read anew, whatever was kept of them, and compared with index.json; each picture is decoded.
-    inspection.json and inspection.png go into the folder, or into the current one where it cannot be written.
+    inspection.json goes into the folder, or into the current one where it cannot be written.
 
     Args:
         root: a folder with *.tar, or with folders that have some.
-        draw: draws the places of every split on the Earth into a PNG (the drawing room stands above this one).
         workers: processes, each with a tar of its own; None: one per core.
         max_pixels: see `open_picture`.
 
@@ -91,18 +92,27 @@ def inspect_shards(
     examine = partial(examine_shard, max_pixels=max_pixels)
     found = _examine(examine, [path for files in folders.values() for path in files.paths], workers)
     splits = {name: [found[path] for path in files.paths] for name, files in folders.items()}
-    summaries = {name: summarise_split(folders[name], findings) for name, findings in splits.items()}
+    samples = {name: samples_of(findings) for name, findings in splits.items()}
     summary = ShardsSummary(
         root=str(root),
-        splits=summaries,
+        splits={
+            name: summarise_split(folders[name], findings, samples[name]) for name, findings in splits.items()
+        },
         accounts=[
             account
             for name, files in folders.items()
             for account in (files.account, samples_account(files.what, splits[name]))
         ],
-        shared={f"{a} & {b}": in_common(splits[a], splits[b]) for a, b in combinations(splits, 2)},
+        shared={f"{a} & {b}": in_common(samples[a], samples[b]) for a, b in combinations(splits, 2)},
+        drawn=dict(_dots(name, table[PLACE].to_numpy()) for name, table in samples.items() if len(table)),
     )
-    _write(root, summary, splits, draw)
+    for folder in (root, Path.cwd()):
+        try:
+            summary.written = str(folder / "inspection.json")
+            write_json(folder / "inspection.json", summary.as_json())
+            break
+        except OSError as error:
+            log.warning("%s cannot be written (%s)", folder, error.strerror)
     return summary
 
 
@@ -142,32 +152,7 @@ def _examine(
     return found
 
 
-def _write(root: Path, summary: ShardsSummary, splits: dict[str, list[ShardFindings]], draw: Draw) -> None:
-    """inspection.json and .png, in root or else here."""
-    for folder in (root, Path.cwd()):
-        try:
-            summary.written = str(folder / "inspection.json")
-            write_json(folder / "inspection.json", summary.as_json())
-            break
-        except OSError as error:
-            log.warning("%s cannot be written (%s)", folder, error.strerror)
-    places = {}
-    for name, findings in splits.items():
-        gps_deg_N2 = places_of(findings)
-        step = -(-len(gps_deg_N2) // MOST_DOTS) or 1
-        shown = gps_deg_N2[::step]
-        label = name if step == 1 else f"{name}: {len(shown):,} of {len(gps_deg_N2):,}"
-        if len(shown):
-            places[label] = shown
-    if places:
-        draw(places, _background(), Path(summary.written).with_suffix(".png"))
-
-
-@cache
-def _background() -> NDArray[np.uint8]:
-    """The Blue Marble, or plain night where it is out of reach."""
-    try:
-        return read_earth(EARTH_PX)
-    except AssetError as error:
-        log.warning("a map without a background: %s", error)
-        return np.zeros((2, 4, 3), dtype=np.uint8)
+def _dots(name: str, gps_deg_N2: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]]:
+    """A split's title and places on the map."""
+    shown = gps_deg_N2[:: -(-len(gps_deg_N2) // MOST_DOTS)]
+    return name if len(shown) == len(gps_deg_N2) else f"{name}: {len(shown):,} of {len(gps_deg_N2):,}", shown

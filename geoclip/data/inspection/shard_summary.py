@@ -7,16 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from geoclip.data.account import Account
 from geoclip.data.batch import Skip, SkipReport
-from geoclip.data.inspection.shard_examination import ShardFindings, no_numbers
-from geoclip.data.shard_index import index_shard
+from geoclip.data.inspection.shard_examination import ShardFindings
 from geoclip.data.shard_list import ShardFiles
 
 SHOWN = 20  # examples of what is wrong
+SAMPLE, PLACE = ["key", "lat", "lon"], ["lat", "lon"]
 TWICE = "key and coordinates of an earlier sample"
 
 
@@ -53,64 +52,52 @@ class SplitSummary:
         )
 
 
-def summarise_split(files: ShardFiles, findings: list[ShardFindings]) -> SplitSummary:
-    """The summary of a folder whose tars were examined."""
+def summarise_split(files: ShardFiles, findings: list[ShardFindings], samples: pd.DataFrame) -> SplitSummary:
+    """The summary of a folder whose tars were examined; `samples` are those of all of them, see `samples_of`."""
     faults, broken = SkipReport(), SkipReport()
     for one in findings:
         faults.add(one.faults)
         broken.add(one.broken)
-    keys_twice, twice = _keys_twice(findings)
-    wrong = [*files.skipped, *(skip for one in findings for skip in (*one.faults, *one.broken))]
-    size_px_N2 = np.concatenate([np.zeros((0, 2), dtype=np.int64), *(one.size_px_N2 for one in findings)])
-    size_px_N2 = size_px_N2[size_px_N2.min(axis=1) > 0]
-    picture_bytes = sum(int(one.picture_bytes_N.sum()) for one in findings)
-    samples = sum(map(len, findings))
+    twice = samples.duplicated(SAMPLE)
+    named = samples[twice].head(SHOWN)
+    wrong = [*files.skipped, *(skip for one in findings for skip in (*one.faults, *one.broken))][:SHOWN]
+    wrong += [
+        Skip(shard=shard, key=key, reason=TWICE)
+        for shard, key in zip(named["shard"], named["key"], strict=True)
+    ]
+    decoded = samples.loc[samples["width"] > 0, ["width", "height"]]
+    counts = [len(one) for one in findings]
     return SplitSummary(
         shards=len(findings),
-        samples=samples,
+        samples=len(samples),
         bytes=sum(one.bytes for one in findings),
-        mean_picture_bytes=picture_bytes / max(1, samples),
-        samples_per_shard=(min(map(len, findings), default=0), max(map(len, findings), default=0)),
-        longer_side_px=_least_middle_most(size_px_N2.max(axis=1)),
-        shorter_side_px=_least_middle_most(size_px_N2.min(axis=1)),
+        mean_picture_bytes=int(samples["bytes"].sum()) / max(1, len(samples)),
+        samples_per_shard=(min(counts, default=0), max(counts, default=0)),
+        longer_side_px=_least_middle_most(decoded.max(axis=1)),
+        shorter_side_px=_least_middle_most(decoded.min(axis=1)),
         formats=dict(sum((one.formats for one in findings), Counter()).most_common()),
-        places_twice=samples - len(_distinct_places(findings)),
-        keys_twice=keys_twice,
-        keys_shared=samples - len(np.unique(_joined([one.key_hash_N for one in findings]))) - keys_twice,
+        places_twice=int(samples.duplicated(PLACE).sum()),
+        keys_twice=int(twice.sum()),
+        keys_shared=int(samples.duplicated("key").sum() - twice.sum()),
         skipped=dict(files.account.skipped.counts.most_common()),
         faults=dict(faults.counts.most_common()),
         broken=dict(broken.counts.most_common()),
-        examples=[_line(skip) for skip in (*wrong[:SHOWN], *twice)],
+        examples=[f"{skip.shard}{':' * bool(skip.key)}{skip.key}: {skip.reason}" for skip in wrong],
         index_json=_differences(Path(files.what) / "index.json", findings),
     )
 
 
-def _keys_twice(findings: list[ShardFindings]) -> tuple[int, list[Skip]]:
-    """How many samples have key and coordinates of one before them, over all tars, and the first of them by name."""
-    hashes = [one.sample_hash_N for one in findings]
-    all_N = _joined(hashes)
-    _, first = np.unique(all_N, return_index=True)
-    again_N = np.ones(len(all_N), dtype=np.bool_)
-    again_N[first] = False
-    ends = np.cumsum([len(one) for one in hashes])
-    named = []
-    for row in np.flatnonzero(again_N)[:SHOWN].tolist():
-        number = int(np.searchsorted(ends, row, side="right"))
-        path = Path(findings[number].path)
-        key = index_shard(path).keys[row - int(ends[number]) + len(hashes[number])]
-        named.append(Skip(shard=path.name, key=key, reason=TWICE))
-    return int(again_N.sum()), named
+def samples_of(findings: list[ShardFindings]) -> pd.DataFrame:
+    """The samples of these tars in order, each with the name of its `shard`."""
+    tables = [one.samples.assign(shard=Path(one.path).name) for one in findings]
+    return pd.concat(tables or [ShardFindings(path="").samples.assign(shard="")], ignore_index=True)
 
 
-def in_common(a: list[ShardFindings], b: list[ShardFindings]) -> dict[str, int]:
+def in_common(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, int]:
     """How many keys, samples (a key with its coordinates) and exact coordinates two splits have in common."""
-    keys_a, keys_b = (_joined([one.key_hash_N for one in side]) for side in (a, b))
-    samples_a, samples_b = (_joined([one.sample_hash_N for one in side]) for side in (a, b))
-    places = np.intersect1d(_distinct_places(a), _distinct_places(b))
     return {
-        "keys": len(np.intersect1d(keys_a, keys_b)),
-        "samples": len(np.intersect1d(samples_a, samples_b)),
-        "places": len(places),
+        name: len(a[columns].drop_duplicates().merge(b[columns].drop_duplicates()))
+        for name, columns in (("keys", ["key"]), ("samples", SAMPLE), ("places", PLACE))
     }
 
 
@@ -122,24 +109,8 @@ def samples_account(what: str, findings: list[ShardFindings]) -> Account:
     return account
 
 
-def _joined(hashes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate([no_numbers(), *hashes])
-
-
-def _distinct_places(findings: list[ShardFindings]) -> NDArray[np.complex128]:
-    """Every pair of coordinates once, as one number."""
-    return np.unique(places_of(findings).view(np.complex128)[:, 0])
-
-
-def places_of(findings: list[ShardFindings]) -> NDArray[np.float64]:
-    """(N, 2) latitude, longitude in degrees of all samples; -0 and 0 are one number."""
-    return np.concatenate([np.empty((0, 2)), *(one.gps_deg_N2 + 0.0 for one in findings)])
-
-
-def _least_middle_most(values_N: NDArray[np.int64]) -> tuple[int, int, int]:
-    if not len(values_N):
-        return 0, 0, 0
-    return int(values_N.min()), int(np.median(values_N)), int(values_N.max())
+def _least_middle_most(values: pd.Series[int]) -> tuple[int, int, int]:
+    return (int(values.min()), int(values.median()), int(values.max())) if len(values) else (0, 0, 0)
 
 
 def _differences(path: Path, findings: list[ShardFindings]) -> list[str] | None:
@@ -165,7 +136,3 @@ def _differences(path: Path, findings: list[ShardFindings]) -> list[str] | None:
             if key in said[name] and said[name][key] != value
         ]
     return differences
-
-
-def _line(skip: Skip) -> str:
-    return f"{skip.shard}:{skip.key}: {skip.reason}" if skip.key else f"{skip.shard}: {skip.reason}"

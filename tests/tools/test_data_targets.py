@@ -54,7 +54,7 @@ needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 
 
 def fetch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return run(ROOT / "scripts" / "fetch.sh", *arguments)
+    return run(ROOT / "tools" / "fetch.sh", *arguments)
 
 
 @needs_curl

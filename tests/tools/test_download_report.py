@@ -11,10 +11,10 @@ from PIL import Image
 from geoclip.data.building.shard_building import build_shards
 from geoclip.data.building.shard_tasks import BuildSettings
 from geoclip.data.building.tar_source import TarSource
-from geoclip.data.downloads.download_report import forget_passing, main, read_report
-from geoclip.data.downloads.url_list import write_url_list
 from geoclip.data.shard_index import index_shard
 from geoclip.data.shard_list import find_shards
+from tools.download_report import forget_passing, main, read_report
+from tools.url_list import write_url_list
 
 EMPTY = "OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in function 'imdecode_'\n"
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from geoclip.data.building.shard_sources import place_fault
 from geoclip.data.degrees import (
     LATITUDE_LETTERS,
     LATITUDES,
@@ -18,6 +17,7 @@ from geoclip.data.degrees import (
     known_name,
     parse_degrees,
 )
+from geoclip.data.places_json import place_fault
 from geoclip.data.tables import KEY_NAMES, URL_NAMES, open_table
 from geoclip.errors import DataError
 

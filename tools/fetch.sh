@@ -1,5 +1,5 @@
 #!/bin/sh
-# scripts/fetch.sh FROM FOLDER [SHA256]: one file into FOLDER, by curl; prints where it lies.
+# tools/fetch.sh FROM FOLDER [SHA256]: one file into FOLDER, by curl; prints where it lies.
 #
 # FROM is a URL, the page of a file on MediaFire, or a file on this machine, which stays where it is. A download that
 # was interrupted goes on where it stopped; a file is whole or absent, and verified where SHA256 is given.

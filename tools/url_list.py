@@ -1,6 +1,6 @@
 """The list that img2dataset downloads from: published URLs and coordinates as parts of 100,000 rows.
 
-    python -m geoclip.data.downloads.url_list --urls mp16_urls.csv --places mp16_places365.csv --out data/mp16/list
+    python -m tools.url_list --urls mp16_urls.csv --places mp16_places365.csv --out data/mp16/list
 
 `make data-mp16` and `make data-urls` call it.
 """
@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from geoclip.data.downloads.published_lists import Listed, joined
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json
+from tools.published_lists import Listed, joined
 
 PART_ROWS = 100_000  # img2dataset holds one part in memory
 
@@ -153,9 +153,7 @@ def _write_parts(folder: Path, listed: Iterator[Listed], part_rows: int, rejecte
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m geoclip.data.downloads.url_list", description=str(__doc__).split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.url_list", description=str(__doc__).split("\n")[0])
     parser.add_argument("--urls", type=Path, required=True, help="CSV: name, url (and lat, lon)")
     parser.add_argument("--places", type=Path, help="CSV: name, lat, lon; not needed where --urls has them")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.data.downloads.published_lists import sized
-from geoclip.data.downloads.url_list import main, read_url_list, write_url_list
 from geoclip.errors import DataError
+from tools.published_lists import sized
+from tools.url_list import main, read_url_list, write_url_list
 
 FLICKR = "http://farm4.staticflickr.com/3373"
 

@@ -1,6 +1,6 @@
 """What became of a list's links: img2dataset's own statistics, summed, and whether the download is whole.
 
-    python -m geoclip.data.downloads.download_report --list data/mp16/download/list --tars data/mp16/download/tars
+    python -m tools.download_report --list data/mp16/download/list --tars data/mp16/download/tars
 
 `make data-mp16` and `make data-urls` call it after img2dataset, which ends with status 0 even when tars are missing.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from geoclip.console import printable
-from geoclip.data.downloads.url_list import read_url_list
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
 from geoclip.run_dir import write_json
+from tools.url_list import read_url_list
 
 # A server that is tired, or a net that broke; 404 and 410 are for ever.
 PASSING = re.compile(
@@ -139,11 +139,9 @@ def _stats(path: Path) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file. Status 1 while tars are missing."""
     parser = argparse.ArgumentParser(
-        prog="python -m geoclip.data.downloads.download_report", description=str(__doc__).split("\n")[0]
+        prog="python -m tools.download_report", description=str(__doc__).split("\n")[0]
     )
-    parser.add_argument(
-        "--list", type=Path, required=True, help="folder that geoclip.data.downloads.url_list wrote"
-    )
+    parser.add_argument("--list", type=Path, required=True, help="folder that tools.url_list wrote")
     parser.add_argument("--tars", type=Path, required=True, help="img2dataset's output folder")
     parser.add_argument(
         "--retry", action="store_true", help="before a download: forget tars with passing failures"

@@ -1,1 +1,0 @@
-"""Lists of links for img2dataset, and what became of them."""

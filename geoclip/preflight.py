@@ -38,6 +38,7 @@ log = logging.getLogger("geoclip")
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+ELSEWHERE = "on a machine that only checks or launches, add compute.device=auto"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,11 +84,11 @@ class Preflight:
 
         Args:
             config: whose values alone are right.
-            here: whether it is about to train on this machine, so that its device must be there.
+            here: whether it is to train on this machine, so that its device must be there.
         """
         found = Findings(device=config.compute.device)
         if missing := device_problem(config.compute.device):
-            (found.problems if here else found.notes).append(missing)
+            (found.problems if here else found.notes).append(f"{missing}; {ELSEWHERE}")
         elif config.compute.device == "auto":
             found.device = "cuda" if torch.cuda.is_available() else "cpu"
         if unwritable := folder_problem(Path(config.runs_dir)):

@@ -137,11 +137,11 @@ def _checked_corners(
         from geoclip.preflight import Preflight  # builds models, which takes a second
 
         preflight, first = Preflight(), found[0][0]
-        everywhere = preflight.look_at(first, here=False).problems
+        everywhere = preflight.look_at(first, here=trains_here(config)).problems
         for corner, _ in found[1:]:
             if not everywhere:
                 break
-            others = preflight.look_at(corner, here=False).problems
+            others = preflight.look_at(corner, here=trains_here(config)).problems
             everywhere = [problem for problem in everywhere if problem in others]
     if everywhere:
         raise ConfigError(everywhere)

@@ -67,7 +67,7 @@ def check(config: TrainConfig) -> None:
     from geoclip.preflight import Preflight
 
     setup_logging()
-    found = Preflight().look_at(config, here=False)
+    found = Preflight().look_at(config, here=True)
     if found.problems:
         raise ConfigError(found.problems)
     print("\n".join(["", *found.lines(), "OK"]), flush=True)

@@ -38,6 +38,9 @@ TYPED = [
     "not UTF-8 \udce9.jpg",
     "escape \x1b[31m.jpg",
     "two\nlines",
+    " lead",
+    "trail ",
+    " both, (1) ",
 ]
 
 
@@ -68,6 +71,11 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
         ("[a desert,l'eau (1)]", ["a desert", "l'eau (1)"]),
         ("['one, with a comma',été]", ["one, with a comma", "été"]),
         ("[a,b]", ["a", "b"]),
+        ("[[x],[y]]", ["[x]", "[y]"]),
+        ("[{a: b},[c,[d]]]", ["{a: b}", "[c,[d]]"]),
+        ("[2024,1e3]", ["2024", "1e3"]),
+        ("{a: b}", "{a: b}"),
+        (" lead", " lead"),
     ],
 )
 def test_a_text_or_a_list_of_texts_is_what_was_typed(typed: str, expected: Any) -> None:

@@ -19,10 +19,10 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from geoclip.conf_dir import conf_dir
 from geoclip.config import (
@@ -35,7 +35,7 @@ from geoclip.config import (
 )
 from geoclip.console import printable, setup_streams
 from geoclip.errors import GeoclipError, Preempted, memory_problem
-from geoclip.overrides import literal_overrides, quoted, type_of_key
+from geoclip.overrides import literal_overrides, quoted, taken_by, type_of_key
 from geoclip.run_dir import checkpoint_file, first_existing, origins, read_yaml, run_of
 
 log = logging.getLogger("geoclip")
@@ -313,6 +313,8 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     """What went wrong at composition, in one line, with the keys that would have been right."""
     if isinstance(error, OverrideParseException):
         return _grammar_sentence(error, schema)
+    if refused := _refused_value(error, schema):
+        return refused
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     sentence = " ".join(
@@ -335,6 +337,21 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     return sentence
 
 
+def _refused_value(error: BaseException, schema: type[Any]) -> str:
+    """The value that a key or a group does not take, with what it takes; empty of other errors."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option} does not exist; {group} is one of {', '.join(error.options)}"
+    cause = next((one for one in (error, error.__cause__) if isinstance(one, ValidationError)), None)
+    key = re.sub(r"\[\d+\]$", "", cause.full_key or "") if cause else ""
+    taken = taken_by(type_of_key(key, schema)) if key else ""
+    if cause is None or not taken:
+        return ""
+    typed_as = re.match(r"Error merging override (.*)", str(error))
+    written = typed_as[1].strip() if typed_as else f"{key}={cause.value}"
+    return f"{written}: {key} takes {taken}"
+
+
 def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
     """An argument that Hydra's grammar refuses, in the form in which it would be understood."""
     key, equals, value = str(error.override).partition("=")
@@ -343,7 +360,7 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
         return f"{error.override!r} is no key=value ({reason})"
     name = key.lstrip("+~")
     hint = type_of_key(name, schema)
-    expected = f"; it takes {hint.__name__}" if isinstance(hint, type) else ""
+    expected = f"; it takes {taken_by(hint)}" if taken_by(hint) else ""
     written = f"{key}={quoted(value)}"
     shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
     return (

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from enum import Enum
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.conf import HydraConf
@@ -51,6 +53,19 @@ def type_of_key(full_key: str, schema: type[Any]) -> Any:
         if hint is None:
             return None
     return hint
+
+
+def taken_by(hint: Any) -> str:
+    """What a key with this annotation takes, in words; empty of keys that hold other keys."""
+    names = {bool: "true or false", int: "a whole number in digits", float: "a number", str: "a text", Any: "a text"}
+    match [one for one in get_args(hint) if one is not NoneType], get_origin(hint):
+        case _, origin if origin is list:
+            return f"a list such as [A,B], each of them {taken_by(get_args(hint)[0])}"
+        case [one], _:
+            return f"{taken_by(one)}, or null"
+        case _ if isinstance(hint, type) and issubclass(hint, Enum):
+            return f"one of {', '.join(one.value for one in hint)}"
+    return names.get(hint, "")
 
 
 def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:

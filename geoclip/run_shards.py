@@ -88,7 +88,7 @@ def require_features_of(data: DataConfig, encoder: EncoderConfig) -> None:
         if not (folder / split / "index.json").is_file():
             raise DataError(
                 f"encoder.features={folder} has no complete split {split}; python -m geoclip.features data={data.name} "
-                f"encoder=… output={folder} writes it, and resumes what it began"
+                "encoder=… writes it, and resumes what it began"
             )
         if data.root and (Path(data.root) / pattern).is_dir():
             wanted_data[split] = fingerprint(read_shards(data.root, pattern))

@@ -57,7 +57,13 @@ def type_of_key(full_key: str, schema: type[Any]) -> Any:
 
 def taken_by(hint: Any) -> str:
     """What a key with this annotation takes, in words; empty of keys that hold other keys."""
-    names = {bool: "true or false", int: "a whole number in digits", float: "a number", str: "a text", Any: "a text"}
+    names = {
+        bool: "true or false",
+        int: "a whole number in digits",
+        float: "a number",
+        str: "a text",
+        Any: "a text",
+    }
     match [one for one in get_args(hint) if one is not NoneType], get_origin(hint):
         case _, origin if origin is list:
             return f"a list such as [A,B], each of them {taken_by(get_args(hint)[0])}"
@@ -65,7 +71,8 @@ def taken_by(hint: Any) -> str:
             return f"{taken_by(one)}, or null"
         case _ if isinstance(hint, type) and issubclass(hint, Enum):
             return f"one of {', '.join(one.value for one in hint)}"
-    return names.get(hint, "")
+        case _:
+            return names.get(hint, "")
 
 
 def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:

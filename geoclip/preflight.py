@@ -112,7 +112,7 @@ class Preflight:
             Path(data.root), plain(data.bluemarble), overwrite=False
         ):
             found.notes.append(
-                f"data.root={data.root} is not built, so that its samples are not checked: training builds it first, in "
+                f"data.root={data.root} is not built, so its samples are not checked: training builds it first, in "
                 f"a few minutes; python -m geoclip.shards root={data.root} builds it now"
             )
             if encoder.features:

@@ -190,8 +190,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is whole or absent, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with naming(path):
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:  # names that are not UTF-8
+    with naming(path):  # names that are not UTF-8 are written, too
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,7 @@ from geoclip.config import ConfigError, TrainConfig, typed
 from geoclip.console import setup_logging
 from geoclip.run_dir import fingerprint_of, plain, science
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
+from geoclip.sweep import trains_here
 from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
 
 if TYPE_CHECKING:

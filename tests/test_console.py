@@ -71,11 +71,9 @@ run_entry_point("probe", ProbeConfig, main)
 @pytest.mark.parametrize("full", [("stdout",), ("stderr",), ("stdout", "stderr")])
 def test_a_full_disk_behind_what_is_printed_ends_nothing_early(full: tuple[str, ...], tmp_path: Path) -> None:
     with open("/dev/full", "w") as disk:
-        streams = {
-            name: disk if name in full else subprocess.PIPE for name in ("stdout", "stderr")
-        }
+        out, err = (disk if name in full else subprocess.PIPE for name in ("stdout", "stderr"))
         command = [sys.executable, "-c", FULL_DISK, f"checkpoint={tmp_path}/written"]
-        done = subprocess.run(command, text=True, timeout=120, cwd=tmp_path, **streams)
+        done = subprocess.run(command, text=True, timeout=120, cwd=tmp_path, stdout=out, stderr=err)
     assert done.returncode == 1
     assert (tmp_path / "written").read_text() == "complete"
     shown = (done.stdout or "") + (done.stderr or "")

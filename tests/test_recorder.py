@@ -99,7 +99,9 @@ def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> Non
 
 def test_a_refusal_that_names_no_file_names_the_folder_that_is_written() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert "root=data/mine" in os_error_sentence(full, {"output": "", "root": "data/mine", "runs_dir": "runs"})
+    assert "root=data/mine" in os_error_sentence(
+        full, {"output": "", "root": "data/mine", "runs_dir": "runs"}
+    )
 
 
 def test_wandb_has_the_rows_of_metrics_jsonl(tmp_path: Path) -> None:

@@ -171,9 +171,7 @@ def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
             np.savez(
                 file,
                 stamp=np.array(stamp, dtype=np.int64),
-                keys=np.frombuffer(
-                    "\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8
-                ),
+                keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
                 offset=index.offset_N,
                 size=index.size_N,
                 gps_deg=index.gps_deg_N2,

@@ -367,7 +367,8 @@ def _header_of(head: str, known: set[str]) -> tuple[str, list[str], int]:
         try:
             for number, cells in enumerate(reader):
                 is_comment = cells[:1] and cells[0].lstrip().startswith("#")
-                if any(map(str.strip, cells)) and not (is_comment and known.isdisjoint(map(known_name, cells))):
+                is_comment = is_comment and known.isdisjoint(map(known_name, cells))
+                if any(map(str.strip, cells)) and not is_comment:
                     found[separator] = cells, skip + number + 1
                     break
         except csv.Error:
@@ -417,7 +418,7 @@ def _encoding_of(path: Path, what: str) -> tuple[str, bool]:
                 if mark := next((mark for mark in MARKS if line.startswith(mark)), b""):
                     return MARKS[mark], mark == codecs.BOM_UTF8
                 if b"\0" in line:
-                    if any(line[::2]) != any(line[1::2]):  # a zero byte beside each letter: UTF-16 without a mark
+                    if any(line[::2]) != any(line[1::2]):  # each letter beside a zero: UTF-16 without a mark
                         return "utf-16-le" if any(line[::2]) else "utf-16-be", False
                     raise DataError(
                         f"{what} {path} is not text: its first line has a zero byte; save it as CSV (UTF-8)"

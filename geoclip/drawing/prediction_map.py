@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -161,13 +162,21 @@ def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
 def _draw_marks(axes: Axes, prediction: Prediction) -> None:
     """Ranks, those of close guesses side by side and tied to them; the truth as a star that shows under the first."""
     top = np.asarray(prediction.top_deg_k2)[:, ::-1]
-    least_px = MARK_APART_PT / 72 * axes.get_figure(root=True).dpi
+    least_px = MARK_APART_PT / 72 * cast(Figure, axes.get_figure(root=True)).dpi
     mark_k2 = axes.transData.inverted().transform(marks_apart(axes.transData.transform(top), least_px))
     for rank, (at, mark) in enumerate(zip(top, mark_k2, strict=True), start=1):
         size, above = (95 if rank == 1 else 70), 6 - rank / 1000
-        axes.plot(*zip(at, mark, strict=True), color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
+        tie = np.stack([at, mark], axis=1)
+        axes.plot(*tie, color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
         axes.scatter(
-            *mark, s=size, facecolor=TOP_COLOR, edgecolor=NIGHT, linewidth=1, zorder=above, clip_on=False
+            [mark[0]],
+            [mark[1]],
+            s=size,
+            facecolor=TOP_COLOR,
+            edgecolor=NIGHT,
+            linewidth=1,
+            zorder=above,
+            clip_on=False,
         )
         axes.annotate(
             str(rank), mark, color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",

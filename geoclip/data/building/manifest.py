@@ -217,9 +217,7 @@ class Manifest:
 
     def reasons(self) -> list[tuple[str, int, str, str]]:
         """Why rows were rejected: reason, how many, and line and key of the first, most frequent first."""
-        select = (
-            "SELECT reason, SUM(reason != ?) AS n, line, key, MIN(id) FROM rows WHERE reason != '' GROUP BY reason"
-        )
+        select = "SELECT reason, SUM(reason != ?) AS n, line, key, MIN(id) FROM rows WHERE reason != '' GROUP BY reason"
         with self._open() as database:
             found = database.execute(f"{select} ORDER BY n DESC, reason", (EMPTY_SHARD,))
             return [(reason, count, line, key) for reason, count, line, key, _ in found]

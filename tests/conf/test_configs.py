@@ -172,9 +172,9 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
         ["geoclip.train", "queue.sizes=3"],
         ["queue.sizes is no key", "did you mean 'size'?", "size, start, batch_noise_m, queue_noise_m"],
     ),
-    "a wrong type": (["geoclip.train", "queue.size=many"], ["queue.size", "'many'", "Integer"]),
+    "a wrong type": (["geoclip.train", "queue.size=many"], ["queue.size=many", "number"]),
     "a wrong choice": (["geoclip.train", "optim.kind=sgd"], ["optim.kind", "adam, adamw"]),
-    "a wrong option": (["geoclip.train", "encoder=vgg"], ["encoder/vgg", "clip_vit_l14", "resnet_tiny"]),
+    "a wrong option": (["geoclip.train", "encoder=vgg"], ["encoder=vgg", "clip_vit_l14", "resnet_tiny"]),
     "two wrong values": (
         ["geoclip.train", "queue.size=-1", "data.fraction=2"],
         ["queue.size=-1 must be 0 or more", "data.fraction=2.0 must lie in (0, 1]"],

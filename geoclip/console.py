@@ -49,11 +49,51 @@ class _SafeFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
+class _LossyFile(io.FileIO):
+    """Standard output or error, which a full disk does not make fail: what it does not take is lost."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:  # its reader wants no more: the command ends
+            raise
+        except OSError as error:
+            self.error = error
+            return len(data)
+
+
 def setup_streams() -> None:
-    """Let nothing that is printed fail for its characters: what the encoding lacks is written as an escape."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let nothing that is printed fail: for its characters, which become escapes, or for want of room on a disk."""
+    logging.raiseExceptions = False  # no traceback where a log file's disk is full
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors="backslashreplace")
+        if stream is getattr(sys, f"__{name}__") and not isinstance(_file_of(stream), _LossyFile):
+            safe = io.TextIOWrapper(
+                io.BufferedWriter(_LossyFile(stream.fileno(), "w", closefd=False)),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+            )
+            setattr(sys, name, safe)
+
+
+def lost_output() -> str:
+    """One sentence on what could not be printed, and why; empty where all was."""
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.flush()
+            if isinstance(file := _file_of(stream), _LossyFile) and file.error:
+                return f"a part of {name} is lost ({file.error.strerror}); make room where it is written"
+    return ""
+
+
+def _file_of(stream: io.TextIOWrapper) -> Any:
+    return getattr(stream.buffer, "raw", None)
 
 
 def setup_logging(level: int = logging.INFO) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar, cast
 
@@ -35,11 +35,12 @@ from geoclip.config import (
     no_such_key,
     options,
     section_of,
+    type_in_words,
     type_of_key,
     type_problem,
     typed,
 )
-from geoclip.console import printable, setup_streams
+from geoclip.console import lost_output, printable, setup_streams
 from geoclip.errors import GeoclipError, Preempted, memory_problem
 from geoclip.overrides import literal_overrides, quoted
 from geoclip.run_dir import checkpoint_file, first_existing, origins, read_yaml, run_of
@@ -51,6 +52,7 @@ OS_FIXES = {  # by errno; others are faults of ours and keep their traceback
     errno.EPERM: "give this user the right to it, or name another file or folder",
     errno.EROFS: "name a folder that can be written",
     errno.ENOSPC: "make room on that disk, or name another one",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another disk",
     errno.EDQUOT: "make room within your quota, or name another disk",
     errno.ENOENT: "it does not exist, or was removed meanwhile",
     errno.EEXIST: "a file has the name of a folder that is to be made; move it or name another folder",
@@ -62,6 +64,8 @@ OS_FIXES = {  # by errno; others are faults of ours and keep their traceback
     errno.EIO: "the disk or its network failed",
     errno.ESTALE: "the network file system lost it; mount it again",
 }
+
+WRITTEN_BELOW = ("output", "root", "runs_dir")  # keys of the folders that commands write to
 
 TORCHRUN_FIX = "start with torchrun --nproc-per-node=N -m geoclip.…, which sets them all, or unset them"
 
@@ -142,8 +146,9 @@ def run_entry_point(
     _rename_schemas_of_launchers()
     try:
         _run_hydra(config_name, schema, main)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a closed pipe or a full disk is a sentence
+        if lost := lost_output():
+            print(f"geoclip: {lost}", flush=True)  # one of the two streams may be read
+            raise SystemExit(f"geoclip: {lost}")
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -168,6 +173,9 @@ def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig],
         raise ConfigError([composition_sentence(error, schema)]) from None
     except PointEnded as ended:
         raise SystemExit(*ended.args) from None
+    except SystemExit as ended:
+        if ended.code:
+            raise
     except KeyboardInterrupt:
         sys.exit(130)
     except RuntimeError as error:
@@ -194,8 +202,12 @@ def _print_help(config_name: str, schema: type[Any]) -> None:
     )
 
 
-def os_error_sentence(error: OSError) -> str:
+def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> str:
     """What the system refused, with the file and what to do about it.
+
+    Args:
+        error: the system's.
+        cfg: the command's configuration: where it writes is named should the error name no file.
 
     Raises:
         OSError: `error` itself, where no user can have caused it.
@@ -204,6 +216,7 @@ def os_error_sentence(error: OSError) -> str:
     if fix is None:
         raise error
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    names = names or [f"{key}={cfg[key]}" for key in WRITTEN_BELOW if cfg and cfg.get(key)][:1]
     return f"{', '.join([*names, error.strerror or str(error)])}: {fix}"
 
 
@@ -228,7 +241,7 @@ def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]
         except BrokenPipeError:
             raise
         except (GeoclipError, OSError) as error:
-            said = os_error_sentence(error) if isinstance(error, OSError) else error
+            said = os_error_sentence(error, cfg) if isinstance(error, OSError) else error
             ending = PointEnded if in_sweep() else SystemExit  # the other points are still run
             raise ending(f"geoclip: {said}") from None
         except (MemoryError, RuntimeError) as error:
@@ -251,6 +264,7 @@ def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> obj
     global _stopped
     if _stopped is not None:
         raise PointEnded(_stopped)
+    setup_streams()
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, not for readers of data
         multiprocessing.set_start_method(None, force=True)
     try:
@@ -258,7 +272,7 @@ def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> obj
     except GeoclipError as error:
         raise PointEnded(f"geoclip: {error}") from None
     except OSError as error:
-        raise PointEnded(f"geoclip: {os_error_sentence(error)}") from None
+        raise PointEnded(f"geoclip: {os_error_sentence(error, cfg)}") from None
     except ConfigError as error:
         raise PointEnded(str(error)) from None
     except Preempted as error:
@@ -367,7 +381,7 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
         return f"{error.override!r} is no key=value ({reason})"
     name = key.lstrip("+~")
     hint = type_of_key(name, schema)
-    expected = f"; it takes {hint.__name__}" if isinstance(hint, type) else ""
+    expected = f"; it takes {type_in_words(hint)}" if hint else ""
     written = f"{key}={quoted(value)}"
     shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
     return (

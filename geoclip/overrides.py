@@ -54,8 +54,6 @@ def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
     parts = _split(value) if multirun else [value]
     if may_be_text and not may_be_list:
         return f"{key}={','.join(_text(part) or quoted(part) for part in parts)}"
-    if parsed is not None and (multirun or not parsed.is_sweep_override()):
-        return argument
     return f"{key}={','.join(_text_or_list(part, may_be_text=may_be_text) for part in parts)}"
 
 
@@ -63,8 +61,8 @@ def _text(value: str) -> str:
     """A text as it is, where the grammar reads one there; otherwise quoted."""
     parsed = _parsed(f"key={value}")
     if parsed is not None and not parsed.is_sweep_override():
-        found = parsed.value()
-        if found is None or isinstance(found, str | QuotedString):
+        found = parsed._value
+        if found is None or isinstance(found, QuotedString) or found == value:  # and no space was stripped
             return value
     return quoted(value)
 

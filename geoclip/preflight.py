@@ -32,12 +32,13 @@ from geoclip.distributed import World, device_problem
 from geoclip.errors import GeoclipError, memory_problem
 from geoclip.resume import named_checkpoint
 from geoclip.run_dir import fingerprint_of, is_finished, plain, run_path
-from geoclip.run_shards import open_shards
+from geoclip.run_shards import open_shards, require_features_of
 
 log = logging.getLogger("geoclip")
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+ELSEWHERE = "on a machine that only checks or launches, add compute.device=auto"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,11 +84,11 @@ class Preflight:
 
         Args:
             config: whose values alone are right.
-            here: whether it is about to train on this machine, so that its device must be there.
+            here: whether it is to train on this machine, so that its device must be there.
         """
         found = Findings(device=config.compute.device)
         if missing := device_problem(config.compute.device):
-            (found.problems if here else found.notes).append(missing)
+            (found.problems if here else found.notes).append(f"{missing}; {ELSEWHERE}")
         elif config.compute.device == "auto":
             found.device = "cuda" if torch.cuda.is_available() else "cpu"
         if unwritable := folder_problem(Path(config.runs_dir)):
@@ -110,7 +111,12 @@ class Preflight:
         if data.kind is DataKind.bluemarble and not stands(
             Path(data.root), plain(data.bluemarble), overwrite=False
         ):
-            found.notes.append(f"the views at {data.root} are built first, which takes a few minutes")
+            found.notes.append(
+                f"data.root={data.root} is not built, so its samples are not checked: training builds it first, in "
+                f"a few minutes; python -m geoclip.shards root={data.root} builds it now"
+            )
+            if encoder.features:
+                require_features_of(data, encoder)
             return None
         alone = World(rank=0, size=1, device=CPU)
         splits = self._once(lambda: open_shards(data, encoder, alone), "shards", plain(data), plain(encoder))

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from geoclip.processes import kill_with_descendants, stop_signals_blocked
-from geoclip.run_dir import write_text
+from geoclip.run_dir import naming, write_text
 
 log = logging.getLogger("geoclip")
 
@@ -53,9 +53,11 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self._mirror:
-            self._mirror.finish(1 if error else 0)
+        try:
+            self._file.close()  # fails on a full disk
+        finally:
+            if self._mirror:
+                self._mirror.finish(1 if error else 0)
 
     def record(self, kind: str, step: int, **values: Any) -> None:
         """Write one row: `kind`, `step` and the values."""
@@ -75,8 +77,9 @@ class Recorder:
             self._mirror.table(name, columns, rows, step)
 
     def _write(self, row: Row) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with naming(Path(self._file.name)):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geoclip.console import log_file_formatter, setup_logging
@@ -32,4 +32,5 @@ def logged(run: Path, rank: int) -> Iterator[None]:
         raise
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk, which ends the run by what it cannot write elsewhere
+            handler.close()

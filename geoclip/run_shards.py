@@ -32,7 +32,7 @@ def open_shards(data: DataConfig, encoder: EncoderConfig, world: World) -> dict[
     """
     _build_on_first_use(data, world)
     if encoder.features:
-        _require_features(data, encoder)
+        require_features_of(data, encoder)
         return _open(encoder.features, {"train": "train", "val": "val"}, data.max_bad_fraction, world)
     return open_splits(data, ["train", "val"], world)
 
@@ -77,7 +77,7 @@ def _open(
     return found
 
 
-def _require_features(data: DataConfig, encoder: EncoderConfig) -> None:
+def require_features_of(data: DataConfig, encoder: EncoderConfig) -> None:
     """Refuse features of another encoder, transform or data set; the pictures themselves need not be there.
 
     Raises:
@@ -87,8 +87,8 @@ def _require_features(data: DataConfig, encoder: EncoderConfig) -> None:
     for split, pattern in (("train", data.train), ("val", data.val)):
         if not (folder / split / "index.json").is_file():
             raise DataError(
-                f"encoder.features={folder} has no whole split {split}; the command that began it ends it: "
-                "python -m geoclip.features"
+                f"encoder.features={folder} has no complete split {split}; python -m geoclip.features data={data.name} "
+                "encoder=… writes it, and resumes what it began"
             )
         if data.root and (Path(data.root) / pattern).is_dir():
             wanted_data[split] = fingerprint(read_shards(data.root, pattern))

@@ -23,6 +23,7 @@ from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
 from geoclip.run_dir import fingerprint_of, plain, science
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
+from geoclip.sweep import trains_here
 from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
 
 if TYPE_CHECKING:
@@ -136,11 +137,11 @@ def _checked_corners(
         from geoclip.preflight import Preflight  # builds models, which takes a second
 
         preflight, first = Preflight(), found[0][0]
-        everywhere = preflight.look_at(first, here=False).problems
+        everywhere = preflight.look_at(first, here=trains_here(config)).problems
         for corner, _ in found[1:]:
             if not everywhere:
                 break
-            others = preflight.look_at(corner, here=False).problems
+            others = preflight.look_at(corner, here=trains_here(config)).problems
             everywhere = [problem for problem in everywhere if problem in others]
     if everywhere:
         raise ConfigError(everywhere)

@@ -65,8 +65,7 @@ class SweepWatch(Callback):
         done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]
         finished, name = sum(is_done), points[0].config.name
-        here = not config.hydra.launcher._target_.rpartition(".")[2].startswith(("Slurm", "Submitit"))
-        findings = look_at_points(points, is_done, here=here and not points[0].config.check_only)
+        findings = look_at_points(points, is_done, here=trains_here(config))
         listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
         if points[0].config.check_only:
             rows = (
@@ -101,6 +100,11 @@ class SweepWatch(Callback):
 
 def _folder(config: DictConfig) -> Path:
     return Path(config.hydra.sweep.dir) / str(config.name)
+
+
+def trains_here(config: DictConfig) -> bool:
+    """Whether a multirun's points train on this machine: everywhere but as jobs of Slurm."""
+    return not config.hydra.launcher._target_.rpartition(".")[2].startswith("Slurm")
 
 
 def grid(config: DictConfig) -> list[Point]:

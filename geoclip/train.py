@@ -66,10 +66,11 @@ def check(config: TrainConfig) -> None:
     from geoclip.preflight import Preflight
 
     setup_logging()
-    found = Preflight().look_at(config, here=False)
+    found = Preflight().look_at(config, here=True)
     if found.problems:
         raise ConfigError(found.problems)
-    print("\n".join(["", *found.lines(), "OK"]), flush=True)
+    verdict = "OK" if found.run else "OK, except for what is not built yet"
+    print("\n".join(["", *found.lines(), verdict]), flush=True)
 
 
 def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
@@ -45,6 +47,37 @@ def test_no_encoding_is_a_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> Non
     stream.flush()
     written = stream.buffer
     assert isinstance(written, io.BytesIO) and written.getvalue() == b"5\\xb0 \\xe0 N\\xeemes \\udce9\n"
+
+
+FULL_DISK = """
+import logging, sys
+from tqdm import tqdm
+from geoclip.console import setup_logging
+from geoclip.entry import run_entry_point
+from geoclip.config import ProbeConfig
+
+def main(cfg):
+    setup_logging()
+    for number in tqdm(range(3)):
+        logging.info("message %d", number)
+        print("result", number)
+    open(sys.argv[-1].partition("=")[2], "w").write("complete")
+
+run_entry_point("probe", ProbeConfig, main)
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("full", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_a_full_disk_behind_what_is_printed_ends_nothing_early(full: tuple[str, ...], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as disk:
+        out, err = (disk if name in full else subprocess.PIPE for name in ("stdout", "stderr"))
+        command = [sys.executable, "-c", FULL_DISK, f"checkpoint={tmp_path}/written"]
+        done = subprocess.run(command, text=True, timeout=120, cwd=tmp_path, stdout=out, stderr=err)
+    assert done.returncode == 1
+    assert (tmp_path / "written").read_text() == "complete"
+    shown = (done.stdout or "") + (done.stderr or "")
+    assert "Traceback" not in shown and ("No space left" in shown) == (len(full) == 1)
 
 
 @pytest.mark.parametrize(

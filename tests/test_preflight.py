@@ -145,18 +145,34 @@ def test_cached_features_must_be_named(settings: tuple[str, ...]) -> None:
     assert any("encoder.features=FOLDER" in problem for problem in problems)
 
 
-def test_a_login_node_needs_no_gpu(settings: tuple[str, ...]) -> None:
+def test_a_device_that_is_not_here_is_a_problem_but_of_a_job_elsewhere(settings: tuple[str, ...]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     found = look(*settings, "compute.device=cuda", here=False)
     assert not found.problems and "CUDA" in "\n".join(found.lines())
+    with pytest.raises(ConfigError, match=r"compute\.device=auto"):
+        check(config_of(*settings, "compute.device=cuda"))
+    assert not look(*settings, "compute.device=auto").problems
 
 
 def test_views_that_are_not_built_yet_are_no_problem(tmp_path: Path) -> None:
     found = look(
         f"data.root={tmp_path}/views", f"gallery.path={tmp_path}/views/gallery.csv", f"runs_dir={tmp_path}"
     )
-    assert not found.problems and str(tmp_path / "views") in "\n".join(found.notes)
+    assert not found.problems and f"geoclip.shards root={tmp_path}/views" in "\n".join(found.notes)
+
+
+def test_features_are_looked_at_before_their_views_are_built(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    found = look(
+        f"data.root={tmp_path}/views",
+        f"gallery.path={tmp_path}/views/gallery.csv",
+        f"runs_dir={tmp_path}",
+        "encoder=cached",
+        f"encoder.features={tmp_path}/features",
+    )
+    (problem,) = found.problems
+    assert f"{tmp_path}/features" in problem and "geoclip.features" in problem
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
 
+from geoclip.data.building.shard_writing import write_tar
+from geoclip.drawing.world import save_bytes
+from geoclip.entry import os_error_sentence
 from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
+from geoclip.run_dir import write_json
 from tests.wandb_records import is_alive, wandb_has_exit, wandb_history
 
 PATIENCE_S = 120.0  # where a loaded machine starts wandb slowly
@@ -55,6 +62,46 @@ def test_a_resumed_run_drops_the_rows_that_it_writes_again(tmp_path: Path) -> No
     with Recorder(path, step=20) as recorder:
         recorder.record("train", 30, loss=0.5)
     assert [(row["step"], row["loss"]) for row in read_rows(path)] == [(10, 1.0), (20, 1.0), (30, 0.5)]
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that takes no more of any file, which is an error without a file's name."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> None:
+    def record(path: Path) -> None:
+        recorder = Recorder(path)
+        try:
+            recorder.record("train", 1, text="x" * 5000)
+        finally:
+            with contextlib.suppress(OSError):
+                recorder.__exit__(None, None, None)
+
+    writers: dict[str, Callable[[Path], object]] = {
+        "a.json": lambda path: write_json(path, "x" * 5000),
+        "b.png": lambda path: save_bytes(path, b"x" * 5000),
+        "c.tar": lambda path: write_tar(path, [{"__key__": "a", "txt": b"x" * 5000}]),
+        "metrics.jsonl": record,
+    }
+    for name, write in writers.items():
+        with pytest.raises(OSError) as refused, files_of_at_most(1000):  # noqa: PT011 -- its errno is tested
+            write(tmp_path / name)
+        assert refused.value.errno == errno.EFBIG
+        assert str(tmp_path / name) in os_error_sentence(refused.value)
+
+
+def test_a_refusal_that_names_no_file_names_the_folder_that_is_written() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert "root=data/mine" in os_error_sentence(
+        full, {"output": "", "root": "data/mine", "runs_dir": "runs"}
+    )
 
 
 def test_wandb_has_the_rows_of_metrics_jsonl(tmp_path: Path) -> None:

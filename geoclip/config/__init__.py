@@ -75,7 +75,7 @@ from geoclip.config.evaluate import (
     predict_problems,
 )
 from geoclip.config.help import config_help
-from geoclip.config.keys import key_problems, section_of, type_of_key, type_problem
+from geoclip.config.keys import key_problems, section_of, type_in_words, type_of_key, type_problem
 from geoclip.config.model import EncoderConfig, LocationConfig, LossConfig, encoder_problems
 from geoclip.config.train import (
     ComputeConfig,
@@ -123,7 +123,7 @@ __all__ = [
     "features_problems", "from_plain", "gallery_build_problems", "key_problems", "no_such_key",
     "one_or_many", "option", "options", "predict_problems", "probe_problems", "publish_problems",
     "section_of", "shards_problems", "shards_root", "study_problems", "sweep_file_problems",
-    "tabulate_problems", "train_problems", "type_of_key", "type_problem", "typed",
+    "tabulate_problems", "train_problems", "type_in_words", "type_of_key", "type_problem", "typed",
 ]  # fmt: skip
 
 _store = ConfigStore.instance()

@@ -31,9 +31,9 @@ class Account:
 
     def lines(self) -> list[str]:
         """The sum, then one line per reason with the first examples; nothing where nothing was skipped."""
-        bad = self.skipped.counts.total()
-        if not bad:
+        if not self.skipped.counts:
             return []
+        bad = self.skipped.counts.total()
         total = f"{self.what}: {self.found:,} {self.unit} found = {self.used:,} used + {bad:,} skipped"
         return [total, *(f"  {line}" for line in self.skipped.lines())]
 

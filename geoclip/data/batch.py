@@ -32,6 +32,7 @@ class Skip:
     shard: str
     key: str
     reason: str
+    samples: int = 1  # 0: a shard that has none
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -96,19 +97,19 @@ class SkipReport:
     def add(self, skipped: Iterable[Skip]) -> None:
         """Take up what a batch brought."""
         for skip in skipped:
-            self.counts[skip.reason] += 1
-            self.shards[skip.shard] += 1
+            self.counts[skip.reason] += skip.samples
+            self.shards[skip.shard] += skip.samples
             shown = self.examples.setdefault(skip.reason, [])
-            if len(shown) < self.shown_per_reason:
+            if len(shown) <= self.shown_per_reason:  # one more tells that there are more
                 shown.append(f"{skip.shard}:{skip.key}" if skip.key else skip.shard)
 
     def merge(self, other: SkipReport) -> None:
         """Take up what another rank has counted."""
-        self.counts += other.counts
-        self.shards += other.shards
+        self.counts.update(other.counts)
+        self.shards.update(other.shards)
         for reason, shown in other.examples.items():
             mine = self.examples.setdefault(reason, [])
-            mine += shown[: self.shown_per_reason - len(mine)]
+            mine += shown[: self.shown_per_reason + 1 - len(mine)]
 
     def worst_shards(self, count: int = 3) -> str:
         """The shards with most of it, as `name (how many)`."""
@@ -116,7 +117,9 @@ class SkipReport:
 
     def lines(self) -> list[str]:
         """One sentence per reason."""
-        return [
-            f"{count} × {reason}: {', '.join(self.examples[reason])}{' …' if count > self.shown_per_reason else ''}"
-            for reason, count in self.counts.most_common()
-        ]
+        found = []
+        for reason, count in self.counts.most_common():
+            shown, most = self.examples[reason], self.shown_per_reason
+            more = " …" if max(count, len(shown)) > most else ""
+            found.append(f"{count} × {reason}: {', '.join(shown[:most])}{more}")
+        return found

@@ -15,6 +15,7 @@ from geoclip.data.degrees import (
     parse_degrees,
 )
 
+FULL_CIRCLE = "longitude of 0 to 360 degrees, not -180 to 180"
 NO_FIX = "coordinates are (0, 0)"
 MAX_DEPTH = 4  # of nested objects
 SHOWN_NAMES = 6
@@ -133,5 +134,7 @@ def require_on_earth(lat: float, lon: float) -> None:
         raise ValueError("coordinates are not finite")
     if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:
         raise ValueError("latitude and longitude look swapped")
+    if abs(lat) <= 90 and 180 < lon <= 360:
+        raise ValueError(FULL_CIRCLE)
     if abs(lat) > 90 or abs(lon) > 180:
         raise ValueError("coordinates out of range")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,13 +25,14 @@ from geoclip.data.batch import Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
 from geoclip.data.plain_files import open_binary
-from geoclip.data.tar_members import Member, tar_members
+from geoclip.data.tar_members import EMPTY_SHARD, Member, tar_members
 from geoclip.data.workers import note
 from geoclip.errors import DataError
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
-FORMAT = 2  # of what is kept on disk, and of the jsons that are understood
+STALE_S = 86_400  # no index takes a day to write
+FORMAT = 3  # of what is kept on disk, and of the jsons that are understood
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -60,7 +64,8 @@ def index_shard(path: Path) -> ShardIndex:
     faults: list[Skip] = []
 
     def fault(key: str, reason: str) -> None:
-        faults.append(Skip(shard=path.name, key=key, reason=reason))
+        samples = int(reason != EMPTY_SHARD)
+        faults.append(Skip(shard=path.name, key=key, reason=reason, samples=samples))
 
     pictures: dict[str, Member] = {}
     places: dict[str, Member] = {}
@@ -159,20 +164,33 @@ def _kept_at(path: Path) -> tuple[Path, Path]:
 
 def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(kept.parent)
     partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            stamp=np.array(stamp, dtype=np.int64),
-            keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
-            offset=index.offset_N,
-            size=index.size_N,
-            gps_deg=index.gps_deg_N2,
-            faults=np.frombuffer(
-                json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
-            ),
-        )
-    os.replace(partial, kept)
+    try:
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                stamp=np.array(stamp, dtype=np.int64),
+                keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
+                offset=index.offset_N,
+                size=index.size_N,
+                gps_deg=index.gps_deg_N2,
+                faults=np.frombuffer(
+                    json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
+                ),
+            )
+        os.replace(partial, kept)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@cache
+def _remove_stale(folder: Path) -> None:
+    """Delete partial files that killed processes left in a folder of indices: those older than a day."""
+    for partial in folder.glob(".*.partial"):
+        with suppress(OSError):  # another process deletes it, too
+            if time.time() - partial.stat().st_mtime > STALE_S:
+                partial.unlink()
 
 
 def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:

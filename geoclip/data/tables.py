@@ -34,7 +34,7 @@ from geoclip.data.degrees import (
     known_name,
     parse_degrees,
 )
-from geoclip.data.places_json import require_on_earth
+from geoclip.data.places_json import FULL_CIRCLE, require_on_earth
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")
@@ -337,6 +337,8 @@ def _complaint(table: Table, row: TableRow, columns: Columns, where: Sequence[in
     fix = "degrees are needed, such as 48.8584 or 48°51'30\"N; correct or remove the row"
     if "swapped" in reason:
         fix = f"the columns {columns.lat} and {columns.lon} have each other's values; rename them"
+    elif reason == FULL_CIRCLE:
+        fix = "subtract 360 from the longitudes above 180"
     elif "range" in reason:
         fix = (
             "latitudes are in [-90, 90] and longitudes in [-180, 180] degrees (projected metres are not read)"
@@ -364,7 +366,9 @@ def _header_of(head: str, known: set[str]) -> tuple[str, list[str], int]:
         reader = _parser(io.StringIO(head[stated.end() :] if stated else head, newline=""), separator)
         try:
             for number, cells in enumerate(reader):
-                if any(map(str.strip, cells)):
+                is_comment = cells[:1] and cells[0].lstrip().startswith("#")
+                is_comment = is_comment and known.isdisjoint(map(known_name, cells))
+                if any(map(str.strip, cells)) and not is_comment:
                     found[separator] = cells, skip + number + 1
                     break
         except csv.Error:
@@ -414,6 +418,8 @@ def _encoding_of(path: Path, what: str) -> tuple[str, bool]:
                 if mark := next((mark for mark in MARKS if line.startswith(mark)), b""):
                     return MARKS[mark], mark == codecs.BOM_UTF8
                 if b"\0" in line:
+                    if any(line[::2]) != any(line[1::2]):  # each letter beside a zero: UTF-16 without a mark
+                        return "utf-16-le" if any(line[::2]) else "utf-16-be", False
                     raise DataError(
                         f"{what} {path} is not text: its first line has a zero byte; save it as CSV (UTF-8)"
                     )

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from geoclip.data.picture_kinds import suffix_of
 
 BLOCK = 512
+EMPTY_SHARD = "empty shard"
 HEADER_BYTES = 1 << 20  # no header is longer, extended ones included
 
 
@@ -76,7 +77,7 @@ def _check_the_end(file: BinaryIO, expected: int, fault: Callable[[str, str], No
     elif any(closing):
         fault("", "damaged tar header" if expected else "no tar")
     elif not expected:
-        fault("", "no sample in it")
+        fault("", EMPTY_SHARD)
 
 
 class _Bounded:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -319,18 +321,29 @@ def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str])
     """In a reader: the caller's folder and environment, one thread, and an end with the caller's."""
     global _slot
     _slot = slots[worker]
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, STOP_SIGNALS
-    )  # the fork server may be one that the caller started
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may be the caller's
     os.chdir(folder)
     os.environ.update(environment)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
+    _end_with(parent.sentinel)
+    threading.Thread(target=_exit_after, args=(parent.join,), daemon=True).start()
 
 
-def _end_with(wait: Callable[[], None]) -> None:
-    """End this process when its parent is gone, in the middle of whatever it writes."""
+def _end_with(sentinel: int) -> None:
+    """Let the kernel kill this process when its parent is gone, whatever C code holds the interpreter then.
+
+    Args:
+        sentinel: the pipe whose other end the parent has open.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _exit_after(wait: Callable[[], None]) -> None:
+    """End this process when its parent is gone, also one that was gone before; other systems have this alone."""
     wait()
     os._exit(1)

@@ -54,8 +54,8 @@ def draw_details(result: Mapping[str, Any], path: Path) -> None:
         axes = add_axes(figure, left, TOP_IN, width, height)
         _dots(axes, rows)
         if number == 0:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3, fontsize=10, frameon=False,
-                        labelcolor=INK, handletextpad=0.2, columnspacing=1.2)  # fmt: skip
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.11), ncols=3, fontsize=10, frameon=False,
+                        labelcolor=INK, handletextpad=0.2, columnspacing=1.2)  # of all panels  # fmt: skip
     left = WIDTH_IN - side - 0.3
     write(figure, left, TOP_IN - 0.14, "as often as it says", color=INK, fontsize=12, fontweight="bold")
     _reliability(add_axes(figure, left, TOP_IN, side, height), result["calibration"])
@@ -85,15 +85,13 @@ def _dots(axes: Axes, rows: list[tuple[str, Mapping[str, Any]]]) -> None:
 def _reliability(axes: Axes, calibration: Mapping[str, Any]) -> None:
     """What came true over what was said, for every distance that confidence was asked for."""
     axes.plot((0, 100), (0, 100), color="#aab4c0", linewidth=1)
-    for km, color in zip(calibration, COLORS, strict=False):
-        bins = calibration[km]["bins"]
-        said, true = ([100 * one[key] for one in bins] for key in ("confidence", "share"))
-        axes.plot(said, true, "-o", color=color, markersize=4, linewidth=1.6, label=f"within {km} km")
+    for km, of_km in calibration.items():
+        said, true = ([100 * one[key] for one in of_km["bins"]] for key in ("confidence", "share"))
+        axes.plot(said, true, "-o", color=COLORS[SHOWN_KM.index(km)], markersize=4, linewidth=1.6)
     axes.set_ylim(-3, 103)
     axes.set_yticks((0, 25, 50, 75, 100), labels=["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor=GRID)
     axes.set_xlabel("said: the model's probability", color=MUTED, fontsize=10)
-    axes.text(2, 101, "came true", color=MUTED, fontsize=10, va="top")
+    axes.set_ylabel("came true", color=MUTED, fontsize=10, labelpad=1)
     _percent_axis(axes)
     axes.grid(color=GRID, linewidth=0.8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ from geoclip.percent import probability_text
 __all__ = ["Prediction", "draw_prediction_png", "write_prediction_html", "write_predictions_html"]
 
 MARGIN, SIDE = 0.3, 3.1  # inches; the side holds the photograph and the list
+MARK_APART_PT = 11.0  # the marks' own diameter, and a little
 TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
 
 
@@ -158,14 +160,26 @@ def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
 
 
 def _draw_marks(axes: Axes, prediction: Prediction) -> None:
-    """Ranks, the best on top, and the truth as a star that is large enough to show under them."""
-    top = np.asarray(prediction.top_deg_k2)
-    for rank in range(len(top), 0, -1):
-        lat, lon = top[rank - 1]
+    """Ranks, those of close guesses side by side and tied to them; the truth as a star that shows under the first."""
+    top = np.asarray(prediction.top_deg_k2)[:, ::-1]
+    least_px = MARK_APART_PT / 72 * cast(Figure, axes.get_figure(root=True)).dpi
+    mark_k2 = axes.transData.inverted().transform(marks_apart(axes.transData.transform(top), least_px))
+    for rank, (at, mark) in enumerate(zip(top, mark_k2, strict=True), start=1):
         size, above = (95 if rank == 1 else 70), 6 - rank / 1000
-        axes.scatter([lon], [lat], s=size, facecolor=TOP_COLOR, edgecolor=NIGHT, linewidth=1, zorder=above)
+        tie = np.stack([at, mark], axis=1)
+        axes.plot(*tie, color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
+        axes.scatter(
+            [mark[0]],
+            [mark[1]],
+            s=size,
+            facecolor=TOP_COLOR,
+            edgecolor=NIGHT,
+            linewidth=1,
+            zorder=above,
+            clip_on=False,
+        )
         axes.annotate(
-            str(rank), (lon, lat), color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
+            str(rank), mark, color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
             zorder=above + 0.0005,
         )  # fmt: skip
     if prediction.truth_deg is not None:
@@ -173,6 +187,31 @@ def _draw_marks(axes: Axes, prediction: Prediction) -> None:
         axes.scatter(
             [lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, edgecolor=NIGHT, linewidth=1, zorder=5
         )
+
+
+def marks_apart(at_N2: Floats, least: float) -> Floats:
+    """Where to draw marks so that none hides another: where they belong, or on the nearest free spot around it.
+
+    Args:
+        at_N2: (N, 2) where they belong, the first has the first choice.
+        least: distance between two of them, in the same unit.
+
+    Returns:
+        (N, 2) positions, each pair of them at least so far apart.
+    """
+    angle_A = np.arange(12) * np.pi / 6
+    ring_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
+    placed = np.empty((0, 2))
+    for at in np.asarray(at_N2):
+        radius = 0.0
+        while True:
+            spots_A2 = at + radius * ring_A2
+            nearest_A = np.linalg.norm(spots_A2[:, None] - placed, axis=2).min(axis=1, initial=np.inf)
+            if nearest_A.max() >= least:  # at last outside of all that were placed
+                break
+            radius += least / 4
+        placed = np.concatenate([placed, spots_A2[[int(np.argmax(nearest_A >= least))]]])
+    return placed
 
 
 def _draw_scale(figure: Figure, left: float, top: float, low: float, high: float) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.errors import DataError
+from geoclip.run_dir import naming
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -158,5 +159,6 @@ def save_bytes(path: Path, content: bytes) -> None:
     """Write a file that is whole or absent, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with naming(path):
+        partial.write_bytes(content)
+        os.replace(partial, path)

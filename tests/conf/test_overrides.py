@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from geoclip.conf_dir import conf_dir
@@ -38,6 +38,9 @@ TYPED = [
     "not UTF-8 \udce9.jpg",
     "escape \x1b[31m.jpg",
     "two\nlines",
+    " lead",
+    "trail ",
+    " both, (1) ",
 ]
 
 
@@ -68,6 +71,11 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
         ("[a desert,l'eau (1)]", ["a desert", "l'eau (1)"]),
         ("['one, with a comma',été]", ["one, with a comma", "été"]),
         ("[a,b]", ["a", "b"]),
+        ("[[x],[y]]", ["[x]", "[y]"]),
+        ("[{a: b},[c,[d]]]", ["{a: b}", "[c,[d]]"]),
+        ("[2024,1e3]", ["2024", "1e3"]),
+        ("{a: b}", "{a: b}"),
+        (" lead", " lead"),
     ],
 )
 def test_a_text_or_a_list_of_texts_is_what_was_typed(typed: str, expected: Any) -> None:
@@ -114,6 +122,29 @@ def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
     assert argument in sentence and "\n" not in sentence
     key, value = argument.split("=", 1)
     assert f"{key}='{value}'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("argument", "taken"),
+    [
+        ("top_k=1e3", ["digits"]),
+        ("top_k=null", ["digits"]),
+        ("smooth_km=far", ["number"]),
+        ("refine_m=far", ["number", "null"]),
+        ("box=[a,b]", ["list", "number"]),
+        ("tta=foo", ["single", "five_crop", "ten_crop"]),
+        ("gallery=foo", ["own", "released_100k"]),
+    ],
+)
+def test_a_value_that_a_key_does_not_take_is_named_with_what_it_takes(
+    argument: str, taken: list[str]
+) -> None:
+    with pytest.raises(HydraException) as refused:
+        composed("predict", PredictConfig, [argument])
+    sentence = composition_sentence(refused.value, PredictConfig)
+    assert sentence.startswith(argument) and "\n" not in sentence
+    assert [word for word in taken if word not in sentence] == []
+    assert "full_key" not in sentence and "type '" not in sentence
 
 
 @pytest.mark.parametrize("typed", ["1", "a(b", "{a: 1}", "null"])

@@ -53,7 +53,8 @@ def place(lat: Any, lon: Any) -> bytes:
 IN_THE_INDEX: dict[str, tuple[str, bytes | None]] = {
     "coordinates are (0, 0)": ("json", place(0, -0.0)),
     "coordinates are not finite": ("json", place(float("nan"), 0)),
-    "coordinates out of range": ("json", place(12, 200)),
+    "coordinates out of range": ("json", place(12, 400)),
+    "longitude of 0 to 360 degrees, not -180 to 180": ("json", place(12, 200)),
     "latitude and longitude look swapped": ("json", place(120, 45)),
     "json without numbers lat and lon (it has lat)": ("json", b'{"lat": 3}'),
     "no json": ("json", None),

@@ -21,7 +21,7 @@ from PIL import Image, features
 
 from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
-from geoclip.data.batch import Skip
+from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
 from geoclip.data.building.picture_index import MISSING
 from geoclip.data.building.picture_sources import open_pictures
@@ -45,6 +45,7 @@ from geoclip.data.shard_list import (
     refuse_bad_shards,
     refuse_skipped_shards,
 )
+from geoclip.data.tar_members import EMPTY_SHARD
 from geoclip.errors import DataError
 
 Members = list[tuple[str, bytes]]
@@ -468,6 +469,31 @@ def test_found_is_used_and_skipped_and_nothing_is_printed_where_nothing_was_skip
     assert (account.found, account.used) == (12, 7)
     first, *others = account.lines()
     assert all(number in first for number in ("train", "12", "7", "5")) and len(others) == 2
+
+
+def test_an_empty_shard_is_named_and_is_no_sample(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", *sample("a"), *sample("b"))
+    write_tar(tmp_path / "1.tar")
+    account = refuse_bad_shards(read_shards(str(tmp_path), "*.tar"), 0.0, "data.train")
+    assert (account.found, account.used, account.skipped.counts) == (2, 2, {EMPTY_SHARD: 0})
+    assert "1.tar" in account.lines()[1] and len(account.lines()) == 2
+    total = SkipReport()
+    total.merge(account.skipped)
+    assert total.lines() == account.skipped.lines()
+    build_shards(tmp_path / "out", TarSource(paths=sorted(map(str, tmp_path.glob("*.tar")))), BuildSettings())
+    made = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert (made["rows"], made["accepted"], made["reasons"]) == (2, 2, {EMPTY_SHARD: 0})
+
+
+def test_what_a_killed_process_left_beside_the_indices_goes(tmp_path: Path) -> None:
+    tar, kept = write_tar(tmp_path / "0.tar", *sample("a")), tmp_path / ".geoclip-index"
+    kept.mkdir()
+    old, new = kept / ".0.tar.npz.7.partial", kept / ".1.tar.npz.8.partial"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    open_index(tar)
+    assert {path.name for path in kept.iterdir()} == {"0.tar.npz", new.name}
 
 
 def test_no_sample_at_all_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str]]] = {
     "the other's hemisphere": ("lat,lon\n48 E,2\n", ["line 2", "E", "lat='48 E'"]),
     "swapped": ("lat,lon\n151.2,-33.9\n", ["line 2", "lat='151.2'", "swapped"]),
     "metres": ("y,x\n5411935.2,448251.8\n", ["line 2", "y='5411935.2'", "degrees"]),
+    "longitudes of a full circle": ("lat,lon\n1,2\n3,200\n", ["line 3", "lon='200'", "360"]),
     "infinite": ("lat,lon\ninf,2\n", ["line 2", "lat='inf'"]),
     "seventy seconds": ("lat,lon\n48°51'70\"N,2\n", ["line 2", "seconds"]),
     "an Excel workbook": (b"PK\x03\x04\x14\0\0\0", ["Excel", "CSV"]),
@@ -114,7 +115,7 @@ def test_a_table_that_can_be_read_in_two_ways_is_refused_by_line_and_value(case:
     assert [part for part in ["t.csv", *named] if part not in str(caught.value)] == []
 
 
-READ = {
+READ: dict[str, str | bytes] = {
     "semicolons": "name;lat;lon\na;48.5;-2.25\n",
     "tabs": "name\tlat\tlon\na\t48.5\t-2.25\n",
     "bars": "name|lat|lon\na|48.5|-2.25\n",
@@ -135,6 +136,10 @@ READ = {
     "x and y": "id,x,y\na,-2.25,48.5\n",
     "EXIF's names": "filename,GPS Latitude,GPS Longitude\na,48.5,-2.25\n",
     "numpy's comment": "# name,lat,lon\na,48.5,-2.25\n",
+    "comments above the header": "# exported on 2024-05-01, by hand\n#\nname,lat,lon\na,48.5,-2.25\n",
+    "comments above numpy's comment": "# by hand\n# name,lat,lon\na,48.5,-2.25\n",
+    "UTF-16 without a mark": "name,lat,lon\na,48.5,-2.25\n".encode("utf-16-le"),
+    "UTF-16, the other way round": "name;lat;lon\r\na;48,5;-2,25\r\n".encode("utf-16-be"),
     "blank lines": "\n\nname,lat,lon\n\na,48.5,-2.25\n\n",
     "old Macs' lines": "name,lat,lon\ra,48.5,-2.25\r",
     "a mark of UTF-8": "\ufeffname,lat,lon\na,48.5,-2.25\n",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from geoclip.data.workers import note, read_in_processes
+from geoclip.data.workers import _begin, _Slot, note, read_in_processes, start_fork_server
 from geoclip.errors import DataError
 
 BAD = 5
@@ -124,3 +126,33 @@ def test_a_reading_that_is_left_early_leaves_no_process() -> None:
     assert len(multiprocessing.active_children()) == 2
     reading.close()
     assert processes_end()
+
+
+def _stuck_reader(pids: Connection) -> None:
+    _begin(0, slots=[_Slot()], folder=".", environment={})
+    pids.send(os.getpid())
+    ctypes.PyDLL(None).sleep(600)  # C code that holds the interpreter: no thread of Python runs
+
+
+def _caller_of_stuck_reader(pids: Connection) -> None:
+    reader = multiprocessing.get_context("fork").Process(target=_stuck_reader, args=(pids,))
+    reader.start()
+    reader.join(600)
+
+
+def test_a_reader_inside_of_c_code_ends_with_its_caller() -> None:
+    start_fork_server()
+    context = multiprocessing.get_context("forkserver")
+    received, sent = context.Pipe(duplex=False)
+    caller = context.Process(target=_caller_of_stuck_reader, args=(sent,))
+    caller.start()
+    assert received.poll(60)
+    reader = psutil.Process(received.recv())
+    caller.kill()
+    caller.join(30)
+    try:
+        psutil.wait_procs([reader], timeout=10)
+        assert not reader.is_running() or reader.status() == psutil.STATUS_ZOMBIE
+    finally:
+        if reader.is_running():
+            reader.kill()

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 
-from geoclip.drawing.details_figure import draw_details
+from geoclip.drawing.curves import COLORS
+from geoclip.drawing.details_figure import _reliability, draw_details
 from geoclip.drawing.details_table import details_table
 from geoclip.drawing.report_page import write_report
 from geoclip.drawing.tables import accuracy_table
+from geoclip.drawing.world import new_figure
 from geoclip.errors import DataError
 from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
@@ -102,6 +104,14 @@ def test_the_report_shows_the_details_and_escapes_names(run: Path, result: dict[
         assert figure.width == 1600
     table = details_table({**result, "benchmark": "<script>"})
     assert table is not None and "<script>" not in table.html()
+
+
+def test_nothing_is_written_over_the_reliability_curve(tmp_path: Path, result: dict[str, Any]) -> None:
+    axes = new_figure(5, 5).subplots()
+    _reliability(axes, result["calibration"])
+    assert not axes.texts and axes.get_legend() is None
+    colors = [line.get_color() for line in axes.lines[1:]]
+    assert colors == list(COLORS[: len(colors)]), "as in the legend of the panels beside it"
 
 
 def test_an_older_evaluation_has_no_details(tmp_path: Path) -> None:

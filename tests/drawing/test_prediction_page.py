@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.drawing.prediction import Prediction, decade_ticks, heat_range, place_text
-from geoclip.drawing.prediction_map import draw_prediction_png, write_prediction_html, write_predictions_html
+from geoclip.drawing.prediction_map import (
+    draw_prediction_png,
+    marks_apart,
+    write_prediction_html,
+    write_predictions_html,
+)
 from geoclip.errors import DataError
 from geoclip.percent import probability_text
 
@@ -170,6 +175,15 @@ def test_the_picture_takes_photographs_of_any_shape(tmp_path: Path, portrait: tu
     rows, columns = np.nonzero((red[..., 0] > 240) & (red[..., 1] < 20))
     drawn = (columns.max() - columns.min() + 1) / (rows.max() - rows.min() + 1)
     assert drawn == pytest.approx(portrait[0] / portrait[1], rel=0.05), "it is not stretched"
+
+
+def test_close_guesses_hide_none_of_each_other() -> None:
+    at_N2 = np.array([[0, 0], [0, 0], [0.1, 0], [3, 0], [100, 50], [0, 0], [0, 0], [0, 0]], dtype=float)
+    mark_N2 = marks_apart(at_N2, 10.0)
+    apart_NN = np.linalg.norm(mark_N2[:, None] - mark_N2, axis=2)
+    assert apart_NN[~np.eye(len(at_N2), dtype=bool)].min() >= 10
+    assert mark_N2[[0, 4]].tolist() == at_N2[[0, 4]].tolist(), "what hides nothing stays where it is"
+    assert np.linalg.norm(mark_N2 - at_N2, axis=1).max() < 30
 
 
 def test_the_heat_spans_what_tells_places_apart() -> None:

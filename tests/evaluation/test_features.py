@@ -174,7 +174,7 @@ def test_other_features_are_refused_by_every_key(photographs: list[str], clip: P
     with pytest.raises(DataError, match=r"data\.train is '\w{8}' there, '\w{8}' here"):
         train_run(config)
     (folder / "val" / "index.json").unlink()
-    with pytest.raises(DataError, match=r"no whole split val; the command that began it ends it"):
+    with pytest.raises(DataError, match=r"no complete split val; .*geoclip\.features"):
         train_run(config)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from geoclip.data.building.picture_names import as_path, last_part, tar_key
 from geoclip.data.building.shard_writing import ShardRecord
+from geoclip.data.tar_members import EMPTY_SHARD
 
 CHUNK_ROWS = 256  # checked by one process at a time, and lost by a kill
 TABLES = """
@@ -216,17 +217,19 @@ class Manifest:
 
     def reasons(self) -> list[tuple[str, int, str, str]]:
         """Why rows were rejected: reason, how many, and line and key of the first, most frequent first."""
-        select = (
-            "SELECT reason, COUNT(*) AS n, line, key, MIN(id) FROM rows WHERE reason != '' GROUP BY reason"
-        )
+        select = "SELECT reason, SUM(reason != ?) AS n, line, key, MIN(id) FROM rows WHERE reason != '' GROUP BY reason"
         with self._open() as database:
-            found = database.execute(f"{select} ORDER BY n DESC, reason")
+            found = database.execute(f"{select} ORDER BY n DESC, reason", (EMPTY_SHARD,))
             return [(reason, count, line, key) for reason, count, line, key, _ in found]
 
     def count(self) -> int:
-        """All rows."""
+        """All rows; an empty shard is none."""
         with self._open() as database:
-            return int(database.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
+            return int(
+                database.execute(
+                    "SELECT COUNT(*) FROM rows WHERE reason IS NOT ?", (EMPTY_SHARD,)
+                ).fetchone()[0]
+            )
 
     def rejected(self) -> Iterator[tuple[str, str, Any, Any, str]]:
         """Line, key, latitude, longitude and reason of every rejected row, in the source's order."""

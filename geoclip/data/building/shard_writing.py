@@ -14,7 +14,7 @@ from typing import Any
 import webdataset as wds
 
 from geoclip.data.shard_index import open_index
-from geoclip.run_dir import write_text
+from geoclip.run_dir import naming, write_text
 
 RawSample = dict[str, Any]
 
@@ -69,7 +69,7 @@ def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
     partial = path.with_name(f".{path.name}.partial")
     written = 0
     try:
-        with partial.open("wb") as file:
+        with naming(path), partial.open("wb") as file:
             with wds.TarWriter(
                 file, mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False
             ) as tar:

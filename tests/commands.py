@@ -64,12 +64,19 @@ def begin(folder: Path, command: str, *overrides: str, **variables: str) -> Fork
     return process
 
 
-def finish(folder: Path, command: str, *overrides: str, **variables: str) -> str:
-    """The same, to its end, which must be a good one; returns what was printed."""
+def run(folder: Path, command: str, *overrides: str, **variables: str) -> tuple[int | None, str]:
+    """The same, to its end: exit status, and what it printed."""
+    printed = folder / "printed.txt"
+    before = printed.stat().st_size if printed.exists() else 0
     process = begin(folder, command, *overrides, **variables)
-    process.join(120)
-    printed = (folder / "printed.txt").read_text()
-    assert process.exitcode == 0, printed[-3000:]
+    process.join(240)
+    return process.exitcode, printed.read_bytes()[before:].decode()
+
+
+def finish(folder: Path, command: str, *overrides: str, **variables: str) -> str:
+    """The same, to a good end: what it printed."""
+    status, printed = run(folder, command, *overrides, **variables)
+    assert status == 0, printed[-3000:]
     return printed
 
 

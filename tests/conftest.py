@@ -25,9 +25,9 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 
 LONGEST_FIRST = (
     "tests/story/test_faults.py",
-    "tests/model/test_parity.py",
-    "tests/training/test_fidelity.py",
-    "tests/story/test_story.py",
+    "tests/house/test_documents.py",
+    "tests/story/test_sweeps.py",
+    "tests/bench/test_gpu.py",
 )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import runpy
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
@@ -102,7 +104,11 @@ def _run(folder: str, command: str, overrides: tuple[str, ...], variables: dict[
     printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
-    runpy.run_module(f"geoclip.{command}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"geoclip.{command}", run_name="__main__", alter_sys=True)
+    finally:  # as Python does at the end of a program, though not of a process of `multiprocessing`
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def wait_until(found: Callable[[], Found], *, alive: Callable[[], bool], seconds: float = 120) -> Found:

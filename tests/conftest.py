@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 import torch
-import webdataset as wds
-from PIL import Image
+
+from tests.commands import left_processes, stop_server
+from tests.tiny_shards import TinyShards, write_shards
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the hub is no test
 os.environ["WANDB_MODE"] = "offline"  # nor does a test run belong on anybody's dashboard
@@ -26,15 +25,28 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 
 LONGEST_FIRST = (
     "tests/story/test_faults.py",
-    "tests/model/test_parity.py",
-    "tests/training/test_fidelity.py",
-    "tests/story/test_story.py",
+    "tests/house/test_documents.py",
+    "tests/story/test_sweeps.py",
+    "tests/bench/test_gpu.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first, one on each core, so that neither is left over at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """What a module of tests starts, it ends: the next one finds no child that is not its own."""
+    yield
+    left = psutil.wait_procs(left_processes(), timeout=10)[1]
+    assert not left, left
+
+
+def pytest_sessionfinish() -> None:
+    """End the fork server of the tests."""
+    stop_server()
 
 
 @pytest.fixture(scope="session")
@@ -51,43 +63,7 @@ def cache() -> Path:
     return cache_dir()
 
 
-@dataclass(kw_only=True)
-class TinyShards:
-    """Shards on disk, and what is in them by key."""
-
-    root: Path
-    gps_deg: dict[str, tuple[float, float]]
-
-    def paths(self, split: str = "train") -> list[Path]:
-        return sorted((self.root / split).glob("*.tar"))
-
-
 @pytest.fixture
 def tiny_shards(tmp_path: Path) -> Callable[..., TinyShards]:
-    """Writes shards of flat-coloured pictures: `tiny_shards([10, 7, 9])`, or with `split`, `size_px`, `seed`.
-
-    With `noise` the pictures are noise, which fills some bytes.
-    """
-
-    def write(
-        counts: list[int], *, split: str = "train", size_px: int = 16, seed: int = 0, noise: bool = False
-    ) -> TinyShards:
-        rng = np.random.default_rng(seed)
-        gps_deg = {}
-        (tmp_path / "shards" / split).mkdir(parents=True, exist_ok=True)
-        for number, count in enumerate(counts):
-            with wds.TarWriter(str(tmp_path / "shards" / split / f"{number:06d}.tar")) as tar:
-                for sample in range(count):
-                    key = f"{split}-{number:02d}-{sample:04d}"
-                    lat, lon = float(rng.uniform(-80, 80)), float(rng.uniform(-180, 180))
-                    picture = io.BytesIO()
-                    color = (round(lat + 90), round((lon + 180) / 2), sample % 256)
-                    flat = Image.new("RGB", (size_px, size_px), color)
-                    noisy = Image.effect_noise((size_px, size_px), 80)
-                    (noisy if noise else flat).save(picture, "PNG")
-                    place = {"key": key, "lat": lat, "lon": lon}
-                    tar.write({"__key__": key, "png": picture.getvalue(), "json": json.dumps(place).encode()})
-                    gps_deg[key] = (lat, lon)
-        return TinyShards(root=tmp_path / "shards", gps_deg=gps_deg)
-
-    return write
+    """`write_shards` into the test's own folder."""
+    return partial(write_shards, tmp_path)

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from geoclip.drawing.world import save_bytes
 from geoclip.entry import os_error_sentence
 from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
 from geoclip.run_dir import write_json
+from tests.commands import wait_until
 from tests.wandb_records import is_alive, wandb_has_exit, wandb_history
 
 PATIENCE_S = 120.0  # where a loaded machine starts wandb slowly
@@ -42,14 +42,17 @@ def mirror(folder: Path, **changes: object) -> WandbMirror:
 
 def service_of(folder: Path) -> psutil.Process:
     """wandb's own process, once it writes the run in this folder."""
-    end_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end_s:
+
+    def started() -> psutil.Process | None:
         for one in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if "wandb-core" in one.name() and list(folder.glob("wandb/offline-run-*/*.wandb")):
                     return one
-        time.sleep(0.05)
-    raise AssertionError("wandb did not start")
+        return None
+
+    found = wait_until(started, alive=lambda: True, seconds=PATIENCE_S)
+    assert found is not None
+    return found
 
 
 def test_a_resumed_run_drops_the_rows_that_it_writes_again(tmp_path: Path) -> None:

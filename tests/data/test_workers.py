@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from geoclip.data.workers import _begin, _Slot, note, read_in_processes, start_fork_server
 from geoclip.errors import DataError
+from tests.commands import wait_until
 
 BAD = 5
 
@@ -61,10 +62,7 @@ class Facts(Dataset[tuple[int, int, str, str]]):
 
 def processes_end() -> bool:
     """Whether no reader is left, in the time that a busy machine takes to notice."""
-    end_s = time.monotonic() + 30
-    while multiprocessing.active_children() and time.monotonic() < end_s:
-        time.sleep(0.05)
-    return not multiprocessing.active_children()
+    return wait_until(lambda: not multiprocessing.active_children(), alive=lambda: True, seconds=30)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

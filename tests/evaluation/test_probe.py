@@ -19,7 +19,8 @@ from geoclip.data.building.places import cells_of
 from geoclip.drawing.probe_figure import draw_probe
 from geoclip.drawing.probe_table import probe_table
 from geoclip.errors import DataError
-from geoclip.evaluation.probe_tasks import LabelledPlaces, measure_probe
+from geoclip.evaluation import probe_tasks
+from geoclip.evaluation.probe_tasks import LabelledPlaces, baseline_features, measure_probe
 from geoclip.evaluation.probing import (
     CellSplit,
     climb,
@@ -202,12 +203,23 @@ def test_the_figure_is_drawn_whatever_the_scores(result: dict[str, Any], tmp_pat
     assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_feature_set_has_a_row_per_place(places: NDArray[np.float64]) -> None:
+    dims = {name: features(places[:4]).shape for name, features in baseline_features(0).items()}
+    assert all(rows == 4 for rows, _ in dims.values())
+    assert sorted(columns for _, columns in dims.values()) == sorted((1, 2, 3, 100, 1600, 512))
+
+
 @pytest.mark.slow
-def test_the_command_probes_a_run_beside_the_released_encoder(tiny_run: Any, tmp_path: Path) -> None:
+def test_the_command_probes_a_run_beside_the_released_encoder(
+    tiny_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the small feature sets alone: heads on 1,600 numbers would be most of the work."""
     pytest.importorskip("h5py")
     pytest.importorskip("pvlib")
+    few = dict(list(baseline_features(0).items())[:3])
+    monkeypatch.setattr(probe_tasks, "baseline_features", lambda seed, device: few)
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        overrides = [f"checkpoint={tiny_run.folder}", "places=600", "device=cpu"]
+        overrides = [f"checkpoint={tiny_run.folder}", "places=500", "device=cpu"]
         config = typed(compose("probe", overrides), ProbeConfig, probe_problems)
     path = probe_command(config)
     assert path == tiny_run.folder / "probe" / "probe.json"

@@ -5,12 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ import torch
 from geoclip.errors import AssetError
 from geoclip.recorder import read_rows
 from geoclip.training.checkpoint import read_checkpoint
+from tests.commands import begin, begin_ranks, finish, wait_until
 
 STEPS = 12
 SMALL = (
@@ -30,7 +27,7 @@ SMALL = (
         "validate_samples=100",
     ),
     *("validate_every_steps=6", "compute.checkpoint_every_steps=3", "compute.log_every_steps=1"),
-    *("optim.warmup_steps=2", "gallery=csv", "gallery.path=gallery.csv"),
+    *("optim.warmup_steps=2", "compute.workers=0", "gallery=csv", "gallery.path=gallery.csv"),
 )
 GALLERY = 2000
 VIEWS = ("gallery_size=90000", "val_size=300", "test_size=300", "unseen_size=300")
@@ -47,37 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except AssetError as error:
         pytest.skip(str(error))
     place = tmp_path_factory.mktemp("story")
-    command(place, "geoclip.shards", "source=bluemarble", *(f"bluemarble.{setting}" for setting in VIEWS))
+    finish(place, "shards", "source=bluemarble", *(f"bluemarble.{setting}" for setting in VIEWS))
     places = (place / "data/bluemarble/gallery.csv").read_text().splitlines()
     (place / "gallery.csv").write_text("\n".join(places[: 1 + GALLERY]) + "\n")
     return place
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def command(folder: Path, *arguments: str) -> str:
-    process = start(folder, *arguments)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, printed
-    return printed
-
-
 def training(runs: str, *more: str) -> tuple[str, ...]:
     views = (f"data.bluemarble.{setting}" for setting in VIEWS)
-    return "geoclip.train", *SMALL, *views, f"runs_dir={runs}", *more
+    return "train", *SMALL, *views, f"runs_dir={runs}", *more
 
 
 def run_of(folder: Path, runs: str) -> Path:
@@ -88,7 +63,7 @@ def run_of(folder: Path, runs: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Path:
     """An uninterrupted run, with wandb offline."""
-    command(folder, *training("runs"))
+    finish(folder, *training("runs"))
     return run_of(folder, "runs")
 
 
@@ -116,17 +91,15 @@ def test_a_run_leaves_everything_in_one_folder(trained: Path) -> None:
 
 
 def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> None:
-    process = start(folder, *training("killed", "logger=jsonl"))
-    deadline_s = time.monotonic() + 120
-    while not list((folder / "killed").glob("*/checkpoints/step-*")):
-        assert process.poll() is None and time.monotonic() < deadline_s, process.communicate()[0]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = begin(folder, *training("killed", "logger=jsonl"))
+    wait_until(lambda: list(folder.glob("killed/*/checkpoints/step-*")), alive=process.is_alive)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     run = run_of(folder, "killed")
     assert run.name == trained.name  # wandb or not, it is the same science
-    printed = command(folder, *training("killed", "logger=jsonl"))  # the same command again
-    assert "goes on from step" in printed or "nothing to do" in printed
+    printed = finish(folder, *training("killed", "logger=jsonl"))  # the same command again
+    assert "goes on from step" in printed
     assert losses(run) == losses(trained)
     last = f"checkpoints/step-{STEPS:08d}.safetensors"
     ours, theirs = (read_checkpoint(one / last)["model"] for one in (run, trained))
@@ -134,8 +107,10 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> N
 
 
 def test_two_ranks_walk_the_same_way(folder: Path, trained: Path) -> None:
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    command(folder, *torchrun, *training("ranks", "logger=jsonl"))
+    processes = begin_ranks(folder, 2, *training("ranks", "logger=jsonl"))
+    for process in processes:
+        process.join(240)
+    assert [process.exitcode for process in processes] == [0, 0], (folder / "printed.txt").read_text()[-3000:]
     run = run_of(folder, "ranks")
     assert run.name == trained.name
     # Rounding apart (2e-6 after one step), which Adam's division by tiny gradients enlarges.
@@ -145,9 +120,7 @@ def test_two_ranks_walk_the_same_way(folder: Path, trained: Path) -> None:
 @pytest.fixture(scope="module")
 def evaluated(folder: Path, trained: Path) -> str:
     """What one evaluation of both test splits prints."""
-    return command(
-        folder, "geoclip.evaluate", "-m", f"checkpoint={trained}", "benchmark=test,test_unseen_cells"
-    )
+    return finish(folder, "evaluate", "-m", f"checkpoint={trained}", "benchmark=test,test_unseen_cells")
 
 
 @pytest.mark.parametrize("benchmark", ["test", "test_unseen_cells"])
@@ -173,13 +146,13 @@ def test_prediction_and_report(folder: Path, trained: Path, evaluated: str) -> N
     with tarfile.open(folder / "data/bluemarble/test/000000.tar") as tar:
         tar.extractall(folder / "views", members=tar.getmembers()[:4], filter="data")
     (folder / "views" / "broken.jpg").write_text("no picture")
-    printed = command(folder, "geoclip.predict", f"checkpoint={trained}", "image=views", "top_k=3")
+    printed = finish(folder, "predict", f"checkpoint={trained}", "image=views", "top_k=3")
     assert "google.com/maps" in printed and "broken.jpg" in printed
     predictions = sorted((trained / "predictions").glob("*.json"))
     assert len(predictions) == 2
     assert len(json.loads(predictions[0].read_text())["predictions"]) == 3
     assert len(list((trained / "predictions").glob("*.png"))) == 2
     assert list((trained / "predictions").glob("*.html"))
-    command(folder, "geoclip.report", f"run={trained}")
+    finish(folder, "report", f"run={trained}")
     page = (trained / "report.html").read_text()
     assert "story" in page and page.count("data:image/") >= 6

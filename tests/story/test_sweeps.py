@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +14,8 @@ import webdataset as wds
 import yaml
 
 from geoclip.recorder import read_rows
+from tests import commands
+from tests.commands import REPOSITORY, begin, finish, run_module, wait_until
 
 STEPS = 2
 PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}
@@ -26,7 +25,7 @@ SMALL = (
     *("name=sweep", "logger=jsonl", "data=mp16", "data.root=shards"),
     *("data.streams=4", "data.shuffle_buffer=4", "queue.size=16"),
     *("optim.batch_size=8", f"optim.max_steps={STEPS}", "optim.warmup_steps=1"),
-    *("gallery=csv", "gallery.path=gallery.csv", "compute.workers=1", "compute.log_every_steps=1"),
+    *("gallery=csv", "gallery.path=gallery.csv", "compute.workers=0", "compute.log_every_steps=1"),
 )
 
 
@@ -40,29 +39,16 @@ def folder(tmp_path: Path, tiny_shards: Callable[..., Any]) -> Path:
     return tmp_path
 
 
-def sweep(folder: Path, launcher: str, *more: str, first_on_path: Path | None = None) -> tuple[int, str]:
+def sweep(folder: Path, launcher: str, *more: str, **variables: str) -> tuple[int | None, str]:
     """Exit status of a sweep over two seeds, and what it printed."""
     plugin = PLUGINS[launcher.partition("_")[0]]
     try:
         metadata.version(plugin)
     except metadata.PackageNotFoundError:
         pytest.skip(f"{plugin} is not installed: pip install -c constraints.txt -e '.[sweeps]'")
-    clean = {name: value for name, value in os.environ.items() if name != "MP16_SHARDS"}
-    repository = str(Path(__file__).resolve().parents[2])
-    found = [str(first_on_path), repository] if first_on_path else [repository]
-    programs = [str(folder / "bin"), clean["PATH"]]
-    points = ("-m", "seed=0,1", f"hydra/launcher={launcher}")
-    done = subprocess.run(
-        [sys.executable, "-m", "geoclip.train", *points, *SMALL, *more],
-        cwd=folder,
-        env=clean
-        | {"PYTHONPATH": os.pathsep.join(found), "PATH": os.pathsep.join(programs), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
+    return commands.run(
+        folder, "train", "-m", "seed=0,1", f"hydra/launcher={launcher}", *SMALL, *more, **variables
     )
-    return done.returncode, done.stdout
 
 
 @pytest.mark.slow
@@ -72,7 +58,7 @@ def test_a_sweep_leaves_one_folder_per_point(folder: Path, launcher: str) -> Non
     status, printed = sweep(folder, launcher)
     assert status == 0, printed
     runs = [path for path in (folder / "runs").iterdir() if path.name not in HIDDEN]
-    assert {path.name for path in folder.iterdir()} == before | {"runs"}
+    assert {path.name for path in folder.iterdir()} == before | {"runs", "printed.txt"}
     assert all(path.name.startswith("sweep-") for path in runs), runs
     assert sorted(yaml.safe_load((run / "config.yaml").read_text())["seed"] for run in runs) == [0, 1]
     for run in runs:
@@ -96,7 +82,10 @@ def test_a_point_that_cannot_run_says_so_in_a_sentence(folder: Path, launcher: s
 def test_a_launcher_whose_plugin_is_missing_says_what_to_install(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "hydra_plugins").mkdir(parents=True)
     (tmp_path / "empty" / "hydra_plugins" / "__init__.py").touch()  # hides every plugin that is installed
-    status, printed = sweep(folder, "joblib", first_on_path=tmp_path / "empty")
+    found = os.pathsep.join([str(tmp_path / "empty"), str(REPOSITORY)])
+    status, printed = run_module(
+        folder, "geoclip.train", "-m", "seed=0,1", "hydra/launcher=joblib", *SMALL, PYTHONPATH=found
+    )
     assert status == 1
     assert "hydra/launcher=joblib needs" in printed and "sweeps" in printed and "Traceback" not in printed
 
@@ -110,7 +99,8 @@ def test_slurm_is_asked_to_signal_early_and_to_queue_again(folder: Path) -> None
     for name, answer in answers.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{answer}\n")
         (folder / "bin" / name).chmod(0o755)
-    status, printed = sweep(folder, "submitit_slurm", "hydra.launcher.partition=gpu")
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    status, printed = sweep(folder, "submitit_slurm", "hydra.launcher.partition=gpu", PATH=path)
     assert status == 1 and "no partition of that name" in printed and "Traceback" not in printed, printed
     asked = (folder / "asked.sh").read_text()
     for option in (
@@ -119,15 +109,6 @@ def test_slurm_is_asked_to_signal_early_and_to_queue_again(folder: Path) -> None
     ):
         assert f"#SBATCH {option}\n" in asked, asked
     assert f"{folder}/runs/.submitit/" in asked
-
-
-def in_this_process(folder: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "geoclip.train", "-m", *SMALL, *overrides]
-
-
-def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if name != "MP16_SHARDS"}
-    return clean | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
 
 
 def finished(folder: Path) -> dict[int, float]:
@@ -141,27 +122,21 @@ def finished(folder: Path) -> dict[int, float]:
 
 @pytest.mark.slow
 def test_a_sweep_killed_half_way_does_only_what_is_missing(folder: Path) -> None:
-    command = in_this_process(folder, "seed=0,1,2", "optim.max_steps=4")
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as first:
-        while not finished(folder):
-            assert first.poll() is None
-            time.sleep(0.02)
-        first.kill()
+    command = ("train", "-m", *SMALL, "seed=0,1,2", "optim.max_steps=4")
+    process = begin(folder, *command)
+    wait_until(lambda: finished(folder), alive=process.is_alive)
+    process.kill()
+    process.join()
     before = finished(folder)
     assert 1 <= len(before) < 3
-    plan = subprocess.run(
-        [*command, "check_only=true"], cwd=folder, env=environment(), capture_output=True, text=True
-    )
-    assert f"sweep: 3 points, {len(before)} finished, {3 - len(before)} to run" in plan.stdout, plan
-    assert plan.stdout.count("\n  finished") == len(before) and not plan.returncode
-    again = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert not again.returncode, again.stderr
+    plan = finish(folder, *command, "check_only=true")
+    assert f"sweep: 3 points, {len(before)} finished, {3 - len(before)} to run" in plan
+    assert plan.count("\n  finished") == len(before)
+    again = finish(folder, *command)
     after = finished(folder)
     assert sorted(after) == [0, 1, 2] and {seed: after[seed] for seed in before} == before
-    assert again.stderr.count("nothing to do") == len(before)
-    assert "3 points, 3 finished, 0 failed" in again.stderr and "points in 0" in again.stderr
+    assert again.count("nothing to do") == len(before)
+    assert "3 points, 3 finished, 0 failed" in again
 
 
 @pytest.mark.slow
@@ -172,18 +147,16 @@ def test_a_failed_point_is_named_and_the_others_go_on(folder: Path, tmp_path: Pa
         for number in range(24):
             place = json.dumps({"lat": number, "lon": 2}).encode()
             tar.write({"__key__": f"{number:03d}", "png": b"no picture", "json": place})
-    command = in_this_process(folder, "data.train=train,broken", "seed=0,1")
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "4 points, 2 finished, 2 failed" in done.stderr
-    assert "failed: " in done.stderr and "data.train=broken seed=1" in done.stderr
+    status, printed = commands.run(folder, "train", "-m", *SMALL, "data.train=train,broken", "seed=0,1")
+    assert status == 1 and "Traceback" not in printed, printed
+    assert "4 points, 2 finished, 2 failed" in printed
+    assert "failed: " in printed and "data.train=broken seed=1" in printed
     assert sorted(finished(folder)) == [0, 1]
 
 
 def test_no_point_begins_when_one_of_them_cannot_run(folder: Path) -> None:
-    command = in_this_process(folder, "queue.size=16,-1,-2", "seed=0,1")
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "6 points, of which some cannot run; none was started" in done.stderr
-    assert "queue.size=-2:" in done.stderr and done.stderr.count("seed=1") == 2
+    status, printed = commands.run(folder, "train", "-m", *SMALL, "queue.size=16,-1,-2", "seed=0,1")
+    assert status == 1 and "Traceback" not in printed, printed
+    assert "6 points, of which some cannot run; none was started" in printed
+    assert "queue.size=-2:" in printed and printed.count("seed=1") == 2
     assert not list((folder / "runs").glob("sweep-*"))

@@ -27,7 +27,7 @@ WORLD = World(rank=0, size=1, device=torch.device("cpu"))
 
 def batches(broken_per_batch: int) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(0)
-    while True:
+    for _ in range(1000):
         present = torch.arange(8) >= broken_per_batch
         skipped = [
             Skip(shard="000007.tar", key=str(row), reason="truncated picture")

@@ -41,7 +41,7 @@ def test_full_mp16_trains_from_shards_with_a_local_clip(
         f"encoder.repo={tmp_path / 'clip'}",
         *("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12"),
         *("location.hidden_dim=16", "location.frequencies=8", "location.embedding_dim=8"),
-        *("data.streams=4", "optim.batch_size=8", "optim.epochs=2", "queue.size=16", "compute.workers=1"),
+        *("data.streams=4", "optim.batch_size=8", "optim.epochs=2", "queue.size=16", "compute.workers=0"),
         *(
             "logger=jsonl",
             "gallery=csv",

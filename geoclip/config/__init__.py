@@ -62,8 +62,7 @@ from geoclip.config.export import ExportConfig, ExportFormat
 from geoclip.config.probe import ProbeConfig
 from geoclip.config.publish import PublishConfig
 from geoclip.config.search import SearchConfig
-from geoclip.config.study import StudyPageConfig
-from geoclip.config.tabulate import TabulateConfig
+from geoclip.config.study import StudyCommandConfig
 from geoclip.config.train import (
     ComputeConfig,
     EncoderConfig,
@@ -131,8 +130,7 @@ __all__ = [
     "ShardsConfig",
     "Sphere2VecKind",
     "StudyConfig",
-    "StudyPageConfig",
-    "TabulateConfig",
+    "StudyCommandConfig",
     "TrainConfig",
     "Tta",
     "Tune",
@@ -160,6 +158,5 @@ _store.store(name="report_schema", node=ReportConfig)
 _store.store(name="embed_schema", node=EmbedConfig)
 _store.store(name="export_schema", node=ExportConfig)
 _store.store(name="probe_schema", node=ProbeConfig)
-_store.store(name="study_schema", node=StudyPageConfig)
-_store.store(name="tabulate_schema", node=TabulateConfig)
+_store.store(name="study_schema", node=StudyCommandConfig)
 _store.store(name="publish_schema", node=PublishConfig)

@@ -1,4 +1,4 @@
-"""The tables of a study: Markdown, LaTeX, CSV, HTML and the console, all from results.json."""
+"""The tables of a study: Markdown, LaTeX, CSV and the console, all from results.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from geoclip.console import markdown_text
-from geoclip.drawing.pages import render
 from geoclip.drawing.tables import tta_note
 from geoclip.percent import percent_text
 from geoclip.run_dir import write_text
@@ -219,15 +218,6 @@ def study_latex(results: Mapping[str, Any], benchmark: str) -> str:
 def _latex(cell: Cell) -> str:
     text = cell.text.translate(LATEX)
     return rf"\textbf{{{text}}}" if cell.bold else rf"\textit{{{text}}}" if cell.italic and text else text
-
-
-def study_table_html(results: Mapping[str, Any], benchmark: str) -> str:
-    """A fragment of a page: the tables, each in a box that scrolls by itself, and their legend."""
-    return render(
-        "study_table.html.j2",
-        tables=study_tables(results, benchmark),
-        legend=legend(results, benchmark),
-    )
 
 
 def study_rich(results: Mapping[str, Any], benchmark: str) -> list[Table | str]:

@@ -12,7 +12,9 @@ from geoclip.config.train import LoggerConfig
 class StudyCommandConfig:
     """Which study, and where its runs and its folder are; or which runs to print tables of."""
 
-    name: str = ""  # as in conf/experiment/ and experiments/NN_name; empty: no study, the lists of studies alone
+    name: str = (
+        ""  # as in conf/experiment/ and experiments/NN_name; empty: no study, the lists of studies alone
+    )
     runs_dir: str = "runs"
     experiments: str = "experiments"
     jobs: int = 1  # evaluations at a time
@@ -23,7 +25,9 @@ class StudyCommandConfig:
     references: bool = False  # published results of other models below ours, with how far they can be trusted
     logger: LoggerConfig = field(default_factory=LoggerConfig)  # where tables and figures go as well
     runs: Any = None  # run folders, or patterns of them: their tables are printed, no study is written
-    where: Any = None  # of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}
+    where: Any = (
+        None  # of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}
+    )
     by: list[str] = field(
         default_factory=list
     )  # keys, groups, or eval.FIELD that the variants differ in; empty: study.by of the runs

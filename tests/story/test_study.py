@@ -26,8 +26,8 @@ from geoclip.config import (
     LossConfig,
     OptimConfig,
     QueueConfig,
-    StudyConfig,
     StudyCommandConfig,
+    StudyConfig,
     TrainConfig,
 )
 from geoclip.run_dir import plain, write_identity, write_summary

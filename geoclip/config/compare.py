@@ -19,5 +19,4 @@ class CompareConfig:
     force: bool = (
         False  # compare what both have, whatever gallery, protocol and images they were measured with
     )
-    resamples: int = 10_000
     seed: int = 0  # of the resamples

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoclip.console import markdown_text
 from geoclip.errors import DataError
+from geoclip.evaluation.significance import RESAMPLES
 from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class ProbeTable:
             f"Seed {self.result['seed']}; {self.result['places']:,} places on the sphere and as many on land; "
             "linear heads; 5° cells that hold test places hold no other. "
             f"{'; '.join(sizes)}. Left out: test places without a label, or of a class that nothing was fitted to. "
-            "In brackets 95 % intervals of 1,000 bootstrap weightings of the test cells; bold: the best of a column."
+            f"In brackets 95 % intervals of {RESAMPLES:,} bootstrap weightings of the test cells; bold: the best of a column."
         )
 
     def _columns(self, measures: tuple[str, ...]) -> list[tuple[str, str, str]]:

@@ -25,7 +25,7 @@ from geoclip.drawing.study_table import (
 from geoclip.errors import DataError
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study import study_results
-from geoclip.evaluation.study_gains import Bootstrap, gains
+from geoclip.evaluation.study_gains import gains, resampled
 from geoclip.run_dir import fingerprint_of
 from geoclip.study import print_tables, run_folders
 
@@ -108,8 +108,13 @@ def test_intervals_cover_and_nothing_is_no_win() -> None:
         for shift in (0.0, gain):
             seeds = rng.normal(0, 0.2, 3)  # what a seed does to its whole run
             skill_SN = difficulty_N + shift + seeds[:, None] + rng.normal(0, 0.5, (3, n))
-            runs.append({seed: np.where(row > 0, 10.0, 100.0) for seed, row in enumerate(skill_SN)})
-        found = gains(runs[0], runs[1], Bootstrap(n, "sphere", study))["25"]
+            runs.append(
+                {
+                    seed: resampled(np.where(row > 0, 10.0, 100.0), "sphere", study)
+                    for seed, row in enumerate(skill_SN)
+                }
+            )
+        found = gains(runs[0], runs[1], "sphere", study)["25"]
         spread = np.hypot(
             1, np.hypot(0.2, 0.5)
         )  # of the sum of the three, so that the truth is a normal's share

@@ -81,7 +81,8 @@ class ProbeTable:
             f"Seed {self.result['seed']}; {self.result['places']:,} places on the sphere and as many on land; "
             "linear heads; 5° cells that hold test places hold no other. "
             f"{'; '.join(sizes)}. Left out: test places without a label, or of a class that nothing was fitted to. "
-            f"In brackets 95 % intervals of {RESAMPLES:,} bootstrap weightings of the test cells; bold: the best of a column."
+            f"In brackets 95 % intervals of {RESAMPLES:,} bootstrap weightings of the test cells; bold: the best of a "
+            "column."
         )
 
     def _columns(self, measures: tuple[str, ...]) -> list[tuple[str, str, str]]:

@@ -72,7 +72,10 @@ def write_study(config: StudyCommandConfig) -> Path:
     configs = {run: read_config(run) for run in runs if is_finished(run)}
     _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)
     results = study_results(runs, allow=config.allow, with_references=config.references)
-    results["setting"] |= {"runs": len(configs), "training_minutes": _training_minutes(list(configs))}
+    results["setting"] |= {
+        "runs": len(configs),
+        "training_minutes": sum(map(_training_seconds, configs)) / 60,
+    }
     for note in results["notes"]:
         log.warning("%s", note)
     write_json(folder / "results.json", results, indent=None)
@@ -178,18 +181,11 @@ def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequen
     )
 
 
-def _training_minutes(runs: list[Path]) -> float:
-    """Of all runs together, without validation: the samples of every row over its throughput."""
+def _training_seconds(run: Path) -> float:
+    from geoclip.drawing.report_page import training_seconds
     from geoclip.recorder import read_rows
 
-    seconds = 0.0
-    for run in runs:
-        before = 0
-        for row in read_rows(run / "metrics.jsonl"):
-            if row["kind"] == "train":
-                seconds += (row["samples"] - before) / row["samples_per_s"]
-                before = row["samples"]
-    return seconds / 60
+    return training_seconds([row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"])
 
 
 def _cost(setting: dict[str, Any]) -> str:

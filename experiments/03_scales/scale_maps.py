@@ -26,9 +26,8 @@ from torch import Tensor
 
 from geoclip.build.model import model_from_checkpoint
 from geoclip.data.galleries.countries import regions_of
-from geoclip.drawing.curves import INK, MUTED, PAPER
-from geoclip.drawing.study_axes import save_small
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, write
+from geoclip.drawing.charts import INK, MUTED, PAPER
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, destination
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.run_dir import checkpoint_file
@@ -178,7 +177,7 @@ def draw_scales(zooms: Sequence[ScaleSimilarity], place: str, path: Path) -> Non
                 axes.set_title(name, color=MUTED, fontsize=10.5, loc="left", pad=6)
             left += height * ratio + GAP_IN
         _bar(figure, left + 0.02, top, height, norm)
-    save_small(figure, path, colors=192)  # noise is costly, and its shades say nothing
+    save_figure(figure, path, colors=192)  # noise is costly, and its shades say nothing
 
 
 def _layers(zoom: ScaleSimilarity) -> list[NDArray[np.float32]]:

@@ -33,7 +33,9 @@ def benchmarks_of(results: Result) -> list[tuple[str, Result]]:
     """
     found = list(results.get("benchmarks", {}).items())
     if not found or not all(benchmark.get("variants") for _, benchmark in found):
-        raise DataError(f"study {results.get('study', '?')!r} holds no results to draw; run python -m geoclip.study again")
+        raise DataError(
+            f"study {results.get('study', '?')!r} holds no results to draw; run python -m geoclip.study again"
+        )
     return [(name, _without_false_baselines(benchmark)) for name, benchmark in found]
 
 

@@ -33,7 +33,7 @@ DEMO = $$(ls -td runs/demo-* | head -n 1)
 NAME ?= scales
 JOBS ?= 2
 
-.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-pages eval-yfcc4k eval-im2gps3k train-mp16 bench bench-quick bench-data bench-train bench-gpu parity wheel clean
+.PHONY: help install demo test lint format shards train predict report study studies study-features study-galleries study-lists eval-yfcc4k eval-im2gps3k train-mp16 bench bench-quick bench-data bench-train bench-gpu parity wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3.12] [ACCELERATOR=auto|cpu|gpu|cu130|…] [ARGS='key=value …']"
@@ -126,7 +126,7 @@ study-galleries: $(STAMP) ## the galleries of study gallery_size: galleries/1k.c
 	$(RUN) -m geoclip.gallery source=csv path=$(DATA)/gallery.csv output=galleries/24k.csv
 	$(RUN) -m geoclip.gallery source=released_100k 'exclude=[test,test_unseen_cells]' output=galleries/90k.csv
 
-study-pages: $(STAMP) ## experiments/index.html and a page per study, from what is committed
+study-lists: $(STAMP) ## the list of studies in experiments/README.md and the tables of README.md
 	$(RUN) -m geoclip.study
 
 eval-yfcc4k: $(STAMP) ## evaluate CHECKPOINT on YFCC4k; YFCC4K_DIR names the folder of the photographs

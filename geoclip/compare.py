@@ -35,6 +35,7 @@ def compare(config: CompareConfig) -> Path:
     from geoclip.drawing.comparison_table import comparison_table
     from geoclip.evaluation.comparison import compare_images
     from geoclip.evaluation.paired_images import paired, read_images
+    from geoclip.evaluation.significance import RESAMPLES
     from geoclip.run_dir import saving, write_json
 
     whole = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
@@ -47,12 +48,9 @@ def compare(config: CompareConfig) -> Path:
         "left_out": [len(one.keys) - len(a.keys) for one in whole],
         "protocol": a.setting["protocol"],
         "settings": [a.setting, b.setting],
-        "resamples": config.resamples,
+        "resamples": RESAMPLES,
         "seed": config.seed,
-        "differences": {
-            name: asdict(one)
-            for name, one in compare_images(a, b, seed=config.seed, resamples=config.resamples).items()
-        },
+        "differences": {name: asdict(one) for name, one in compare_images(a, b, seed=config.seed).items()},
     }
     name = f"compare-{a.run}-{config.benchmark.name}"
     path = Path(config.b) / "eval" / f"{name}.json"

@@ -1,8 +1,9 @@
-"""From a study's runs to its tables, figures and page: `python -m geoclip.study name=…`. `--help` shows everything."""
+"""From a study's runs to its tables and figures: `python -m geoclip.study name=…`. `--help` shows everything."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import json
 import logging
@@ -23,7 +24,7 @@ from geoclip.config import (
     GalleryConfig,
     GalleryKind,
     LoggerMode,
-    StudyPageConfig,
+    StudyCommandConfig,
     Tta,
     evaluate_problems,
     option,
@@ -31,7 +32,7 @@ from geoclip.config import (
     study_problems,
     typed,
 )
-from geoclip.console import markdown_text, setup_logging
+from geoclip.console import markdown_text, setup_logging, show
 from geoclip.entry import run_entry_point
 
 log = logging.getLogger("geoclip")
@@ -40,15 +41,18 @@ EVALUATION_S = 24 * 3600.0  # an evaluation without progress for so long has sto
 
 
 def main(cfg: DictConfig) -> None:
-    """Check the configuration, then evaluate, tabulate, draw and write."""
-    config = typed(cfg, StudyPageConfig, study_problems)
+    """Check the configuration; then evaluate, draw and write a study, or print the tables of some runs."""
+    config = typed(cfg, StudyCommandConfig, study_problems)
     setup_logging()
+    if config.runs:
+        print_tables(config)
+        return
     if config.name:
         write_study(config)
-    write_pages(Path(config.experiments))
+    write_lists(Path(config.experiments))
 
 
-def write_study(config: StudyPageConfig) -> Path:
+def write_study(config: StudyCommandConfig) -> Path:
     """Evaluate what is missing; write results, tables, figures, and the generated blocks of the README.
 
     Returns:
@@ -69,7 +73,10 @@ def write_study(config: StudyPageConfig) -> Path:
     configs = {run: read_config(run) for run in runs if is_finished(run)}
     _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)
     results = study_results(runs, allow=config.allow, with_references=config.references)
-    results["setting"] |= {"runs": len(configs), "training_minutes": _training_minutes(list(configs))}
+    results["setting"] |= {
+        "runs": len(configs),
+        "training_minutes": sum(map(_training_seconds, configs)) / 60,
+    }
     for note in results["notes"]:
         log.warning("%s", note)
     write_json(folder / "results.json", results, indent=None)
@@ -88,23 +95,61 @@ def write_study(config: StudyPageConfig) -> Path:
     return folder
 
 
-def write_pages(experiments: Path) -> None:
-    """The page of every study that has results, their index, and their list in the folder's README.
+def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
+    """Print a table of the runs for every benchmark; write them, and all their numbers, into `output`.
+
+    Returns:
+        The contents of results.json.
+
+    Raises:
+        DataError: a run was not evaluated, or the runs cannot be compared.
+    """
+    from geoclip.drawing.study_table import study_rich, write_tables
+    from geoclip.evaluation.study import study_results
+    from geoclip.run_dir import write_json
+
+    results = study_results(
+        run_folders(config.runs),
+        by=config.by,
+        baseline=config.baseline,
+        benchmarks=config.benchmarks,
+        where=config.where,
+        allow=config.allow,
+        with_references=config.references,
+    )
+    for benchmark in results["benchmarks"]:
+        show(*study_rich(results, benchmark))
+    for note in results["notes"]:
+        log.warning("%s", note)
+    if config.output:
+        folder = Path(config.output)
+        write_json(folder / "results.json", results, indent=None)
+        write_tables(results, folder)
+        log.info("written: %s, with .md, .tex and .csv", folder / "results.json")
+    return results
+
+
+def run_folders(runs: Any) -> list[Path]:
+    """The run folders that a pattern, or a list of folders and patterns, names."""
+    patterns = [runs] if isinstance(runs, str) else runs
+    found = (Path(path) for pattern in patterns for path in glob.glob(str(pattern)))
+    return sorted({path for path in found if (path / "config.yaml").is_file()})
+
+
+def write_lists(experiments: Path) -> None:
+    """The list of all studies in the folder's README, and the summaries in the README beside the folder.
 
     A generated block in the README beside the folder that is named like a study becomes that study's summary.
     """
-    from geoclip.drawing.study_page import study_list, write_index, write_study_page
-    from geoclip.drawing.study_readme import fill_generated, generated_blocks
+    from geoclip.drawing.study_readme import fill_generated, generated_blocks, study_list
     from geoclip.drawing.study_table import study_summary
     from geoclip.run_dir import write_text
 
-    for results in sorted(experiments.glob("[0-9]*/results.json")):
-        write_study_page(results.parent)
-    log.info("written: %s", write_index(experiments))
     readme = experiments / "README.md"
     if readme.is_file():
         text = fill_generated(readme.read_text(encoding="utf-8"), {"studies": study_list(experiments)})
         write_text(readme, text)
+        log.info("written: %s", readme)
     front = experiments.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.is_file() else ""
     named = {
@@ -117,7 +162,7 @@ def write_pages(experiments: Path) -> None:
         write_text(front, fill_generated(text, tables, hashes))
 
 
-def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
+def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
     """Every number and every figure to wandb, in the group of the study's runs."""
     from geoclip.drawing.study_table import study_rows
     from geoclip.recorder import mirror_study
@@ -137,18 +182,11 @@ def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[
     )
 
 
-def _training_minutes(runs: list[Path]) -> float:
-    """Of all runs together, without validation: the samples of every row over its throughput."""
+def _training_seconds(run: Path) -> float:
+    from geoclip.drawing.report_page import training_seconds
     from geoclip.recorder import read_rows
 
-    seconds = 0.0
-    for run in runs:
-        before = 0
-        for row in read_rows(run / "metrics.jsonl"):
-            if row["kind"] == "train":
-                seconds += (row["samples"] - before) / row["samples_per_s"]
-                before = row["samples"]
-    return seconds / 60
+    return training_seconds([row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"])
 
 
 def _cost(setting: dict[str, Any]) -> str:
@@ -251,4 +289,4 @@ def _quietly(config: EvaluateConfig, jobs: int) -> None:
 
 
 if __name__ == "__main__":
-    run_entry_point("study", StudyPageConfig, main)
+    run_entry_point("study", StudyCommandConfig, main)

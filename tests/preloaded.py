@@ -3,7 +3,7 @@
 # ruff: noqa: F401
 from __future__ import annotations
 
-import geoclip.checks
+import geoclip.config
 import torch
 import transformers.models.resnet.modeling_resnet
 

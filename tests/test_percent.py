@@ -13,7 +13,8 @@ from rich.console import Console
 from geoclip.drawing.ceiling_table import ceiling_table
 from geoclip.drawing.comparison_table import comparison_table
 from geoclip.drawing.tables import accuracy_table
-from geoclip.evaluation.accuracy import share_interval, summarise
+from geoclip.evaluation.accuracy import summarise
+from geoclip.evaluation.significance import share_interval
 from geoclip.percent import percent_text, probability_text
 
 PACKAGE = Path(__file__).resolve().parents[1] / "geoclip"

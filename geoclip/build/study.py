@@ -1,4 +1,4 @@
-"""A study's figures: from its results, what its runs said of each image, and the baseline's location encoder."""
+"""A study's figures: from its results and its runs' predictions for each image."""
 
 from __future__ import annotations
 
@@ -8,27 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geoclip.build.model import model_from_checkpoint
 from geoclip.data.blue_marble import read_earth
 from geoclip.drawing.report_figures import draw_report_figures, read_results
 from geoclip.drawing.study_continents import draw_continents
 from geoclip.drawing.study_curves import draw_error_curves
 from geoclip.drawing.study_figures import draw_swept
 from geoclip.drawing.study_maps import draw_wins
-from geoclip.drawing.study_scales import draw_scales
 from geoclip.errors import AssetError
-from geoclip.evaluation.scale_similarity import scale_similarities
 from geoclip.evaluation.study_runs import read_config
-from geoclip.model.location_encoder import LocationEncoder
 from geoclip.recorder import read_rows
-from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
 
 EARTH_PX = 2160
-PLACE, CENTER_DEG = "Paris", (48.8566, 2.3522)
-ZOOMS_KM = (None, 2000.0, 200.0, 20.0)
-SCALES = {"location.sigmas", "location.scales"}
 
 
 def draw_study(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
@@ -43,7 +35,7 @@ def draw_study(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str
     ):
         draw(dict(results), folder / f"{name}.png")
         drawn.append((folder / f"{name}.png", text))
-    return [*drawn, *_wins(results, folder), *_scales(results, folder)]
+    return [*drawn, *_wins(results, folder)]
 
 
 def _of_one_run(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
@@ -83,16 +75,3 @@ def _wins(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
         draw_wins(before, after, background, path, f"{best['label']} against {base['label']}, {benchmark}")
         drawn.append((path, f"where {best['label']} is nearer than {base['label']}, {benchmark}"))
     return drawn
-
-
-def _scales(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
-    """What each scale of the baseline's first run contributes, where scales are what is studied."""
-    if not SCALES & set(results["by"]):
-        return []
-    run = Path(next(iter(results["benchmarks"].values()))["variants"][0]["evaluations"][0]).parent.parent
-    encoder = model_from_checkpoint(checkpoint_file(str(run)), needs_backbone=False)[0].location_encoder
-    if not isinstance(encoder, LocationEncoder):
-        return []
-    path = folder / "scales.png"
-    draw_scales([scale_similarities(encoder, CENTER_DEG, km) for km in ZOOMS_KM], PLACE, path)
-    return [(path, f"similarity to {PLACE} of each scale and of their sum")]

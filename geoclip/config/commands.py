@@ -1,4 +1,4 @@
-"""The smaller commands, from embed to sweep_file: each schema, then its rules."""
+"""The smaller commands, from embed to study: each schema, then its rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from geoclip.config.choices import ExportFormat
-from geoclip.config.composed import options
 from geoclip.config.keys import device_key, key, name_key, seed_key
 from geoclip.config.train import LoggerConfig
 
@@ -23,6 +22,7 @@ PROBE_PACKAGES = {
 }  # import name -> what to install
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 ALLOWED = ("data", "gallery", "budget", "revision")
+OF_RUNS = ("where", "by", "baseline", "benchmarks", "output")  # keys that select what `runs` prints
 
 
 @dataclass(kw_only=True, slots=True)
@@ -198,12 +198,10 @@ class SearchConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class StudyPageConfig:
-    """Which study, and where its runs and its folder are."""
+class StudyCommandConfig:
+    """Which study, and where its runs and its folder are; or which runs to print tables of."""
 
-    name: str = name_key(
-        "as in conf/experiment/ and experiments/NN_name; empty: no study, the pages alone", ""
-    )
+    name: str = name_key("as in conf/experiment/ and experiments/NN_name; empty: the list of all studies", "")
     runs_dir: str = key("runs", "folder of the run folders")
     experiments: str = key("experiments", "folder of the studies")
     jobs: int = key(1, "evaluations at a time", at_least=1)
@@ -211,13 +209,43 @@ class StudyPageConfig:
     allow: list[str] = key(
         [], "of data, gallery, budget, revision: differences that are reported, not refused"
     )
-    references: bool = key(False, "published results of other models below ours")
+    references: bool = key(False, "published results of other models below ours, with their reliability")
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    runs: Any = key(None, "run folders, or patterns of them: their tables are printed, no study is written")
+    where: Any = key(
+        None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}"
+    )
+    by: list[str] = key(
+        [], "keys, groups, or eval.FIELD that the variants differ in; empty: study.by of the runs"
+    )
+    baseline: str = key("", "label of the variant that the others are compared with; empty: study.baseline")
+    benchmarks: list[str] = key([], "empty: study.benchmarks")
+    output: str = key("", "folder of results.json, .md, .tex and .csv; empty: the console alone")
 
 
-def study_problems(config: StudyPageConfig) -> list[str]:
-    """Every reason why this study cannot be evaluated and shown, each with its fix."""
-    problems = _allow_problems(config.allow)
+def study_problems(config: StudyCommandConfig) -> list[str]:
+    """Every reason why a study's tables cannot be made, each with its fix."""
+    problems = [
+        f"allow={kind}: must be one of {', '.join(ALLOWED)}" for kind in config.allow if kind not in ALLOWED
+    ]
+    return problems + (_problems_of_runs(config) if config.runs else _problems_of_study(config))
+
+
+def _problems_of_runs(config: StudyCommandConfig) -> list[str]:
+    problems = []
+    if config.name:
+        problems.append(f"name={config.name}: cannot be given with runs={config.runs}; leave one of them out")
+    if not isinstance(config.where or {}, dict):
+        problems.append(f"where={config.where}: must be 'where={{loss: one_way}}'")
+    return problems
+
+
+def _problems_of_study(config: StudyCommandConfig) -> list[str]:
+    problems = [
+        f"{name}={getattr(config, name)}: needs runs=…, the run folders to print tables of"
+        for name in OF_RUNS
+        if getattr(config, name)
+    ]
     if not Path(config.experiments).is_dir():
         problems.append(f"experiments={config.experiments}: is not a folder")
     elif config.name:
@@ -232,57 +260,4 @@ def study_problems(config: StudyPageConfig) -> list[str]:
                 f"name={config.name}: no runs {config.runs_dir}/{config.name}-*; train them: python -m geoclip.train "
                 f"+experiment={config.name}"
             )
-    return problems
-
-
-def _allow_problems(allow: list[str]) -> list[str]:
-    return [f"allow={kind}: must be one of {', '.join(ALLOWED)}" for kind in allow if kind not in ALLOWED]
-
-
-@dataclass(kw_only=True, slots=True)
-class TabulateConfig:
-    """Which runs are set side by side, and on what; what is empty is as the runs' study says."""
-
-    runs: Any = key("runs/*", "folders, or patterns of them; on the command line also without runs=")
-    where: Any = key(
-        None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}"
-    )
-    by: list[str] = key([], "what the variants differ in: keys, groups, or eval.FIELD of an evaluation")
-    baseline: str = key("", "the variant that the others are compared with, as the table calls it")
-    benchmarks: list[str] = key([], "empty: all")
-    allow: list[str] = key(
-        [], "of data, gallery, budget, revision: differences that are reported, not refused"
-    )
-    references: bool = key(False, "published results of other models below ours, with their reliability")
-    output: str = key("", "folder of results.json, .md, .tex and .csv; empty: the console alone")
-    seed: int = seed_key("of the bootstrap")
-
-
-def tabulate_problems(config: TabulateConfig) -> list[str]:
-    """Every reason why this table cannot be made, as far as the configuration tells."""
-    problems = _allow_problems(config.allow)
-    if not config.runs:
-        problems.append("runs='': must name folders, as in runs='runs/scales-*'")
-    if not isinstance(config.where or {}, dict):
-        problems.append(f"where={config.where}: must be 'where={{loss: one_way}}'")
-    return problems
-
-
-@dataclass(kw_only=True, slots=True)
-class SweepFileConfig:
-    """Which study becomes a sweep file for wandb."""
-
-    study: str = key(comment="a file of conf/experiment/")
-    overrides: list[str] = key([], 'of geoclip.train: ["data=mp16"]')
-    output: str = key("sweep.yaml", "the file to write")
-    project: str = key("geoclip", "of wandb")
-
-
-def sweep_file_problems(config: SweepFileConfig) -> list[str]:
-    """Every reason why this file cannot be written, as far as the configuration tells."""
-    problems = []
-    if config.study not in (known := options("experiment")):
-        problems.append(f"study={config.study}: is no file of conf/experiment/; there are {', '.join(known)}")
-    if not config.output.endswith((".yaml", ".yml")):
-        problems.append(f"output={config.output}: must end in .yaml, which wandb sweep reads")
     return problems

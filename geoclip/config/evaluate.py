@@ -104,7 +104,6 @@ class CompareConfig:
     force: bool = key(
         False, "compare the images that both have, whatever gallery, protocol and tta they used"
     )
-    resamples: int = key(10_000, "of the bootstrap: intervals need their tails", at_least=1000)
     seed: int = seed_key("of the resamples")
 
 

@@ -66,17 +66,7 @@ def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> 
     places_G2 = gallery.gps_deg_G2.numpy()
     drawn = {name: one.as_prediction() for name, one in shown.items()}
     for name, prediction in drawn.items():
-        draw_prediction_png(
-            folder / f"{name}.png",
-            places_G2,
-            prediction.probability_G,
-            prediction.top_deg_k2,
-            prediction.top_probability_k,
-            title=prediction.title,
-            truth_deg=prediction.truth_deg,
-            photo=prediction.photo,
-            background=background,
-        )
+        draw_prediction_png(folder / f"{name}.png", places_G2, prediction, background)
     texts = [drawn[name] for name, one in shown.items() if one.photo is None]
     if len(texts) > 1:
         draw_texts_png(folder / "texts.png", places_G2, texts, background)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.charts import COLORS, INK, MUTED, PAPER, plain
 from geoclip.drawing.tables import tta_note
 from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure, write
 from geoclip.evaluation.calibration import Calibration
@@ -44,7 +43,8 @@ def draw_calibration(
     for number, km in enumerate(after["bins"]):
         left = LEFT_IN + number * step
         write(figure, left, TOP_IN - 0.12, f"within {km} km of the guess", color=INK, fontsize=12)
-        axes = _axes(figure, left)
+        axes = add_axes(figure, left, TOP_IN, SIDE_IN, SIDE_IN)
+        plain(axes)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 4)))
         for color, label, told in zip(COLORS, ("before", "after"), (before, after), strict=False):
             bins = told["bins"][km]
@@ -57,7 +57,8 @@ def draw_calibration(
         axes.legend(loc="upper left", fontsize=9.5, frameon=False, labelcolor=INK)
     left = LEFT_IN + 2 * step
     write(figure, left, TOP_IN - 0.12, "how far off", color=INK, fontsize=12)
-    axes = _axes(figure, left)
+    axes = add_axes(figure, left, TOP_IN, SIDE_IN, SIDE_IN)
+    plain(axes)
     least = 1.0
     axes.plot(
         raw_km_N.clip(min=least), error_km_N.clip(min=least), ".", color=MUTED, markersize=2.5, alpha=0.5
@@ -72,13 +73,3 @@ def draw_calibration(
     axes.set_ylabel("error, km", color=INK, fontsize=10)
     axes.legend(loc="upper left", fontsize=9.5, frameon=False, labelcolor=INK)
     save_figure(figure, path)
-
-
-def _axes(figure: Any, left: float) -> Axes:
-    axes = add_axes(figure, left, TOP_IN, SIDE_IN, SIDE_IN)
-    axes.set_facecolor(PAPER)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.tick_params(colors=INK, labelsize=9)
-    for spine in axes.spines.values():
-        spine.set_edgecolor(GRID)
-    return axes

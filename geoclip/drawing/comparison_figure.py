@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from geoclip.drawing.charts import COLORS, INK, MUTED, PAPER, heading, plain
 from geoclip.drawing.comparison_table import LOWER_IS_BETTER, better, label_of, names_of, signed
-from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure
 
 ROW_IN, TOP_IN, LEFT_IN, ALONE_IN = 0.42, 1.3, 1.55, 0.62
 SHADES = {"a": COLORS[1], "b": COLORS[0], "": MUTED}
@@ -30,10 +30,8 @@ def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
     width = (WIDTH_IN - LEFT_IN - gap - 0.6) / 2
     figure = new_figure(WIDTH_IN, TOP_IN + max(height, 2.6) + 0.75, PAPER)
     title = f"{comparison['benchmark']}: what b has over a, on {comparison['n']:,} images"
-    write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
-    write(figure, 0.3, 0.68, "    ".join(names_of(comparison)), color=MUTED, fontsize=10.5)
     text = "lines are 95 % intervals; grey: they hold zero"
-    write(figure, WIDTH_IN - 0.3, 0.4, text, color=MUTED, fontsize=10.5, ha="right")
+    heading(figure, title, "    ".join(names_of(comparison)), text)
     axes = add_axes(figure, LEFT_IN, TOP_IN, width, height)
     _forest(axes, {name: rows[name] for name in shares}, protocol)
     axes.set_xlabel("percentage points", color=MUTED, fontsize=10.5)
@@ -64,10 +62,5 @@ def _forest(axes: Axes, rows: Mapping[str, Any], protocol: str) -> None:
         axes.xaxis.set_major_formatter(lambda value, _position: f"{-value:+g}" if value else "0")
     else:
         axes.xaxis.set_major_formatter(lambda value, _position: f"{value:+g}" if value else "0")
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=10, length=0, pad=6)
+    plain(axes, grid="x")
     axes.tick_params(axis="y", labelcolor=INK)
-    for spine in axes.spines.values():
-        spine.set_visible(False)

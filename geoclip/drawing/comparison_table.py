@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from geoclip.drawing.table_format import Cell, Table
 from geoclip.drawing.tables import median_text, sign_of, tta_note
 from geoclip.percent import percent_text
 
@@ -41,22 +42,23 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
     Args:
         comparison: what eval/compare-*.json holds.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    table.show_edge = False
-    table.add_column("", min_width=13)
-    for head, width in (("a", 9), ("b", 9), ("b - a", 9), ("95 %", 16), ("p", 8), ("better", 7)):
-        table.add_column(head, justify="right", min_width=width)
+    rows = []
     for name, row in comparison["differences"].items():
-        value = Text(signed(name, row["value"]), style="bold" if row["excludes_zero"] else "")
-        interval = f"{signed(name, row['low'])} … {signed(name, row['high'])}"
-        p = "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
-        ends = (_plain(name, row["a"]), _plain(name, row["b"]))
-        table.add_row(label_of(name, comparison["protocol"]), *ends, value, interval, p, better(name, row))
+        rows.append(
+            [
+                label_of(name, comparison["protocol"]),
+                _plain(name, row["a"]),
+                _plain(name, row["b"]),
+                Cell(text=signed(name, row["value"]), bold=row["excludes_zero"]),
+                f"{signed(name, row['low'])} … {signed(name, row['high'])}",
+                "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
+                better(name, row),
+            ]
+        )
+    table = Table(["", "a", "b", "b - a", "95 %", "p", "better"], rows).rich([13, 9, 9, 9, 16, 8, 7])
     title = Text.assemble(
         (comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}"
     )

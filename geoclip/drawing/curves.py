@@ -13,13 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure, write
+from geoclip.drawing.charts import COLORS, GRID, INK, MUTED, PAPER, panel_title, plain
+from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure
 from geoclip.errors import DataError
 
 Row = Mapping[str, Any]
 
-PAPER, INK, MUTED, GRID = "#ffffff", "#1b2733", "#5d6b7a", "#e3e8ee"
-COLORS = ("#1f6fc4", "#d9480f", "#0b8a6d", "#8a3ffc", "#b5179e", "#946200")
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 NEAREST_KM, FARTHEST_KM = 0.1, 20_016.0  # the axis of errors; what is nearer is drawn at its left end
 BINS_PER_DECADE = 8
@@ -59,9 +58,9 @@ def draw_training(rows: Sequence[Row], path: Path) -> None:
     for number, (title, draw) in enumerate(panels):
         row, column = divmod(number, 3)
         left, top = 0.75 + column * (width + 0.8), 0.5 + row * (height + 0.85)
-        write(figure, left, top - 0.14, title, color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, left, top - 0.14, title)
         axes = add_axes(figure, left, top, width, height)
-        _plain(axes)
+        plain(axes)
         draw(axes)
         axes.set_xlim(0, samples[-1] * 1.02 or 1)
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
@@ -149,9 +148,9 @@ def draw_errors(error_km: Mapping[str, Floats], ceiling_km: Mapping[str, Floats]
     histogram = add_axes(figure, 0.85, 0.55, 5.2, 3.2)
     cumulative = add_axes(figure, 7.15, 0.55, 5.2, 3.2)
     for left, title in ((0.85, "share of images per error"), (7.15, "share of images within an error")):
-        write(figure, left, 0.38, title, color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, left, 0.38, title)
     for axes in (histogram, cumulative):
-        _plain(axes)
+        plain(axes)
         _distance_axis(axes)
     decades = math.log10(FARTHEST_KM / NEAREST_KM)
     edges = np.geomspace(NEAREST_KM, FARTHEST_KM, round(decades * BINS_PER_DECADE) + 1)
@@ -199,17 +198,6 @@ def _cumulative(km_N: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _km(km: float) -> str:
     return f"{km:,.0f} km" if km >= 10 else f"{km:.1f} km"
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor(PAPER)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=10, length=0, pad=6, which="both")
-    axes.margins(y=0.08)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom")
-        spine.set_edgecolor("#aab4c0")
 
 
 def _distance_axis(axes: Axes) -> None:

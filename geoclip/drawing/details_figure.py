@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.charts import COLORS, GRID, INK, MUTED, PAPER, heading, panel_title, plain
 from geoclip.drawing.details_table import CONTINENT_LABELS, TRAINING_LABELS
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure
 from geoclip.errors import DataError
 
 SHOWN_KM = ("25", "200", "750")
@@ -39,28 +39,19 @@ def draw_details(result: Mapping[str, Any], path: Path) -> None:
     side = height + 0.25
     width = (WIDTH_IN - LEFT_IN * len(panels) - side - 1.35) / len(panels)
     figure = new_figure(WIDTH_IN, TOP_IN + height + 0.75, PAPER)
-    write(
-        figure,
-        0.3,
-        0.4,
-        f"Where it is right: {result['benchmark']}",
-        color=INK,
-        fontsize=14,
-        fontweight="bold",
-    )
+    title = f"Where it is right: {result['benchmark']}"
+    heading(figure, title, right="lines are 95 % intervals over images")
     for number, (title, rows) in enumerate(panels):
         left = LEFT_IN + number * (width + LEFT_IN)
-        write(figure, left, TOP_IN - 0.14, title, color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, left, TOP_IN - 0.14, title)
         axes = add_axes(figure, left, TOP_IN, width, height)
         _dots(axes, rows)
         if number == 0:
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.11), ncols=3, fontsize=10, frameon=False,
                         labelcolor=INK, handletextpad=0.2, columnspacing=1.2)  # of all panels  # fmt: skip
     left = WIDTH_IN - side - 0.3
-    write(figure, left, TOP_IN - 0.14, "as often as it says", color=INK, fontsize=12, fontweight="bold")
+    panel_title(figure, left, TOP_IN - 0.14, "as often as it says")
     _reliability(add_axes(figure, left, TOP_IN, side, height), result["calibration"])
-    text = "lines are 95 % intervals over images"
-    write(figure, WIDTH_IN - 0.3, 0.4, text, color=MUTED, fontsize=10.5, ha="right")
     save_figure(figure, path)
 
 
@@ -99,9 +90,4 @@ def _reliability(axes: Axes, calibration: Mapping[str, Any]) -> None:
 def _percent_axis(axes: Axes) -> None:
     axes.set_xlim(-3, 103)
     axes.set_xticks((0, 25, 50, 75, 100), labels=["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=9.5, length=0, pad=6)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    plain(axes, grid="x")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from geoclip.drawing.pages import render
+from geoclip.drawing.table_format import Cell, Table
 from geoclip.drawing.tables import Share, accuracy_table, median_text, shares_of, sign_of
 
 if TYPE_CHECKING:
@@ -53,31 +53,31 @@ class DetailsTable:
         return tuple(share.km for share in self.sections[0].rows[0].shares)
 
     def html(self) -> str:
-        """A `<table>`, every text escaped."""
-        return render("details_table.html.j2", table=self)
+        """A `<table>`, every text escaped, with intervals."""
+        heads = [self.benchmark, "images", *(f"{self.sign} {km} km" for km in self.distances_km), "median"]
+        return Table(heads, self._rows(intervals=True)).html("details")
 
     def rich(self) -> Group:
         """For `rich.print`: values alone, within 80 columns; the JSON has their intervals."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
+        from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, padding=0)
-        table.show_edge = False
-        table.add_column("% within … km", min_width=20)
-        table.add_column("images", justify="right", min_width=7)
-        for km in self.distances_km:
-            table.add_column(f"{self.sign} {km}", justify="right", min_width=6)
-        table.add_column("median", justify="right", min_width=9)
-        for section in self.sections:
-            table.add_row(Text(section.title, style="dim"))
-            for row in section.rows:
-                table.add_row(f"  {row.label}", row.images, *(share.text for share in row.shares), row.median)
-        facts = Table.grid(padding=(0, 2))
+        heads = ["% within … km", "images", *(f"{self.sign} {km}" for km in self.distances_km), "median"]
+        table = Table(heads, self._rows(indent="  "))
+        facts = RichTable.grid(padding=(0, 2))
         for label, text in self.facts:
             facts.add_row(Text(label, style="dim"), text)
-        return Group(Text(), table, Text(), facts)
+        return Group(Text(), table.rich([20, 7, *[6] * len(self.distances_km), 9]), Text(), facts)
+
+    def _rows(self, indent: str = "", *, intervals: bool = False) -> list[list[Cell | str]]:
+        rows: list[list[Cell | str]] = []
+        for section in self.sections:
+            rows.append([Cell(text=section.title, dim=True)])
+            for row in section.rows:
+                shares = [Cell(text=one.text, note=one.interval if intervals else "") for one in row.shares]
+                rows.append([indent + row.label, row.images, *shares, row.median])
+        return rows
 
 
 def details_table(result: Mapping[str, Any]) -> DetailsTable | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from geoclip.data.inspection.shard_inspection import ShardsSummary
 from geoclip.data.inspection.shard_summary import SHOWN, TWICE, SplitSummary
+from geoclip.drawing.table_format import Cell, Table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -13,26 +14,24 @@ if TYPE_CHECKING:
 
 def inspection_table(summary: ShardsSummary) -> Group:
     """For `rich.print`: a row per split, and below it what is wrong or worth knowing."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=summary.root, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
-    table.add_column("split", style="bold")
-    for heading in ("shards", "samples", "per shard", "MB", "kB each", "sides, px", "wrong"):
-        table.add_column(heading, justify="right")
-    for name, split in summary.splits.items():
-        table.add_row(
-            name,
+    rows = [
+        [
+            Cell(text=name, bold=True),
             f"{split.shards:,}",
             f"{split.samples:,}",
             _span(*split.samples_per_shard),
             f"{split.bytes / 1e6:,.1f}",
             f"{split.mean_picture_bytes / 1e3:,.1f}",
             _span(split.shorter_side_px[0], split.longer_side_px[2]),
-            Text(f"{split.wrong:,}", style="red" if split.wrong else ""),
-        )
+            Cell(text=f"{split.wrong:,}", bold=split.wrong > 0),
+        ]
+        for name, split in summary.splits.items()
+    ]
+    heads = ["split", "shards", "samples", "per shard", "MB", "kB each", "sides, px", "wrong"]
+    table = Table(heads, rows, Text(summary.root, "bold")).rich()
     lines = [line for account in summary.accounts for line in account.lines()]
     lines += [line for name, split in summary.splits.items() for line in _notes(name, split)]
     for pair, both in summary.shared.items():

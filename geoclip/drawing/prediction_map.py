@@ -20,7 +20,6 @@ from geoclip.drawing.prediction import (
     latitudes_of,
     place_text,
 )
-from geoclip.drawing.prediction_page import write_prediction_html, write_predictions_html
 from geoclip.drawing.world import (
     HEAT_COLORS,
     INK,
@@ -41,50 +40,27 @@ from geoclip.drawing.world import (
 )
 from geoclip.percent import probability_text
 
-__all__ = ["Prediction", "draw_prediction_png", "write_prediction_html", "write_predictions_html"]
-
 MARGIN, SIDE = 0.3, 3.1  # inches; the side holds the photograph and the list
 MARK_APART_PT = 11.0  # the marks' own diameter, and a little
 TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
 
 
 def draw_prediction_png(
-    path: Path,
-    gallery_deg_G2: Floats,
-    probability_G: Floats,
-    top_deg_k2: Floats,
-    top_probability_k: Floats,
-    *,
-    title: str,
-    truth_deg: tuple[float, float] | None = None,
-    photo: Image.Image | None = None,
-    background: Picture,
+    path: Path, gallery_deg_G2: Floats, prediction: Prediction, background: Picture
 ) -> None:
     """Photograph and best guesses to the left, the heat of the whole gallery to the right.
 
     Args:
         path: the PNG to write.
         gallery_deg_G2: (G, 2) latitude, longitude in degrees.
-        probability_G: (G,) softmax over the gallery.
-        top_deg_k2: (k, 2) the best places, best first.
-        top_probability_k: (k,) their probabilities.
-        title: usually the file's name.
-        truth_deg: where the photograph was taken, if known; drawn as a star.
-        photo: the photograph.
+        prediction: of the photograph; the truth, where known, is drawn as a star.
         background: (height, width, 3) equirectangular picture of the whole Earth.
 
     Raises:
         DataError: shapes that do not pair, coordinates not on Earth, probabilities that are none.
     """
     gallery = checked_degrees(gallery_deg_G2, "gallery")
-    prediction = Prediction(
-        title=title,
-        probability_G=probability_G,
-        top_deg_k2=top_deg_k2,
-        top_probability_k=top_probability_k,
-        truth_deg=truth_deg,
-        photo=photo,
-    )
+    photo = prediction.photo
     prediction.check(gallery)
     span = latitudes_of(gallery, prediction)
     map_left, map_width = MARGIN + SIDE + 0.3, WIDTH_IN - 2 * MARGIN - SIDE - 0.3
@@ -92,18 +68,18 @@ def draw_prediction_png(
     photo_in = _photo_height(photo)
     height = max(0.65 + map_height + 0.75, 0.65 + photo_in + _list_height(prediction) + 0.2)
     figure = new_figure(WIDTH_IN, height)
-    write(figure, MARGIN, 0.4, _shortened(title, 96), fontsize=14, fontweight="bold")
+    write(figure, MARGIN, 0.4, _shortened(prediction.title, 96), fontsize=14, fontweight="bold")
     if photo is not None:
         _draw_photo(figure, photo, photo_in)
     _list_places(figure, prediction, 0.65 + photo_in)
     axes = add_axes(figure, map_left, 0.65, map_width, map_height)
     draw_world(axes, background, span)
-    low, high = heat_range(np.asarray(probability_G))
-    draw_heat(axes, gallery, np.asarray(probability_G), low, high)
+    low, high = heat_range(np.asarray(prediction.probability_G))
+    draw_heat(axes, gallery, np.asarray(prediction.probability_G), low, high)
     _draw_marks(axes, prediction)
     _draw_scale(figure, map_left, 0.65 + map_height + 0.18, low, high)
     note = f"the whole gallery, {len(gallery):,} places; white: the best guesses"
-    note += "; star: the truth" if truth_deg is not None else ""
+    note += "; star: the truth" if prediction.truth_deg is not None else ""
     write(figure, WIDTH_IN - MARGIN, 0.65 + map_height + 0.32, note, fontsize=10, color=MUTED, ha="right")
     save_figure(figure, path)
 

@@ -47,30 +47,6 @@ COLORSCALE = [
 ]
 
 
-def write_prediction_html(
-    path: Path,
-    gallery_deg_G2: Floats,
-    probability_G: Floats,
-    top_deg_k2: Floats,
-    top_probability_k: Floats,
-    *,
-    title: str,
-    truth_deg: tuple[float, float] | None = None,
-    photo: Image.Image | None = None,
-    background: Picture,
-) -> None:
-    """The page of one photograph; arguments and errors are those of `draw_prediction_png`."""
-    prediction = Prediction(
-        title=title,
-        probability_G=probability_G,
-        top_deg_k2=top_deg_k2,
-        top_probability_k=top_probability_k,
-        truth_deg=truth_deg,
-        photo=photo,
-    )
-    write_predictions_html(path, gallery_deg_G2, [prediction], background)
-
-
 def write_predictions_html(
     path: Path, gallery_deg_G2: Floats, predictions: Iterable[Prediction], background: Picture
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.charts import COLORS, INK, MUTED, PAPER, heading, panel_title, plain
 from geoclip.drawing.probe_table import FIRST, MEASURES, TITLES, probe_table, shown
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure
 
 ROW_IN, GAP_IN, LEFT_IN, TOP_IN = 0.34, 0.35, 2.05, 0.95
 COORDINATES = ("nothing", "latitude, longitude", "unit sphere", "harmonics, L = 10", "harmonics, L = 40")
@@ -31,18 +31,16 @@ def draw_probe(result: Mapping[str, Any], path: Path) -> None:
     width = (WIDTH_IN - LEFT_IN - 0.3 - GAP_IN * (len(tasks) - 1)) / len(tasks)
     height = ROW_IN * len(names)
     figure = new_figure(WIDTH_IN, TOP_IN + height + 0.6, PAPER)
-    write(figure, 0.3, 0.4, "What a linear head reads from them in cells it has not seen",
-          color=INK, fontsize=14, fontweight="bold")  # fmt: skip
+    sizes = f"seed {result['seed']}, {result['places']:,} places; lines are 95 % intervals over test cells"
+    heading(figure, "What a linear head reads from them in cells it has not seen", right=sizes)
     for number, (task, row) in enumerate(tasks.items()):
         left = LEFT_IN + number * (width + GAP_IN)
         measure = next(key for key in FIRST if key in row["features"][names[0]]["scores"])
-        write(figure, left, TOP_IN - 0.14, TITLES[task], color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, left, TOP_IN - 0.14, TITLES[task])
         axes = add_axes(figure, left, TOP_IN, width, height)
         _bars(axes, [row["features"][name]["scores"][measure] for name in names], names, measure)
         axes.set_xlabel(MEASURES[measure], color=MUTED, fontsize=10.5)
         axes.set_yticks(range(len(names)), labels=names if number == 0 else [""] * len(names), color=INK)
-    sizes = f"seed {result['seed']}, {result['places']:,} places; lines are 95 % intervals over test cells"
-    write(figure, WIDTH_IN - 0.3, 0.4, sizes, color=MUTED, fontsize=10.5, ha="right")
     save_figure(figure, path)
 
 
@@ -62,9 +60,4 @@ def _bars(axes: Any, scores: list[Mapping[str, float]], names: list[str], measur
     axes.set_xlim(0, 1.18 * scale)
     axes.set_xticks([0, 0.25 * scale, 0.5 * scale, 0.75 * scale, scale])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_facecolor(PAPER)
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=10, length=0, pad=6)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    plain(axes, grid="x")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from geoclip.console import markdown_text
+from geoclip.drawing.table_format import Cell, Table
 from geoclip.errors import DataError
+from geoclip.evaluation.significance import RESAMPLES
 from geoclip.percent import percent_text
 
 if TYPE_CHECKING:
@@ -31,40 +32,25 @@ class ProbeTable:
 
     def markdown(self) -> str:
         """Two GitHub tables, then how they were measured."""
-        return "\n".join([self._markdown(FIRST), self._markdown(SECOND), self.caption() + "\n"])
-
-    def _markdown(self, measures: tuple[str, ...]) -> str:
-        columns = self._columns(measures)
-        head = ["features", "dims", *(title for title, _, _ in columns)]
-        lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-        for name in self.features:
-            cells = [_cell(self.result, task, measure, name) for _, task, measure in columns]
-            lines.append([markdown_text(name), self._dims(name), *cells])
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        return "\n".join([*(table.markdown() for table in self._tables()), self.caption() + "\n"])
 
     def rich(self) -> Group:
         """For `rich.print`: values with their intervals below."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
 
-        blocks: list[Any] = []
+        return Group(*(table.rich() for table in self._tables("\n")), self.caption())
+
+    def _tables(self, separator: str = ": ") -> list[Table]:
+        tables = []
         for measures in (FIRST, SECOND):
             columns = self._columns(measures)
-            table = Table(box=SIMPLE_HEAD, padding=0)
-            table.add_column("features")
-            table.add_column("dims", justify="right")
-            for title, _, _ in columns:
-                table.add_column(title.replace(": ", "\n"), justify="right")
-            for name in self.features:
-                cells = [
-                    Text.from_markup(_cell(self.result, task, measure, name, rich=True))
-                    for _, task, measure in columns
-                ]
-                table.add_row(name, self._dims(name), *cells)
-            blocks.append(table)
-        return Group(*blocks, self.caption())
+            heads = [title.replace(": ", separator) for title, _, _ in columns]
+            rows = [
+                [name, self._dims(name), *(_cell(self.result, task, key, name) for _, task, key in columns)]
+                for name in self.features
+            ]
+            tables.append(Table(["features", "dims", *heads], rows))
+        return tables
 
     def caption(self) -> str:
         """Seed, places, cells, and what the intervals are."""
@@ -80,7 +66,8 @@ class ProbeTable:
             f"Seed {self.result['seed']}; {self.result['places']:,} places on the sphere and as many on land; "
             "linear heads; 5° cells that hold test places hold no other. "
             f"{'; '.join(sizes)}. Left out: test places without a label, or of a class that nothing was fitted to. "
-            "In brackets 95 % intervals of 1,000 bootstrap weightings of the test cells; bold: the best of a column."
+            f"In brackets 95 % intervals of {RESAMPLES:,} bootstrap weightings of the test cells; bold: the best of a "
+            "column."
         )
 
     def _columns(self, measures: tuple[str, ...]) -> list[tuple[str, str, str]]:
@@ -107,15 +94,13 @@ def probe_table(result: Mapping[str, Any]) -> ProbeTable:
     return ProbeTable(result=result)
 
 
-def _cell(result: Mapping[str, Any], task: str, measure: str, name: str, *, rich: bool = False) -> str:
+def _cell(result: Mapping[str, Any], task: str, measure: str, name: str) -> Cell:
     kinds = result["tasks"][task]["features"]
     values = {kind: found["scores"][measure]["value"] for kind, found in kinds.items()}
     best = (min if measure == "rmse" else max)(values.values())
     score = kinds[name]["scores"][measure]
     value, low, high = (shown(score[key], measure) for key in ("value", "low", "high"))
-    if rich:
-        return f"{f'[bold]{value}[/]' if values[name] == best else value}\n[dim]{low}–{high}[/]"
-    return f"{f'**{value}**' if values[name] == best else value} ({low}–{high})"
+    return Cell(text=value, note=f"{low}–{high}", bold=values[name] == best)
 
 
 def shown(value: float, measure: str) -> str:

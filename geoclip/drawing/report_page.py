@@ -133,7 +133,7 @@ def _facts(config: dict[str, Any], provenance: dict[str, Any], rows: list[Row]) 
     if train:
         facts += [
             ("samples seen", f"{train[-1]['samples']:,} in {train[-1]['step']:,} steps"),
-            ("training time", _duration(_training_s(train))),
+            ("training time", _duration(training_seconds(train))),
         ]
     machine, versions = provenance.get("machine", {}), provenance.get("versions", {})
     if machine:
@@ -146,7 +146,7 @@ def _facts(config: dict[str, Any], provenance: dict[str, Any], rows: list[Row]) 
     return facts
 
 
-def _training_s(train: list[Row]) -> float:
+def training_seconds(train: list[Row]) -> float:
     """Seconds of training, without validation: the samples of every row over its throughput."""
     seconds, before = 0.0, 0
     for row in train:

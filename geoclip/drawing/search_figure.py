@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from geoclip.drawing.curves import COLORS, GRID, INK, MUTED, PAPER
+from geoclip.drawing.charts import COLORS, INK, MUTED, PAPER, heading, plain
 from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
 from geoclip.errors import DataError
 
@@ -34,18 +34,17 @@ def draw_search(account: Mapping[str, Any], path: Path) -> None:
     rows = -(-(len(axes_of_space) + 1) // COLUMNS)
     figure = new_figure(WIDTH_IN, TOP_IN + rows * (PANEL_H_IN + GAP_IN), PAPER)
     title = f"{account['name']}: GeoScore on the validation split, {len(scored)} points"
-    write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
-    write(figure, 0.3, 0.68, "orange: the best", color=MUTED, fontsize=10.5)
+    heading(figure, title, "orange: the best")
     for number, axis in enumerate([None, *axes_of_space]):
         row, column = divmod(number, COLUMNS)
         left, top = 0.8 + column * (PANEL_W_IN + 0.75), TOP_IN + row * (PANEL_H_IN + GAP_IN)
         axes = add_axes(figure, left, top, PANEL_W_IN, PANEL_H_IN)
         write(figure, left, top - 0.12, axis["key"] if axis else "in order", color=INK, fontsize=12)
+        plain(axes)
         if axis is None:
             _order(axes, scored)
         else:
             _against(axes, scored, axis)
-        _plain(axes)
     save_figure(figure, path)
 
 
@@ -83,12 +82,3 @@ def _against(axes: Axes, scored: Sequence[Mapping[str, Any]], axis: Mapping[str,
     margin = (axis["high"] / axis["low"]) ** 0.04 if axis["log"] else 0.04 * (axis["high"] - axis["low"])
     low, high = axis["low"], axis["high"]
     axes.set_xlim((low / margin, high * margin) if axis["log"] else (low - margin, high + margin))
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor(PAPER)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=9.5, length=0, which="both")
-    for spine in axes.spines.values():
-        spine.set_visible(False)

@@ -1,24 +1,17 @@
-"""What the figures of a study share: which variants there are, their colours, and plain axes."""
+"""What the figures of a study share: which variants there are, their colours, and limits of axes."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from PIL import Image
 
-from geoclip.drawing.curves import GRID, INK, MUTED, PAPER
-from geoclip.drawing.world import save_bytes, show_names_as_they_are
+from geoclip.drawing.charts import INK
 from geoclip.errors import DataError
 
 # Okabe, Ito, "Color Universal Design", 2008: told apart by all eyes; its yellow is darker here, for white paper.
@@ -40,7 +33,9 @@ def benchmarks_of(results: Result) -> list[tuple[str, Result]]:
     """
     found = list(results.get("benchmarks", {}).items())
     if not found or not all(benchmark.get("variants") for _, benchmark in found):
-        raise DataError(f"study {results.get('study', '?')!r} holds no results to draw; tabulate it again")
+        raise DataError(
+            f"study {results.get('study', '?')!r} holds no results to draw; run python -m geoclip.study again"
+        )
     return [(name, _without_false_baselines(benchmark)) for name, benchmark in found]
 
 
@@ -115,17 +110,6 @@ def finite(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else 0.0
 
 
-def plain(axes: Axes, *, grid: Literal["both", "x", "y"] = "both") -> None:
-    """White, a faint grid, no ticks' marks, only the lower spine."""
-    axes.set_facecolor(PAPER)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=10, length=0, pad=5, which="both")
-    for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom" and grid != "x")
-        spine.set_edgecolor("#aab4c0")
-
-
 def outliers(values: Mapping[str, float], keep: str, least: float) -> set[str]:
     """Up to two labels so far from the others that these would share a small part of the axis.
 
@@ -155,16 +139,3 @@ def reach(values: Sequence[float], least: float) -> tuple[float, float]:
     missing = max(0.0, least - (high - low)) / 2
     air = 0.09 * max(high - low, least)
     return low - missing - air, high + missing + air
-
-
-def save_small(figure: Figure, path: Path, colors: int = 256) -> None:
-    """A PNG of so many colours, a third of a full one's size; whole or absent."""
-    show_names_as_they_are(figure)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    # MAXCOVERAGE keeps the colour of a single dot, which the median cut would give up for one more shade of paper
-    small = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    save_bytes(path, buffer.getvalue())

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
-from geoclip.drawing.curves import INK, MUTED, PAPER
+from geoclip.drawing.charts import INK, MUTED, PAPER, heading, panel_title
 from geoclip.drawing.details_table import CONTINENT_LABELS
 from geoclip.drawing.study_axes import (
     BETTER,
@@ -17,10 +17,9 @@ from geoclip.drawing.study_axes import (
     benchmark_label,
     benchmarks_of,
     is_baseline,
-    save_small,
     short,
 )
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, write
+from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
 
@@ -55,17 +54,16 @@ def draw_continents(results: Result, path: Path, km: str = KM) -> None:
     left = min(3.2, 0.6 + 0.085 * max(map(len, labels)))
     blocks = [HEAD_IN + ROW_IN * len(benchmark["variants"]) + 0.5 for _, benchmark in benchmarks]
     figure = new_figure(WIDTH_IN, TOP_IN + sum(blocks) - 0.1, PAPER)
-    write(figure, 0.3, 0.4, f"{results['study'] or 'study'}: percent within {km} km, by continent", color=INK,
-          fontsize=14, fontweight="bold")  # fmt: skip
+    title = f"{results['study'] or 'study'}: percent within {km} km, by continent"
     text = f"means over seeds; blue: more than the baseline (bold), orange: less; no colour under {FEWEST} images"
-    write(figure, 0.3, 0.7, text, color=MUTED, fontsize=10.5)
+    heading(figure, title, text)
     top = TOP_IN
     for (name, benchmark), block in zip(benchmarks, blocks, strict=True):
-        write(figure, 0.3, top, benchmark_label(name, benchmark), color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, 0.3, top, benchmark_label(name, benchmark))
         height = ROW_IN * len(benchmark["variants"])
         _cells(add_axes(figure, left, top + HEAD_IN, WIDTH_IN - left - 0.3, height), benchmark, km)
         top += block
-    save_small(figure, path)
+    save_figure(figure, path, colors=256)
 
 
 def _cells(axes: Axes, benchmark: Result, km: str) -> None:

@@ -9,20 +9,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from geoclip.drawing.curves import FARTHEST_KM, INK, MUTED, NEAREST_KM, PAPER, THRESHOLDS_KM
+from geoclip.drawing.charts import INK, MUTED, PAPER, heading, panel_title, plain
+from geoclip.drawing.curves import FARTHEST_KM, NEAREST_KM, THRESHOLDS_KM
 from geoclip.drawing.study_axes import (
     Result,
     benchmark_label,
     benchmarks_of,
     is_baseline,
     outliers,
-    plain,
     reach,
-    save_small,
     short,
     variant_styles,
 )
-from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, write
+from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure
 
 TOP_IN, HEAD_IN, UPPER_IN, LOWER_IN = 1.15, 0.2, 3.0, 2.1
 LEFT_IN, LEGEND_IN, GAP_IN = 0.8, 2.75, 0.75
@@ -48,13 +47,12 @@ def draw_error_curves(results: Result, path: Path) -> None:
     block = HEAD_IN + UPPER_IN + 0.3 + LOWER_IN + 0.95
     figure = new_figure(WIDTH_IN, TOP_IN + -(-len(benchmarks) // columns) * block - 0.15, PAPER)
     title = f"{results['study'] or 'study'}: share of images within a distance"
-    write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
     text = "lines: means over seeds; shaded: least to most; dashed: the gallery's ceiling"
-    write(figure, 0.3, 0.7, text, color=MUTED, fontsize=10.5)
+    heading(figure, title, text)
     for number, (name, benchmark) in enumerate(benchmarks):
         row, column = divmod(number, columns)
         left, top = LEFT_IN + column * (width + GAP_IN), TOP_IN + row * block
-        write(figure, left, top, benchmark_label(name, benchmark), color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, left, top, benchmark_label(name, benchmark))
         upper = add_axes(figure, left, top + HEAD_IN, width, UPPER_IN)
         lower = add_axes(figure, left, top + HEAD_IN + UPPER_IN + 0.3, width, LOWER_IN)
         _shares(upper, benchmark, styles)
@@ -62,7 +60,7 @@ def draw_error_curves(results: Result, path: Path) -> None:
         upper.tick_params(labelbottom=False)
         upper.set_xlabel("")
     _legend(figure, styles)
-    save_small(figure, path)
+    save_figure(figure, path, colors=256)
 
 
 def _shares(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from geoclip.drawing.curves import GRID, INK, MUTED, PAPER
+from geoclip.drawing.charts import GRID, INK, MUTED, PAPER, heading, panel_title, plain
 from geoclip.drawing.study_axes import (
     BETTER,
     WORSE,
@@ -21,13 +21,11 @@ from geoclip.drawing.study_axes import (
     gain_color,
     is_baseline,
     outliers,
-    plain,
     reach,
-    save_small,
     short,
     swept_values,
 )
-from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, write
+from geoclip.drawing.world import WIDTH_IN, Floats, add_axes, new_figure, save_figure, write
 from geoclip.percent import percent_text
 
 MEASURES = (("25", "within 25 km, %", 5.0), ("200", "within 200 km, %", 5.0), ("geoscore", "GeoScore", 150.0))
@@ -60,7 +58,7 @@ def draw_swept(results: Result, path: Path) -> None:
     _heading(figure, results, benchmarks[0][1])
     for number, (name, benchmark) in enumerate(benchmarks):
         top = TOP_IN + number * block
-        write(figure, 0.3, top, benchmark_label(name, benchmark), color=INK, fontsize=12, fontweight="bold")
+        panel_title(figure, 0.3, top, benchmark_label(name, benchmark))
         for column, (metric, label, least) in enumerate(MEASURES):
             axes = add_axes(figure, first + column * (width + gap), top + HEAD_IN, width, panel)
             plain(axes, grid="both" if values else "x")
@@ -71,16 +69,15 @@ def draw_swept(results: Result, path: Path) -> None:
                 _rows(axes, benchmark, metric, named=column == 0)
             _limit(axes, benchmark, metric, least, upright=bool(values))
             axes.set_title(label, color=MUTED, fontsize=10.5, loc="left", pad=7)
-    save_small(figure, path)
+    save_figure(figure, path, colors=256)
 
 
 def _heading(figure: Figure, results: Result, benchmark: Result) -> None:
     swept = ", ".join(key.removeprefix("eval.") for key in results["by"])
     title = f"{results['study'] or 'study'}: by {swept}" if swept != results["study"] else swept
-    write(figure, 0.3, 0.4, title, color=INK, fontsize=14, fontweight="bold")
     seeds = max(len(variant["seeds"]) for variant in benchmark["variants"])
     bars = f"bars: ± standard deviation over {seeds} seeds, the pale dots" if seeds > 1 else "one seed each"
-    write(figure, 0.3, 0.7, f"{bars}; dashed: the gallery's ceiling", color=MUTED, fontsize=10.5)
+    heading(figure, title, f"{bars}; dashed: the gallery's ceiling")
     left = WIDTH_IN - 6.15
     marks = ((INK, "◆", "baseline"), (BETTER, "●", "better"), (WORSE, "●", "worse"),
              (UNCLEAR, "●", "difference may be zero"))  # fmt: skip

@@ -14,7 +14,6 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from geoclip.drawing.study_axes import save_small
 from geoclip.drawing.world import (
     INK,
     LINE,
@@ -27,6 +26,7 @@ from geoclip.drawing.world import (
     draw_world,
     height_in,
     new_figure,
+    save_figure,
     south_north,
     write,
 )
@@ -101,7 +101,7 @@ def draw_wins(
     norm = Normalize(-np.log2(MOST_TIMES), np.log2(MOST_TIMES))
     largest = _draw_cells(axes, wins, norm)
     _draw_legend(figure, TOP_IN + height + 0.05, norm, largest)
-    save_small(figure, path, colors=96)
+    save_figure(figure, path, colors=96)
 
 
 def _mean_log2_km(csvs: Sequence[Path]) -> pd.DataFrame:

@@ -1,26 +1,19 @@
-"""The README of a study: its sections, the blocks that a command writes into it, and Markdown as HTML."""
+"""The README of a study: its sections, the blocks that a command writes into it, and the list of all studies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from pathlib import Path
+from urllib.parse import quote
 
 from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
 
-from geoclip.drawing.study_pictures import Picture
 from geoclip.errors import DataError
 
 BEGIN = re.compile(r"^<!-- generated: ([^\s;]+)(?:; configuration (\w+))? -->\s*$")
 END = re.compile(r"^<!-- end -->\s*$")
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-OUTSIDE = re.compile(r"^(?:https?:|mailto:|#)")
-
-Address = Callable[[str], str]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -87,18 +80,10 @@ def fill_generated(
     return "\n".join(lines) + "\n"
 
 
-def without_generated(text: str, name: str) -> str:
-    """The text without what stands in this block."""
-    block = re.compile(
-        rf"^<!-- generated: {re.escape(name)}(?:;[^\n]*)? -->$.*?^<!-- end -->$", re.DOTALL | re.MULTILINE
-    )
-    return block.sub("", text)
-
-
 def read_sections(text: str) -> Readme:
     """Cut at the headings of second order; what stands before the first is left out but for the title."""
     title, sections, lines = "", dict[str, str](), text.splitlines()
-    tokens = _parser().parse(text)
+    tokens = MarkdownIt("commonmark").parse(text)
     heads = [(token, tokens[n + 1].content) for n, token in enumerate(tokens) if token.type == "heading_open"]
     cuts = [(token.map, content) for token, content in heads if token.tag == "h2" and token.level == 0]
     title = next((content for token, content in heads if token.tag == "h1"), "")
@@ -111,7 +96,7 @@ def read_sections(text: str) -> Readme:
 
 def first_words(text: str) -> str:
     """The first bullet, or the first sentence, as Markdown."""
-    tokens = _parser().parse(text)
+    tokens = MarkdownIt("commonmark").parse(text)
     for number, token in enumerate(tokens):
         if token.type != "inline":
             continue
@@ -121,79 +106,15 @@ def first_words(text: str) -> str:
     return ""
 
 
-def inline_html(text: str) -> str:
-    """One line of Markdown as HTML, without links and pictures."""
-    parser = _parser()
-    tokens = parser.parseInline(text)
-    for token in tokens:
-        _rewrite(token.children or [], lambda _target: "")
-    html: str = parser.renderer.render(tokens, parser.options, {"picture": lambda _source: None})
-    return html
-
-
-def section_html(text: str, *, link: Address, picture: Callable[[str], Picture | None]) -> str:
-    """Markdown as HTML: tables in boxes that scroll, commands with a button, comments gone, raw HTML as text.
-
-    Args:
-        text: Markdown.
-        link: from a relative address to one in the page; empty: the words stay, without a link.
-        picture: from an address to the picture; None: the words that describe it stay.
-    """
-    parser = _parser()
-    tokens = parser.parse(text)
-    for token in tokens:
-        _rewrite(token.children or [], link)
-    html: str = parser.renderer.render(tokens, parser.options, {"picture": picture})
-    return html
-
-
-def _rewrite(tokens: Sequence[Token], link: Address) -> None:
-    """Links that would leave the file become words, but for those that the reader has to follow by hand."""
-    open_links = list[Token]()
-    for token in tokens:
-        if token.type == "link_open":
-            target = str(token.attrs.get("href", ""))
-            address = target if OUTSIDE.match(target) else link(target)
-            token.attrs = (
-                {"href": address, "rel": "noopener noreferrer"} if address else {"class": "elsewhere"}
-            )
-            token.tag = "a" if address else "span"
-            open_links.append(token)
-        elif token.type == "link_close" and open_links:
-            token.tag = open_links.pop().tag
-
-
-def _parser() -> MarkdownIt:
-    """GitHub's tables over CommonMark. HTML is recognised only to be left out or escaped."""
-    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-    for name, rule in {
-        "html_block": _raw,
-        "html_inline": _raw,
-        "image": _image,
-        "fence": _fence,
-        "table_open": lambda *_: '<div class="card"><table>\n',
-        "table_close": lambda *_: "</table></div>\n",
-    }.items():
-        # markdown-it calls a rule as a method of its renderer, which none of these needs
-        parser.add_render_rule(name, lambda _self, *given, _rule=rule: _rule(*given))
-    return parser
-
-
-def _raw(tokens: Sequence[Token], at: int, _options: Any, _env: Any) -> str:
-    text = COMMENT.sub("", tokens[at].content)
-    return escape(text) if text.strip() else ""
-
-
-def _image(tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
-    token = tokens[at]
-    words = RendererHTML().renderInlineAsText(token.children, options, env)
-    picture = env["picture"](str(token.attrs.get("src", "")))
-    if picture is None:
-        return f'<span class="elsewhere">{escape(words)}</span>'
-    kind = ' class="chart"' if picture.is_chart else ""
-    return f'<img{kind} src="{escape(picture.address)}" alt="{escape(words)}">'
-
-
-def _fence(tokens: Sequence[Token], at: int, _options: Any, _env: Any) -> str:
-    text = escape(tokens[at].content.rstrip("\n"))
-    return f'<div class="command"><pre>{text}</pre><button type="button" hidden>copy</button></div>\n'
+def study_list(experiments: Path) -> str:
+    """A Markdown table of every study that was run: its title as a link, its question, its verdict in a sentence."""
+    rows = ["| study | question | what came out |", "|---|---|---|"]
+    for path in sorted(experiments.glob("*/README.md")):
+        folder = path.parent
+        if not (folder / "results.json").is_file() and not any(folder.glob("*.png")):
+            continue  # not run yet
+        readme = read_sections(path.read_text(encoding="utf-8"))
+        title, question = readme.title or folder.name, " ".join(readme.section("Question").split())
+        verdict = first_words(readme.section("Verdict"))
+        rows.append(f"| [{title}]({quote(folder.name)}/README.md) | {question} | {verdict} |")
+    return "\n".join(rows)

@@ -1,19 +1,14 @@
-"""The tables of a study: Markdown, LaTeX, CSV, HTML and the console, all from results.json."""
+"""The tables of a study: Markdown, LaTeX, CSV and the console, all from results.json."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as RichTable
 
-from geoclip.console import markdown_text
-from geoclip.drawing.pages import render
+from geoclip.drawing.table_format import Cell, Table, csv_text
 from geoclip.drawing.tables import tta_note
 from geoclip.percent import percent_text
 from geoclip.run_dir import write_text
@@ -21,31 +16,9 @@ from geoclip.run_dir import write_text
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
 LOWER_IS_BETTER = {"median_km"}
 AS_SHARES = {"data.fraction"}  # what is asked there is what remains of the baseline
-LATEX = str.maketrans(
-    {char: rf"\{char}" for char in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"$<$", ">": r"$>$", "±": r"$\pm$", "−": "$-$", "σ": r"$\sigma$", "≤": r"$\leq$"}
-)
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Cell:
-    """A text, and whether it stands out."""
-
-    text: str
-    bold: bool = False
-    italic: bool = False
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class StudyTable:
-    """Heads and rows of cells, before any markup."""
-
-    heads: list[str]
-    rows: list[list[Cell]]
-
-
-def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]:
+def study_tables(results: Mapping[str, Any], benchmark: str) -> list[Table]:
     """What every variant reaches, with the gallery's ceiling and what others published; then the gains, if any."""
     found = results["benchmarks"][benchmark]
     variants = found["variants"]
@@ -73,7 +46,7 @@ def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]
         _italic(f"{line['model']} ({line['trust']})", metrics, line["percent"])
         for line in results.get("references", {}).get(benchmark, ())
     ]
-    tables = [StudyTable(heads=[swept or "study", "seeds", *heads], rows=rows)]
+    tables = [Table([swept or "study", "seeds", *heads], rows)]
     if any(variant["gain"] for variant in variants):
         gained = [
             [
@@ -90,7 +63,7 @@ def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]
             for variant in variants
             if variant["gain"]
         ]
-        tables.append(StudyTable(heads=[f"gain over {variants[0]['label']}", "pairs", *heads], rows=gained))
+        tables.append(Table([f"gain over {variants[0]['label']}", "pairs", *heads], gained))
         if AS_SHARES & set(results["by"]):
             shares = [
                 [
@@ -103,7 +76,7 @@ def study_tables(results: Mapping[str, Any], benchmark: str) -> list[StudyTable]
             ]
             of_base = f"share of {variants[0]['label']}'s, %"
             named = [LABELS.get(metric, f"< {metric} km") for metric in metrics]
-            tables.append(StudyTable(heads=[of_base, "pairs", *named], rows=shares))
+            tables.append(Table([of_base, "pairs", *named], shares))
     return tables
 
 
@@ -168,12 +141,8 @@ def legend(results: Mapping[str, Any], benchmark: str) -> str:
 
 def study_markdown(results: Mapping[str, Any], benchmark: str) -> str:
     """GitHub's tables and their legend."""
-    parts = []
-    for table in study_tables(results, benchmark):
-        lines = [table.heads, ["---", *["---:"] * (len(table.heads) - 1)]]
-        lines += [[_marked(cell, "**", "*") for cell in row] for row in table.rows]
-        parts.append("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
-    return "\n".join([*parts, legend(results, benchmark) + "\n"])
+    tables = (table.markdown() for table in study_tables(results, benchmark))
+    return "\n".join([*tables, legend(results, benchmark) + "\n"])
 
 
 def study_summary(results: Mapping[str, Any]) -> str:
@@ -187,60 +156,20 @@ def study_summary(results: Mapping[str, Any]) -> str:
         values = (Cell(text=_value(first["metrics"][metric], metric)) for metric in metrics)
         rows.append([Cell(text=name), Cell(text=f"{benchmark['n']:,}"), *values])
         rows.append(_italic("ceiling of the gallery", metrics, first["ceiling_percent"]))
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [[_marked(cell, "**", "*") for cell in row] for row in rows]
     seeds = ", ".join(map(str, next(iter(found.values()))["variants"][0]["seeds"]))
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    return f"{table}\nMean ± standard deviation over seeds {seeds}.\n"
-
-
-def _marked(cell: Cell, bold: str, italic: str) -> str:
-    mark = bold if cell.bold else italic if cell.italic and cell.text else ""
-    return f"{mark}{markdown_text(cell.text)}{mark}"
+    return f"{Table(heads, rows).markdown()}\nMean ± standard deviation over seeds {seeds}.\n"
 
 
 def study_latex(results: Mapping[str, Any], benchmark: str) -> str:
     """Tables for a paper that loads booktabs."""
-    parts = []
-    for table in study_tables(results, benchmark):
-        rows = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in table.rows]
-        heads = " & ".join(head.translate(LATEX) for head in table.heads) + r" \\"
-        parts.append(
-            "\n".join(
-                [
-                    rf"\begin{{tabular}}{{l{'r' * (len(table.heads) - 1)}}}",
-                    *(r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""),
-                ]
-            )
-        )
-    return f"% {legend(results, benchmark)}\n" + "\n".join(parts)
+    tables = (table.latex() for table in study_tables(results, benchmark))
+    return f"% {legend(results, benchmark)}\n" + "\n".join(tables)
 
 
-def _latex(cell: Cell) -> str:
-    text = cell.text.translate(LATEX)
-    return rf"\textbf{{{text}}}" if cell.bold else rf"\textit{{{text}}}" if cell.italic and text else text
-
-
-def study_table_html(results: Mapping[str, Any], benchmark: str) -> str:
-    """A fragment of a page: the tables, each in a box that scrolls by itself, and their legend."""
-    return render(
-        "study_table.html.j2",
-        tables=study_tables(results, benchmark),
-        legend=legend(results, benchmark),
-    )
-
-
-def study_rich(results: Mapping[str, Any], benchmark: str) -> list[Table | str]:
+def study_rich(results: Mapping[str, Any], benchmark: str) -> list[RichTable | str]:
     """For the console."""
-    drawn: list[Table | str] = []
-    for table in study_tables(results, benchmark):
-        one = Table(title=benchmark)
-        for number, head in enumerate(table.heads):
-            one.add_column(head, justify="right" if number else "left")
-        for row in table.rows:
-            one.add_row(*(Text(cell.text, "bold" if cell.bold else "italic" * cell.italic) for cell in row))
-        drawn.append(one)
-    return [*drawn, legend(results, benchmark)]
+    tables = (table.rich() for table in study_tables(results, benchmark))
+    return [f"\n{benchmark}", *tables, legend(results, benchmark)]
 
 
 def study_rows(results: Mapping[str, Any]) -> list[list[Any]]:
@@ -260,9 +189,7 @@ def study_rows(results: Mapping[str, Any]) -> list[list[Any]]:
 
 def study_csv(results: Mapping[str, Any]) -> str:
     """`study_rows` as text; what there is not is empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(study_rows(results))
-    return text.getvalue()
+    return csv_text(study_rows(results))
 
 
 def write_tables(results: Mapping[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation table: for the console, for Markdown and for a page, all from the same rows."""
+"""The evaluation table, for the console, for Markdown and for a page."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from geoclip.console import markdown_text
-from geoclip.drawing.pages import render
+from geoclip.drawing.table_format import Cell, Table
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
 
@@ -96,48 +95,39 @@ class AccuracyTable:
 
     def markdown(self) -> str:
         """A GitHub table: a row per benchmark, its ceiling below it."""
-        head = [
-            "benchmark",
-            "images",
-            *(f"{self.sign} {km} km" for km in self.distances_km),
-            "median km",
-            "GeoScore",
-        ]
-        lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-        for row in self.rows:
-            shares = [f"**{share.text}** ({share.interval})" for share in row.shares]
-            lines.append([markdown_text(row.title), f"{row.n:,}", *shares, row.median, row.score])
-            lines.append(
-                ["*ceiling of the gallery*", "", *(share.ceiling_text for share in row.shares), "", ""]
-            )
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        return self._table([Cell(text=row.title) for row in self.rows]).markdown()
 
     def html(self) -> str:
-        """A `<table>`, every text escaped."""
-        return render("accuracy_table.html.j2", table=self)
+        """A `<table>`, every text escaped; the gallery stands below the benchmark."""
+        return self._table([Cell(text=row.benchmark, note=row.source) for row in self.rows]).html("accuracy")
+
+    def _table(self, names: Sequence[Cell]) -> Table:
+        heads = [f"{self.sign} {km} km" for km in self.distances_km]
+        rows: list[list[Cell | str]] = []
+        for name, row in zip(names, self.rows, strict=True):
+            shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
+            rows.append([name, f"{row.n:,}", *shares, row.median, row.score])
+            ceiling = Cell(text="ceiling of the gallery", italic=True)
+            rows.append([ceiling, "", *(share.ceiling_text for share in row.shares), "", ""])
+        return Table(["benchmark", "images", *heads, "median km", "GeoScore"], rows)
 
     def rich(self) -> Group:
         """For `rich.print`: one block of lines per benchmark, within 80 columns."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        blocks: list[Text | Table] = []
+        blocks: list[Any] = []
         for row in self.rows:
             title = Text.assemble((row.benchmark, "bold"), f"  {row.n:,} images", (f"  {row.source}", "dim"))
-            table = Table(title=title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=0)
-            table.show_edge = False
-            table.add_column("", style="dim", min_width=8)
-            for share in row.shares:
-                table.add_column(f"{sign_of(row.protocol)} {share.km} km", justify="right", min_width=9)
-            table.add_column("median", justify="right")
-            table.add_column("GeoScore", justify="right")
-            shares = [Text(share.text, style="bold") for share in row.shares]
-            table.add_row("% within", *shares, f"{row.median} km", row.score)
-            table.add_row("95 %", *(Text(share.interval, style="dim") for share in row.shares))
-            table.add_row("ceiling", *(Text(share.ceiling_text, style="dim") for share in row.shares))
-            blocks += [Text(), table]
+            heads = [f"{sign_of(row.protocol)} {km} km" for km in self.distances_km]
+            shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
+            ceilings = [Cell(text=share.ceiling_text, dim=True) for share in row.shares]
+            rows = [
+                [Cell(text="% within", note="95 %"), *shares, f"{row.median} km", row.score],
+                [Cell(text="ceiling", dim=True), *ceilings, "", ""],
+            ]
+            table = Table(["", *heads, "median", "GeoScore"], rows, title)
+            blocks += [Text(), table.rich([8, *[9] * len(heads)])]
         return Group(*blocks)
 
 

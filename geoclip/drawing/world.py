@@ -126,13 +126,18 @@ def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = 
         spine.set_edgecolor(LINE)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG that is whole or absent, whenever the process dies."""
+def save_figure(figure: Figure, path: Path, colors: int | None = None) -> None:
+    """Write a PNG that is whole or absent, whenever the process dies; of 256 colours it is a third of the size."""
     show_names_as_they_are(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG", compress_level=7)
+    if colors is None:
+        image.save(buffer, "PNG", compress_level=7)
+    else:  # MAXCOVERAGE keeps the colour of a single dot, which the median cut would give up for a shade of paper
+        small = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small.save(buffer, "PNG", optimize=True)
     save_bytes(path, buffer.getvalue())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from geoclip.evaluation.accuracy import Accuracy, Floats, mean_interval, nearest_place_km
+from geoclip.evaluation.accuracy import Accuracy, Floats, nearest_place_km
 from geoclip.evaluation.confidence import reliability
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
@@ -23,6 +23,7 @@ from geoclip.evaluation.regions import (
     region_accuracy,
     training_bins,
 )
+from geoclip.evaluation.significance import mean_interval
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,18 +41,16 @@ class Details:
     def as_json(self, protocol: str = "sphere", seed: int = 0) -> dict[str, Any]:
         """What eval/<benchmark>.json has of them; `seed` is that of the intervals."""
         found: dict[str, Any] = {
-            "country": _plain(
-                region_accuracy(self.regions.country_N, self.regions.predicted_country_N, seed)
-            ),
+            "country": _plain(region_accuracy(self.regions.country_N, self.regions.predicted_country_N)),
             "continent": _plain(
-                region_accuracy(self.regions.continent_N, self.regions.predicted_continent_N, seed)
+                region_accuracy(self.regions.continent_N, self.regions.predicted_continent_N)
             ),
             "by_continent": _groups(
                 by_group(self.error_km_N, self.regions.continent_N, seed=seed, protocol=protocol)
             ),
             "recall_percent": {
                 str(rank): {str(km): asdict(interval) for km, interval in shares.items()}
-                for rank, shares in recall(self.best_of_km_Nk, protocol, seed).items()
+                for rank, shares in recall(self.best_of_km_Nk, protocol).items()
             },
             "nll_nats": asdict(mean_interval(self.ranking.nll_N, seed)),
             "nll_of_chance_nats": math.log(self.gallery_size),

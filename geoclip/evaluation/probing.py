@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geoclip.data.building.places import cells_of
 from geoclip.errors import DataError, GeoclipError
-from geoclip.evaluation.accuracy import RESAMPLES, Interval, all_or_none
+from geoclip.evaluation.significance import Interval, all_or_none, bootstrap, interval_of
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
@@ -205,7 +205,7 @@ def score_numbers(truth_N: Floats, guess_N: Floats, cell_N: Rows, seed: int) -> 
 
 
 def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed: int) -> dict[str, Interval]:
-    """Each measure on all cells once, and its 2.5th and 97.5th percentile over 1,000 weightings of the cells.
+    """Each measure on all cells once, and its 2.5th and 97.5th percentile over weightings of the cells.
 
     Whole cells, because neighbours are no independent witnesses. Exponential weights instead of counts, because a cell
     that is not drawn takes its classes with it: of countries that lie in one cell, a third would be gone, and the mean
@@ -214,12 +214,13 @@ def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed
     Source: Field, Welsh, "Bootstrapping clustered data", J. Royal Statistical Society B 69(3), 2007; Rubin, "The
     Bayesian Bootstrap", Annals of Statistics 9(1), 1981.
     """
-    weight_RC = np.random.default_rng(seed).standard_exponential((RESAMPLES, cells))
-    whole, resampled = measure(np.ones((1, cells))), measure(weight_RC)
+    whole = measure(np.ones((1, cells)))
+    draw_RM = bootstrap(
+        lambda weight_RC: np.column_stack(list(measure(weight_RC).values())), cells, seed, exponential=True
+    )
     intervals = {}
-    for name, value in whole.items():
-        low, high = np.percentile(resampled[name], (2.5, 97.5))
-        intervals[name] = Interval(value=float(value[0]), low=float(low), high=float(high))
+    for (name, value), resampled_R in zip(whole.items(), draw_RM.T, strict=True):
+        intervals[name] = interval_of(float(value[0]), resampled_R)
         if name in SHARES and value[0] in (0, 1):
             wilson = all_or_none(bool(value[0]), cells)
             intervals[name] = Interval(value=float(value[0]), low=wilson.low / 100, high=wilson.high / 100)

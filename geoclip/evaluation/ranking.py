@@ -13,13 +13,12 @@ from torch import Tensor
 from geoclip.evaluation.accuracy import (
     THRESHOLDS_KM,
     Floats,
-    Interval,
     on_sphere,
     pairs_around,
-    share_interval,
 )
 from geoclip.evaluation.protocols import distance_km, within
 from geoclip.evaluation.retrieval import highest
+from geoclip.evaluation.significance import Interval, share_interval
 from geoclip.geo.geodesy import EARTH_RADIUS_KM
 
 RECALL_RANKS = (1, 5, 10)
@@ -124,18 +123,17 @@ def best_of_km(
     return nearest
 
 
-def recall(best_of_km_Nk: Floats, protocol: str = "sphere", seed: int = 0) -> dict[int, dict[int, Interval]]:
+def recall(best_of_km_Nk: Floats, protocol: str = "sphere") -> dict[int, dict[int, Interval]]:
     """Share of images, in percent, for which one of the first 1, 5, 10 guesses lies within each distance.
 
     Args:
         best_of_km_Nk: as `best_of_km` gives it; of fewer guesses, all count.
         protocol: whether an error of exactly a distance lies within it.
-        seed: of the bootstrap.
     """
     last = best_of_km_Nk.shape[1] - 1
     return {
         rank: {
-            km: share_interval(within(best_of_km_Nk[:, min(rank - 1, last)], km, protocol), seed)
+            km: share_interval(within(best_of_km_Nk[:, min(rank - 1, last)], km, protocol))
             for km in THRESHOLDS_KM
         }
         for rank in RECALL_RANKS

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.galleries.countries import regions_of
-from geoclip.evaluation.accuracy import Accuracy, Floats, Interval, share_interval, summarise
+from geoclip.evaluation.accuracy import Accuracy, Floats, summarise
+from geoclip.evaluation.significance import Interval, share_interval
 
 TRAINING_BIN_EDGES_KM = (1, 25, 200, 750)
 TRAINING_BINS = ("0-1", "1-25", "25-200", "200-750", "750-")  # km, the lower end included
@@ -50,7 +51,7 @@ def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> Regions:
     )
 
 
-def region_accuracy(truth_N: Names, guess_N: Names, seed: int = 0) -> RegionAccuracy | None:
+def region_accuracy(truth_N: Names, guess_N: Names) -> RegionAccuracy | None:
     """Share of guesses that name the truth's region, in percent; None where no truth lies in one.
 
     A truth at sea has no right answer and does not count. A guess at sea does, as wrong.
@@ -59,7 +60,7 @@ def region_accuracy(truth_N: Names, guess_N: Names, seed: int = 0) -> RegionAccu
     if not known_N.any():
         return None
     right_N = truth_N[known_N] == guess_N[known_N]
-    return RegionAccuracy(n=len(right_N), percent=share_interval(right_N, seed))
+    return RegionAccuracy(n=len(right_N), percent=share_interval(right_N))
 
 
 def by_group(

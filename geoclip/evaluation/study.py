@@ -14,7 +14,7 @@ from geoclip.evaluation.accuracy import Floats
 from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.evaluation.protocols import within
 from geoclip.evaluation.published import references
-from geoclip.evaluation.study_gains import METRICS, Bootstrap, gains, measures
+from geoclip.evaluation.study_gains import METRICS, Resampled, gains, resampled
 from geoclip.evaluation.study_runs import (
     Unit,
     gather,
@@ -39,7 +39,6 @@ def study_results(
     where: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     with_references: bool = False,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Everything that a study's tables and figures show: mean and spread over seeds, gains and their intervals.
 
@@ -51,7 +50,6 @@ def study_results(
         where: of the runs and evaluations, those that say so.
         allow: of data, gallery, budget, revision: differences that are said instead of refused.
         with_references: add what others published on these benchmarks, with how far it can be trusted.
-        seed: of the bootstrap.
 
     Returns:
         The contents of results.json.
@@ -77,7 +75,7 @@ def study_results(
             raise DataError(f"no evaluation on {benchmark} says where={dict(where or {})}")
         notes += refuse_mixtures(units, by, allow)
         notes += [f"left out, not finished: {run}" for run in unfinished]
-        found[benchmark] = _benchmark(units, by, baseline, seed)
+        found[benchmark] = _benchmark(units, by, baseline)
     configuration = study_configuration(list({unit.run: unit.config for unit in units}.values()))
     return {
         "study": study.get("name", ""),
@@ -110,7 +108,7 @@ def _setting(units: Sequence[Unit]) -> dict[str, Any]:
     }
 
 
-def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str, seed: int) -> dict[str, Any]:
+def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str) -> dict[str, Any]:
     """All variants on one benchmark, the baseline first, then in the order of what was swept."""
     groups: dict[tuple[str, ...], dict[int, Unit]] = {}
     for unit in units:
@@ -123,25 +121,20 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str, seed: in
         raise DataError(f"baseline={baseline} is none of the variants: {' | '.join(map(', '.join, groups))}")
     order = sorted(groups, key=lambda labels: (labels != base, _order(groups[labels], by)))
     first = units[0].result
-    errors = {labels: _errors(groups[labels], units[0]) for labels in order}
-    bootstrap = Bootstrap(first["n"], first["protocol"], seed)
-    drawn = (
-        {labels: {s: bootstrap.of_run(km_N) for s, km_N in errors[labels].items()} for labels in order}
-        if base
-        else {}
-    )
+    found = {
+        labels: {
+            s: resampled(km_N, first["protocol"]) for s, km_N in _errors(groups[labels], units[0]).items()
+        }
+        for labels in order
+    }
     variants = []
     for labels in order:
         gain = None
         if base is not None and labels != base:
-            common = errors[base].keys() & errors[labels].keys()
-            pairs = {s: (drawn[base][s], drawn[labels][s]) for s in common}
-            gain = {
-                name: asdict(one)
-                for name, one in gains(errors[base], errors[labels], bootstrap, pairs).items()
-            }
+            gained = gains(found[base], found[labels], first["protocol"])
+            gain = {name: asdict(one) for name, one in gained.items()}
         name = _name(labels, base, by, units[0].config.get("study", {}).get("name", ""))
-        variants.append(_variant(name, groups[labels], errors[labels], by, gain))
+        variants.append(_variant(name, groups[labels], found[labels], by, gain))
     return {
         "n": first["n"],
         "protocol": first["protocol"],
@@ -199,19 +192,18 @@ def _errors(seeds: Mapping[int, Unit], reference: Unit) -> dict[int, Floats]:
 def _variant(
     name: str,
     seeds: Mapping[int, Unit],
-    errors: Mapping[int, Floats],
+    measured: Mapping[int, Resampled],
     by: Sequence[str],
     gain: dict[str, Any] | None,
 ) -> dict[str, Any]:
     first = next(iter(seeds.values()))
     protocol = first.result["protocol"]
-    measured = [measures(km_N, protocol) for km_N in errors.values()]
     metrics = {}
-    for metric in METRICS:
-        values = [one[metric] for one in measured]
+    for number, metric in enumerate(METRICS):
+        values = [float(one.value_M[number]) for one in measured.values()]
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
         metrics[metric] = {"mean": float(np.mean(values)), "sd": sd, "per_seed": values}
-    curves = np.array([_curve(km_N, protocol) for km_N in errors.values()])
+    curves = np.array([_curve(one.error_km_N, protocol) for one in measured.values()])
     ceiling_km_N = read_images(first.run, first.evaluation).ceiling_km_N
     return {
         "label": name,

@@ -15,12 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.drawing.prediction import Prediction, decade_ticks, heat_range, place_text
-from geoclip.drawing.prediction_map import (
-    draw_prediction_png,
-    marks_apart,
-    write_prediction_html,
-    write_predictions_html,
-)
+from geoclip.drawing.prediction_map import draw_prediction_png, marks_apart
+from geoclip.drawing.prediction_page import write_predictions_html
 from geoclip.errors import DataError
 from geoclip.percent import probability_text
 
@@ -142,15 +138,13 @@ def decoded(values: object) -> list[float]:
 
 
 def test_one_photograph_makes_a_page_with_its_name_and_no_choice(tmp_path: Path) -> None:
-    write_prediction_html(
-        tmp_path / "one.html",
-        GALLERY,
-        PROBABILITY,
-        GALLERY[TOP],
-        PROBABILITY[TOP],
+    alone = Prediction(
         title="Straße & Brücke.jpg",
-        background=BLACK,
+        probability_G=PROBABILITY,
+        top_deg_k2=GALLERY[TOP],
+        top_probability_k=PROBABILITY[TOP],
     )
+    write_predictions_html(tmp_path / "one.html", GALLERY, [alone], BLACK)
     text = (tmp_path / "one.html").read_text(encoding="utf-8")
     assert "<h1>Straße &amp; Brücke.jpg</h1>" in text
     assert "<select" not in text
@@ -159,17 +153,15 @@ def test_one_photograph_makes_a_page_with_its_name_and_no_choice(tmp_path: Path)
 
 @pytest.mark.parametrize("portrait", [(60, 400), (400, 60)])
 def test_the_picture_takes_photographs_of_any_shape(tmp_path: Path, portrait: tuple[int, int]) -> None:
-    draw_prediction_png(
-        tmp_path / "map.png",
-        GALLERY,
-        PROBABILITY,
-        GALLERY[TOP],
-        PROBABILITY[TOP],
+    tall = Prediction(
         title="a" * 300,
+        probability_G=PROBABILITY,
+        top_deg_k2=GALLERY[TOP],
+        top_probability_k=PROBABILITY[TOP],
         truth_deg=(-89.0, 10.0),
         photo=Image.new("RGBA", portrait, (250, 10, 10, 255)),
-        background=BLACK,
     )
+    draw_prediction_png(tmp_path / "map.png", GALLERY, tall, BLACK)
     with Image.open(tmp_path / "map.png") as image:
         red = np.asarray(image.convert("RGB")).astype(int)
     rows, columns = np.nonzero((red[..., 0] > 240) & (red[..., 1] < 20))

@@ -19,6 +19,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM, geoscore
 from geoclip.evaluation.comparison import Difference, compare_images
 from geoclip.evaluation.paired_images import Images, paired, read_images
+from geoclip.evaluation.significance import RESAMPLES
 
 Floats = NDArray[np.float64]
 MEASURES = [*(str(km) for km in THRESHOLDS_KM), "country", "geoscore", "median_km"]
@@ -50,12 +51,12 @@ def two_runs(count: int, seed: int, gain: float = 1.0) -> tuple[Images, Images]:
     return one, other
 
 
-def by_hand(a: Images, b: Images, resamples: int, seed: int) -> dict[str, Floats]:
+def by_hand(a: Images, b: Images, seed: int) -> dict[str, Floats]:
     """The differences of resamples, one after the other, by numpy's own means and medians."""
     rng, count = np.random.default_rng(seed), len(a.keys)
     assert a.country_right_N is not None and b.country_right_N is not None
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
-    for _ in range(resamples):
+    for _ in range(RESAMPLES):
         rows = rng.integers(0, count, count)
         one, other = a.error_km_N[rows], b.error_km_N[rows]
         for km in THRESHOLDS_KM:
@@ -71,16 +72,16 @@ def by_hand(a: Images, b: Images, resamples: int, seed: int) -> dict[str, Floats
 def test_every_measure_is_that_of_a_loop_over_the_same_resamples(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoclip.evaluation.comparison.COUNTS_AT_ONCE", 7 * count)  # 7 resamples at a time
+    monkeypatch.setattr("geoclip.evaluation.significance.COUNTS_AT_ONCE", 7 * count)  # 7 resamples at a time
     a, b = two_runs(count, 0, gain=1.2)
-    found = compare_images(a, b, seed=5, resamples=300)
-    expected = by_hand(a, b, 300, 5)
+    found = compare_images(a, b, seed=5)
+    expected = by_hand(a, b, 5)
     assert set(found) == set(MEASURES)
     for name, difference in found.items():
         low, high = np.percentile(expected[name], (2.5, 97.5))
         assert (difference.low, difference.high) == pytest.approx((low, high), abs=1e-9)
         beyond = min((expected[name] <= 1e-12).sum(), (expected[name] >= -1e-12).sum())
-        assert difference.p == pytest.approx(min(1, 2 * (1 + beyond) / 301), abs=1e-12)
+        assert difference.p == pytest.approx(min(1, 2 * (1 + beyond) / (RESAMPLES + 1)), abs=1e-12)
         assert difference.value == pytest.approx(difference.b - difference.a)
     assert found["200"].value == pytest.approx(
         100 * ((b.error_km_N < 200).mean() - (a.error_km_N < 200).mean())
@@ -91,14 +92,14 @@ def test_every_measure_is_that_of_a_loop_over_the_same_resamples(
 
 def test_a_run_against_itself_is_exactly_zero() -> None:
     a, _ = two_runs(150, 1)
-    for difference in compare_images(a, a, resamples=1000).values():
+    for difference in compare_images(a, a).values():
         assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
         assert not difference.excludes_zero
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign() -> None:
     a, b = two_runs(150, 2, gain=1.3)
-    forth, back = compare_images(a, b, resamples=1000), compare_images(b, a, resamples=1000)
+    forth, back = compare_images(a, b), compare_images(b, a)
     for name in MEASURES:
         assert (forth[name].value, forth[name].low) == pytest.approx((-back[name].value, -back[name].high))
         assert forth[name].p == pytest.approx(back[name].p)
@@ -112,7 +113,7 @@ def test_intervals_hold_a_small_known_difference_as_often_as_they_say_and_exclud
         rng = np.random.default_rng(trial)
         error_a, luck = np.where(rng.random(600) < 0.5, 100.0, 900.0), rng.random(600)
         error_b = np.where(luck < 0.06, 100.0, np.where(luck > 0.98, 900.0, error_a))
-        found = compare_images(images(error_a), images(error_b), seed=trial, resamples=1000)["200"]
+        found = compare_images(images(error_a), images(error_b), seed=trial)["200"]
         held += found.low <= 2.0 <= found.high
         excluded += found.excludes_zero
     assert held / 100 >= 0.9
@@ -123,7 +124,7 @@ def test_a_tie_is_seldom_called_a_win() -> None:
     wins = dict.fromkeys(MEASURES, 0)
     for trial in range(100):
         a, b = two_runs(300, 1000 + trial)
-        for name, difference in compare_images(a, b, seed=trial, resamples=1000).items():
+        for name, difference in compare_images(a, b, seed=trial).items():
             wins[name] += difference.excludes_zero
     assert max(wins.values()) / 100 < 0.12
     assert sum(wins.values()) / (100 * len(MEASURES)) < 0.06
@@ -132,7 +133,7 @@ def test_a_tie_is_seldom_called_a_win() -> None:
 def test_a_handful_of_images_is_no_win_whatever_resampling_says() -> None:
     a, b = np.full(300, 900.0), np.full(300, 900.0)
     b[:5] = 100.0
-    found = compare_images(images(a), images(b), resamples=2000)["200"]
+    found = compare_images(images(a), images(b))["200"]
     assert found.low > 0 and found.p < 0.05  # of five images, all on one side
     assert (found.only_a, found.only_b, found.p_sign) == (0, 5, 0.0625)
     assert not found.excludes_zero
@@ -142,7 +143,7 @@ def test_an_error_of_exactly_the_distance_counts_as_the_protocol_says() -> None:
     a, b = np.full(60, 200.5), np.full(60, 200.0)
     for protocol, gain in (("sphere", 0), ("released", 100)):
         one, other = images(a, protocol=protocol), images(b, protocol=protocol)
-        assert compare_images(one, other, resamples=1000)["200"].value == gain
+        assert compare_images(one, other)["200"].value == gain
 
 
 def write_run(root: Path, name: str, error_km_N: Floats, **changes: Any) -> Path:
@@ -200,12 +201,12 @@ def test_the_command_writes_table_json_and_figure(
 
 def test_rows_in_another_order_are_the_same_images(runs: tuple[Path, Path]) -> None:
     a, b = runs
-    expected = compare_images(*paired(read_images(a, "test"), read_images(b, "test")), resamples=1000)
+    expected = compare_images(*paired(read_images(a, "test"), read_images(b, "test")))
     path = b / "eval" / "test.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).sample(frac=1, random_state=0).to_csv(
         path, index=False
     )
-    assert compare_images(*paired(read_images(a, "test"), read_images(b, "test")), resamples=1000) == expected
+    assert compare_images(*paired(read_images(a, "test"), read_images(b, "test"))) == expected
 
 
 def test_what_cannot_be_compared_is_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -235,9 +236,7 @@ def test_the_images_that_both_have_are_compared_by_force(runs: tuple[Path, Path]
     a, b = runs
     path = b / "eval" / "test.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).iloc[10:].to_csv(path, index=False)
-    found = json.loads(
-        compare(CompareConfig(benchmark=TEST, a=str(a), b=str(b), force=True, resamples=1000)).read_text()
-    )
+    found = json.loads(compare(CompareConfig(benchmark=TEST, a=str(a), b=str(b), force=True)).read_text())
     assert (found["n"], found["left_out"]) == (110, [10, 0])
 
 

@@ -193,7 +193,7 @@ def test_the_table_says_how_it_was_measured(result: dict[str, Any]) -> None:
         f"land or sea: {fitted:,} places of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}"
         in text
     )
-    assert fitted + test == 1500 and "95 % intervals of 1,000 bootstrap weightings" in text
+    assert fitted + test == 1500 and "95 % intervals of 2,000 bootstrap weightings" in text
     with pytest.raises(DataError, match="holds no task"):
         probe_table({"tasks": {}})
 

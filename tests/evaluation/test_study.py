@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from geoclip.config import study_problems
 
+from geoclip.config import StudyCommandConfig
 from geoclip.drawing.study_table import (
     study_csv,
     study_latex,
     study_markdown,
     study_summary,
-    study_table_html,
     study_tables,
 )
 from geoclip.errors import DataError
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study import study_results
-from geoclip.evaluation.study_gains import Bootstrap, gains
+from geoclip.evaluation.study_gains import gains, resampled
 from geoclip.run_dir import fingerprint_of
-from geoclip.tabulate import folders, with_positional_runs
+from geoclip.study import print_tables, run_folders
 
 IMAGES = 200
 
@@ -108,8 +108,13 @@ def test_intervals_cover_and_nothing_is_no_win() -> None:
         for shift in (0.0, gain):
             seeds = rng.normal(0, 0.2, 3)  # what a seed does to its whole run
             skill_SN = difficulty_N + shift + seeds[:, None] + rng.normal(0, 0.5, (3, n))
-            runs.append({seed: np.where(row > 0, 10.0, 100.0) for seed, row in enumerate(skill_SN)})
-        found = gains(runs[0], runs[1], Bootstrap(n, "sphere", study))["25"]
+            runs.append(
+                {
+                    seed: resampled(np.where(row > 0, 10.0, 100.0), "sphere", study)
+                    for seed, row in enumerate(skill_SN)
+                }
+            )
+        found = gains(runs[0], runs[1], "sphere", study)["25"]
         spread = np.hypot(
             1, np.hypot(0.2, 0.5)
         )  # of the sum of the three, so that the truth is a normal's share
@@ -256,16 +261,28 @@ def test_what_others_published_stands_below(tmp_path: Path) -> None:
         for name in ("base", "better")
     ]
     results = study_results(runs, benchmarks=["yfcc4k"], with_references=True)
-    for published in (study_markdown(results, "yfcc4k"), study_table_html(results, "yfcc4k")):
-        assert "GeoCLIP (reproduced by the authors of G3, not in the paper)" in published
-        assert "9.6" in published
+    published = study_markdown(results, "yfcc4k")
+    assert "GeoCLIP (reproduced by the authors of G3, not in the paper)" in published
+    assert "9.6" in published
     with pytest.raises(DataError, match="nothing is published on test"):
         references("test")
 
 
-def test_folders_stand_on_the_command_line_by_themselves(two: list[Path], tmp_path: Path) -> None:
+def test_tables_of_any_runs_are_printed_and_written(two: list[Path], tmp_path: Path) -> None:
     spaced = write_run(tmp_path / "with space", "base", 9, [1.0])
-    said = with_positional_runs([str(two[0]), "by=[location]", str(spaced), "--help"])
-    assert said == ["by=[location]", "--help", f"runs=['{two[0]}','{spaced}']"]
-    assert folders([str(two[0]), str(tmp_path / "with*" / "*")]) == sorted([two[0], spaced])
-    assert folders(str(tmp_path / "s-b*")) == sorted(two) and sys.argv
+    assert run_folders([str(two[0]), str(tmp_path / "with*" / "*")]) == sorted([two[0], spaced])
+    assert run_folders(str(tmp_path / "s-b*")) == sorted(two)
+    config = StudyCommandConfig(
+        runs=str(tmp_path / "s-b*"), where={"seed": 1}, output=str(tmp_path / "tables"), allow=["revision"]
+    )
+    results = print_tables(config)
+    assert [variant["seeds"] for variant in results["benchmarks"]["test"]["variants"]] == [[1], [1]]
+    read = json.loads((tmp_path / "tables" / "results.json").read_text())
+    assert read == json.loads(json.dumps(results))
+    assert (tmp_path / "tables" / "test.md").read_text() == study_markdown(results, "test")
+
+
+def test_runs_or_a_study_but_not_both(two: list[Path]) -> None:
+    said = "\n".join(study_problems(StudyCommandConfig(runs=str(two[0]), name="x", where=3, allow=["x"])))
+    assert "name=x and runs=" in said and "where=3" in said and "allow=x" in said
+    assert "by=['queue.size'] needs runs=" in study_problems(StudyCommandConfig(by=["queue.size"]))[0]

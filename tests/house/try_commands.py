@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from geoclip import checks, entry, preflight
+from geoclip import config, entry, preflight
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ConfigError, typed
 from tests.house.document_commands import simple_commands
@@ -148,7 +148,7 @@ def _compose_and_check(name: str, words: list[str]) -> None:
         entry.run_entry_point(name, schema, lambda _: None)
         return
     problems: Callable[..., list[str]] = getattr(
-        checks, f"{name}_problems", getattr(checks, f"{name}_build_problems", lambda _: [])
+        config, f"{name}_problems", getattr(config, f"{name}_build_problems", lambda _: [])
     )
     ranks = (int(os.environ["WORLD_SIZE"]),) if name == "train" else ()
     rewritten = getattr(entry, "literal_overrides", lambda given, _: given)(words, schema)

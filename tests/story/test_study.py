@@ -25,13 +25,13 @@ from geoclip.config import (
     LossConfig,
     OptimConfig,
     QueueConfig,
+    StudyCommandConfig,
     StudyConfig,
-    StudyPageConfig,
     TrainConfig,
     study_problems,
 )
 from geoclip.run_dir import plain, write_identity, write_summary
-from geoclip.study import write_pages, write_study
+from geoclip.study import write_lists, write_study
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
 
@@ -104,8 +104,8 @@ def write_run(run: Path, size: int, seed: int, benchmark: str = "val") -> None:
     write_summary(run, step=1, samples_seen=6000, geoscore=1.0, files={})
 
 
-def config_of(**changes: Any) -> StudyPageConfig:
-    return StudyPageConfig(
+def config_of(**changes: Any) -> StudyCommandConfig:
+    return StudyCommandConfig(
         name="sizes",
         device="cpu",
         jobs=2,
@@ -149,12 +149,10 @@ def test_a_study_is_evaluated_tabulated_drawn_and_written_and_again_only_what_is
     assert {path for path in first if again[path] != first[path]} == {"runs/sizes-41/eval/val.json"}
     assert (made / "README.md").read_text() == readme
     Path("README.md").write_text("# Ours\n\n<!-- generated: sizes -->\nold\n<!-- end -->\n")
-    write_pages(Path("experiments"))
+    write_lists(Path("experiments"))
     front = Path("README.md").read_text()
     assert f"configuration {results['configuration_hash']} -->" in front and "old" not in front
     assert "| val | 30 |" in front
-    assert "Written by hand." in (made / "report.html").read_text()
-    assert "01_sizes/report.html" in Path("experiments/index.html").read_text()
 
 
 def test_what_cannot_be_evaluated_is_said_before_anything_is(folder: Path) -> None:

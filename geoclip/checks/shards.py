@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geoclip.checks.data import blue_marble_problems
 from geoclip.config import BLUE_MARBLE_ROOT, BenchmarkConfig, BenchmarkKind, ShardsConfig, ShardSource
-from geoclip.names import name_problem
+from geoclip.files import name_problem
 
 
 def shards_problems(config: ShardsConfig) -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geoclip.conf_dir import conf_dir
-from geoclip.names import name_problem
+from geoclip.files import name_problem
 
 ConfigT = TypeVar("ConfigT")
 

@@ -21,7 +21,7 @@ from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
-from geoclip.data.plain_files import open_binary
+from geoclip.files import open_binary
 from geoclip.data.tar_members import Member, tar_members
 from geoclip.data.workers import note
 from geoclip.errors import DataError

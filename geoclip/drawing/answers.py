@@ -11,7 +11,7 @@ import numpy as np
 
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.pictures import MAX_PIXELS, decode
-from geoclip.data.plain_files import read_plain
+from geoclip.files import read_plain
 from geoclip.drawing.prediction import Prediction
 from geoclip.drawing.prediction_map import draw_prediction_png
 from geoclip.drawing.prediction_page import write_predictions_html

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geoclip.data.batch import Skip
 from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
-from geoclip.data.plain_files import open_binary
+from geoclip.files import open_binary
 from geoclip.data.shard_index import ShardIndex, index_shard
 from geoclip.data.workers import note
 

@@ -1,4 +1,4 @@
-"""The axes of a sweep as Hydra parses them: what a search draws from, and what a wandb sweep file lists."""
+"""The axes of a sweep as Hydra parses them: what a search draws from."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from geoclip.checks.probe import probe_problems
 from geoclip.checks.publish import publish_problems
 from geoclip.checks.shards import shards_problems
 from geoclip.checks.study import study_problems
-from geoclip.checks.sweep_file import sweep_file_problems
 from geoclip.checks.tabulate import tabulate_problems
 from geoclip.checks.train import train_problems
 
@@ -29,7 +28,6 @@ __all__ = [
     "publish_problems",
     "shards_problems",
     "study_problems",
-    "sweep_file_problems",
     "tabulate_problems",
     "train_problems",
 ]

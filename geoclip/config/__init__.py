@@ -61,7 +61,7 @@ from geoclip.config.embed import EmbedConfig, LocationSourceConfig
 from geoclip.config.export import ExportConfig, ExportFormat
 from geoclip.config.probe import ProbeConfig
 from geoclip.config.publish import PublishConfig
-from geoclip.config.search import SearchConfig, SweepFileConfig
+from geoclip.config.search import SearchConfig
 from geoclip.config.study import StudyPageConfig
 from geoclip.config.tabulate import TabulateConfig
 from geoclip.config.train import (
@@ -132,7 +132,6 @@ __all__ = [
     "Sphere2VecKind",
     "StudyConfig",
     "StudyPageConfig",
-    "SweepFileConfig",
     "TabulateConfig",
     "TrainConfig",
     "Tta",
@@ -164,4 +163,3 @@ _store.store(name="probe_schema", node=ProbeConfig)
 _store.store(name="study_schema", node=StudyPageConfig)
 _store.store(name="tabulate_schema", node=TabulateConfig)
 _store.store(name="publish_schema", node=PublishConfig)
-_store.store(name="sweep_file_schema", node=SweepFileConfig)

@@ -1,10 +1,8 @@
-"""A search, and a sweep file for wandb."""
+"""A search."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from dataclasses import dataclass
 
 
 @dataclass(kw_only=True, slots=True)
@@ -17,13 +15,3 @@ class SearchConfig:
     random_trials: int = 8  # the first ones are drawn at random
     seed: int = 0  # of the draws; trial n of a history is always the same
     params: dict[str, str] | None = None  # interval(a,b), tag(log,interval(a,b)), or choices
-
-
-@dataclass(kw_only=True, slots=True)
-class SweepFileConfig:
-    """Which study becomes a sweep file for wandb."""
-
-    study: str = MISSING  # a file of conf/experiment/
-    overrides: list[str] = field(default_factory=list)  # of geoclip.train: ["data=mp16"]
-    output: str = "sweep.yaml"
-    project: str = "geoclip"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
 import unicodedata
@@ -12,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
-from typing import Any
 
 from geoclip.errors import DataError
 
@@ -58,11 +56,6 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a complete file or none; file names in it that are not UTF-8 are written with backslashes."""
     write_bytes_atomic(path, text.encode("utf-8", errors="backslashreplace"))
-
-
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a complete JSON file or none; without an indent it takes a third of the size."""
-    write_text_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 def sha256_of(*paths: Path) -> str:

@@ -52,8 +52,9 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.drawing.tables import tta_note
     from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
     from geoclip.evaluation.prediction import Asking, answers
+    from geoclip.files import write_text_atomic
     from geoclip.geo.geodesy import unit_vectors
-    from geoclip.run_dir import saving, write_json, write_text
+    from geoclip.run_dir import saving, write_json
     from geoclip.trained import open_trained
 
     trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
@@ -114,7 +115,7 @@ def predict(config: PredictConfig) -> Path:
         if not_saved:
             raise not_saved
         if len(queries) > 1:
-            write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
+            write_text_atomic(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
         draw_answers(folder, gallery, shown)
     plural = "" if len(queries) == 1 else "s"
     log.info("%d prediction%s: %s", len(queries), plural, folder)

@@ -41,8 +41,9 @@ def probe(config: ProbeConfig) -> Path:
         measure_probe,
         probe_places,
     )
+    from geoclip.files import write_text_atomic
     from geoclip.model.location_encoder import LocationEncoder
-    from geoclip.run_dir import provenance, saving, write_json, write_text
+    from geoclip.run_dir import provenance, saving, write_json
 
     device = initialise(config.device).device
     opened = open_location_encoder(config)
@@ -63,7 +64,7 @@ def probe(config: ProbeConfig) -> Path:
     table = probe_table(result)
     show(table.rich())
     with saving(folder):
-        write_text(folder / "probe.md", table.markdown())
+        write_text_atomic(folder / "probe.md", table.markdown())
         draw_probe(result, folder / "probe.png")
         write_json(folder / "probe.json", result)
     log.info("written: %s, probe.md and probe.png", folder / "probe.json")

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from geoclip.files import write_text_atomic
 from geoclip.processes import kill_with_descendants, stop_signals_blocked
-from geoclip.run_dir import write_text
 
 log = logging.getLogger("geoclip")
 
@@ -41,7 +41,7 @@ class Recorder:
         kept = [
             row for row in kept if row["kind"] != "skipped"
         ]  # the account at a run's end is written again
-        write_text(
+        write_text_atomic(
             path, "".join(json.dumps(row) + "\n" for row in kept)
         )  # whole or as it was, if killed here
         self._file = path.open("a", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run's folder: its identity, what it is made of, and whole-or-absent writing.
+"""A run's folder: its identity and its files.
 
 runs/<name>-<hash of the science>/
   config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ predictions/ report.html
@@ -24,6 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from geoclip.errors import CheckpointError, DataError, GeoclipError
+from geoclip.files import write_text_atomic
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
@@ -176,34 +177,9 @@ def first_existing(path: str, folders: Sequence[Path]) -> str:
     return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:  # names that are not UTF-8
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write a file under, whole or absent: it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`write_text` of readable JSON; without an indent it is a third of the size."""
-    write_text(path, json.dumps(value, indent=indent) + "\n")
+    """Write a complete JSON file or none; without an indent it takes a third of the size."""
+    write_text_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager
@@ -245,7 +221,7 @@ def claimed(run: Path) -> Iterator[None]:
 
 def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: Mapping[str, str]) -> None:
     """config.yaml and provenance.json of a run that starts or goes on; `choices` are its option of each group."""
-    write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text_atomic(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
 
 

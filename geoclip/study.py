@@ -61,7 +61,8 @@ def write_study(config: StudyPageConfig) -> Path:
     from geoclip.drawing.study_table import study_markdown, write_tables
     from geoclip.evaluation.study import study_results
     from geoclip.evaluation.study_runs import read_config
-    from geoclip.run_dir import is_finished, write_json, write_text
+    from geoclip.files import write_text_atomic
+    from geoclip.run_dir import is_finished, write_json
 
     (folder,) = Path(config.experiments).glob(f"[0-9][0-9]_{config.name}")
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
@@ -81,7 +82,7 @@ def write_study(config: StudyPageConfig) -> Path:
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
     hashes = dict.fromkeys(blocks, results["configuration_hash"])
-    write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks, hashes))
+    write_text_atomic(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks, hashes))
     _mirror(config, results, [path for path, _ in figures])
     log.info("written: %s", folder)
     return folder
@@ -95,7 +96,7 @@ def write_pages(experiments: Path) -> None:
     from geoclip.drawing.study_page import study_list, write_index, write_study_page
     from geoclip.drawing.study_readme import fill_generated, generated_blocks
     from geoclip.drawing.study_table import study_summary
-    from geoclip.run_dir import write_text
+    from geoclip.files import write_text_atomic
 
     for results in sorted(experiments.glob("[0-9]*/results.json")):
         write_study_page(results.parent)
@@ -103,7 +104,7 @@ def write_pages(experiments: Path) -> None:
     readme = experiments / "README.md"
     if readme.is_file():
         text = fill_generated(readme.read_text(encoding="utf-8"), {"studies": study_list(experiments)})
-        write_text(readme, text)
+        write_text_atomic(readme, text)
     front = experiments.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.is_file() else ""
     named = {
@@ -113,7 +114,7 @@ def write_pages(experiments: Path) -> None:
     if found:
         tables = {name: study_summary(results) for name, results in found.items()}
         hashes = {name: results.get("configuration_hash", "") for name, results in found.items()}
-        write_text(front, fill_generated(text, tables, hashes))
+        write_text_atomic(front, fill_generated(text, tables, hashes))
 
 
 def _mirror(config: StudyPageConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:

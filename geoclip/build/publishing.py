@@ -29,9 +29,10 @@ from geoclip.config import (
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError, GeoclipError
+from geoclip.files import write_text_atomic
 from geoclip.model.release_writing import GALLERY, authors_misfits, write_authors_layout, write_tensors
 from geoclip.model.releases import FORMAT_VERSION, OURS
-from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json, write_text
+from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.state import BACKBONE
 
@@ -96,7 +97,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
     gallery = build_gallery(config.gallery)
     folder.mkdir(parents=True, exist_ok=True)
     places = pd.DataFrame(gallery.gps_deg_G2.numpy(), columns=["LAT", "LON"])
-    write_text(folder / GALLERY, places.to_csv(index=False))
+    write_text_atomic(folder / GALLERY, places.to_csv(index=False))
     misfits = _encoder_misfits(config.encoder)
     if not misfits:
         model = assembled(config, saved, checkpoint, None)
@@ -140,8 +141,8 @@ def write_card(
         checkpoint_sha256=written.sha256,
         git_revision=git_revision(),
     )
-    write_text(written.folder / "README.md", model_card(facts, results))
-    write_text(written.folder / "training_config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text_atomic(written.folder / "README.md", model_card(facts, results))
+    write_text_atomic(written.folder / "training_config.yaml", yaml.safe_dump(config, sort_keys=False))
     evaluations = [written.folder / "eval" / f"{result['evaluation']}.json" for result in results]
     for evaluation, result in zip(evaluations, results, strict=True):
         write_json(evaluation, result)

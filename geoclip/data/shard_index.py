@@ -21,10 +21,10 @@ from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
-from geoclip.files import open_binary
 from geoclip.data.tar_members import Member, tar_members
 from geoclip.data.workers import note
 from geoclip.errors import DataError
+from geoclip.files import atomic_path, open_binary
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
@@ -158,9 +158,7 @@ def _kept_at(path: Path) -> tuple[Path, Path]:
 
 
 def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with atomic_path(kept) as partial, partial.open("wb") as file:
         np.savez(
             file,
             stamp=np.array(stamp, dtype=np.int64),
@@ -172,7 +170,6 @@ def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
                 json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
             ),
         )
-    os.replace(partial, kept)
 
 
 def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:

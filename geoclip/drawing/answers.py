@@ -11,7 +11,6 @@ import numpy as np
 
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.pictures import MAX_PIXELS, decode
-from geoclip.files import read_plain
 from geoclip.drawing.prediction import Prediction
 from geoclip.drawing.prediction_map import draw_prediction_png
 from geoclip.drawing.prediction_page import write_predictions_html
@@ -19,6 +18,7 @@ from geoclip.drawing.text_maps import draw_texts_png
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.prediction import Answer
+from geoclip.files import read_plain
 
 log = logging.getLogger("geoclip")
 

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from geoclip.drawing.curves import GRID, INK, MUTED, PAPER
-from geoclip.drawing.world import save_bytes, show_names_as_they_are
+from geoclip.drawing.world import show_names_as_they_are
 from geoclip.errors import DataError
+from geoclip.files import write_bytes_atomic
 
 # Okabe, Ito, "Color Universal Design", 2008: told apart by all eyes; its yellow is darker here, for white paper.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#b8a800")
@@ -167,4 +168,4 @@ def save_small(figure: Figure, path: Path, colors: int = 256) -> None:
     small = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)
-    save_bytes(path, buffer.getvalue())
+    write_bytes_atomic(path, buffer.getvalue())

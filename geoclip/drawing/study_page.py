@@ -21,8 +21,8 @@ from geoclip.drawing.study_readme import (
     without_generated,
 )
 from geoclip.drawing.study_table import study_table_html
-from geoclip.drawing.world import save_bytes
 from geoclip.errors import DataError
+from geoclip.files import write_bytes_atomic
 
 PICTURE_PX, THUMBNAIL_PX = 1600, 640
 LARGE_BYTES = 200_000  # a larger PNG is a map: it becomes a JPEG in the page
@@ -92,7 +92,7 @@ def write_study_page(folder: Path) -> Path:
         is_waiting=not _is_run(folder, results),
         index="../index.html",
     )
-    save_bytes(folder / "report.html", page.encode("utf-8"))
+    write_bytes_atomic(folder / "report.html", page.encode("utf-8"))
     return folder / "report.html"
 
 
@@ -106,7 +106,7 @@ def write_index(experiments: Path) -> Path:
     if not folders:
         raise DataError(f"{experiments} holds no study: a folder NN_name with a README.md")
     page = render("studies.html.j2", entries=[_entry(folder) for folder in folders])
-    save_bytes(experiments / "index.html", page.encode("utf-8"))
+    write_bytes_atomic(experiments / "index.html", page.encode("utf-8"))
     return experiments / "index.html"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.errors import DataError
+from geoclip.files import write_bytes_atomic
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -132,7 +132,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     canvas.draw()
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "PNG", compress_level=7)
-    save_bytes(path, buffer.getvalue())
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def power_of_ten(exponent: int) -> str:
@@ -152,11 +152,3 @@ def show_names_as_they_are(figure: Figure) -> None:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(id(text) in of_log_axes)
-
-
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

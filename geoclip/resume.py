@@ -9,7 +9,8 @@ from typing import Any
 from geoclip.config import TrainConfig
 from geoclip.distributed import World, gather_objects
 from geoclip.errors import CheckpointError
-from geoclip.run_dir import checkpoint_file, differences, plain, science
+from geoclip.pretrained.resolver import resolve_run
+from geoclip.run_dir import differences, plain, science
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.keeping import newest_good, step_files
 from geoclip.training.state import TrainState, restore_state
@@ -59,7 +60,7 @@ def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, 
     """
     if config.resume in ("auto", "never"):
         return None
-    path = checkpoint_file(config.resume, config.runs_dir, best=False)
+    path = resolve_run(config.resume, config.runs_dir, best=False).files[0]
     saved = read_checkpoint(path)
     _refuse_another_science(saved, path, config, files)
     return path, saved

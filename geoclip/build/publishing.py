@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,8 +14,8 @@ import yaml
 from torch import Tensor
 
 from geoclip.build.data import build_gallery
-from geoclip.build.model import config_of
-from geoclip.build.published import assembled, load
+from geoclip.build.model import assemble_model, config_of
+from geoclip.build.published import load
 from geoclip.config import (
     EncoderConfig,
     EncoderKind,
@@ -29,7 +28,7 @@ from geoclip.config import (
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError, GeoclipError
-from geoclip.files import write_text_atomic
+from geoclip.files import sha256_of, write_text_atomic
 from geoclip.model.release_writing import GALLERY, authors_misfits, write_authors_layout, write_tensors
 from geoclip.model.releases import FORMAT_VERSION, OURS
 from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json
@@ -65,7 +64,7 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
     Raises:
         DataError: there is none; the message names the command that makes one.
     """
-    sha256 = _sha256(checkpoint)
+    sha256 = sha256_of(checkpoint)
     results = []
     for result in read_results(run):
         if result.get("checkpoint_sha256") == sha256:
@@ -100,7 +99,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
     write_text_atomic(folder / GALLERY, places.to_csv(index=False))
     misfits = _encoder_misfits(config.encoder)
     if not misfits:
-        model = assembled(config, saved, checkpoint, None)
+        model = assemble_model(config, saved["model"], checkpoint, None)
         misfits = authors_misfits(model)
     if not misfits:
         repo, revision = shared.encoder.repo, _cached_revision(shared.encoder.repo)
@@ -117,7 +116,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
         misfits=misfits,
         gallery_size=len(places),
         step=saved["counters"]["step"],
-        sha256=_sha256(checkpoint),
+        sha256=sha256_of(checkpoint),
     )
 
 
@@ -242,8 +241,3 @@ def _read_back(folder: Path, saved: Tree, config: TrainConfig) -> None:
     for name, tensor in saved["model"].items():
         if not name.startswith(BACKBONE) and not tensor.equal(found[name]):
             raise GeoclipError(f"{folder} does not give back {name}; the disk may be damaged: write it again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

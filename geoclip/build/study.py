@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geoclip.build.model import model_from_checkpoint
+from geoclip.build.published import read_location_encoder
 from geoclip.data.blue_marble import read_earth
 from geoclip.drawing.report_figures import draw_report_figures, read_results
 from geoclip.drawing.study_continents import draw_continents
@@ -20,8 +20,8 @@ from geoclip.errors import AssetError
 from geoclip.evaluation.scale_similarity import scale_similarities
 from geoclip.evaluation.study_runs import read_config
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.pretrained.resolver import resolve_checkpoint
 from geoclip.recorder import read_rows
-from geoclip.run_dir import checkpoint_file
 
 log = logging.getLogger("geoclip")
 
@@ -90,7 +90,7 @@ def _scales(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
     if not SCALES & set(results["by"]):
         return []
     run = Path(next(iter(results["benchmarks"].values()))["variants"][0]["evaluations"][0]).parent.parent
-    encoder = model_from_checkpoint(checkpoint_file(str(run)), needs_backbone=False)[0].location_encoder
+    encoder = read_location_encoder(resolve_checkpoint(run))
     if not isinstance(encoder, LocationEncoder):
         return []
     path = folder / "scales.png"

@@ -59,32 +59,6 @@ def is_cached(repo: str, name: str) -> bool:
         return False
 
 
-def local_copy(source: str | Path, **download: Any) -> Path | None:
-    """The file or folder that a source names; a Hub repository is fetched. None of `official`.
-
-    Args:
-        source: official, a path, or a Hub id, with or without `hf-hub:` before it.
-        download: as `fetch` takes it.
-
-    Raises:
-        AssetError: it is none of these, or not reachable.
-    """
-    name = str(source)
-    if name == "official":
-        return None
-    path = Path(source).expanduser()
-    if not name.startswith(HUB):
-        if path.exists():
-            return path
-        if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
-            raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
-        if name.count("/") != 1:
-            raise AssetError(
-                f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name"
-            )
-    return fetch(name.removeprefix(HUB), RELEASE, **download)
-
-
 def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
     """The folder that a snapshot of a Hub repository lies in, these of its files alone. Nothing in them is executed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -57,7 +58,7 @@ def calibrate(config: CalibrateConfig) -> Path:
     raw_km, error_km = expected_curve(raw_km_N, error_km_N)
     before, after = (
         summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one)
-        for one in (loaded.model.logit_scale.exp().item(), scale)
+        for one in (loaded.scale, scale)
     )
     calibration = Calibration(
         scale=scale,
@@ -74,20 +75,20 @@ def calibrate(config: CalibrateConfig) -> Path:
             "after": after,
         },
     )
-    for km in after["ece"]:
-        log.info(
-            "calibration error of %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km]
-        )
-    log.info(
-        "scale %.3g in place of %.3g; NLL %.3f before, %.3f after",
-        scale, before["scale"], before["nll"], after["nll"],
-    )  # fmt: skip
+    _log_change(before, after)
     figure = loaded.folder / "figures" / "calibration.png"
     with saving(loaded.folder):
         path = write_calibration(loaded.folder, calibration)
         draw_calibration(figure, before, after, raw_km_N, error_km_N, calibration)
     log.info("written: %s and figures/calibration.png", path)
     return path
+
+
+def _log_change(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for km in after["ece"]:
+        log.info("ECE within %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km])
+    log.info("scale: %.3g before, %.3g after", before["scale"], after["scale"])
+    log.info("NLL: %.3f before, %.3f after", before["nll"], after["nll"])
 
 
 if __name__ == "__main__":

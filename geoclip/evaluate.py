@@ -58,9 +58,9 @@ def evaluate(config: EvaluateConfig) -> Path:
         gallery_GD,
         seed=config.seed,
         protocol=protocol,
-        scale=loaded.model.logit_scale.exp().item(),
+        scale=loaded.scale,
     )
-    places = _training_places(config, loaded.folder)
+    places = _train_locations(config, loaded.folder)
     reasons = dict(account.skipped.counts)
     missing = reasons.pop(MISSING, 0)
     details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=places)
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     show(accuracy_table([row]).rich())
     if table := details_table(row):
         show(table.rich())
-    _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
+    _warn_if_not_comparable(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
     path = loaded.folder / "eval" / f"{name}.json"
     with saving(path):
         write_result(path.with_name(name), row, predictions, details)
@@ -101,10 +101,10 @@ def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
     return "+".join([config.benchmark.name, *more])
 
 
-def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
-    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, and a line says so, if unknown.
+def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
+    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, with a log line, if unknown.
 
-    Of a run these are the places in the indices of its shards, of the fraction that it took.
+    Of a run they are read from the indices of its shards, for the fraction that it took.
     """
     import numpy as np
 
@@ -128,20 +128,21 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     except (OSError, KeyError, TypeError, DataError) as error:
         reason = f"{run} has no config.yaml" if isinstance(error, FileNotFoundError) else error
         log.info(
-            "no accuracy by distance to the training places: %s; train_places=FILE.csv names them", reason
+            "no accuracy by distance to the training locations: %s; give them with train_places=FILE.csv",
+            reason,
         )
         return None
 
 
-def _say_what_differs(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
-    """What a reader of the table must know before it is compared with others."""
+def _warn_if_not_comparable(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
+    """Warn of what keeps this result from being compared with others."""
     if benchmark.published_n is not None and n != benchmark.published_n:
         log.warning(
             "%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n
         )
     if verbatim:
         log.warning(
-            "%d of %d test coordinates stand verbatim in the gallery, which flatters the result", verbatim, n
+            "%d of %d test coordinates are in the gallery verbatim, which flatters the result", verbatim, n
         )
 
 

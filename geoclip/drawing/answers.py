@@ -17,7 +17,7 @@ from geoclip.drawing.prediction_page import write_predictions_html
 from geoclip.drawing.text_maps import draw_texts_png
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.prediction import Answer
+from geoclip.evaluation.prediction import QueryResult
 from geoclip.files import read_plain
 
 log = logging.getLogger("geoclip")
@@ -33,7 +33,7 @@ class Drawn:
     title: str
     photo: Path | None  # None: a text was asked
     truth_deg: tuple[float, float] | None
-    answer: Answer
+    answer: QueryResult
     max_pixels: int = MAX_PIXELS  # of the photo, as it was read with
 
     def as_prediction(self) -> Prediction:

@@ -55,8 +55,8 @@ def resolve_checkpoint(
     """The model that a name stands for; a Hub repository and the official weights are fetched.
 
     Args:
-        checkpoint: `official`, `latest`, a run's folder, a checkpoint file, a folder of a release, a Lightning .ckpt, or
-            a Hub id after `hf-hub:`.
+        checkpoint: `official`, `latest`, a run's folder, a checkpoint file, a folder of a release, a Lightning .ckpt,
+            or a Hub id after `hf-hub:`.
         runs_dir: where `latest` is looked for, and where results of a release are written.
         best: of a run's folder take the best weights if there are any; otherwise the newest state to resume from.
         hub_ids: whether owner/name alone is a Hub id where no such path exists.

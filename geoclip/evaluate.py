@@ -106,19 +106,15 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
 
     Of a run they are read from the indices of its shards, for the fraction that it took.
     """
-    import numpy as np
-
     from geoclip.data.reading import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
-    from geoclip.data.tables import read_coordinates
+    from geoclip.data.tables import read_gps_deg
     from geoclip.evaluation.study_runs import read_config
     from geoclip.run_dir import located
 
     if config.train_places:
-        return read_coordinates(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(
-            np.float64
-        )
+        return read_gps_deg(Path(config.train_places), "train_places")
     try:
         trained_with = located(read_config(run), run)
         data, features = trained_with["data"], trained_with["encoder"]["features"]

@@ -103,9 +103,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
         misfits = authors_misfits(model)
     if not misfits:
         repo, revision = shared.encoder.repo, _cached_revision(shared.encoder.repo)
-        files = write_authors_layout(
-            folder, model, backbone=repo, revision=revision, gallery_csv=folder / GALLERY
-        )
+        files = write_authors_layout(folder, model, backbone=repo, revision=revision)
     else:
         files = _write_own_layout(folder, shared, _tensors(config, saved))
     _read_back(folder, saved, config)

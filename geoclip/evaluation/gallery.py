@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from geoclip.data.batch import copied_to
 from geoclip.data.galleries.countries import alpha2_codes, countries_of
 from geoclip.data.galleries.gallery_building import in_box
-from geoclip.data.tables import read_coordinates
+from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
@@ -42,10 +42,9 @@ def read_gallery(path: Path, name: str) -> Gallery:
     """A gallery from a CSV of coordinates.
 
     Raises:
-        DataError: as `read_coordinates`.
+        DataError: as `read_gps_deg`.
     """
-    gps_deg = read_coordinates(path, "gallery")[["lat", "lon"]].to_numpy(np.float64)
-    return Gallery(name=name, gps_deg_G2=torch.from_numpy(gps_deg.copy()))
+    return Gallery(name=name, gps_deg_G2=torch.from_numpy(read_gps_deg(path, "gallery")))
 
 
 def restricted(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
 from geoclip.errors import GeoclipError
-from geoclip.files import atomic_path
+from geoclip.files import write_bytes_atomic
 from geoclip.model.exporting import is_authors_kind
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.model.release_names import to_authors
+from geoclip.model.release_names import authors_name
 from geoclip.model.releases import FORMAT_VERSION, WHOLE
 from geoclip.run_dir import write_json
 
@@ -35,17 +34,14 @@ def authors_misfits(model: GeoCLIP) -> list[str]:
     return misfits
 
 
-def write_authors_layout(
-    folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None, gallery_csv: Path
-) -> list[Path]:
-    """config.json, model.safetensors and the gallery's CSV.
+def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None) -> list[Path]:
+    """config.json and model.safetensors beside the gallery's CSV.
 
     Args:
-        folder: made where there is none.
+        folder: holds GALLERY with columns LAT, LON.
         model: its backbone's weights are not written.
         backbone: the Hub id of its frozen CLIP.
         revision: of the backbone; None: whatever its `main` is.
-        gallery_csv: with columns LAT, LON.
 
     Returns:
         The files.
@@ -65,13 +61,10 @@ def write_authors_layout(
         "backbone": {"repo_id": backbone, "revision": revision},
     }
     write_json(folder / "config.json", config)
-    with atomic_path(folder / GALLERY) as partial:
-        shutil.copyfile(gallery_csv, partial)
-    write_tensors(folder / "model.safetensors", to_authors(tensors))
+    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, whole or absent."""
-    with atomic_path(path) as partial:
-        partial.write_bytes(save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))
+    """Write a complete safetensors file or none."""
+    write_bytes_atomic(path, save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))

@@ -32,14 +32,9 @@ def small_model(seed: int = 0) -> GeoCLIP:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "places.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
-    write_authors_layout(
-        tmp_path / "release",
-        small_model(),
-        backbone="a/clip",
-        revision=None,
-        gallery_csv=tmp_path / "places.csv",
-    )
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
+    write_authors_layout(tmp_path / "release", small_model(), backbone="a/clip", revision=None)
     return tmp_path / "release"
 
 
@@ -58,10 +53,9 @@ def test_what_is_written_is_read(folder: Path) -> None:
 
 def test_the_authors_code_reads_what_is_written_here(tmp_path: Path) -> None:
     model = GeoCLIP.from_pretrained("official", backbone=None)
-    (tmp_path / "places.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
-    write_authors_layout(
-        tmp_path / "release", model, backbone="a/clip", revision="abc", gallery_csv=tmp_path / "places.csv"
-    )
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
+    write_authors_layout(tmp_path / "release", model, backbone="a/clip", revision="abc")
     hub = load_released("_hub")
     path, config, weights = hub.read_release(str(tmp_path / "release"), "geoclip-geolocation")
     theirs = tiny_released_geoclip(write_tiny_clip(tmp_path / "clip"))

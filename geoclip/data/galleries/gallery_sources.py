@@ -17,7 +17,7 @@ from geoclip.data.assets import RELEASED, asset_path
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import find_shards
-from geoclip.data.tables import read_coordinates
+from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 from geoclip.files import sha256_of
 
@@ -31,12 +31,12 @@ class SourcedPlaces:
 
 
 def csv_places(path: Path, what: str) -> SourcedPlaces:
-    """The coordinates of a CSV in any layout of `read_coordinates`.
+    """The coordinates of a CSV in any layout of `geoclip.data.tables`.
 
     Raises:
         DataError: as `read_coordinates`.
     """
-    gps_deg_N2 = np.ascontiguousarray(read_coordinates(path, what)[["lat", "lon"]].to_numpy(np.float64))
+    gps_deg_N2 = read_gps_deg(path, what)
     made_of = {"file": path.name, "rows": len(gps_deg_N2), "sha256": sha256_of(path)}
     return SourcedPlaces(gps_deg_N2=gps_deg_N2, made_of=made_of)
 

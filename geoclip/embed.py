@@ -30,7 +30,7 @@ def embed(config: EmbedConfig) -> Path:
         The file's path.
 
     Raises:
-        GeoclipError: the checkpoint or the table cannot be read, or a row is no place on Earth.
+        GeoclipError: the checkpoint or the table cannot be read, or a row is no location on Earth.
     """
     from geoclip.build.published import read_location_encoder
     from geoclip.distributed import initialise

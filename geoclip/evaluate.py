@@ -60,10 +60,10 @@ def evaluate(config: EvaluateConfig) -> Path:
         protocol=protocol,
         scale=loaded.scale,
     )
-    places = _train_locations(config, loaded.folder)
+    train_deg_T2 = _train_locations(config, loaded.folder)
     reasons = dict(account.skipped.counts)
     missing = reasons.pop(MISSING, 0)
-    details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=places)
+    details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=train_deg_T2)
     name = evaluation_name(config, is_own_gallery=loaded.is_own_gallery)
     row = result_row(
         name,

@@ -29,7 +29,7 @@ def export(config: ExportConfig) -> tuple[Path, float]:
         The path, and the largest difference of a number of the embeddings.
 
     Raises:
-        GeoclipError: the checkpoint cannot be read, or this format has no place for its encoder.
+        GeoclipError: the checkpoint cannot be read, or this format cannot store its encoder.
     """
     from geoclip.build.published import read_location_encoder
     from geoclip.data.tables import read_gps_deg

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from geoclip.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NOT_IN_NAMES = set('/\\*?[]<>:"|')  # separators, patterns, and what other systems' file names cannot hold
 LONGEST_NAME_BYTES = 150  # suffixes and hashes still come after it
@@ -69,6 +73,11 @@ def sha256_of(*paths: Path) -> str:
     return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
 
 
+def sha256_of_array(array: NDArray[Any]) -> str:
+    """SHA-256 of an array's numbers in C order, as hex digits; neither its shape nor its type counts."""
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
 def open_plain(path: str | Path) -> int:
     """A descriptor of a plain file, or of what a link to one points at, for reading. The caller closes it.
 
@@ -104,9 +113,9 @@ def name_problem(name: str) -> str:
     if not name:
         return "is empty"
     if bad := sorted(NOT_IN_NAMES.intersection(name)):
-        return f"holds {' '.join(bad)}"
+        return f"contains {' '.join(bad)}"
     if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
-        return "holds a control character"
+        return "contains a control character"
     if name.startswith((".", "-", "~")) or name != name.strip():
         return "begins with '.', '-' or '~', or with a space, or ends with one"
     if len(name.encode("utf-8")) > LONGEST_NAME_BYTES:

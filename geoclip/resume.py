@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run resumes from, and whether its configuration allows it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger("geoclip")
 
 
 def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, Any], world: World) -> None:
-    """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
+    """Load the run's own newest good checkpoint, or the one that `resume` names, into `state`.
 
     Args:
-        config: of the run that goes on.
+        config: of the run that resumes.
         run: its folder.
         state: at step 0; mutated.
         files: fingerprints of what the run reads.
         world: all ranks call this; rank 0 chooses.
 
     Raises:
-        CheckpointError: of another configuration, or architecture; or checkpoints stand where none are to be used.
+        CheckpointError: of another configuration or architecture; or there are checkpoints though resume=never.
     """
     folder, found = run / "checkpoints", None
     if config.resume == "never":
@@ -75,4 +75,4 @@ def _refuse_another_science(saved: Tree, path: Path, config: TrainConfig, files:
         raise CheckpointError(
             f"{path} is of another configuration (there -> here):\n{listed}\nGo on all the same with force_resume=true"
         )
-    log.warning("goes on under another configuration (there -> here):\n%s", listed)
+    log.warning("resumes under another configuration (there -> here):\n%s", listed)

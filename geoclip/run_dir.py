@@ -108,7 +108,7 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
     Args:
         checkpoint: a run's folder, a file, or `latest`.
         runs_dir: where `latest` is looked for.
-        best: take the best weights if there are any; otherwise a state to go on from.
+        best: take the best weights if there are any; otherwise the newest state to resume from.
 
     Raises:
         CheckpointError: there is none.
@@ -122,7 +122,7 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
     steps = sorted(folder.glob("step-*.safetensors"))
     if not steps:
         raise CheckpointError(
-            f"{path} holds no checkpoints/*.safetensors; train first: python -m geoclip.train"
+            f"{path} has no checkpoints/*.safetensors; train first: python -m geoclip.train"
         )
     return steps[-1]
 
@@ -136,9 +136,9 @@ def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
     """The folders that a run's relative paths may be relative to, the likeliest first.
 
     Args:
-        run: its folder; where runs_dir was relative, it tells where the run was started, even after both have moved.
+        run: its folder; where runs_dir was relative, it shows where the run was started, even after both have moved.
         config: its plain configuration.
-        cwd: where it was started, if that is known; empty: as its provenance.json says.
+        cwd: where it was started, if that is known; empty: see its provenance.json.
     """
     run, runs_dir = Path(os.path.abspath(run)), Path(os.path.normpath(config.get("runs_dir", "runs")))
     found = []
@@ -159,14 +159,14 @@ def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, An
     A run keeps paths as they were given, because they are part of its identity; whoever reads them calls this.
     Arguments as of `origins`.
     """
-    places = origins(run, config, cwd)
+    folders = origins(run, config, cwd)
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for group, key in PATHS:
         value = found.get(group, {}).get(key)
         if isinstance(value, list):
-            found[group][key] = [first_existing(str(one), places) for one in value]
+            found[group][key] = [first_existing(str(one), folders) for one in value]
         elif value:
-            found[group][key] = first_existing(str(value), places)
+            found[group][key] = first_existing(str(value), folders)
     return found
 
 
@@ -220,7 +220,7 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: Mapping[str, str]) -> None:
-    """config.yaml and provenance.json of a run that starts or goes on; `choices` are its option of each group."""
+    """config.yaml and provenance.json of a run that starts or resumes; `choices` are its option of each group."""
     write_text_atomic(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
 
@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        DataError: the file holds something else; the message names it.
+        DataError: the file contains something else; the message names it.
         FileNotFoundError: it does not exist.
     """
     try:
@@ -242,7 +242,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can stand for more values than a memory holds."""
+    """YAML without aliases: a few lines of them can expand to more values than fit into memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
@@ -292,7 +292,7 @@ def git_revision() -> str:
     here = Path(__file__).resolve().parent
     git = ["git", "-C", str(here.parent)]
     try:
-        # an installed wheel may lie inside another repository
+        # an installed wheel may be inside another repository
         _run([*git, "ls-files", "--error-unmatch", __file__])
         named = [*git, "rev-parse", "--short=12", "HEAD"]
         head = _run(named)
@@ -304,7 +304,7 @@ def git_revision() -> str:
 
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command that asks nobody for anything and takes no longer than a slow disk does."""
+    """Run a command without input, for at most 20 s."""
     return subprocess.run(
         command, capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL, timeout=20
     )

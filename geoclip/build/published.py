@@ -17,7 +17,7 @@ from geoclip.errors import CheckpointError
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.from_release import OWN, location_encoder_of, model_of
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.releases import FORMAT_VERSION, OURS, Release, read_release, read_release_config
+from geoclip.model.releases import FORMAT_VERSION, Release, read_release, read_release_config
 from geoclip.pretrained.resolver import Checkpoint, CheckpointKind, resolve_checkpoint
 
 CLIP_PX = 224
@@ -117,7 +117,8 @@ def _read_published(folder: Path, backbone: str | None) -> tuple[GeoCLIP, TrainC
     version, gallery = described.get("format_version"), described.get("gallery_file")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{config_json}: model_type={OURS!r} with format_version={version!r} is not {OURS!r} with {FORMAT_VERSION}"
+            f"{config_json}: format_version={version!r} is not {FORMAT_VERSION}; take the version of geoclip that its "
+            "README.md names"
         )
     config = config_of(described, config_json)
     if gallery is None and config.gallery.kind is GalleryKind.file:

@@ -42,12 +42,12 @@ SCRATCH = (EncoderKind.resnet, EncoderKind.vit)  # their weights are nowhere but
 
 @dataclass(kw_only=True, slots=True)
 class WrittenModel:
-    """What was written of a model, and what its card says of it."""
+    """The files that were written of a model, and the facts on its card."""
 
     folder: Path
     files: list[Path]
     config: TrainConfig  # without what is of this machine alone
-    misfits: list[str]  # why the authors' layout has no place for it; none: it is in that layout
+    misfits: list[str]  # why the authors' layout cannot store it; none: it is in that layout
     gallery_size: int
     step: int
     sha256: str  # of the checkpoint
@@ -73,7 +73,7 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
             log.warning("left out eval/%s.json: it is of another checkpoint", result["evaluation"])
     if not results and not force:
         raise DataError(
-            f"{run} holds no evaluation of {checkpoint.name}, and a card without one says nothing: python -m "
+            f"{run} has no evaluation of {checkpoint.name}, which the card reports: python -m "
             f"geoclip.evaluate checkpoint={checkpoint} benchmark=…; or force=true"
         )
     return results
@@ -162,7 +162,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
     )
     if encoder.repo and os.path.exists(encoder.repo) and not backbone:
         raise GeoclipError(
-            f"encoder.repo={encoder.repo} is a folder of this machine; name the Hub id of what it holds: backbone="
+            f"encoder.repo={encoder.repo} is a folder of this machine; name the Hub id of its contents: backbone="
             "owner/name"
         )
     train, val = ("" if os.path.isabs(split) else split for split in (config.data.train, config.data.val))
@@ -179,7 +179,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
 
 
 def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
-    """Why the authors' layout, which only names a CLIP and its revision, has no place for this image encoder."""
+    """Why the authors' layout, which only names a CLIP and its revision, cannot store this image encoder."""
     clip = EncoderConfig(name="clip")
     if encoder.kind is not EncoderKind.clip:
         return [f"its image encoder is of the kind {encoder.kind.value}"]
@@ -187,10 +187,10 @@ def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
         return ["its backbone was trained"]
     seen = (encoder.fit, encoder.interpolation, encoder.resize_px or encoder.image_px)
     usual = (Fit.crop, Interpolation.bicubic, encoder.image_px)
-    asked = (encoder.prediction_mean or encoder.mean, encoder.prediction_std or encoder.std)
+    prediction = (encoder.prediction_mean or encoder.mean, encoder.prediction_std or encoder.std)
     return (
         []
-        if seen == usual and asked == (clip.mean, clip.std)
+        if seen == usual and prediction == (clip.mean, clip.std)
         else ["its pictures are not prepared as CLIP's are"]
     )
 
@@ -238,4 +238,4 @@ def _read_back(folder: Path, saved: Tree, config: TrainConfig) -> None:
     found = load(folder, backbone=None).state_dict()
     for name, tensor in saved["model"].items():
         if not name.startswith(BACKBONE) and not tensor.equal(found[name]):
-            raise GeoclipError(f"{folder} does not give back {name}; the disk may be damaged: write it again")
+            raise GeoclipError(f"{folder} does not give back {name}; the disk may be faulty: write it again")

@@ -67,7 +67,7 @@ def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, places: int) -> Tensor | None:
+def _read(path: Path, size: int) -> Tensor | None:
     if not path.exists():
         return None
     try:
@@ -77,7 +77,7 @@ def _read(path: Path, places: int) -> Tensor | None:
         return None
     with suppress(OSError):  # others' files can be read all the same
         os.utime(path)  # used last
-    return gallery_GD if len(gallery_GD) == places else None
+    return gallery_GD if len(gallery_GD) == size else None
 
 
 def _make_room(folder: Path) -> None:

@@ -59,12 +59,12 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
     The weights are those of the encoder: its embeddings are not of length 1 until `F.normalize` makes them so.
 
     Raises:
-        GeoclipError: the layout has no place for this kind of encoder.
+        GeoclipError: the layout cannot store this kind of encoder.
     """
     if not is_authors_kind(encoder):
         raise GeoclipError(
-            f"the authors' layout holds Equal Earth hierarchies whose scales are summed, not this "
-            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export hold every kind"
+            f"the authors' layout stores Equal Earth hierarchies whose scales are summed, not this "
+            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
     tensors = {
@@ -145,9 +145,9 @@ def _quiet(*loggers: str) -> Iterator[None]:
 
 
 def _exported(encoder: nn.Module) -> torch.export.ExportedProgram:
-    places = torch.export.Dim("N")
+    count = torch.export.Dim("N")
     return torch.export.export(
-        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: places},)
+        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: count},)
     )
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what is fetched from it, and what is sent there when that is asked for."""
+"""The Hugging Face Hub: fetching from it, and uploading to it on request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def is_cached(repo: str, name: str) -> bool:
 
 
 def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
-    """The folder that a snapshot of a Hub repository lies in, these of its files alone. Nothing in them is executed.
+    """The folder of a snapshot of a Hub repository, with only these of its files. Nothing in them is executed.
 
     Args:
         repo: owner/name.
@@ -91,7 +91,7 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
 
     Args:
         folder: theirs.
-        files: what is uploaded; whatever else lies in the folder stays here.
+        files: what is uploaded; other files in the folder stay here.
         repo: owner/name.
         private: of a new repository; one that exists keeps what it is.
         message: of the commit.
@@ -113,7 +113,7 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)
     except Exception as error:  # as above
         raise GeoclipError(
-            f"{repo!r} was not published ({_reason(error)}); {folder} holds what would be: log in with a token that "
+            f"{repo!r} was not published ({_reason(error)}); {folder} has the files: log in with a token that "
             "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and give the same command again"
         ) from error
     return str(made)

@@ -21,10 +21,10 @@ BACKBONE = "image_encoder.backbone."
 
 
 def authors_misfits(model: GeoCLIP) -> list[str]:
-    """Why the authors' layout has no place for this model; nothing where it has.
+    """Why the authors' layout cannot store this model; empty where it can.
 
     Its backbone, which the layout only names, and the size of its layers, which the authors' code expects to be theirs
-    but this package reads from the tensors, are not asked about.
+    but this package reads from the tensors, are not checked.
     """
     misfits = []
     if not is_authors_kind(model.location_encoder):
@@ -38,7 +38,7 @@ def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revisio
     """config.json and model.safetensors beside the gallery's CSV.
 
     Args:
-        folder: holds GALLERY with columns LAT, LON.
+        folder: contains GALLERY with columns LAT, LON.
         model: its backbone's weights are not written.
         backbone: the Hub id of its frozen CLIP.
         revision: of the backbone; None: whatever its `main` is.
@@ -47,10 +47,10 @@ def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revisio
         The files.
 
     Raises:
-        GeoclipError: the layout has no place for this model.
+        GeoclipError: the layout cannot store this model.
     """
     if misfits := authors_misfits(model):
-        raise GeoclipError(f"the authors' layout has no place for this model: {'; '.join(misfits)}")
+        raise GeoclipError(f"the authors' layout cannot store this model: {'; '.join(misfits)}")
     assert isinstance(model.location_encoder, LocationEncoder)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(BACKBONE)}
     config = {

@@ -30,7 +30,7 @@ WHOLE, LOCATION_ALONE = (
     "geoclip-geolocation",
     "geoclip-location-encoder",
 )  # model_type in the authors' config.json
-OURS = "geoclip-ablations"  # model_type of what their layout has no place for, see geoclip.build.published
+OURS = "geoclip-ablations"  # model_type of what their layout cannot store, see geoclip.build.published
 FORMAT_VERSION = 1
 
 
@@ -80,12 +80,12 @@ def _official(files: Sequence[Path]) -> Release:
 
 def _authors_layout(folder: Path) -> Release:
     """config.json, model.safetensors and, for the whole model, the gallery's CSV."""
-    config, place = read_release_config(folder), folder / "config.json"
+    config, config_json = read_release_config(folder), folder / "config.json"
     kind, version = config.get("model_type"), config.get("format_version")
     if kind not in (WHOLE, LOCATION_ALONE) or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{place}: model_type={kind!r} with format_version={version!r} is not {WHOLE!r} or {LOCATION_ALONE!r} "
-            f"with {FORMAT_VERSION}"
+            f"{config_json}: model_type={kind!r} with format_version={version!r} is not {WHOLE!r} or "
+            f"{LOCATION_ALONE!r} with {FORMAT_VERSION}"
         )
     sigma, gallery, backbone = config.get("sigma"), config.get("gallery_file"), config.get("backbone", {})
     numbers = isinstance(sigma, list) and all(
@@ -93,14 +93,14 @@ def _authors_layout(folder: Path) -> Release:
     )
     if not sigma or not numbers:
         raise CheckpointError(
-            f"{place}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
+            f"{config_json}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
         )
     if gallery is not None and not (
         isinstance(gallery, str) and Path(gallery).name == gallery and (folder / gallery).is_file()
     ):
-        raise CheckpointError(f"{place}: gallery_file={gallery!r} must name a CSV beside it")
+        raise CheckpointError(f"{config_json}: gallery_file={gallery!r} must name a CSV beside it")
     if not isinstance(backbone, dict):
-        raise CheckpointError(f"{place}: backbone={backbone!r} must hold repo_id and revision")
+        raise CheckpointError(f"{config_json}: backbone={backbone!r} must have repo_id and revision")
     weights = folder / "model.safetensors"
     try:
         tensors = safetensors.torch.load_file(weights)
@@ -127,7 +127,7 @@ def _lightning(path: Path) -> Release:
     except Exception as error:  # a pickle may fail in any way; nothing of it has run
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path} cannot be read as a Lightning checkpoint without executing what it holds "
+            f"{path} cannot be read as a Lightning checkpoint without executing its contents "
             f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
     renamed, given = _renamed(our_name_from_lightning, tensors, path)

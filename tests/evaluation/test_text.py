@@ -90,7 +90,7 @@ def test_features_are_those_of_transformers_and_long_texts_are_cut_with_a_warnin
     torch.testing.assert_close(encoder.encode(short), text_features(clip, short), atol=1e-5, rtol=1e-4)
     assert caplog.text == ""
     torch.testing.assert_close(encoder.encode(TEXTS), text_features(clip, TEXTS), atol=1e-5, rtol=1e-4)
-    assert "'a tropical beach at noon' has" in caplog.text and f"the first {LONGEST} are asked" in caplog.text
+    assert "'a tropical beach at noon' has" in caplog.text and f"the first {LONGEST}" in caplog.text
 
 
 def test_texts_are_asked_through_the_image_mlp_and_drawn_side_by_side(

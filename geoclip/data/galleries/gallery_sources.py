@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from geoclip.data.shard_index import open_index
 from geoclip.data.shard_list import find_shards
 from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
-from geoclip.files import sha256_of
+from geoclip.files import sha256_of, sha256_of_array
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -100,4 +99,4 @@ def released_places() -> SourcedPlaces:
 def hash_of_set(gps_deg_N2: NDArray[np.float64]) -> str:
     """SHA-256 of these coordinates, whatever their order, as float64 latitude and longitude."""
     rows = gps_deg_N2[np.lexsort((gps_deg_N2[:, 1], gps_deg_N2[:, 0]))]
-    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+    return sha256_of_array(rows)

@@ -129,7 +129,7 @@ def test_one_text_is_one_map(ask: Callable[..., Path]) -> None:
 
 
 def test_an_encoder_without_a_text_tower_is_named(ask: Callable[..., Path], tiny_run: Any) -> None:
-    with pytest.raises(GeoclipError, match=r"encoder of the kind resnet, without a text tower; ask a model"):
+    with pytest.raises(GeoclipError, match=r"encoder of the kind resnet, without a text tower"):
         ask(text="a desert", checkpoint=str(tiny_run.folder))
 
 

@@ -159,7 +159,7 @@ class Trap:
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     torch.save({"state_dict": {"logit_scale": torch.zeros(())}, "hyper": Trap(sprung)}, tmp_path / "bad.ckpt")
-    with pytest.raises(CheckpointError, match=r"bad\.ckpt cannot be read .* without executing what it holds"):
+    with pytest.raises(CheckpointError, match=r"bad\.ckpt cannot be read .* without executing"):
         GeoCLIP.from_pretrained(tmp_path / "bad.ckpt")
     (tmp_path / "worse.ckpt").write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(CheckpointError, match=r"worse\.ckpt"):
@@ -181,7 +181,7 @@ def change(folder: Path, **values: Any) -> None:
         ({"sigma": [1, 16, 256]}, r"2 scales, but its sigma is \[1.0, 16.0, 256.0\]"),
         ({"gallery_file": "../places.csv"}, r"gallery_file='\.\./places\.csv' must name a CSV beside it"),
         ({"gallery_file": "gone.csv"}, "gallery_file='gone.csv' must name a CSV beside it"),
-        ({"backbone": "a/clip"}, "backbone='a/clip' must hold repo_id and revision"),
+        ({"backbone": "a/clip"}, "backbone='a/clip' must"),
     ],
 )
 def test_a_config_that_does_not_fit_names_key_and_value(

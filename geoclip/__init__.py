@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geoclip.build.published import load
+    from geoclip.build.published import load, load_location_encoder
     from geoclip.model.embedding import embed_places
     from geoclip.model.geoclip import GeoCLIP
     from geoclip.model.gps_queue import GPSQueue
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from geoclip.model.location_encoder import LocationEncoder
 
 __version__ = "0.1.0"
-__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places", "load"]
+__all__ = [
+    "GPSQueue",
+    "GeoCLIP",
+    "ImageEncoder",
+    "LocationEncoder",
+    "embed_places",
+    "load",
+    "load_location_encoder",
+]
 
 _HOMES = {
     "GeoCLIP": "geoclip.model.geoclip",
@@ -26,6 +34,7 @@ _HOMES = {
     "LocationEncoder": "geoclip.model.location_encoder",
     "embed_places": "geoclip.model.embedding",
     "load": "geoclip.build.published",
+    "load_location_encoder": "geoclip.build.published",
 }
 
 

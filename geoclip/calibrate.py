@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -41,14 +42,14 @@ def calibrate(config: CalibrateConfig) -> Path:
         write_calibration,
     )
     from geoclip.evaluation.protocols import distance_km
-    from geoclip.queries import embedded_queries
+    from geoclip.queries import embed_benchmark
     from geoclip.run_dir import git_revision, saving
-    from geoclip.trained import open_trained
+    from geoclip.trained import load_model
 
-    trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, _ = embedded_queries(config, trained)
-    gallery_GD = trained.embedded(trained.gallery)
-    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), trained.gallery.gps_deg_G2.numpy()
+    loaded = load_model(config, needs_backbone=not config.image_features)
+    queries, _ = embed_benchmark(config, loaded)
+    gallery_GD = loaded.embedded(loaded.gallery)
+    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), loaded.gallery.gps_deg_G2.numpy()
     nearest_N, _ = nearest_place(truth_N2, places_G2)
     scale = fit_scale(queries.image_ND, gallery_GD, nearest_N)
     raw_km_N, best_N = raw_expected_km(queries.image_ND, gallery_GD, places_G2, scale)
@@ -56,15 +57,15 @@ def calibrate(config: CalibrateConfig) -> Path:
     raw_km, error_km = expected_curve(raw_km_N, error_km_N)
     before, after = (
         summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one)
-        for one in (trained.model.logit_scale.exp().item(), scale)
+        for one in (loaded.scale, scale)
     )
     calibration = Calibration(
         scale=scale,
         raw_km=raw_km,
         error_km=error_km,
         facts={
-            "checkpoint_sha256": trained.sha256,
-            "gallery_sha256": trained.gallery.sha256,
+            "checkpoint_sha256": loaded.sha256,
+            "gallery_sha256": loaded.gallery.sha256,
             "tta": config.tta.value,
             "benchmark": config.benchmark.name,
             "n": len(queries.keys),
@@ -73,20 +74,20 @@ def calibrate(config: CalibrateConfig) -> Path:
             "after": after,
         },
     )
-    for km in after["ece"]:
-        log.info(
-            "calibration error of %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km]
-        )
-    log.info(
-        "scale %.3g in place of %.3g; NLL %.3f before, %.3f after",
-        scale, before["scale"], before["nll"], after["nll"],
-    )  # fmt: skip
-    figure = trained.folder / "figures" / "calibration.png"
-    with saving(trained.folder):
-        path = write_calibration(trained.folder, calibration)
+    _log_change(before, after)
+    figure = loaded.folder / "figures" / "calibration.png"
+    with saving(loaded.folder):
+        path = write_calibration(loaded.folder, calibration)
         draw_calibration(figure, before, after, raw_km_N, error_km_N, calibration)
     log.info("written: %s and figures/calibration.png", path)
     return path
+
+
+def _log_change(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for km in after["ece"]:
+        log.info("ECE within %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km])
+    log.info("scale: %.3g before, %.3g after", before["scale"], after["scale"])
+    log.info("NLL: %.3f before, %.3f after", before["nll"], after["nll"])
 
 
 if __name__ == "__main__":

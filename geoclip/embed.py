@@ -28,19 +28,20 @@ def embed(config: EmbedConfig) -> Path:
         The file's path.
 
     Raises:
-        GeoclipError: the checkpoint or the table cannot be read, or a row is no place on Earth.
+        GeoclipError: the checkpoint or the table cannot be read, or a row is no location on Earth.
     """
-    from geoclip.build.location import open_location_encoder
+    from geoclip.build.published import read_location_encoder
     from geoclip.distributed import initialise
     from geoclip.evaluation.embedding_tables import embed_table
+    from geoclip.pretrained.resolver import resolve_checkpoint
 
     output = embed_output(config)
-    opened = open_location_encoder(config)
-    encoder = opened.encoder.to(initialise(config.device).device)
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)
+    encoder = read_location_encoder(checkpoint).to(initialise(config.device).device)
     rows, dim = embed_table(
         encoder, Path(config.input), output, normalise=config.normalise, batch_size=config.batch_size
     )
-    log.info("written: %s, %s places by %s in %d dimensions", output, f"{rows:,}", opened.name, dim)
+    log.info("written: %s, %s locations by %s in %d dimensions", output, f"{rows:,}", checkpoint.name, dim)
     return output
 
 

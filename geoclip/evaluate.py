@@ -42,35 +42,35 @@ def evaluate(config: EvaluateConfig) -> Path:
     from geoclip.drawing.tables import accuracy_table
     from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
     from geoclip.evaluation.details import detail
-    from geoclip.queries import embedded_queries
+    from geoclip.queries import embed_benchmark
     from geoclip.run_dir import git_revision, saving
-    from geoclip.trained import open_trained
+    from geoclip.trained import load_model
 
-    trained = open_trained(config, needs_backbone=not config.image_features)
-    queries, account = embedded_queries(config, trained)
-    gallery_GD = trained.embedded(trained.gallery)
+    loaded = load_model(config, needs_backbone=not config.image_features)
+    queries, account = embed_benchmark(config, loaded)
+    gallery_GD = loaded.embedded(loaded.gallery)
     protocol = config.protocol.value
     result, predictions = evaluate_benchmark(
         config.benchmark.name,
         queries,
-        trained.gallery,
+        loaded.gallery,
         gallery_GD,
         seed=config.seed,
         protocol=protocol,
-        scale=trained.model.logit_scale.exp().item(),
+        scale=loaded.scale,
     )
-    places = _training_places(config, trained.folder)
+    train_deg_T2 = _train_locations(config, loaded.folder)
     reasons = dict(account.skipped.counts)
     missing = reasons.pop(MISSING, 0)
-    details = detail(predictions, trained.gallery, protocol=protocol, train_deg_T2=places)
-    name = evaluation_name(config, is_own_gallery=trained.is_own_gallery)
+    details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=train_deg_T2)
+    name = evaluation_name(config, is_own_gallery=loaded.is_own_gallery)
     row = result_row(
         name,
         result,
         details,
         seed=config.seed,
-        model=trained.name,
-        checkpoint_sha256=trained.sha256,
+        model=loaded.name,
+        checkpoint_sha256=loaded.sha256,
         git_revision=git_revision(),
         tta=config.tta.value,
         skipped=reasons,
@@ -80,8 +80,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     show(accuracy_table([row]).rich())
     if table := details_table(row):
         show(table.rich())
-    _say_what_differs(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
-    path = trained.folder / "eval" / f"{name}.json"
+    _warn_if_not_comparable(config.benchmark, result.verbatim_in_gallery, len(queries.keys))
+    path = loaded.folder / "eval" / f"{name}.json"
     with saving(path):
         write_result(path.with_name(name), row, predictions, details)
     log.info("written: %s and .csv", path)
@@ -100,24 +100,20 @@ def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
     return "+".join([config.benchmark.name, *more])
 
 
-def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
-    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, and a line says so, if unknown.
+def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
+    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, with a log line, if unknown.
 
-    Of a run these are the places in the indices of its shards, of the fraction that it took.
+    Of a run they are read from the indices of its shards, for the fraction that it took.
     """
-    import numpy as np
-
     from geoclip.data.reading import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
-    from geoclip.data.tables import read_coordinates
+    from geoclip.data.tables import read_gps_deg
     from geoclip.evaluation.study_runs import read_config
     from geoclip.run_dir import located
 
     if config.train_places:
-        return read_coordinates(Path(config.train_places), "train_places")[["lat", "lon"]].to_numpy(
-            np.float64
-        )
+        return read_gps_deg(Path(config.train_places), "train_places")
     try:
         trained_with = located(read_config(run), run)
         data, features = trained_with["data"], trained_with["encoder"]["features"]
@@ -127,20 +123,21 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     except (OSError, KeyError, TypeError, DataError) as error:
         reason = f"{run} has no config.yaml" if isinstance(error, FileNotFoundError) else error
         log.info(
-            "no accuracy by distance to the training places: %s; train_places=FILE.csv names them", reason
+            "no accuracy by distance to the training locations: %s; give them with train_places=FILE.csv",
+            reason,
         )
         return None
 
 
-def _say_what_differs(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
-    """What a reader of the table must know before it is compared with others."""
+def _warn_if_not_comparable(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
+    """Warn of what keeps this result from being compared with others."""
     if benchmark.published_n is not None and n != benchmark.published_n:
         log.warning(
             "%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n
         )
     if verbatim:
         log.warning(
-            "%d of %d test coordinates stand verbatim in the gallery, which flatters the result", verbatim, n
+            "%d of %d test coordinates are in the gallery verbatim, which flatters the result", verbatim, n
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from geoclip.config import ExportConfig, ExportFormat, export_problems, typed
+from geoclip.config import ExportConfig, export_problems, typed
 from geoclip.console import setup_logging
 from geoclip.entry import run_entry_point
 
@@ -22,40 +22,34 @@ def main(cfg: DictConfig) -> None:
 
 
 def export(config: ExportConfig) -> tuple[Path, float]:
-    """Write one location encoder, read it back, and say how far its embeddings are from the encoder's own.
+    """Write one location encoder, read it back, and log how far its embeddings are from the encoder's own.
 
     Returns:
         The path, and the largest difference of a number of the embeddings.
 
     Raises:
-        GeoclipError: the checkpoint cannot be read, or this format has no place for its encoder.
+        GeoclipError: the checkpoint cannot be read, or this format cannot store its encoder.
     """
-    from geoclip.build.location import open_location_encoder
-    from geoclip.data.tables import read_coordinates
+    from geoclip.build.published import read_location_encoder
+    from geoclip.data.tables import read_gps_deg
     from geoclip.model import exporting
+    from geoclip.pretrained.resolver import resolve_checkpoint
 
-    opened = open_location_encoder(config)
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)
+    encoder = read_location_encoder(checkpoint)
     output = Path(config.output)
     if config.compare_on:
-        places = read_coordinates(Path(config.compare_on), "compare_on")[["lat", "lon"]].to_numpy(float)
+        gps_deg_N2 = read_gps_deg(Path(config.compare_on), "compare_on")
     else:
-        places = exporting.comparison_places()
-    match config.format:
-        case ExportFormat.safetensors:
-            exporting.export_safetensors(opened.encoder, output)
-            exported = exporting.open_safetensors(output)
-        case ExportFormat.onnx:
-            exporting.export_onnx(opened.encoder, output)
-            exported = exporting.open_onnx(output)
-        case ExportFormat.torchscript:
-            exporting.export_torchscript(opened.encoder, output)
-            exported = exporting.open_torchscript(output)
-        case ExportFormat.torch_export:
-            exporting.export_torch(opened.encoder, output)
-            exported = exporting.open_torch_export(output)
-    difference = exporting.largest_difference(opened.encoder, exported, places)
-    log.info("written: %s, the location encoder of %s", output, opened.name)
-    log.info("read back: its embeddings of %s places differ by %.1e at most", f"{len(places):,}", difference)
+        gps_deg_N2 = exporting.comparison_deg()
+    write, read_back = exporting.FORMATS[config.format.value]
+    write(encoder, output)
+    exported = read_back(output)
+    difference = exporting.largest_difference(encoder, exported, gps_deg_N2)
+    log.info("written: %s, the location encoder of %s", output, checkpoint.name)
+    log.info(
+        "read back: its embeddings of %s locations differ by %.1e at most", f"{len(gps_deg_N2):,}", difference
+    )
     return output, difference
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from geoclip.errors import GeoclipError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from geoclip.drawing.answers import Drawn
     from geoclip.evaluation.answer_rows import Query
     from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
-    from geoclip.trained import Trained
+    from geoclip.evaluation.prediction import QueryResult
+    from geoclip.trained import LoadedModel
 
 log = logging.getLogger("geoclip")
 
@@ -34,98 +37,135 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(config: PredictConfig) -> Path:
-    """Predict where pictures were taken and what texts speak of; print tables, write a JSON for each, and maps.
+    """Predict where images were taken and which places texts describe; print tables, write a JSON for each, and maps.
 
     Returns:
         The folder written to.
 
     Raises:
-        GeoclipError: the model, the gallery or every picture cannot be read; texts without a text tower.
+        GeoclipError: the model, the gallery or every image cannot be read; texts without a text tower.
     """
-    import pandas as pd
     from tqdm import tqdm
 
-    from geoclip.drawing.answers import Drawn, draw_answers
-    from geoclip.drawing.guesses import guesses_table
-    from geoclip.drawing.tables import tta_note
-    from geoclip.evaluation.answer_rows import answer_row, file_names, summary_row
-    from geoclip.evaluation.prediction import Asking, answers
+    from geoclip.evaluation.answer_rows import file_names
+    from geoclip.evaluation.prediction import GuessSettings, guess_locations
     from geoclip.geo.geodesy import unit_vectors
-    from geoclip.run_dir import saving, write_json, write_text
-    from geoclip.trained import open_trained
+    from geoclip.trained import load_model
 
-    trained = open_trained(config, needs_backbone=bool(config.image), predicting=True)
-    gallery = _restricted(trained.gallery, config)
-    queries, image_ND = _queries(config, trained)
-    gallery_GD = trained.embedded(gallery)
-    calibration = _calibration(config, trained, gallery)
-    asking = Asking(
-        scale=calibration.scale if calibration else trained.model.logit_scale.exp().item(),
-        k=config.top_k,
-        smooth_km=config.smooth_km,
-        refine_m=config.refine_m,
-    )
-    answered = answers(
+    loaded = load_model(config, needs_backbone=bool(config.image), predicting=True)
+    gallery = _restricted(loaded.gallery, config)
+    queries, image_ND = _queries(config, loaded)
+    calibration = _calibration(config, loaded, gallery)
+    results = guess_locations(
         image_ND,
         [query.truth_deg for query in queries],
         gallery,
-        gallery_GD,
-        trained.model.location_encoder,
-        asking,
+        loaded.embedded(gallery),
+        loaded.model.location_encoder,
+        GuessSettings(
+            scale=calibration.scale if calibration else loaded.scale,
+            k=config.top_k,
+            smooth_km=config.smooth_km,
+            refine_m=config.refine_m,
+        ),
     )
-    points_G3 = unit_vectors(gallery.gps_deg_G2)
-    folder = Path(config.output) if config.output else trained.folder / "predictions"
+    folder = Path(config.output) if config.output else loaded.folder / "predictions"
+    output = _Output(
+        config=config,
+        loaded=loaded,
+        gallery=gallery,
+        points_G3=unit_vectors(gallery.gps_deg_G2),
+        calibration=calibration,
+        folder=folder,
+    )
     names = file_names([query.title for query in queries])
-    seen_as = {query.title: query.title + tta_note(config.tta.value) * bool(query.photo) for query in queries}
-    shown: dict[str, Drawn] = {}
-    best: list[dict[str, Any]] = []
-    not_saved: OSError | None = None
     few = len(queries) <= config.batch_size
-    for query, answer in tqdm(
-        zip(queries, answered, strict=True), total=len(queries), desc="predicting", unit="query", disable=few
-    ):
-        expected_km = None if calibration is None else calibration.expected_of(answer.heat_G, points_G3)
-        known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
-        if few:
-            title = _title(seen_as[query.title], expected_km, known)
-            show(guesses_table(title, answer.guesses, exif_deg=query.exif_deg), min_width=LINK_COLUMNS)
-        views = {"tta": config.tta.value} if query.photo else {}
-        told = answer_row(
-            query, answer, gallery, model=trained.name, checkpoint_sha256=trained.sha256, **views
-        )
-        confidence = {"calibrated": bool(calibration), "expected_error_km": expected_km, "known": known}
-        if not_saved is None:
-            try:
-                write_json(folder / f"{names[query.title]}.json", told | confidence)
-            except OSError as error:  # what is still to come is printed all the same
-                not_saved = error
-        if len(shown) < config.maps:
-            shown[names[query.title]] = Drawn(
-                title=seen_as[query.title],
-                photo=query.photo,
-                truth_deg=query.truth_deg,
-                answer=answer,
-                max_pixels=config.max_pixels,
-            )
-        best.append(summary_row(query, answer) | views | {"expected_error_km": expected_km, "known": known})
-    with saving(folder):
-        if not_saved:
-            raise not_saved
-        if len(queries) > 1:
-            write_text(folder / "predictions.csv", pd.DataFrame(best).to_csv(index=False))
-        draw_answers(folder, gallery, shown)
-    plural = "" if len(queries) == 1 else "s"
-    log.info("%d prediction%s: %s", len(queries), plural, folder)
-    if 0 < config.maps < len(queries):
-        log.info("maps of the first %d; maps=%d draws all", config.maps, len(queries))
+    progress = tqdm(results, total=len(queries), desc="predicting", unit="query", disable=few)
+    for query, result in zip(queries, progress, strict=True):
+        output.add(query, result, names[query.title], shown=few)
+    output.finish()
     return folder
 
 
-def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> Calibration | None:
-    """What makes this model's probabilities mean what they say, if it was calibrated with this gallery.
+@dataclass(kw_only=True, slots=True)
+class _Output:
+    """The predictions as tables on the console and as files."""
+
+    config: PredictConfig
+    loaded: LoadedModel
+    gallery: Gallery
+    points_G3: Tensor  # of the gallery, on the unit sphere
+    calibration: Calibration | None
+    folder: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of predictions.csv
+    maps: dict[str, Drawn] = field(default_factory=dict)
+    error: OSError | None = None  # the first that writing met: later predictions are still printed
+
+    def add(self, query: Query, result: QueryResult, name: str, *, shown: bool) -> None:
+        """Print a prediction if `shown`, write NAME.json, and keep what the CSV and the maps need."""
+        from geoclip.drawing.answers import Drawn
+        from geoclip.drawing.guesses import guesses_table
+        from geoclip.drawing.tables import tta_note
+        from geoclip.evaluation.answer_rows import answer_row, summary_row
+        from geoclip.run_dir import write_json
+
+        config, expected_km = self.config, None
+        if self.calibration:
+            expected_km = self.calibration.expected_of(result.heat_G, self.points_G3)
+        known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
+        title = query.title + tta_note(config.tta.value) * bool(query.photo)
+        if shown:
+            table = guesses_table(_title(title, expected_km, known), result.guesses, exif_deg=query.exif_deg)
+            show(table, min_width=LINK_COLUMNS)
+        views = {"tta": config.tta.value} if query.photo else {}
+        facts = {"model": self.loaded.name, "checkpoint_sha256": self.loaded.sha256} | views
+        confidence = {"expected_error_km": expected_km, "known": known}
+        row = answer_row(query, result, self.gallery, **facts) | {"calibrated": bool(self.calibration)}
+        try:
+            if not self.error:
+                write_json(self.folder / f"{name}.json", row | confidence)
+        except OSError as error:
+            self.error = error
+        self.rows.append(summary_row(query, result) | views | confidence)
+        if len(self.maps) < config.maps:
+            self.maps[name] = Drawn(
+                title=title,
+                photo=query.photo,
+                truth_deg=query.truth_deg,
+                answer=result,
+                max_pixels=config.max_pixels,
+            )
+
+    def finish(self) -> None:
+        """Write predictions.csv of several queries, and draw the maps.
+
+        Raises:
+            GeoclipError: a file could not be written.
+        """
+        import pandas as pd
+
+        from geoclip.drawing.answers import draw_answers
+        from geoclip.files import write_text_atomic
+        from geoclip.run_dir import saving
+
+        count, maps = len(self.rows), self.config.maps
+        with saving(self.folder):
+            if self.error:
+                raise self.error
+            if count > 1:
+                text = pd.DataFrame(self.rows).to_csv(index=False)
+                write_text_atomic(self.folder / "predictions.csv", text)
+            draw_answers(self.folder, self.gallery, self.maps)
+        log.info("%d prediction%s: %s", count, "" if count == 1 else "s", self.folder)
+        if 0 < maps < count:
+            log.info("maps of the first %d; maps=%d draws all", maps, count)
+
+
+def _calibration(config: PredictConfig, loaded: LoadedModel, gallery: Gallery) -> Calibration | None:
+    """This model's calibration with this gallery; None where it was not calibrated.
 
     Raises:
-        GeoclipError: without it, nothing can be left unanswered.
+        GeoclipError: abstain_km needs one.
     """
     from geoclip.evaluation.calibration import read_calibration
 
@@ -134,8 +174,8 @@ def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> C
         log.info("smoothed heat is not calibrated")
     else:
         found = read_calibration(
-            trained.folder,
-            checkpoint_sha256=trained.sha256,
+            loaded.folder,
+            checkpoint_sha256=loaded.sha256,
             gallery_sha256=gallery.sha256,
             tta=config.tta.value,
         )
@@ -149,12 +189,12 @@ def _calibration(config: PredictConfig, trained: Trained, gallery: Gallery) -> C
 
 def _title(title: str, expected_km: float | None, known: bool) -> str:
     if not known:
-        return f"{title}  do not know: {expected_km:,.0f} km off are to be expected"
-    return title if expected_km is None else f"{title}  {expected_km:,.0f} km off are to be expected"
+        return f"{title}  do not know: expected error {expected_km:,.0f} km"
+    return title if expected_km is None else f"{title}  expected error {expected_km:,.0f} km"
 
 
-def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tensor]:
-    """What is asked about, and its (N, D) unit vectors; broken pictures are named and left out."""
+def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], Tensor]:
+    """The queries and their (N, D) unit vectors; broken images are logged and skipped."""
     import torch
 
     from geoclip.evaluation.answer_rows import Query
@@ -164,7 +204,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
     texts = list(dict.fromkeys(map(printable, one_or_many(config.text))))
     if texts:
         queries += [Query(title=text) for text in texts]
-        vectors.append(_embed_texts(texts, trained))
+        vectors.append(_embed_texts(texts, loaded))
     if config.image:
         from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
@@ -173,9 +213,9 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
 
         listed, unreadable = list_photos(Path(config.image))
         photos = {photo.key: photo for photo in listed}
-        batches = photo_batches(list(photos.values()), trained.preprocessing, config.batch_size)
+        batches = photo_batches(list(photos.values()), loaded.preprocessing, config.batch_size)
         total = len(photos) if len(photos) > config.batch_size else None
-        found, skipped = embed_images(trained.model, batches, trained.world.device, total=total)
+        found, skipped = embed_images(loaded.model, batches, loaded.world.device, total=total)
         account = Account(what=f"image={config.image}", used=len(found.keys), skipped=skipped, unit="files")
         account.skipped.add(unreadable)
         account.log()
@@ -187,7 +227,7 @@ def _queries(config: PredictConfig, trained: Trained) -> tuple[list[Query], Tens
     return queries, torch.cat(vectors)
 
 
-def _embed_texts(texts: list[str], trained: Trained) -> Tensor:
+def _embed_texts(texts: list[str], loaded: LoadedModel) -> Tensor:
     """(N, D) unit vectors: CLIP's text tower, then the image MLP.
 
     Raises:
@@ -197,15 +237,15 @@ def _embed_texts(texts: list[str], trained: Trained) -> Tensor:
 
     from geoclip.model.text_encoder import TextEncoder
 
-    if trained.encoder["kind"] != "clip":
+    if loaded.encoder["kind"] != "clip":
         raise GeoclipError(
-            f"text={texts[0]!r}: {trained.name} has an encoder of the kind {trained.encoder['kind']}, without a text "
-            "tower; ask a model on CLIP's features, such as checkpoint=official or one trained with "
+            f"text={texts[0]!r}: {loaded.name} has an encoder of the kind {loaded.encoder['kind']}, without a text "
+            "tower; query a model on CLIP's features, such as checkpoint=official or one trained with "
             "encoder=clip_vit_l14"
         )
-    encoder = TextEncoder.from_pretrained(trained.encoder["repo"]).to(trained.world.device)
+    encoder = TextEncoder.from_pretrained(loaded.encoder["repo"]).to(loaded.world.device)
     with torch.inference_mode():
-        return trained.model.encode_features(encoder.encode(texts).float())
+        return loaded.model.encode_features(encoder.encode(texts).float())
 
 
 def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
@@ -214,11 +254,9 @@ def _restricted(gallery: Gallery, config: PredictConfig) -> Gallery:
     box = tuple(config.box)
     kept = restricted(gallery, box if len(box) == 4 else None, one_or_many(config.country))
     if kept is not gallery:
-        log.info("gallery %s: %d of %d places", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
+        log.info("gallery %s: %d of %d locations", kept.name, len(kept.gps_deg_G2), len(gallery.gps_deg_G2))
     if len(kept.gps_deg_G2) == 1:
-        log.warning(
-            "box and country leave the gallery one location: it is predicted whatever a picture shows"
-        )
+        log.warning("box and country leave one location in the gallery: it is predicted for every query")
     return kept
 
 

@@ -30,7 +30,7 @@ def probe(config: ProbeConfig) -> Path:
     Raises:
         GeoclipError: the checkpoint or a map cannot be read.
     """
-    from geoclip.build.location import open_location_encoder
+    from geoclip.build.published import read_location_encoder
     from geoclip.distributed import initialise
     from geoclip.drawing.probe_figure import draw_probe
     from geoclip.drawing.probe_table import probe_table
@@ -40,29 +40,31 @@ def probe(config: ProbeConfig) -> Path:
         measure_probe,
         probe_places,
     )
+    from geoclip.files import sha256_of, write_text_atomic
     from geoclip.model.location_encoder import LocationEncoder
-    from geoclip.run_dir import provenance, saving, write_json, write_text
+    from geoclip.pretrained.resolver import resolve_checkpoint
+    from geoclip.run_dir import provenance, saving, write_json
 
     device = initialise(config.device).device
-    opened = open_location_encoder(config)
+    checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)
     features = baseline_features(config.seed, device)
     features["GeoCLIP, released"] = embedding_features(LocationEncoder.from_pretrained("official").to(device))
     if config.checkpoint != "official":
-        features[opened.name] = embedding_features(opened.encoder.to(device))
+        features[checkpoint.name] = embedding_features(read_location_encoder(checkpoint).to(device))
     tasks = measure_probe(probe_places(config.places, config.seed), features, config.seed)
     result = {
-        "model": opened.name,
-        "checkpoint_sha256": opened.sha256,
+        "model": checkpoint.name,
+        "checkpoint_sha256": sha256_of(checkpoint.files[0]),
         "seed": config.seed,
         "places": config.places,
         "tasks": tasks,
         "provenance": provenance(),
     }
-    folder = Path(config.output) if config.output else opened.folder / "probe"
+    folder = Path(config.output) if config.output else checkpoint.results / "probe"
     table = probe_table(result)
     show(table.rich())
     with saving(folder):
-        write_text(folder / "probe.md", table.markdown())
+        write_text_atomic(folder / "probe.md", table.markdown())
         draw_probe(result, folder / "probe.png")
         write_json(folder / "probe.json", result)
     log.info("written: %s, probe.md and probe.png", folder / "probe.json")

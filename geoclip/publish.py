@@ -32,10 +32,10 @@ def publish(config: PublishConfig) -> Path:
     """
     from geoclip.build.publishing import results_of, write_card, write_model
     from geoclip.model.hub import send
-    from geoclip.run_dir import checkpoint_file, run_of
+    from geoclip.pretrained.resolver import resolve_run
 
-    path = checkpoint_file(config.checkpoint, config.runs_dir)
-    run = run_of(path)
+    checkpoint = resolve_run(config.checkpoint, config.runs_dir)
+    path, run = checkpoint.files[0], checkpoint.results
     folder = Path(config.output) if config.output else run / "release"
     results = results_of(run, path, force=config.force)
     written = write_model(folder, path, backbone=config.backbone)
@@ -46,7 +46,7 @@ def publish(config: PublishConfig) -> Path:
         log.info("nothing left this machine; look at %s, then add push=true", folder / "README.md")
         return folder
     address = send(
-        folder, files, config.repo, private=config.private, message=f"{run.resolve().name}, {path.stem}"
+        folder, files, config.repo, private=config.private, message=f"{checkpoint.name}, {path.stem}"
     )
     log.info("published: %s", address)
     return folder

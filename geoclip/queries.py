@@ -19,24 +19,24 @@ from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
 from geoclip.errors import DataError
 from geoclip.evaluation.images import Queries, embed_features, embed_images
-from geoclip.trained import Trained
+from geoclip.trained import LoadedModel
 
 
-def embedded_queries(config: EvaluateConfig | CalibrateConfig, trained: Trained) -> tuple[Queries, Account]:
+def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedModel) -> tuple[Queries, Account]:
     """The benchmark's images, embedded, and the account of all that were found, which is printed.
 
     Raises:
         GeoclipError: the benchmark or the features cannot be read.
     """
-    benchmark, device = config.benchmark, trained.world.device
+    benchmark, device = config.benchmark, loaded.world.device
     if config.image_features:
-        path, dim = Path(config.image_features), trained.model.image_encoder.feature_dim
+        path, dim = Path(config.image_features), loaded.model.image_encoder.feature_dim
         features = (
-            read_feature_split(path, dim, trained.encoder) if path.is_dir() else read_features(path, dim)
+            read_feature_split(path, dim, loaded.encoder) if path.is_dir() else read_features(path, dim)
         )
         features, account = _with_coordinates(path, *features)
         account.log()
-        return embed_features(trained.model, *features, device), account
+        return embed_features(loaded.model, *features, device), account
     found = Account(what=f"benchmark {benchmark.name}", used=0, unit="images")
     if not benchmark.root:  # as checked, the shards that were built of it are there
         benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
@@ -47,15 +47,15 @@ def embedded_queries(config: EvaluateConfig | CalibrateConfig, trained: Trained)
             shards = count_samples(files.paths)
             found.skipped.merge(samples_account(files.what, shards).skipped)
             stretches = whole(shards)
-            decoder = PictureDecoder(preprocessing=trained.preprocessing)
+            decoder = PictureDecoder(preprocessing=loaded.preprocessing)
             batches = evaluation_batches(stretches, decoder, config.batch_size)
             total = sum(map(len, stretches))
         case BenchmarkKind.photos:
             photos, unusable = read_photos(Path(benchmark.root), benchmark.metadata)
             found.skipped.add(unusable)
-            batches = photo_batches(photos, trained.preprocessing, config.batch_size)
+            batches = photo_batches(photos, loaded.preprocessing, config.batch_size)
             total = len(photos)
-    queries, skipped = embed_images(trained.model, batches, device, total=total)
+    queries, skipped = embed_images(loaded.model, batches, device, total=total)
     found.used = len(queries.keys)
     found.skipped.merge(skipped)
     found.log()

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from geoclip.files import naming, write_text_atomic
 from geoclip.processes import kill_with_descendants, stop_signals_blocked
-from geoclip.run_dir import naming, write_text
 
 log = logging.getLogger("geoclip")
 
@@ -31,7 +31,7 @@ class Recorder:
 
     Args:
         path: metrics.jsonl; rows beyond `step` are dropped, because a resumed run will write them again.
-        step: the step that the run goes on from.
+        step: the step that the run resumes from.
         mirror: where rows go as well; None for the file alone.
     """
 
@@ -41,9 +41,9 @@ class Recorder:
         kept = [
             row for row in kept if row["kind"] != "skipped"
         ]  # the account at a run's end is written again
-        write_text(
+        write_text_atomic(
             path, "".join(json.dumps(row) + "\n" for row in kept)
-        )  # whole or as it was, if killed here
+        )  # complete or as it was, if killed here
         self._file = path.open("a", encoding="utf-8")
         self._mirror = mirror
 
@@ -294,7 +294,7 @@ def mirror_study(
 
 
 def _logged_in() -> bool:
-    """Whether an API key is at hand, where `wandb login` leaves it; asks neither network nor user."""
+    """Whether there is an API key, in the environment or where `wandb login` stores it."""
     try:
         return bool(os.environ.get("WANDB_API_KEY") or netrc().authenticators("api.wandb.ai"))
     except (OSError, NetrcParseError):

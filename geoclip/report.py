@@ -22,12 +22,13 @@ def main(cfg: DictConfig) -> None:
     from geoclip.drawing.report_figures import read_results
     from geoclip.drawing.report_page import write_report
     from geoclip.drawing.tables import accuracy_table
-    from geoclip.run_dir import latest_run, write_text
+    from geoclip.files import write_text_atomic
+    from geoclip.run_dir import latest_run
 
     run = latest_run(config.runs_dir) if config.run == "latest" else Path(config.run)
     log.info("written: %s", write_report(run, background=map_background()))
     if results := read_results(run):
-        write_text(run / "eval" / "table.md", accuracy_table(results).markdown())
+        write_text_atomic(run / "eval" / "table.md", accuracy_table(results).markdown())
 
 
 if __name__ == "__main__":

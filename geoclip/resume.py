@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run resumes from, and whether its configuration allows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from geoclip.config import TrainConfig
 from geoclip.distributed import World, gather_objects
 from geoclip.errors import CheckpointError
-from geoclip.run_dir import checkpoint_file, differences, plain, science
+from geoclip.pretrained.resolver import resolve_run
+from geoclip.run_dir import differences, plain, science
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.keeping import newest_good, step_files
 from geoclip.training.state import TrainState, restore_state
@@ -18,17 +19,17 @@ log = logging.getLogger("geoclip")
 
 
 def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, Any], world: World) -> None:
-    """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
+    """Load the run's own newest good checkpoint, or the one that `resume` names, into `state`.
 
     Args:
-        config: of the run that goes on.
+        config: of the run that resumes.
         run: its folder.
         state: at step 0; mutated.
         files: fingerprints of what the run reads.
         world: all ranks call this; rank 0 chooses.
 
     Raises:
-        CheckpointError: of another configuration, or architecture; or checkpoints stand where none are to be used.
+        CheckpointError: of another configuration or architecture; or there are checkpoints though resume=never.
     """
     folder, found = run / "checkpoints", None
     if config.resume == "never":
@@ -59,7 +60,7 @@ def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, 
     """
     if config.resume in ("auto", "never"):
         return None
-    path = checkpoint_file(config.resume, config.runs_dir, best=False)
+    path = resolve_run(config.resume, config.runs_dir, best=False).files[0]
     saved = read_checkpoint(path)
     _refuse_another_science(saved, path, config, files)
     return path, saved
@@ -74,4 +75,4 @@ def _refuse_another_science(saved: Tree, path: Path, config: TrainConfig, files:
         raise CheckpointError(
             f"{path} is of another configuration (there -> here):\n{listed}\nGo on all the same with force_resume=true"
         )
-    log.warning("goes on under another configuration (there -> here):\n%s", listed)
+    log.warning("resumes under another configuration (there -> here):\n%s", listed)

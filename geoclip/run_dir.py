@@ -1,4 +1,4 @@
-"""A run's folder: its identity, what it is made of, and whole-or-absent writing.
+"""A run's folder: its identity and its files.
 
 runs/<name>-<hash of the science>/
   config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ predictions/ report.html
@@ -24,6 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from geoclip.errors import CheckpointError, DataError, GeoclipError
+from geoclip.files import write_text_atomic
 
 # What can change between two starts of one run: where, how fast and what is printed, never what is computed.
 NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
@@ -107,7 +108,7 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
     Args:
         checkpoint: a run's folder, a file, or `latest`.
         runs_dir: where `latest` is looked for.
-        best: take the best weights if there are any; otherwise a state to go on from.
+        best: take the best weights if there are any; otherwise the newest state to resume from.
 
     Raises:
         CheckpointError: there is none.
@@ -121,7 +122,7 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
     steps = sorted(folder.glob("step-*.safetensors"))
     if not steps:
         raise CheckpointError(
-            f"{path} holds no checkpoints/*.safetensors; train first: python -m geoclip.train"
+            f"{path} has no checkpoints/*.safetensors; train first: python -m geoclip.train"
         )
     return steps[-1]
 
@@ -135,9 +136,9 @@ def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
     """The folders that a run's relative paths may be relative to, the likeliest first.
 
     Args:
-        run: its folder; where runs_dir was relative, it tells where the run was started, even after both have moved.
+        run: its folder; where runs_dir was relative, it shows where the run was started, even after both have moved.
         config: its plain configuration.
-        cwd: where it was started, if that is known; empty: as its provenance.json says.
+        cwd: where it was started, if that is known; empty: see its provenance.json.
     """
     run, runs_dir = Path(os.path.abspath(run)), Path(os.path.normpath(config.get("runs_dir", "runs")))
     found = []
@@ -158,14 +159,14 @@ def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, An
     A run keeps paths as they were given, because they are part of its identity; whoever reads them calls this.
     Arguments as of `origins`.
     """
-    places = origins(run, config, cwd)
+    folders = origins(run, config, cwd)
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for group, key in PATHS:
         value = found.get(group, {}).get(key)
         if isinstance(value, list):
-            found[group][key] = [first_existing(str(one), places) for one in value]
+            found[group][key] = [first_existing(str(one), folders) for one in value]
         elif value:
-            found[group][key] = first_existing(str(value), places)
+            found[group][key] = first_existing(str(value), folders)
     return found
 
 
@@ -176,46 +177,9 @@ def first_existing(path: str, folders: Sequence[Path]) -> str:
     return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """While inside, an OSError that names no file, such as that of a full disk, names this one."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with naming(path):  # names that are not UTF-8 are written, too
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write a file under, whole or absent: it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with naming(path):
-            yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`write_text` of readable JSON; without an indent it is a third of the size."""
-    write_text(path, json.dumps(value, indent=indent) + "\n")
+    """Write a complete JSON file or none; without an indent it takes a third of the size."""
+    write_text_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager
@@ -256,8 +220,8 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: Mapping[str, str]) -> None:
-    """config.yaml and provenance.json of a run that starts or goes on; `choices` are its option of each group."""
-    write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    """config.yaml and provenance.json of a run that starts or resumes; `choices` are its option of each group."""
+    write_text_atomic(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
 
 
@@ -265,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        DataError: the file holds something else; the message names it.
+        DataError: the file contains something else; the message names it.
         FileNotFoundError: it does not exist.
     """
     try:
@@ -278,7 +242,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can stand for more values than a memory holds."""
+    """YAML without aliases: a few lines of them can expand to more values than fit into memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
@@ -328,7 +292,7 @@ def git_revision() -> str:
     here = Path(__file__).resolve().parent
     git = ["git", "-C", str(here.parent)]
     try:
-        # an installed wheel may lie inside another repository
+        # an installed wheel may be inside another repository
         _run([*git, "ls-files", "--error-unmatch", __file__])
         named = [*git, "rev-parse", "--short=12", "HEAD"]
         head = _run(named)
@@ -340,7 +304,7 @@ def git_revision() -> str:
 
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command that asks nobody for anything and takes no longer than a slow disk does."""
+    """Run a command without input, for at most 20 s."""
     return subprocess.run(
         command, capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL, timeout=20
     )

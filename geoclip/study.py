@@ -66,7 +66,8 @@ def write_study(config: StudyCommandConfig) -> Path:
     from geoclip.drawing.study_table import study_markdown, write_tables
     from geoclip.evaluation.study import study_results
     from geoclip.evaluation.study_runs import read_config
-    from geoclip.run_dir import is_finished, write_json, write_text
+    from geoclip.files import write_text_atomic
+    from geoclip.run_dir import is_finished, write_json
 
     (folder,) = Path(config.experiments).glob(f"[0-9][0-9]_{config.name}")
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
@@ -89,7 +90,7 @@ def write_study(config: StudyCommandConfig) -> Path:
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
     hashes = dict.fromkeys(blocks, results["configuration_hash"])
-    write_text(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks, hashes))
+    write_text_atomic(readme, fill_generated(readme.read_text(encoding="utf-8"), blocks, hashes))
     _mirror(config, results, [path for path, _ in figures])
     log.info("written: %s", folder)
     return folder
@@ -143,12 +144,12 @@ def write_lists(experiments: Path) -> None:
     """
     from geoclip.drawing.study_readme import fill_generated, generated_blocks, study_list
     from geoclip.drawing.study_table import study_summary
-    from geoclip.run_dir import write_text
+    from geoclip.files import write_text_atomic
 
     readme = experiments / "README.md"
     if readme.is_file():
         text = fill_generated(readme.read_text(encoding="utf-8"), {"studies": study_list(experiments)})
-        write_text(readme, text)
+        write_text_atomic(readme, text)
         log.info("written: %s", readme)
     front = experiments.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.is_file() else ""
@@ -159,7 +160,7 @@ def write_lists(experiments: Path) -> None:
     if found:
         tables = {name: study_summary(results) for name, results in found.items()}
         hashes = {name: results.get("configuration_hash", "") for name, results in found.items()}
-        write_text(front, fill_generated(text, tables, hashes))
+        write_text_atomic(front, fill_generated(text, tables, hashes))
 
 
 def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:

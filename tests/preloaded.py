@@ -3,10 +3,10 @@
 # ruff: noqa: F401
 from __future__ import annotations
 
-import geoclip.config
 import torch
 import transformers.models.resnet.modeling_resnet
 
+import geoclip.config
 import geoclip.data.blue_marble
 import geoclip.data.building.shard_building
 import geoclip.drawing.report_page

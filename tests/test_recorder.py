@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from geoclip.data.building.shard_writing import write_tar
-from geoclip.drawing.world import save_bytes
 from geoclip.entry import os_error_sentence
+from geoclip.files import write_bytes_atomic
 from geoclip.recorder import Recorder, WandbMirror, mirror_study, read_rows
 from geoclip.run_dir import write_json
 from tests.commands import wait_until
@@ -89,7 +89,7 @@ def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> Non
 
     writers: dict[str, Callable[[Path], object]] = {
         "a.json": lambda path: write_json(path, "x" * 5000),
-        "b.png": lambda path: save_bytes(path, b"x" * 5000),
+        "b.png": lambda path: write_bytes_atomic(path, b"x" * 5000),
         "c.tar": lambda path: write_tar(path, [{"__key__": "a", "txt": b"x" * 5000}]),
         "metrics.jsonl": record,
     }

@@ -11,7 +11,7 @@ from bench.harness import Row, compare, reading
 from bench.parity import TOP, queries_for
 from bench.released import released_gallery, released_geoclip
 from geoclip.evaluation.gallery import encode_gallery, without_denormals
-from geoclip.evaluation.prediction import Asking, answers
+from geoclip.evaluation.prediction import GuessSettings, guess_locations
 
 BATCH = 64
 Best = list[
@@ -31,7 +31,9 @@ def measure(quick: bool) -> list[Row]:
     @torch.inference_mode()
     def mine(count: int) -> Best:
         image_ND = ours.encode_features(features_NF[:count])
-        asked = answers(image_ND, [None] * count, gallery, gallery_GD, encoder, Asking(scale=scale, k=TOP))
+        asked = guess_locations(
+            image_ND, [None] * count, gallery, gallery_GD, encoder, GuessSettings(scale=scale, k=TOP)
+        )
         return [
             ([(one.lat, one.lon) for one in answer.guesses], [one.probability for one in answer.guesses])
             for answer in asked

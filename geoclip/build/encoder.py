@@ -28,7 +28,7 @@ def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
     """The backbone; pretrained weights are fetched or read here, random ones drawn from torch's global generator.
 
     Raises:
-        GeoclipError: they are nowhere, or are not what the configuration says.
+        GeoclipError: they are nowhere, or differ from the configuration.
     """
     match encoder.kind:
         case EncoderKind.clip:
@@ -128,7 +128,7 @@ def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEnco
 
 
 def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
-    """What makes two backbones the same, as far as a configuration tells; a trained one is no longer its source."""
+    """What makes two backbones the same, as far as a configuration shows; a trained one is no longer its source."""
     known = plain(encoder)
     return {key: known[key] for key in IDENTITY[encoder.kind]} | (
         {} if encoder.frozen else {"tune": encoder.tune.value}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from geoclip.build.encoder import build_image_encoder
 from geoclip.config import (
@@ -20,16 +21,18 @@ from geoclip.config import (
 )
 from geoclip.errors import CheckpointError, GeoclipError
 from geoclip.geo.fourier import spaced_sigmas
+from geoclip.model.from_release import OWN
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.warm_start import take_up_scales
 from geoclip.run_dir import checkpoint_file, located, plain, run_of
 from geoclip.training.checkpoint import read_checkpoint
-from geoclip.training.state import load_location_encoder, load_weights
+from geoclip.training.state import BACKBONE, load_location_encoder, load_weights
 
 log = logging.getLogger("geoclip")
 
+WITHOUT_BACKBONE = "without backbone"  # encoder.features of a model that is built without it
 SIGMOID_BIAS = -10.0  # Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, section 3.2
 
 
@@ -131,21 +134,44 @@ def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
     return from_plain(located(plain(config), run_of(path), saved.get("cwd", "")), TrainConfig)
 
 
-def model_from_checkpoint(path: Path, *, needs_backbone: bool = True) -> tuple[GeoCLIP, TrainConfig]:
+def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:
     """A trained model in evaluation mode, and its configuration.
 
     Args:
         path: a checkpoint.
-        needs_backbone: whether it will be asked about pictures; features need none, where it is frozen.
+        backbone: see `assemble_model`.
 
     Raises:
-        CheckpointError: damaged, or of another architecture.
+        CheckpointError: corrupt, or of another architecture.
     """
     saved = read_checkpoint(path)
     config = config_of(saved, path)
-    if needs_backbone:
-        config = replace(config, encoder=replace(config.encoder, features=""))
-    # Its weights are in the checkpoint: what they once started from may be gone.
-    model = build_model(replace(config, location=replace(config.location, init="")))
-    load_weights(model, saved, path)
-    return model.eval(), config
+    return assemble_model(config, saved["model"], path, backbone), config
+
+
+def assemble_model(
+    config: TrainConfig, weights: dict[str, Tensor], path: Path, backbone: str | None
+) -> GeoCLIP:
+    """The model that a configuration describes, with these weights, in evaluation mode.
+
+    Args:
+        config: of the run.
+        weights: its tensors.
+        path: their file, for messages.
+        backbone: a Hub id or local folder in place of encoder.repo; `own`: encoder.repo; None: the model has none,
+            if it is frozen. A trained one is among the weights.
+
+    Raises:
+        AssetError: the backbone is neither a local folder nor reachable.
+        CheckpointError: of another architecture.
+    """
+    encoder = replace(config.encoder, features="")
+    if backbone is None and encoder.frozen:
+        encoder = replace(encoder, features=WITHOUT_BACKBONE)
+        weights = {name: one for name, one in weights.items() if not name.startswith(BACKBONE)}
+    elif backbone not in (None, OWN):
+        encoder = replace(encoder, repo=backbone)
+    # The weights are at hand: what they once started from may be gone.
+    model = build_model(replace(config, encoder=encoder, location=replace(config.location, init="")))
+    load_weights(model, weights, path)
+    return model.eval()

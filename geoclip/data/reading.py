@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.batch import Sample
-from geoclip.data.plain_files import open_plain
 from geoclip.data.shard_index import open_index
 from geoclip.data.subset import Stretch
 from geoclip.data.workers import note
 from geoclip.errors import DataError
+from geoclip.files import open_plain
 
 
 class OpenShard:

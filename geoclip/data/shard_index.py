@@ -24,10 +24,10 @@ from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
-from geoclip.data.plain_files import open_binary
 from geoclip.data.tar_members import EMPTY_SHARD, Member, tar_members
 from geoclip.data.workers import note
 from geoclip.errors import DataError
+from geoclip.files import atomic_path, open_binary
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
@@ -163,25 +163,19 @@ def _kept_at(path: Path) -> tuple[Path, Path]:
 
 
 def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
-    kept.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(kept.parent)
-    partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                stamp=np.array(stamp, dtype=np.int64),
-                keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
-                offset=index.offset_N,
-                size=index.size_N,
-                gps_deg=index.gps_deg_N2,
-                faults=np.frombuffer(
-                    json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
-                ),
-            )
-        os.replace(partial, kept)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(kept) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            stamp=np.array(stamp, dtype=np.int64),
+            keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), dtype=np.uint8),
+            offset=index.offset_N,
+            size=index.size_N,
+            gps_deg=index.gps_deg_N2,
+            faults=np.frombuffer(
+                json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
+            ),
+        )
 
 
 @cache

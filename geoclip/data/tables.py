@@ -75,8 +75,7 @@ class TableRow(NamedTuple):
     fault: str = ""
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Rows of a table, all of them on Earth."""
 
     cells: pd.DataFrame  # text, as it is in the file
@@ -277,6 +276,11 @@ def read_coordinates(path: Path, what: str, named: Columns | None = None) -> pd.
     return frame.assign(lat=gps_deg_N2[:, 0], lon=gps_deg_N2[:, 1])
 
 
+def read_gps_deg(path: Path, what: str) -> NDArray[np.float64]:
+    """(N, 2) a table's latitudes and longitudes in degrees; errors as of `read_coordinates`."""
+    return np.ascontiguousarray(read_coordinates(path, what)[["lat", "lon"]].to_numpy(np.float64))
+
+
 def _degrees_of(rows: list[TableRow], where: Sequence[int]) -> tuple[NDArray[np.float64], dict[int, str]]:
     """(N, 2) degrees, and by its number why a row has none."""
     try:  # plain numbers, at once
@@ -316,34 +320,28 @@ def degrees_of_cells(lat: str, lon: str) -> tuple[float, float]:
 
 def _complaint(table: Table, row: TableRow, columns: Columns, where: Sequence[int], reason: str) -> str:
     """File, line, column, value, reason and fix of a row that cannot be used."""
-    count = len(table.header)
-    here = f"{table}, line {row.line}"
-    if len(row.cells) != count and row.cells:
+    here, count, found = f"{table}, line {row.line}", len(table.header), len(row.cells)
+    if found not in (0, count):
         fix = "give each row one value for each column"
         if "decimal commas" in row.fault:
             fix = "if these are decimal commas, write points, or separate the columns by ';'"
-        elif len(row.cells) == count + 1:
+        elif found == count + 1:
             fix = "name the column that the header lacks, or quote the value that holds the separator"
         return (
-            f"{here}: {len(row.cells)} values ({', '.join(row.cells)[:80]}) under {count} columns "
+            f"{here}: {found} values ({', '.join(row.cells)[:80]}) under {count} columns "
             f"({', '.join(table.header)[:80]}) in a {SEPARATORS[table.separator]}-separated table; {fix}"
         )
     if row.fault:
         return f"{here}: {row.fault}; correct the line, or save the table as UTF-8"
-    values = ", ".join(
-        f"{name}={row.cells[position]!r}"
-        for name, position in zip((columns.lat, columns.lon), where, strict=True)
-    )
     fix = "degrees are needed, such as 48.8584 or 48°51'30\"N; correct or remove the row"
     if "swapped" in reason:
         fix = f"the columns {columns.lat} and {columns.lon} have each other's values; rename them"
     elif reason == FULL_CIRCLE:
         fix = "subtract 360 from the longitudes above 180"
     elif "range" in reason:
-        fix = (
-            "latitudes are in [-90, 90] and longitudes in [-180, 180] degrees (projected metres are not read)"
-        )
-    return f"{here}: {values}: {reason}; {fix}"
+        fix = "latitudes are in [-90, 90], longitudes in [-180, 180] degrees (projected metres are not read)"
+    lat, lon = (row.cells[position] for position in where)
+    return f"{here}: {columns.lat}={lat!r}, {columns.lon}={lon!r}: {reason}; {fix}"
 
 
 def _without_coordinates(header: Sequence[str], what: str) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.pictures import MAX_PIXELS, decode
-from geoclip.data.plain_files import read_plain
 from geoclip.drawing.prediction import Prediction
 from geoclip.drawing.prediction_map import draw_prediction_png
 from geoclip.drawing.prediction_page import write_predictions_html
 from geoclip.drawing.text_maps import draw_texts_png
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.prediction import Answer
+from geoclip.evaluation.prediction import QueryResult
+from geoclip.files import read_plain
 
 log = logging.getLogger("geoclip")
 
@@ -33,7 +33,7 @@ class Drawn:
     title: str
     photo: Path | None  # None: a text was asked
     truth_deg: tuple[float, float] | None
-    answer: Answer
+    answer: QueryResult
     max_pixels: int = MAX_PIXELS  # of the photo, as it was read with
 
     def as_prediction(self) -> Prediction:

@@ -33,9 +33,9 @@ from geoclip.drawing.world import (
     dimmed,
     height_in,
     new_figure,
-    save_bytes,
 )
 from geoclip.errors import DataError
+from geoclip.files import write_bytes_atomic
 from geoclip.percent import probability_text
 
 WORLD_PX, HEAT_PX, PHOTO_PX = 1800, 2000, 560
@@ -83,7 +83,7 @@ def write_predictions_html(
         gallery_size=len(gallery),
         hot_places=min(HOT_PLACES, len(gallery)),
     )
-    save_bytes(path, page.encode("utf-8"))
+    write_bytes_atomic(path, page.encode("utf-8"))
 
 
 def _inert(json_text: str) -> str:

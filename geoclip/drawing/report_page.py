@@ -13,8 +13,9 @@ from geoclip.drawing.details_table import details_table
 from geoclip.drawing.pages import data_uri, photo_uri, render
 from geoclip.drawing.report_figures import draw_report_figures, read_results
 from geoclip.drawing.tables import accuracy_table
-from geoclip.drawing.world import Picture, save_bytes
+from geoclip.drawing.world import Picture
 from geoclip.errors import DataError
+from geoclip.files import write_bytes_atomic
 from geoclip.recorder import Row, read_rows
 from geoclip.run_dir import located, read_json, read_yaml
 
@@ -84,7 +85,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         config_text=(run / "config.yaml").read_text(encoding="utf-8") if config else "",
         provenance_text=json.dumps(provenance, indent=2, ensure_ascii=False) if provenance else "",
     )
-    save_bytes(run / "report.html", page.encode("utf-8"))
+    write_bytes_atomic(run / "report.html", page.encode("utf-8"))
     return run / "report.html"
 
 

@@ -10,8 +10,8 @@ from rich.table import Table as RichTable
 
 from geoclip.drawing.table_format import Cell, Table, csv_text
 from geoclip.drawing.tables import tta_note
+from geoclip.files import write_text_atomic
 from geoclip.percent import percent_text
-from geoclip.run_dir import write_text
 
 LABELS = {"median_km": "median km", "geoscore": "GeoScore"}
 LOWER_IS_BETTER = {"median_km"}
@@ -195,6 +195,6 @@ def study_csv(results: Mapping[str, Any]) -> str:
 def write_tables(results: Mapping[str, Any], folder: Path) -> None:
     """BENCHMARK.md and .tex of every benchmark, and results.csv."""
     for benchmark in results["benchmarks"]:
-        write_text(folder / f"{benchmark}.md", study_markdown(results, benchmark))
-        write_text(folder / f"{benchmark}.tex", study_latex(results, benchmark))
-    write_text(folder / "results.csv", study_csv(results))
+        write_text_atomic(folder / f"{benchmark}.md", study_markdown(results, benchmark))
+        write_text_atomic(folder / f"{benchmark}.tex", study_latex(results, benchmark))
+    write_text_atomic(folder / "results.csv", study_csv(results))

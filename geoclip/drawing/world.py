@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.errors import DataError
-from geoclip.run_dir import naming
+from geoclip.files import write_bytes_atomic
 
 Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
@@ -138,7 +137,7 @@ def save_figure(figure: Figure, path: Path, colors: int | None = None) -> None:
     else:  # MAXCOVERAGE keeps the colour of a single dot, which the median cut would give up for a shade of paper
         small = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         small.save(buffer, "PNG", optimize=True)
-    save_bytes(path, buffer.getvalue())
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def power_of_ten(exponent: int) -> str:
@@ -158,12 +157,3 @@ def show_names_as_they_are(figure: Figure) -> None:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(id(text) in of_log_axes)
-
-
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with naming(path):
-        partial.write_bytes(content)
-        os.replace(partial, path)

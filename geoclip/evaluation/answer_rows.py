@@ -1,4 +1,4 @@
-"""What files say of an answer: a JSON for each query, a line of predictions.csv, and what they are called."""
+"""Rows and file names of predictions: a JSON for each query, a line of predictions.csv."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.prediction import Answer
-
-Place = tuple[float, float]
+from geoclip.evaluation.prediction import QueryResult
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Query:
-    """A picture or a text that is asked about."""
+    """An image or a text whose location is predicted."""
 
     title: str
     photo: Path | None = None
-    truth_deg: Place | None = None  # from a json beside the picture
-    exif_deg: Place | None = None  # from the picture's own EXIF; shown, never used
+    truth_deg: tuple[float, float] | None = None  # from a json beside the picture
+    exif_deg: tuple[float, float] | None = None  # from the picture's own EXIF; shown, never used
 
 
 def file_names(keys: list[str]) -> dict[str, str]:
-    """What each query's files are called: its name without the suffix, and a number where two would be the same."""
+    """The name of each query's files: its own without the suffix, and a number where two would be the same."""
     taken: dict[str, str] = {}  # key by name
     for key in keys:
         stem = key.replace("/", "_")
@@ -35,30 +33,30 @@ def file_names(keys: list[str]) -> dict[str, str]:
     return {key: name for name, key in taken.items()}
 
 
-def answer_row(query: Query, answer: Answer, gallery: Gallery, **facts: Any) -> dict[str, Any]:
-    """What the JSON says of one picture or text."""
-    asked: dict[str, Any] = {"text": query.title}
+def answer_row(query: Query, result: QueryResult, gallery: Gallery, **facts: Any) -> dict[str, Any]:
+    """The JSON of one image or text."""
+    queried: dict[str, Any] = {"text": query.title}
     if query.photo is not None:
-        asked = {
+        queried = {
             "image": str(query.photo),
-            "truth": _as_place(query.truth_deg),
-            "exif": _as_place(query.exif_deg),
+            "truth": _as_coordinates(query.truth_deg),
+            "exif": _as_coordinates(query.exif_deg),
         }
     return (
-        asked
+        queried
         | facts
         | {
             "gallery": gallery.name,
             "gallery_size": len(gallery.gps_deg_G2),
             "gallery_sha256": gallery.sha256,
-            "predictions": [asdict(guess) | {"map": guess.map} for guess in answer.guesses],
+            "predictions": [asdict(guess) | {"map": guess.map} for guess in result.guesses],
         }
     )
 
 
-def summary_row(query: Query, answer: Answer) -> dict[str, Any]:
+def summary_row(query: Query, result: QueryResult) -> dict[str, Any]:
     """One line of predictions.csv."""
-    first = answer.guesses[0]
+    first = result.guesses[0]
     return {
         "query": query.title,
         "lat": first.lat,
@@ -68,5 +66,5 @@ def summary_row(query: Query, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _as_place(place: Place | None) -> dict[str, float] | None:
-    return place and dict(zip(("lat", "lon"), place, strict=True))
+def _as_coordinates(pair: tuple[float, float] | None) -> dict[str, float] | None:
+    return pair and dict(zip(("lat", "lon"), pair, strict=True))

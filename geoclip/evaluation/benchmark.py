@@ -19,7 +19,8 @@ from geoclip.evaluation.images import Predictions, Queries
 from geoclip.evaluation.protocols import distance_km
 from geoclip.evaluation.ranking import rank_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
-from geoclip.run_dir import write_json, write_text
+from geoclip.files import write_text_atomic
+from geoclip.run_dir import write_json
 
 
 @dataclass(kw_only=True, slots=True)
@@ -139,5 +140,5 @@ def write_result(
             **(details.columns() if details else {}),
         }
     )
-    write_text(path.with_name(f"{path.name}.csv"), table.to_csv(index=False))
+    write_text_atomic(path.with_name(f"{path.name}.csv"), table.to_csv(index=False))
     write_json(path.with_name(f"{path.name}.json"), dict(row))

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from geoclip.data.tables import open_table, read_chunks
 from geoclip.errors import DataError
+from geoclip.files import atomic_path
 from geoclip.model.embedding import embed_places
-from geoclip.run_dir import whole_file
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,12 +32,12 @@ class Embedded:
 def embed_table(
     encoder: nn.Module, source: Path, output: Path, *, normalise: bool = True, batch_size: int = 2048
 ) -> tuple[int, int]:
-    """Embed every row of a CSV, in its order. Nothing is written unless all its rows are places on Earth.
+    """Embed every row of a CSV, in its order. Nothing is written unless all its rows are locations on Earth.
 
     Args:
         encoder: degrees in, embeddings out, on its device.
         source: a table, see `geoclip.data.tables`.
-        output: whole or absent. .npy is (N, D) float32; .npz holds it as `embedding`, with `lat` and `lon`; .csv the
+        output: complete or absent. .npy is (N, D) float32; .npz holds it as `embedding`, with `lat` and `lon`; .csv the
             columns of the source and e0, e1, …; .parquet the columns of the source and lists `embedding`.
         normalise: to unit vectors.
         batch_size: rows encoded at a time.
@@ -46,7 +46,7 @@ def embed_table(
         N and D.
 
     Raises:
-        DataError: no such columns, no rows, a row that is no place on Earth (by its line), a column called like one
+        DataError: no such columns, no rows, a row that is no location on Earth (by its line), a column called like one
             of the output's own.
     """
     table = open_table(source, "input")
@@ -55,7 +55,7 @@ def embed_table(
     dim = embed_places(encoder, [[0.0, 0.0]]).shape[1]
 
     def parts() -> Iterator[Embedded]:
-        with tqdm(total=count, desc="embedding", unit="place", unit_scale=True) as bar:
+        with tqdm(total=count, desc="embedding", unit="location", unit_scale=True) as bar:
             for chunk in read_chunks(table, columns, table.header):
                 embedding = embed_places(
                     encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size
@@ -63,7 +63,7 @@ def embed_table(
                 yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
                 bar.update(len(embedding))
 
-    with whole_file(output) as partial:
+    with atomic_path(output) as partial:
         WRITERS[output.suffix.lower()](partial, parts(), (count, dim))
     return count, dim
 
@@ -74,17 +74,17 @@ def _write_npy(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) ->
 
 
 def _write_npz(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) -> None:
-    places: list[NDArray[np.float64]] = []
+    gps_deg: list[NDArray[np.float64]] = []
 
     def embeddings() -> Iterator[NDArray[np.float32]]:
         for part in parts:
-            places.append(part.gps_deg_N2)
+            gps_deg.append(part.gps_deg_N2)
             yield part.embedding_ND
 
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("embedding.npy", "w", force_zip64=True) as file:
             _stream_npy(file, embeddings(), shape)
-        for name, values_N in zip(("lat", "lon"), np.concatenate(places).T, strict=True):
+        for name, values_N in zip(("lat", "lon"), np.concatenate(gps_deg).T, strict=True):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values_N))
 

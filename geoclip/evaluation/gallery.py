@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ from torch import Tensor, nn
 from geoclip.data.batch import copied_to
 from geoclip.data.galleries.countries import alpha2_codes, countries_of
 from geoclip.data.galleries.gallery_building import in_box
-from geoclip.data.tables import read_coordinates
+from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
+from geoclip.files import sha256_of_array
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
 
-CPU_CHUNK = 1024  # rows whose hidden layers a processor's cache holds
+CPU_CHUNK = 1024  # rows whose hidden layers fit into a processor's cache
 GPU_CHUNK = 131_072  # rows that keep a GPU busy longer than their kernels take to launch
 
 
@@ -35,31 +35,30 @@ class Gallery:
     @property
     def sha256(self) -> str:
         """Hash of the coordinates, whatever the file they came from looked like."""
-        return hashlib.sha256(np.ascontiguousarray(self.gps_deg_G2.numpy()).tobytes()).hexdigest()
+        return sha256_of_array(self.gps_deg_G2.numpy())
 
 
 def read_gallery(path: Path, name: str) -> Gallery:
     """A gallery from a CSV of coordinates.
 
     Raises:
-        DataError: as `read_coordinates`.
+        DataError: as `read_gps_deg`.
     """
-    gps_deg = read_coordinates(path, "gallery")[["lat", "lon"]].to_numpy(np.float64)
-    return Gallery(name=name, gps_deg_G2=torch.from_numpy(gps_deg.copy()))
+    return Gallery(name=name, gps_deg_G2=torch.from_numpy(read_gps_deg(path, "gallery")))
 
 
 def restricted(
     gallery: Gallery, box_deg: tuple[float, float, float, float] | None, countries: Sequence[str] = ()
 ) -> Gallery:
-    """The gallery's places in a box and in these countries, under a name that says so.
+    """The gallery's locations in a box and in these countries, under a name that lists them.
 
     Args:
-        gallery: all places.
+        gallery: all locations.
         box_deg: south, west, north, east; west > east crosses the antimeridian. None: anywhere.
         countries: ISO 3166 codes; none: anywhere.
 
     Raises:
-        DataError: not one place is left, or a code that no country has.
+        DataError: no location is left, or a code that no country has.
     """
     places_G2 = gallery.gps_deg_G2.numpy()
     kept_G = np.ones(len(places_G2), dtype=np.bool_)
@@ -73,7 +72,7 @@ def restricted(
         parts.append(" ".join(codes))
     if not kept_G.any():
         raise DataError(
-            f"none of the {len(places_G2):,} places of the gallery lies in {', '.join(parts[1:])}"
+            f"none of the {len(places_G2):,} locations of the gallery are in {', '.join(parts[1:])}"
         )
     if kept_G.all():
         return gallery

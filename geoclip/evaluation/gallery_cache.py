@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoclip.evaluation.gallery import Gallery, encode_gallery
-from geoclip.run_dir import whole_file
+from geoclip.files import atomic_path
 
 log = logging.getLogger("geoclip")
 
@@ -45,7 +45,7 @@ def embedded_gallery(
         return kept.to(device)
     gallery_GD = encode_gallery(location_encoder, gallery, device)
     try:
-        with whole_file(path) as partial:
+        with atomic_path(path) as partial:
             save_file({"gallery_GD": gallery_GD.cpu().contiguous()}, partial)
         _make_room(folder)
     except (OSError, SafetensorError) as error:
@@ -67,7 +67,7 @@ def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, places: int) -> Tensor | None:
+def _read(path: Path, size: int) -> Tensor | None:
     if not path.exists():
         return None
     try:
@@ -77,7 +77,7 @@ def _read(path: Path, places: int) -> Tensor | None:
         return None
     with suppress(OSError):  # others' files can be read all the same
         os.utime(path)  # used last
-    return gallery_GD if len(gallery_GD) == places else None
+    return gallery_GD if len(gallery_GD) == size else None
 
 
 def _make_room(folder: Path) -> None:

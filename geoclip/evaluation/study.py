@@ -24,7 +24,7 @@ from geoclip.evaluation.study_runs import (
     study_configuration,
     value_of,
 )
-from geoclip.names import file_name
+from geoclip.files import file_name
 from geoclip.run_dir import fingerprint_of
 
 CURVE_KM = np.geomspace(0.1, 20_000, 60)

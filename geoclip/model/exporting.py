@@ -1,4 +1,4 @@
-"""The location encoder alone as a file: degrees in, unit embeddings out, for any number of places."""
+"""The location encoder alone as a file: degrees in, unit embeddings out, for any number of locations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from geoclip.errors import GeoclipError
+from geoclip.files import write_bytes_atomic
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_places
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.model.release_names import released_names
-from geoclip.run_dir import whole_file, write_json
+from geoclip.model.release_names import authors_location_name
+from geoclip.run_dir import write_json
+
+Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (N, 2) degrees -> (N, D)
 
 INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
 # Where projections have their edges: the poles, both sides of the antimeridian, the origin.
@@ -56,17 +59,18 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
     The weights are those of the encoder: its embeddings are not of length 1 until `F.normalize` makes them so.
 
     Raises:
-        GeoclipError: the layout has no place for this kind of encoder.
+        GeoclipError: the layout cannot store this kind of encoder.
     """
     if not is_authors_kind(encoder):
         raise GeoclipError(
-            f"the authors' layout holds Equal Earth hierarchies whose scales are summed, not this "
-            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export hold every kind"
+            f"the authors' layout stores Equal Earth hierarchies whose scales are summed, not this "
+            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    with whole_file(folder / "model.safetensors") as partial:
-        partial.write_bytes(save(released_names(tensors)))
+    tensors = {
+        authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()
+    }
+    write_bytes_atomic(folder / "model.safetensors", save(tensors))
     sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
     write_json(
         folder / "config.json",
@@ -82,12 +86,10 @@ def is_authors_kind(encoder: nn.Module) -> bool:
 
 
 def export_torch(encoder: nn.Module, path: Path) -> None:
-    """A program of `torch.export`, read with `torch.export.load(path).module()`; the number of places is free."""
-    program = _exported(encoder)
+    """A program of `torch.export`, read with `torch.export.load(path).module()`; the number of locations is free."""
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    with whole_file(path) as partial:
-        partial.write_bytes(buffer.getvalue())
+    torch.export.save(_exported(encoder), buffer)
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def export_torchscript(encoder: nn.Module, path: Path) -> None:
@@ -104,8 +106,7 @@ def export_torchscript(encoder: nn.Module, path: Path) -> None:
             traced = torch.jit.trace(UnitLocationEncoder(encoder).eval(), (example,))
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
-    with whole_file(path) as partial:
-        partial.write_bytes(buffer.getvalue())
+    write_bytes_atomic(path, buffer.getvalue())
 
 
 def export_onnx(encoder: nn.Module, path: Path) -> None:
@@ -125,13 +126,12 @@ def export_onnx(encoder: nn.Module, path: Path) -> None:
             _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
         )
     assert program is not None
-    with whole_file(path) as partial:
-        partial.write_bytes(program.model_proto.SerializeToString())
+    write_bytes_atomic(path, program.model_proto.SerializeToString())
 
 
 @contextmanager
 def _quiet(*loggers: str) -> Iterator[None]:
-    """Translators tell of every node that they fold and every operator of torchvision that they do not know."""
+    """Silence exporters, which log every node that they fold and every unknown operator of torchvision."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -145,31 +145,27 @@ def _quiet(*loggers: str) -> Iterator[None]:
 
 
 def _exported(encoder: nn.Module) -> torch.export.ExportedProgram:
-    places = torch.export.Dim("N")
+    count = torch.export.Dim("N")
     return torch.export.export(
-        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: places},)
+        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: count},)
     )
 
 
-def comparison_places(count: int = 1000) -> NDArray[np.float64]:
-    """(count, 2) degrees: the edges of projections, and places uniform on the sphere."""
+def comparison_deg(count: int = 1000) -> NDArray[np.float64]:
+    """(count, 2) degrees: the edges of projections, and locations uniform on the sphere."""
     drawn = uniform_on_sphere(count - len(EDGES_DEG), torch.Generator().manual_seed(0)).numpy()
     return np.concatenate((np.array(EDGES_DEG), drawn.astype(np.float64)))
 
 
-def largest_difference(
-    encoder: nn.Module,
-    exported: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    gps_deg_N2: NDArray[np.float64],
-) -> float:
-    """Of any number of the unit embeddings that an encoder and its exported file give the same places."""
+def largest_difference(encoder: nn.Module, exported: Embed, gps_deg_N2: NDArray[np.float64]) -> float:
+    """Of any number of the unit embeddings that an encoder and its exported file give the same locations."""
     ours_ND = embed_places(encoder, gps_deg_N2)
     parts = np.array_split(gps_deg_N2.astype(np.float32), -(-len(gps_deg_N2) // CHUNK))
     theirs_ND = np.concatenate([exported(part) for part in parts])
     return float(np.abs(ours_ND - theirs_ND).max())
 
 
-def open_onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def open_onnx(path: Path) -> Embed:
     """The graph in onnxruntime, on the CPU."""
     import onnxruntime
 
@@ -177,26 +173,34 @@ def open_onnx(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]
     return lambda gps_deg_N2: session.run([OUTPUT], {INPUT: gps_deg_N2})[0]
 
 
-def open_torchscript(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def open_torchscript(path: Path) -> Embed:
     """The traced module."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         return _on_arrays(torch.jit.load(path))
 
 
-def open_torch_export(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def open_torch_export(path: Path) -> Embed:
     """The exported program."""
     return _on_arrays(torch.export.load(path).module())
 
 
-def open_safetensors(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def open_safetensors(folder: Path) -> Embed:
     """The encoder that `LocationEncoder.from_pretrained` makes of the folder, its embeddings brought to length 1."""
     return _on_arrays(UnitLocationEncoder(LocationEncoder.from_pretrained(str(folder))))
 
 
-def _on_arrays(module: Callable[[Tensor], Tensor]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def _on_arrays(module: Callable[[Tensor], Tensor]) -> Embed:
     def embed(gps_deg_N2: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():
             return module(torch.from_numpy(gps_deg_N2)).numpy()
 
     return embed
+
+
+FORMATS: dict[str, tuple[Callable[[nn.Module, Path], None], Callable[[Path], Embed]]] = {
+    "safetensors": (export_safetensors, open_safetensors),
+    "onnx": (export_onnx, open_onnx),
+    "torchscript": (export_torchscript, open_torchscript),
+    "torch_export": (export_torch, open_torch_export),
+}

@@ -30,12 +30,12 @@ def model_of(release: Release, backbone: str | None, **download: Any) -> GeoCLIP
 
     Raises:
         AssetError: the backbone is neither a local folder nor reachable.
-        CheckpointError: the release holds a location encoder alone, or its tensors do not fit together.
+        CheckpointError: the release has a location encoder alone, or its tensors do not fit together.
     """
     first, last = release.tensors.get(f"{OUR_MLP}0.weight"), release.tensors.get(f"{OUR_MLP}2.weight")
     if first is None or last is None:
         raise CheckpointError(
-            f"{release.files[0]} holds a location encoder alone; read it with LocationEncoder.from_pretrained"
+            f"{release.files[0]} has a location encoder alone; read it with LocationEncoder.from_pretrained"
         )
     if backbone == OWN:
         backbone = _own_backbone(release, download)
@@ -65,11 +65,11 @@ def location_encoder_of(release: Release) -> LocationEncoder:
     }
     frequencies, head = tensors.get("branches.0.freq_KA"), tensors.get("branches.0.head.weight")
     if frequencies is None or head is None:
-        raise CheckpointError(f"{release.files[0]} holds no location encoder of GeoCLIP")
+        raise CheckpointError(f"{release.files[0]} has no location encoder of GeoCLIP")
     branches = {name.split(".")[1] for name in tensors}
     if len(branches) != len(release.sigmas):
         raise CheckpointError(
-            f"{release.files[0]} holds {len(branches)} scales, but its sigma is {release.sigmas}: one number for each"
+            f"{release.files[0]} has {len(branches)} scales, but its sigma is {release.sigmas}: one number for each"
         )
     depth = sum(name.startswith("branches.0.mlp.") and name.endswith("weight") for name in tensors)
     encoder = LocationEncoder(
@@ -93,7 +93,7 @@ def _own_backbone(release: Release, download: Mapping[str, Any]) -> str:
 def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], wanted: set[str], release: Release, prefix: str = ""
 ) -> None:
-    """Load every one of `wanted` and no other; in the release `prefix` stands before their names."""
+    """Load every one of `wanted` and no other; in the release their names begin with `prefix`."""
     if tensors.keys() != wanted:
         missing = sorted(authors_name(prefix + name) for name in wanted - tensors.keys())
         unknown = sorted(release.given[prefix + name] for name in tensors.keys() - wanted)

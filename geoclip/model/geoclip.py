@@ -70,16 +70,7 @@ class GeoCLIP(nn.Module):
             AssetError: the release or the backbone is neither at hand nor reachable.
             CheckpointError: it is of another layout, or damaged.
         """
-        from geoclip.model.from_release import model_of
-        from geoclip.model.hub import local_copy
-        from geoclip.model.releases import is_ours, read_release
-
-        place = local_copy(source, **download)
-        if is_ours(
-            place
-        ):  # only the rooms above read the configurations of runs: asked for at the front door
-            return geoclip.load(str(place), backbone=backbone)
-        return model_of(read_release(place or source), backbone, **download)
+        return geoclip.load(source, backbone=backbone, **download)
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 pixels -> (B, D) unit vectors, float32."""

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what is fetched from it, and what is sent there when that is asked for."""
+"""The Hugging Face Hub: fetching from it, and uploading to it on request."""
 
 from __future__ import annotations
 
@@ -59,34 +59,8 @@ def is_cached(repo: str, name: str) -> bool:
         return False
 
 
-def local_copy(source: str | Path, **download: Any) -> Path | None:
-    """The file or folder that a source names; a Hub repository is fetched. None of `official`.
-
-    Args:
-        source: official, a path, or a Hub id, with or without `hf-hub:` before it.
-        download: as `fetch` takes it.
-
-    Raises:
-        AssetError: it is none of these, or not reachable.
-    """
-    name = str(source)
-    if name == "official":
-        return None
-    path = Path(source).expanduser()
-    if not name.startswith(HUB):
-        if path.exists():
-            return path
-        if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
-            raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
-        if name.count("/") != 1:
-            raise AssetError(
-                f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name"
-            )
-    return fetch(name.removeprefix(HUB), RELEASE, **download)
-
-
 def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
-    """The folder that a snapshot of a Hub repository lies in, these of its files alone. Nothing in them is executed.
+    """The folder of a snapshot of a Hub repository, with only these of its files. Nothing in them is executed.
 
     Args:
         repo: owner/name.
@@ -117,7 +91,7 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
 
     Args:
         folder: theirs.
-        files: what is uploaded; whatever else lies in the folder stays here.
+        files: what is uploaded; other files in the folder stay here.
         repo: owner/name.
         private: of a new repository; one that exists keeps what it is.
         message: of the commit.
@@ -139,7 +113,7 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)
     except Exception as error:  # as above
         raise GeoclipError(
-            f"{repo!r} was not published ({_reason(error)}); {folder} holds what would be: log in with a token that "
+            f"{repo!r} was not published ({_reason(error)}); {folder} has the files: log in with a token that "
             "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and give the same command again"
         ) from error
     return str(made)

@@ -166,14 +166,7 @@ class LocationEncoder(nn.Module):
         Raises:
             CheckpointError: of a run or folder of ours, too, whose location encoder is of another kind.
         """
-        from geoclip.model.from_release import location_encoder_of
-        from geoclip.model.hub import local_copy
-        from geoclip.model.releases import is_ours, read_release
-
-        place = local_copy(source, **download)
-        if not is_ours(place):
-            return location_encoder_of(read_release(place or source))
-        encoder = geoclip.load(str(place), backbone=None).location_encoder
+        encoder = geoclip.load_location_encoder(source, **download)
         if not isinstance(encoder, cls):
             raise CheckpointError(
                 f"{source} has a {type(encoder).__name__}, no {cls.__name__}; read it with geoclip.load"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-
-from torch import Tensor
 
 LOCATION, IMAGE_MLP, OUR_MLP = "location_encoder.", "image_encoder.mlp.", "image_encoder.head."
 # LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1
@@ -75,15 +72,6 @@ def our_name_from_lightning(given: str) -> str | None:
     raise KeyError(f"{given!r} is no name of the Lightning re-implementation")
 
 
-def released_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a `LocationEncoder` under the names that the authors' code gives them.
-
-    Raises:
-        KeyError: a tensor that the authors' code has no name for.
-    """
-    return {_authors_location_name(ours): tensor for ours, tensor in state_dict.items()}
-
-
 def authors_name(ours: str) -> str:
     """The name in the authors' Hub layout of a tensor of `GeoCLIP`.
 
@@ -93,19 +81,10 @@ def authors_name(ours: str) -> str:
     if ours == "logit_scale":
         return ours
     if ours.startswith(LOCATION):
-        return LOCATION + _authors_location_name(ours.removeprefix(LOCATION))
+        return LOCATION + authors_location_name(ours.removeprefix(LOCATION))
     if ours.startswith(OUR_MLP):
         return IMAGE_MLP + ours.removeprefix(OUR_MLP)
     raise KeyError(f"{ours!r} has no name in the authors' layout")
-
-
-def to_authors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a `GeoCLIP` without its backbone under the names of the authors' Hub layout.
-
-    Raises:
-        KeyError: a tensor that the layout has no name for.
-    """
-    return {authors_name(ours): tensor for ours, tensor in state_dict.items()}
 
 
 def _branch_tensor(match: re.Match[str], first: int | None) -> str:
@@ -119,7 +98,12 @@ def _branch_tensor(match: re.Match[str], first: int | None) -> str:
     return f"{branch}.mlp.{2 * layer - 2 if first is None else layer + first}.{match['name']}"
 
 
-def _authors_location_name(ours: str) -> str:
+def authors_location_name(ours: str) -> str:
+    """The name in the authors' file of a tensor of `LocationEncoder`.
+
+    Raises:
+        KeyError: their code has no name for it.
+    """
     match = _OURS.fullmatch(ours)
     if match is None:
         raise KeyError(f"{ours!r} has no name in the released location encoder")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
 from geoclip.errors import GeoclipError
+from geoclip.files import write_bytes_atomic
 from geoclip.model.exporting import is_authors_kind
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.model.release_names import to_authors
+from geoclip.model.release_names import authors_name
 from geoclip.model.releases import FORMAT_VERSION, WHOLE
-from geoclip.run_dir import whole_file, write_json
+from geoclip.run_dir import write_json
 
 GALLERY = "gallery.csv"
 BACKBONE = "image_encoder.backbone."
 
 
 def authors_misfits(model: GeoCLIP) -> list[str]:
-    """Why the authors' layout has no place for this model; nothing where it has.
+    """Why the authors' layout cannot store this model; empty where it can.
 
     Its backbone, which the layout only names, and the size of its layers, which the authors' code expects to be theirs
-    but this package reads from the tensors, are not asked about.
+    but this package reads from the tensors, are not checked.
     """
     misfits = []
     if not is_authors_kind(model.location_encoder):
@@ -34,26 +34,23 @@ def authors_misfits(model: GeoCLIP) -> list[str]:
     return misfits
 
 
-def write_authors_layout(
-    folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None, gallery_csv: Path
-) -> list[Path]:
-    """config.json, model.safetensors and the gallery's CSV.
+def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None) -> list[Path]:
+    """config.json and model.safetensors beside the gallery's CSV.
 
     Args:
-        folder: made where there is none.
+        folder: contains GALLERY with columns LAT, LON.
         model: its backbone's weights are not written.
         backbone: the Hub id of its frozen CLIP.
         revision: of the backbone; None: whatever its `main` is.
-        gallery_csv: with columns LAT, LON.
 
     Returns:
         The files.
 
     Raises:
-        GeoclipError: the layout has no place for this model.
+        GeoclipError: the layout cannot store this model.
     """
     if misfits := authors_misfits(model):
-        raise GeoclipError(f"the authors' layout has no place for this model: {'; '.join(misfits)}")
+        raise GeoclipError(f"the authors' layout cannot store this model: {'; '.join(misfits)}")
     assert isinstance(model.location_encoder, LocationEncoder)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(BACKBONE)}
     config = {
@@ -64,13 +61,10 @@ def write_authors_layout(
         "backbone": {"repo_id": backbone, "revision": revision},
     }
     write_json(folder / "config.json", config)
-    with whole_file(folder / GALLERY) as partial:
-        shutil.copyfile(gallery_csv, partial)
-    write_tensors(folder / "model.safetensors", to_authors(tensors))
+    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, whole or absent."""
-    with whole_file(path) as partial:
-        partial.write_bytes(save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))
+    """Write a complete safetensors file or none."""
+    write_bytes_atomic(path, save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))

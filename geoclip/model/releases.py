@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from geoclip.data.assets import asset_path
 from geoclip.errors import CheckpointError
-from geoclip.model.hub import HUB, local_copy
 from geoclip.model.release_names import (
     LOCATION,
     OUR_MLP,
@@ -26,37 +25,13 @@ from geoclip.model.release_names import (
 )
 
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
+OFFICIAL_WEIGHTS = ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")
 WHOLE, LOCATION_ALONE = (
     "geoclip-geolocation",
     "geoclip-location-encoder",
 )  # model_type in the authors' config.json
-OURS = "geoclip-ablations"  # model_type of what their layout has no place for, see geoclip.build.published
+OURS = "geoclip-ablations"  # model_type of what their layout cannot store, see geoclip.build.published
 FORMAT_VERSION = 1
-
-
-def is_release(checkpoint: str) -> bool:
-    """Whether a command's `checkpoint` names a release, not a run's folder or checkpoint."""
-    path = Path(checkpoint)
-    return (
-        checkpoint == "official"
-        or checkpoint.startswith(HUB)
-        or path.suffix == ".ckpt"
-        or ((path / "config.json").is_file() and (path / "model.safetensors").is_file())
-    )
-
-
-def release_name(checkpoint: str) -> str:
-    """What results call a release: the last part of its Hub id or path, without .ckpt."""
-    return Path(checkpoint.removeprefix(HUB)).resolve().name.removesuffix(".ckpt")
-
-
-def is_ours(path: Path | None) -> bool:
-    """Whether a path is a run, a checkpoint or a published folder that a configuration of ours must be read for."""
-    if path is None or path.suffix == ".ckpt":
-        return False
-    if path.is_file() or not (path / "config.json").is_file():
-        return True
-    return read_release_config(path).get("model_type") == OURS
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -72,28 +47,24 @@ class Release:
     files: tuple[Path, ...]  # that the weights were read from
 
 
-def read_release(source: str | Path, **download: Any) -> Release:
-    """What a source holds.
+def read_release(files: Sequence[Path]) -> Release:
+    """The weights of a release.
 
     Args:
-        source: `official`, the weights inside the pinned wheel on the package index; a folder in the authors' Hub
-            layout; a Hub id, with or without `hf-hub:` before it; or a .ckpt of the Lightning re-implementation.
-        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+        files: OFFICIAL_WEIGHTS of the authors' wheel, one model.safetensors beside the authors' config.json, or one
+            .ckpt of the Lightning re-implementation.
 
     Raises:
         AssetError: it is neither at hand nor reachable.
-        CheckpointError: it is of another layout, or damaged; the message names the file and the key.
+        CheckpointError: it is of another layout, or corrupt; the message names the file and the key.
     """
-    path = local_copy(source, **download)
-    if path is None:
-        return _official()
-    return _lightning(path) if path.is_file() else _authors_layout(path)
+    if len(files) == len(OFFICIAL_WEIGHTS):
+        return _official(files)
+    return _lightning(files[0]) if files[0].suffix == ".ckpt" else _authors_layout(files[0].parent)
 
 
-def _official() -> Release:
+def _official(files: Sequence[Path]) -> Release:
     """The authors' weights and gallery, version 1.3.0 of their package."""
-    names = ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")
-    files = tuple(asset_path(name) for name in names)
     location, mlp, scale = (torch.load(path, map_location="cpu", weights_only=True) for path in files)
     tensors = {LOCATION + our_location_name(name): tensor for name, tensor in location.items()}
     tensors |= {OUR_MLP + name: tensor for name, tensor in mlp.items()}
@@ -103,18 +74,18 @@ def _official() -> Release:
         given={name: name for name in tensors},
         sigmas=[1.0, 16.0, 256.0],
         gallery_csv=asset_path("gallery_100k.csv"),
-        files=files,
+        files=tuple(files),
     )
 
 
 def _authors_layout(folder: Path) -> Release:
     """config.json, model.safetensors and, for the whole model, the gallery's CSV."""
-    config, place = read_release_config(folder), folder / "config.json"
+    config, config_json = read_release_config(folder), folder / "config.json"
     kind, version = config.get("model_type"), config.get("format_version")
     if kind not in (WHOLE, LOCATION_ALONE) or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{place}: model_type={kind!r} with format_version={version!r} is not {WHOLE!r} or {LOCATION_ALONE!r} "
-            f"with {FORMAT_VERSION}"
+            f"{config_json}: model_type={kind!r} with format_version={version!r} is not {WHOLE!r} or "
+            f"{LOCATION_ALONE!r} with {FORMAT_VERSION}"
         )
     sigma, gallery, backbone = config.get("sigma"), config.get("gallery_file"), config.get("backbone", {})
     numbers = isinstance(sigma, list) and all(
@@ -122,14 +93,14 @@ def _authors_layout(folder: Path) -> Release:
     )
     if not sigma or not numbers:
         raise CheckpointError(
-            f"{place}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
+            f"{config_json}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
         )
     if gallery is not None and not (
         isinstance(gallery, str) and Path(gallery).name == gallery and (folder / gallery).is_file()
     ):
-        raise CheckpointError(f"{place}: gallery_file={gallery!r} must name a CSV beside it")
+        raise CheckpointError(f"{config_json}: gallery_file={gallery!r} must name a CSV beside it")
     if not isinstance(backbone, dict):
-        raise CheckpointError(f"{place}: backbone={backbone!r} must hold repo_id and revision")
+        raise CheckpointError(f"{config_json}: backbone={backbone!r} must have repo_id and revision")
     weights = folder / "model.safetensors"
     try:
         tensors = safetensors.torch.load_file(weights)
@@ -156,7 +127,7 @@ def _lightning(path: Path) -> Release:
     except Exception as error:  # a pickle may fail in any way; nothing of it has run
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"{path} cannot be read as a Lightning checkpoint without executing what it holds "
+            f"{path} cannot be read as a Lightning checkpoint without executing its contents "
             f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
     renamed, given = _renamed(our_name_from_lightning, tensors, path)

@@ -1,4 +1,4 @@
-"""CLIP's text tower: what a text query is asked with."""
+"""CLIP's text tower, for text queries."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TextEncoder(nn.Module):
         """(N, F) projected features of the texts, not normalised; one that is too long is cut, with a warning."""
         for text, tokens in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(tokens) > self.longest:
-                log.warning("%r has %d tokens; the first %d are asked", text, len(tokens), self.longest)
+                log.warning("%r has %d tokens; the first %d are used", text, len(tokens), self.longest)
         batch = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
         )

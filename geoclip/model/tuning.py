@@ -21,7 +21,7 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
     Raises:
         ValueError: fewer than one, more than it has, or it has none that are known.
     """
-    place, found = _blocks(backbone)
+    prefix, found = _blocks(backbone)
     if not 1 <= blocks <= len(found):
         raise ValueError(
             f"{type(backbone).__name__} has {len(found)} blocks, of which {blocks} cannot be trained: "
@@ -31,14 +31,14 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
     for block in list(found)[-blocks:]:
         block.requires_grad_(True)
     for name, module in backbone.named_modules():
-        if name.rpartition(".")[2] in AFTER_BLOCKS and not name.startswith(f"{place}."):
+        if name.rpartition(".")[2] in AFTER_BLOCKS and not name.startswith(f"{prefix}."):
             module.requires_grad_(True)
 
 
 def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0) -> nn.Module:
     """Train low-rank additions to the projections of its blocks' attention, alpha / rank · B A, and nothing else.
 
-    B starts at zero, so that at first the backbone says what it said before. A is drawn from torch's global generator.
+    B starts at zero, so that at first the backbone's outputs do not change. A is drawn from torch's global generator.
     A projection's own tensors are named `q_proj.base_layer.weight` from then on: load pretrained weights before.
 
     Args:
@@ -57,9 +57,9 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    place, blocks = _blocks(backbone)
+    prefix, blocks = _blocks(backbone)
     found = [
-        f"{place}.{name}"
+        f"{prefix}.{name}"
         for name, module in blocks.named_modules()
         if isinstance(module, nn.Linear)
         and name.rpartition(".")[2] in PROJECTIONS

@@ -6,10 +6,8 @@ its header, and a digest over both tells a damaged file from a good one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from geoclip.errors import CheckpointError
+from geoclip.files import atomic_path
 
 FORMAT = 2
 TENSOR = "__tensor__"  # stands in the JSON where a tensor was
@@ -51,28 +50,21 @@ def pack(tree: Tree) -> Packed:
 
 
 def write_checkpoint(path: Path, packed: Packed) -> None:
-    """Write the file: a temporary name, flushed to disk, renamed.
+    """Write a complete checkpoint or none.
 
     Raises:
         CheckpointError: the disk is full or refuses; what lay at `path` before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     header = {"geoclip": packed.text, "sha256": _digest(packed)}
     try:
-        safetensors.torch.save_file(packed.tensors, partial, metadata=header)
-        _flush(partial)
-        os.replace(partial, path)
-        _flush(path.parent)  # so that the name survives a power failure, too
+        with atomic_path(path) as partial:
+            safetensors.torch.save_file(packed.tensors, partial, metadata=header)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in packed.tensors.values()) / 1e6
         raise CheckpointError(
             f"{path} cannot be written ({error}); it takes {size:,.1f} MB. Earlier checkpoints are untouched: make "
             "room and give the same command again"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> Tree:
@@ -143,11 +135,3 @@ def _give(node: Any, tensors: dict[str, Tensor]) -> Any:
             return [_give(value, tensors) for value in node]
         case _:
             return node
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

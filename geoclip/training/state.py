@@ -112,7 +112,7 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
     """
     if "optimizer" not in saved:
         raise CheckpointError(f"{path} holds weights to evaluate, not a state to go on from")
-    load_weights(state.model, saved, path)
+    load_weights(state.model, saved["model"], path)
     try:
         state.queue.load_state_dict(saved["queue"])
         _restore_optimizer(state.optimizer, saved["optimizer"])
@@ -196,14 +196,14 @@ def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
     }
 
 
-def load_weights(model: GeoCLIP, saved: Tree, path: Path) -> None:
+def load_weights(model: GeoCLIP, weights: dict[str, Tensor], path: Path) -> None:
     """Weights of a checkpoint into a model of the same architecture.
 
     Raises:
         CheckpointError: names or shapes differ.
     """
     try:
-        missing, unexpected = model.load_state_dict(saved["model"], strict=False)
+        missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} is of another architecture: {str(error).splitlines()[-1].strip()}"

@@ -39,7 +39,8 @@ def test_the_ratio_is_that_of_the_times_and_a_part_stands_for_the_whole() -> Non
         turns=3,
         released_part=0.1,
     )
-    assert found.released_s >= 0.2 and found.ours_s >= 0.01
+    assert found.released_s and found.released_s >= 0.2 and found.ours_s >= 0.01
+    assert found.ratio and found.ratio_low and found.ratio_high
     assert found.ratio_low <= found.ratio <= found.ratio_high and found.ratio > 1
     assert found.agreement == "10 and 20"
 

@@ -22,7 +22,7 @@ from geoclip.config import (
     typed,
 )
 from geoclip.errors import DataError
-from geoclip.names import file_name, name_problem
+from geoclip.files import file_name, name_problem
 
 
 @pytest.mark.parametrize(

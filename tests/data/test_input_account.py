@@ -36,7 +36,6 @@ from geoclip.data.exif import exif_place
 from geoclip.data.galleries.gallery_sources import shard_places
 from geoclip.data.inspection.shard_inspection import inspect_shards
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
-from geoclip.data.plain_files import open_plain
 from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import (
@@ -47,6 +46,7 @@ from geoclip.data.shard_list import (
 )
 from geoclip.data.tar_members import EMPTY_SHARD
 from geoclip.errors import DataError
+from geoclip.files import open_plain
 
 Members = list[tuple[str, bytes]]
 

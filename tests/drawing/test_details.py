@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 
-from geoclip.drawing.curves import COLORS
+from geoclip.drawing.charts import COLORS
 from geoclip.drawing.details_figure import _reliability, draw_details
 from geoclip.drawing.details_table import details_table
 from geoclip.drawing.report_page import write_report

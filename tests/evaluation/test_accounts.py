@@ -28,9 +28,9 @@ from geoclip.data.account import Account
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.predict import predict
-from geoclip.queries import embedded_queries
+from geoclip.queries import embed_benchmark
 from geoclip.run_shards import open_splits
-from geoclip.trained import open_trained
+from geoclip.trained import load_model
 
 CPU = "cpu"
 
@@ -43,7 +43,7 @@ def asked(tiny_run: Any) -> dict[str, Any]:
 
 def account(asked: dict[str, Any], **benchmark: Any) -> Account:
     config = EvaluateConfig(**asked, benchmark=BenchmarkConfig(name="here", **benchmark))
-    return embedded_queries(config, open_trained(config))[1]
+    return embed_benchmark(config, load_model(config))[1]
 
 
 def add(path: Path, name: str, data: bytes) -> None:
@@ -75,12 +75,12 @@ def test_an_evaluation_counts_the_rows_of_its_table_and_the_samples_of_its_shard
 
 
 def test_features_at_zero_zero_are_skipped_too(asked: dict[str, Any], tiny_run: Any, tmp_path: Path) -> None:
-    dim = open_trained(EvaluateConfig(**asked)).model.image_encoder.feature_dim
+    dim = load_model(EvaluateConfig(**asked)).model.image_encoder.feature_dim
     np.savez(tmp_path / "f.npz", features=np.ones((3, dim)), lat=[0, 0, 1], lon=[0, 5, 1])
     config = EvaluateConfig(
         **asked, benchmark=BenchmarkConfig(name="x"), image_features=str(tmp_path / "f.npz")
     )
-    queries, found = embedded_queries(config, open_trained(config))
+    queries, found = embed_benchmark(config, load_model(config))
     assert (found.found, found.used, queries.keys) == (3, 2, ["1", "2"])
 
 

@@ -40,7 +40,7 @@ def kinds() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_every_kind_of_encoder_becomes_a_program_and_a_script(kind: str, tmp_path: Path) -> None:
-    encoder, places = kinds()[kind].eval(), exporting.comparison_places(300)
+    encoder, places = kinds()[kind].eval(), exporting.comparison_deg(300)
     exporting.export_torch(encoder, tmp_path / "encoder.pt2")
     exporting.export_torchscript(encoder, tmp_path / "encoder.pt")
     for opened in (
@@ -64,7 +64,7 @@ def test_onnx_says_the_same_to_another_program(kind: str, tmp_path: Path) -> Non
     assert (given.name, given.shape[1], made.name, made.shape[1]) == ("gps_deg", 2, "embedding", 8)
     assert isinstance(given.shape[0], str), "the number of places is free"
     opened = exporting.open_onnx(tmp_path / "encoder.onnx")
-    assert exporting.largest_difference(encoder, opened, exporting.comparison_places(300)) < 1e-5
+    assert exporting.largest_difference(encoder, opened, exporting.comparison_deg(300)) < 1e-5
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_the_released_encoder_in_onnx_errs_by_no_more_than_its_phases_magnify(tm
     encoder = LocationEncoder.from_pretrained("official")
     exporting.export_onnx(encoder, tmp_path / "official.onnx")
     opened = exporting.open_onnx(tmp_path / "official.onnx")
-    assert exporting.largest_difference(encoder, opened, exporting.comparison_places(300)) < 5e-4
+    assert exporting.largest_difference(encoder, opened, exporting.comparison_deg(300)) < 5e-4
 
 
 def test_safetensors_bear_the_names_of_the_authors_file(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_safetensors_are_read_back_whatever_the_dimensions(tmp_path: Path) -> No
     exporting.export_safetensors(encoder, tmp_path)
     again = LocationEncoder.from_pretrained(str(tmp_path))
     assert again.sigmas == (0.5, 16.0)
-    places = exporting.comparison_places(50)
+    places = exporting.comparison_deg(50)
     assert (embed_places(encoder, places) == embed_places(again, places)).all()
 
 

@@ -126,14 +126,14 @@ def test_a_lightning_checkpoint_is_tensors_alone(
     monkeypatch.chdir(tmp_path)
     Path("evil.ckpt").write_bytes(pickle.dumps({"state_dict": Evil()}))
     with pytest.raises(CheckpointError, match=r"evil\.ckpt"):
-        read_release("evil.ckpt")
+        read_release([Path("evil.ckpt")])
     assert not Path("executed").exists()
     torch.save(
         {"state_dict": {"location_encoder.LocationEncoderLayer0.fourier_encoding.b": frequencies}},
         "flat.ckpt",
     )
     with pytest.raises(CheckpointError, match=r"flat\.ckpt: its frequencies"):
-        read_release("flat.ckpt")
+        read_release([Path("flat.ckpt")])
 
 
 NAME = "<img src=x onerror=alert(1)>|[a](javascript:alert(1))"

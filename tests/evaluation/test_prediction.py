@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geoclip.errors import DataError
 from geoclip.evaluation.gallery import Gallery, restricted
-from geoclip.evaluation.prediction import Answer, Asking, answers
+from geoclip.evaluation.prediction import GuessSettings, QueryResult, guess_locations
 from geoclip.evaluation.refinement import refine_places
 from geoclip.evaluation.smoothing import smooth_heat
 from geoclip.geo.geodesy import haversine_km, pairwise_km, uniform_on_sphere, unit_vectors
@@ -24,10 +24,10 @@ GALLERY_GD = F.normalize(torch.randn(300, 8, generator=torch.Generator().manual_
 QUERIES = F.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(3)), dim=1)
 
 
-def ask(image_ND: Tensor = QUERIES, **changes: float | None) -> list[Answer]:
-    asking = Asking(**({"scale": 20.0, "k": 4} | changes))  # type: ignore[arg-type]
+def ask(image_ND: Tensor = QUERIES, **changes: float | None) -> list[QueryResult]:
+    settings = GuessSettings(**({"scale": 20.0, "k": 4} | changes))  # type: ignore[arg-type]
     truth: list[tuple[float, float] | None] = [(10.0, 20.0)] * len(image_ND)
-    return list(answers(image_ND, truth, GALLERY, GALLERY_GD, on_the_ball, asking))
+    return list(guess_locations(image_ND, truth, GALLERY, GALLERY_GD, on_the_ball, settings))
 
 
 def on_the_ball(gps_deg_N2: Tensor) -> Tensor:
@@ -61,7 +61,9 @@ def test_a_small_gallery_gives_as_many_guesses_as_it_has_places() -> None:
         name="two", gps_deg_G2=torch.tensor([[48.8584, 2.2945], [-33.85, -151.2]], dtype=torch.float64)
     )
     embedded = on_the_ball(two.gps_deg_G2)
-    (answer,) = answers(embedded[1:], [None], two, embedded, on_the_ball, Asking(scale=20.0, k=5))
+    (answer,) = guess_locations(
+        embedded[1:], [None], two, embedded, on_the_ball, GuessSettings(scale=20.0, k=5)
+    )
     assert len(answer.guesses) == 2 and answer.guesses[0].distance_km is None
     assert answer.guesses[0].map == "https://www.google.com/maps?q=-33.850000,-151.200000"
 
@@ -106,7 +108,14 @@ def test_a_refined_guess_is_at_least_as_similar_and_says_where_it_started() -> N
     queries = on_the_ball(uniform_on_sphere(5, torch.Generator().manual_seed(9)))
     plain, refined = (
         list(
-            answers(queries, [None] * 5, GALLERY, embedded, on_the_ball, Asking(scale=20.0, k=3, refine_m=m))
+            guess_locations(
+                queries,
+                [None] * 5,
+                GALLERY,
+                embedded,
+                on_the_ball,
+                GuessSettings(scale=20.0, k=3, refine_m=m),
+            )
         )
         for m in (None, 1000.0)
     )
@@ -131,7 +140,7 @@ def test_a_region_is_cut_out_of_the_gallery_before_the_softmax() -> None:
     assert len(restricted(gallery, (-30.0, 170.0, 0.0, -170.0)).gps_deg_G2) == 1
     both = restricted(gallery, None, ["fr", "ESP"])
     assert both.gps_deg_G2.tolist() == gallery.gps_deg_G2[[0, 2]].tolist() and both.name == "towns, ES FR"
-    with pytest.raises(DataError, match="none of the 4 places of the gallery lies in box 0 0 1 1"):
+    with pytest.raises(DataError, match="box 0 0 1 1"):
         restricted(gallery, (0.0, 0.0, 1.0, 1.0))
     with pytest.raises(DataError, match="country=XX is no code"):
         restricted(gallery, None, ["XX"])

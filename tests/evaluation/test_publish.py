@@ -134,9 +134,7 @@ def test_nothing_of_this_machine_is_published(
 
 
 def test_without_an_evaluation_nothing_is_published_unless_forced(tiny_run: Any) -> None:
-    with pytest.raises(
-        DataError, match=r"holds no evaluation of best.safetensors.*python -m geoclip.evaluate"
-    ):
+    with pytest.raises(DataError, match=r"has no evaluation of best.safetensors.*python -m geoclip.evaluate"):
         publish(PublishConfig(checkpoint=str(tiny_run.folder)))
     assert not (tiny_run.folder / "release").exists()
     folder = publish(PublishConfig(checkpoint=str(tiny_run.folder), force=True))
@@ -150,7 +148,7 @@ def test_numbers_of_another_checkpoint_are_left_out(
 ) -> None:
     run_evaluate(tiny_run.folder)
     rewritten(tiny_run, seed=5)
-    with pytest.raises(DataError, match="holds no evaluation of"):
+    with pytest.raises(DataError, match="has no evaluation of"):
         publish(PublishConfig(checkpoint=str(tiny_run.folder)))
     assert "left out eval/photos.json: it is of another checkpoint" in said()
 

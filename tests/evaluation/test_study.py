@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from geoclip.config import study_problems
 
-from geoclip.config import StudyCommandConfig
+from geoclip.config import StudyCommandConfig, study_problems
 from geoclip.drawing.study_table import (
     study_csv,
     study_latex,

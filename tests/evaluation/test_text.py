@@ -89,7 +89,7 @@ def test_features_are_those_of_transformers_and_long_texts_are_cut_with_a_warnin
     torch.testing.assert_close(encoder.encode(short), text_features(clip, short), atol=1e-5, rtol=1e-4)
     assert caplog.text == ""
     torch.testing.assert_close(encoder.encode(TEXTS), text_features(clip, TEXTS), atol=1e-5, rtol=1e-4)
-    assert "'a tropical beach at noon' has" in caplog.text and f"the first {LONGEST} are asked" in caplog.text
+    assert "'a tropical beach at noon' has" in caplog.text and f"the first {LONGEST}" in caplog.text
 
 
 def test_texts_are_asked_through_the_image_mlp_and_drawn_side_by_side(
@@ -128,7 +128,7 @@ def test_one_text_is_one_map(ask: Callable[..., Path]) -> None:
 
 
 def test_an_encoder_without_a_text_tower_is_named(ask: Callable[..., Path], tiny_run: Any) -> None:
-    with pytest.raises(GeoclipError, match=r"encoder of the kind resnet, without a text tower; ask a model"):
+    with pytest.raises(GeoclipError, match=r"encoder of the kind resnet, without a text tower"):
         ask(text="a desert", checkpoint=str(tiny_run.folder))
 
 

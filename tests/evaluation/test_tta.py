@@ -39,7 +39,7 @@ from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.predict import predict
 from geoclip.run_dir import plain
-from geoclip.trained import open_trained
+from geoclip.trained import load_model
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
 
@@ -229,6 +229,6 @@ def test_prediction_may_normalise_as_the_released_code_does(
     after = ask("after")
     assert after[0] == before[0] and after[1] != pytest.approx(before[1], rel=1e-4)
 
-    found = open_trained(PredictConfig(**asked, image=image), predicting=True).model.image_encoder
+    found = load_model(PredictConfig(**asked, image=image), predicting=True).model.image_encoder
     assert found.mean_13HW.flatten().tolist() == pytest.approx([0.9, 0.1, 0.3])
     assert found.std_13HW.flatten().tolist() == pytest.approx([0.1, 0.5, 0.9])

@@ -17,7 +17,7 @@ FLOORS = (
         "config",
         "conf_dir",
         "console",
-        "names",
+        "files",
         "distributed",
         "errors",
         "percent",
@@ -27,6 +27,7 @@ FLOORS = (
     {"training", "evaluation", "drawing"},
     {
         "build",
+        "pretrained",
         "trained",
         "queries",
         "run_shards",
@@ -86,6 +87,7 @@ def test_the_config_stays_at_the_edge() -> None:
     assert readers <= {
         "entry",
         "build",
+        "pretrained",
         "trained",
         "queries",
         "run_shards",

@@ -34,14 +34,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    (tmp_path / "places.csv").write_text("LAT,LON\n1,2\n")
-    write_authors_layout(
-        tmp_path / "release",
-        small_model(),
-        backbone="a/clip",
-        revision=COMMIT,
-        gallery_csv=tmp_path / "places.csv",
-    )
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n1,2\n")
+    write_authors_layout(tmp_path / "release", small_model(), backbone="a/clip", revision=COMMIT)
     return tmp_path / "release"
 
 
@@ -62,10 +57,9 @@ def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: 
 def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:
     model = small_model()
     model.image_encoder.head[0] = torch.nn.Linear(768, 7)
-    (tmp_path / "places.csv").write_text("LAT,LON\n1,2\n")
-    write_authors_layout(
-        tmp_path / "r", model, backbone="a/clip", revision=COMMIT, gallery_csv=tmp_path / "places.csv"
-    )
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "gallery.csv").write_text("LAT,LON\n1,2\n")
+    write_authors_layout(tmp_path / "r", model, backbone="a/clip", revision=COMMIT)
     hub.files["a/clip"] = files_of(write_tiny_clip(tmp_path / "clip"))
     found = GeoCLIP.from_pretrained(tmp_path / "r", cache_dir=tmp_path / "cache")
     assert found.image_encoder.backbone is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,8 +16,9 @@ from geoclip.data.batch import SkipReport
 from geoclip.data.building.manifest import Manifest
 from geoclip.data.building.shard_writing import ShardRecord
 from geoclip.errors import DataError
+from geoclip.files import atomic_path, write_text_atomic
 from geoclip.percent import percent_text
-from geoclip.run_dir import write_json, write_text
+from geoclip.run_dir import write_json
 
 log = logging.getLogger("geoclip")
 
@@ -37,13 +37,10 @@ class Published:
 
 def write_rejected(manifest: Manifest, path: Path) -> None:
     """line, key, lat, lon and reason of every rejected row; of tars, the line is the tar's name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("line", "key", "lat", "lon", "reason"))
         writer.writerows(manifest.rejected())
-    os.replace(partial, path)
 
 
 def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction: float) -> None:
@@ -112,7 +109,7 @@ def close_build(
     }
     if published:
         described["published"] = _compared(published, rows - bad)
-    write_text(root / "README.md", _readme(described))
+    write_text_atomic(root / "README.md", _readme(described))
     write_json(root / "metadata.json", described)
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from geoclip.data.building.picture_index import Found, Wanted, build_picture_index, look_up
-from geoclip.data.plain_files import files_below, open_binary
 from geoclip.data.tar_members import tar_members
 from geoclip.errors import DataError
+from geoclip.files import files_below, open_binary
 
 MAX_PICTURE_BYTES = 1 << 28  # a quarter GiB: no photograph, and too much for a process to hold
 PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")

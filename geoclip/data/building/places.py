@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geoclip.data.tables import read_coordinates
+from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 
 CELL_DEG = 5.0
@@ -20,7 +20,7 @@ def distinct_places(path: Path) -> Places:
 
     Two that become one in float32, which training computes in, count as one.
     """
-    rows = read_coordinates(path, "gallery")[["lat", "lon"]].to_numpy(np.float64)
+    rows = read_gps_deg(path, "gallery")
     _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)
     return rows[np.sort(first)]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, count, islice
@@ -14,7 +12,7 @@ from typing import Any
 import webdataset as wds
 
 from geoclip.data.shard_index import open_index
-from geoclip.run_dir import naming, write_text
+from geoclip.files import atomic_path, sha256_of, write_text_atomic
 
 RawSample = dict[str, Any]
 
@@ -66,29 +64,21 @@ def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
 
     The same samples give the same bytes: no time, user or mode of this machine is written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     written = 0
-    try:
-        with naming(path), partial.open("wb") as file:
-            with wds.TarWriter(
-                file, mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False
-            ) as tar:
-                for sample in samples:
-                    tar.write(sample)
-                    written += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)  # of a shard that could not be ended
+    with (
+        atomic_path(path) as partial,
+        partial.open("wb") as file,
+        wds.TarWriter(file, mtime=0, user="geoclip", group="geoclip", mode=0o644, encoder=False) as tar,
+    ):
+        for sample in samples:
+            tar.write(sample)
+            written += 1
     return written
 
 
 def record_shard(path: Path, samples: int) -> ShardRecord:
     """What index.json tells of a shard; its bytes are read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ShardRecord(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=digest)
+    return ShardRecord(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def write_index(folder: Path, split: str, records: list[ShardRecord]) -> int:
@@ -96,5 +86,5 @@ def write_index(folder: Path, split: str, records: list[ShardRecord]) -> int:
     total = sum(record.samples for record in records)
     rows = [asdict(record) for record in records]
     text = json.dumps({"format": 1, "split": split, "samples": total, "shards": rows}, indent=1)
-    write_text(folder / "index.json", text + "\n")
+    write_text_atomic(folder / "index.json", text + "\n")
     return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from geoclip.data.building.picture_sources import Pictures
 from geoclip.data.places_json import place_fault
 from geoclip.data.tables import Columns, degrees_of_cells, open_table
 from geoclip.errors import DataError
+from geoclip.files import sha256_of
 
 BATCH_ROWS = 5000
 TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps makes one a call
@@ -32,11 +32,9 @@ class TableSource:
 
     def description(self) -> dict[str, str | int]:
         """The table by its content, the pictures by where they lie."""
-        with self.table.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         table: dict[str, str | int] = {"input": str(self.table), "input_bytes": self.table.stat().st_size}
         columns = {f"columns.{axis}": name for axis, name in asdict(self.named).items() if name}
-        return table | {"input_sha256": digest} | columns | self.pictures.description()
+        return table | {"input_sha256": sha256_of(self.table)} | columns | self.pictures.description()
 
     def prepare(self, work: Path) -> None:
         """List an archive."""

@@ -19,10 +19,10 @@ from geoclip.data.building.manifest import Planned, Row
 from geoclip.data.building.picture_index import Found
 from geoclip.data.building.picture_names import as_path, tar_key, utf8
 from geoclip.data.building.picture_sources import read_part
-from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import open_index
 from geoclip.data.tar_members import Member, tar_members
 from geoclip.errors import DataError
+from geoclip.files import open_binary
 
 
 @dataclass(kw_only=True, slots=True)

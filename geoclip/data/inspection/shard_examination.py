@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections import Counter
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from geoclip.data.batch import Skip
 from geoclip.data.pictures import CHECK_PX, MAX_PIXELS, decode, full_size, open_picture
-from geoclip.data.plain_files import open_binary
 from geoclip.data.shard_index import ShardIndex, index_shard
 from geoclip.data.workers import note
+from geoclip.files import open_binary, sha256_of
 
 FEATURES = b"\x93NUMPY"
 
@@ -55,12 +54,11 @@ def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
     try:
         index = index_shard(Path(path))
         with open_binary(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
             findings = ShardFindings(
                 path=path,
                 samples=sample_table(index.keys, index.gps_deg_N2, index.size_N),
                 bytes=os.path.getsize(path),
-                sha256=digest,
+                sha256=sha256_of(Path(path)),
                 faults=index.faults,
             )
             _examine_pictures(index, file.fileno(), findings, max_pixels)

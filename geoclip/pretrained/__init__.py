@@ -1,0 +1,1 @@
+"""What `checkpoint=` may name."""

@@ -27,16 +27,13 @@ import torch
 from PIL import Image, features
 
 from bench.released_loader import MEAN, STD, random_box, released_sample
-from geoclip.data.augment import Augmentation
-from geoclip.data.batch import Batch
+from geoclip.data.batch import Batch, PictureDecoder
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.building.shard_writing import write_index, write_tar
-from geoclip.data.color import jitter_colors
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import whole
+from geoclip.data.transforms import Augmentation, Preprocessing, jitter_colors
 from geoclip.run_dir import provenance, write_json
 
 MP16 = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True, color_jitter=0.8, grayscale=0.2)

@@ -227,7 +227,7 @@ def gather_objects(value: T) -> list[T]:
         return [value]
     gathered: list[T | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
-    return cast(list[T], gathered)
+    return cast("list[T]", gathered)
 
 
 def told_by_main(value: bool, world: World) -> bool:

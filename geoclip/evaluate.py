@@ -108,7 +108,7 @@ def _training_places(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     """
     import numpy as np
 
-    from geoclip.data.reading import places_in
+    from geoclip.data.shard_index import places_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
     from geoclip.data.tables import read_coordinates

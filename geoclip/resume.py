@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoclip.config import TrainConfig
-from geoclip.distributed import World, gather_objects
+from geoclip.distributed import gather_objects
 from geoclip.errors import CheckpointError
 from geoclip.run_dir import checkpoint_file, differences, plain, science
-from geoclip.training.checkpoint import Tree, read_checkpoint
-from geoclip.training.keeping import newest_good, step_files
+from geoclip.training.checkpoint import Tree, newest_good, read_checkpoint, step_files
 from geoclip.training.state import TrainState, restore_state
+
+if TYPE_CHECKING:
+    from geoclip.training.hooks import RunContext
 
 log = logging.getLogger("geoclip")
 
 
-def resume(config: TrainConfig, run: Path, state: TrainState, files: dict[str, Any], world: World) -> None:
+def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
     """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
 
     Args:
         config: of the run that goes on.
-        run: its folder.
+        context: its folder, files and ranks. All ranks call this; rank 0 chooses.
         state: at step 0; mutated.
-        files: fingerprints of what the run reads.
-        world: all ranks call this; rank 0 chooses.
 
     Raises:
         CheckpointError: of another configuration, or architecture; or checkpoints stand where none are to be used.
     """
-    folder, found = run / "checkpoints", None
+    world, files = context.world, context.files
+    folder, found = context.folder / "checkpoints", None
     if config.resume == "never":
         if step_files(folder):
             raise CheckpointError(
-                f"{run} has checkpoints, and resume=never; give the run another name=…, or move that folder away"
+                f"{context.folder} has checkpoints, and resume=never; give the run another name=…, or move that "
+                "folder away"
             )
         return
     if world.is_main:

@@ -27,14 +27,12 @@ from geoclip.errors import Preempted
 from geoclip.sweep import end_sweep
 
 if TYPE_CHECKING:
-    from geoclip.data.shard_list import Shard
     from geoclip.data.stream import StreamPlan
-    from geoclip.distributed import World
-    from geoclip.evaluation.gallery import Gallery
     from geoclip.recorder import Recorder
+    from geoclip.training.hooks import RunContext
+    from geoclip.training.preemption import StopRequest
     from geoclip.training.state import TrainState
     from geoclip.training.step import Recipe
-    from geoclip.training.stopping import StopRequest
 
 log = logging.getLogger("geoclip")
 
@@ -87,7 +85,7 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
         GeoclipError: data, gallery or checkpoint cannot be used.
         Preempted: asked to stop, by a signal or the walltime; the checkpoint is written.
     """
-    from geoclip.training.stopping import StopRequest
+    from geoclip.training.preemption import StopRequest
 
     with StopRequest(
         config.compute.max_minutes
@@ -119,6 +117,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     )
     from geoclip.run_log import logged, speak
     from geoclip.run_shards import open_shards
+    from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
 
     compute = config.compute
@@ -141,15 +140,24 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     plan = build_stream_plan(config, splits["train"])
     require_negatives(config, plan.subset)
     recipe = build_recipe(config, plan.samples, world.device)
+    context = RunContext(
+        folder=run,
+        world=world,
+        stop=stop,
+        gallery=gallery,
+        val_shards=splits["val"],
+        files=files,
+        last_step=recipe.last_step,
+    )
     with claimed(run) if world.is_main else contextlib.nullcontext(), logged(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)
         state = build_state(config, plan.subset, world)
-        resume(config, run, state, files, world)
+        resume(config, context, state)
         if world.is_main:
             write_identity(run, plain(config), world.size, choices)
         _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
         try:
-            _train(config, choices, run, state, plan, recipe, splits["val"], gallery, files, world, stop)
+            _train(config, choices, context, state, plan, recipe)
         except Preempted as preempted:
             log.warning(
                 "stopped by %s after step %d, its checkpoint written; the same command goes on (status %s)",
@@ -173,40 +181,33 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
 def _train(
     config: TrainConfig,
     choices: Mapping[str, str],
-    run: Path,
+    context: RunContext,
     state: TrainState,
     plan: StreamPlan,
     recipe: Recipe,
-    val_shards: list[Shard],
-    gallery: Gallery,
-    files: dict[str, str],
-    world: World,
-    stop: StopRequest,
 ) -> None:
     """The training itself, with what it reads and all that it writes open."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.build import build_batches, build_step
+    from geoclip.build import build_batches, build_hooks, build_step
     from geoclip.data.account import Account
-    from geoclip.training.keeping import CheckpointWriter
+    from geoclip.training.checkpoint import CheckpointWriter
+    from geoclip.training.hooks import draw_training_curves
     from geoclip.training.loop import train
-    from geoclip.training_hooks import draw_training_curves, run_hooks
 
+    world, run = context.world, context.folder
     batches = build_batches(config, plan, world, state.step, recipe.last_step)
     with contextlib.ExitStack() as opened:
         opened.enter_context(contextlib.closing(batches))
-        recorder = writer = None
         if world.is_main:
-            recorder = opened.enter_context(_recorder(config, choices, run, state.step))
-            writer = opened.enter_context(
+            context.recorder = opened.enter_context(_recorder(config, choices, run, state.step))
+            context.writer = opened.enter_context(
                 CheckpointWriter(run / "checkpoints", config.compute.keep_checkpoints)
             )
-        hooks = run_hooks(
-            config, run, val_shards, gallery, files, recorder, writer, world, stop, recipe.last_step
-        )
+        hooks = build_hooks(config, context)
         opened.enter_context(logging_redirect_tqdm())
         step = build_step(config, state, world)
-        skipped = train(state, batches, recipe, hooks, world, stop, step)
+        skipped = train(state, batches, recipe, hooks, world, context.stop, step)
         bad = skipped.counts.total()
         Account(
             what="training",
@@ -214,9 +215,9 @@ def _train(
             skipped=skipped,
             unit="pictures, all epochs together,",
         ).log()
-        if recorder:
-            recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
-            draw_training_curves(run, recorder, state.step)
+        if context.recorder:
+            context.recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
+            draw_training_curves(run, context.recorder, state.step)
 
 
 def _be_deterministic(deterministic: bool) -> None:

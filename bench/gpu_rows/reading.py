@@ -13,11 +13,11 @@ from PIL import Image
 
 from bench.card import Card, GpuRow
 from bench.stream import MP16, write_shards
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import PictureDecoder
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import whole
+from geoclip.data.transforms import Preprocessing
 
 BATCH = 512
 

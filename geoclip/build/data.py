@@ -16,15 +16,14 @@ from geoclip.config import (
     Tta,
 )
 from geoclip.data.assets import asset_path
-from geoclip.data.augment import Augmentation
+from geoclip.data.batch import Decoder, PictureDecoder
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
-from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, read_record
 from geoclip.data.pictures import MAX_PIXELS
-from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import take_fraction
+from geoclip.data.transforms import Augmentation, Preprocessing
 from geoclip.drawing.maps import draw_distribution
 from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery

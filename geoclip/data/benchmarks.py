@@ -24,8 +24,8 @@ from geoclip.data.batch import Batch, Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.places_json import place_of, require_place
 from geoclip.data.plain_files import read_plain
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.tables import read_coordinates
+from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")

@@ -18,18 +18,19 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from geoclip.data.augment import (
-    NO_COLOR,
-    Augmentation,
-    augmentation_rng,
-    color_draw,
-    training_pixels_of,
-)
 from geoclip.data.batch import Sample
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import whole
+from geoclip.data.transforms import (
+    NO_COLOR,
+    Augmentation,
+    Preprocessing,
+    augmentation_rng,
+    color_draw,
+    evaluation_pixels_of,
+    training_pixels_of,
+)
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json
 

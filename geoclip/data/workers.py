@@ -319,7 +319,9 @@ def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str])
     """In a reader: the caller's folder and environment, one thread, and an end with the caller's."""
     global _slot
     _slot = slots[worker]
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may be one that the caller started
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, STOP_SIGNALS
+    )  # the fork server may be one that the caller started
     os.chdir(folder)
     os.environ.update(environment)
     torch.set_num_threads(1)

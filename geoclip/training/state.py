@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from geoclip.data.batch import SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.tuning import tuned_tensors
-from geoclip.training.average import WeightAverage
 from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
 BACKBONE = "image_encoder.backbone."
@@ -247,3 +248,70 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         why = str(error).splitlines()[-1].strip() if weights else "it holds none: its encoder was frozen"
         raise CheckpointError(f"{path} has no backbone that fits this encoder: {why}") from error
+
+
+@dataclass(kw_only=True, slots=True)
+class WeightAverage:
+    """The average of what is trained in a model.
+
+    Args:
+        parameters: what is averaged.
+        average: like `parameters`; without meaning until something was averaged.
+        decay: of the exponential average; None for the plain mean (SWA).
+        first_step: the first step whose weights count.
+        every_steps: weights of every so many steps count.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018; the
+    exponential form: Polyak, Juditsky, 1992.
+    """
+
+    parameters: list[Tensor]
+    average: list[Tensor]
+    decay: float | None
+    first_step: int = 0
+    every_steps: int = 1
+    count: int = 0  # weights averaged so far
+
+    @classmethod
+    def of(cls, model: nn.Module, **how: Any) -> WeightAverage:
+        """Of all trained parameters of `model`; `how` as in the class."""
+        parameters: list[Tensor] = [one for one in model.parameters() if one.requires_grad]
+        return cls(parameters=parameters, average=[one.detach().clone() for one in parameters], **how)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take up the weights after step `step`, if they count. Does not wait for the device."""
+        if step < self.first_step or (step - self.first_step) % self.every_steps:
+            return
+        if self.count == 0:
+            torch._foreach_copy_(self.average, self.parameters)
+        else:
+            merge = get_swa_multi_avg_fn() if self.decay is None else get_ema_multi_avg_fn(self.decay)
+            merge(self.average, self.parameters, self.count)
+        self.count += 1
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The model with the average for weights; its own come back afterwards, bit for bit."""
+        if self.count == 0:
+            yield
+            return
+        with torch.no_grad():
+            own = [one.detach().clone() for one in self.parameters]
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"average": list(self.average), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved average of the same model."""
+        with torch.no_grad():
+            for mine, saved in zip(self.average, state["average"], strict=True):
+                mine.copy_(saved)
+        self.count = state["count"]

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import Batch, PictureDecoder, SkipReport
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import fingerprint, read_shards, refuse_bad_shards
 from geoclip.data.stream import StreamPlan, evaluation_batches
 from geoclip.data.subset import whole
+from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 
 Members = list[tuple[str, bytes]]

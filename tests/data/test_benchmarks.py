@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from geoclip.data.benchmarks import MISSING, list_photos, photo_batches, read_features, read_photos
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 
 

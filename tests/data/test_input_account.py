@@ -36,7 +36,6 @@ from geoclip.data.galleries.gallery_sources import shard_places
 from geoclip.data.inspection.shard_inspection import inspect_shards
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.plain_files import open_plain
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import (
     find_shards,
@@ -44,6 +43,7 @@ from geoclip.data.shard_list import (
     refuse_bad_shards,
     refuse_skipped_shards,
 )
+from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 
 Members = list[tuple[str, bytes]]

@@ -22,7 +22,7 @@ from geoclip.build import model_from_checkpoint
 from geoclip.checks import evaluate_problems
 from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, PredictConfig, Tta
 from geoclip.data.benchmarks import list_photos, photo_batches
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels
+from geoclip.data.transforms import Preprocessing, evaluation_pixels
 from geoclip.drawing.details_table import details_table
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError

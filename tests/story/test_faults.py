@@ -75,7 +75,7 @@ def _train(folder: str, arguments: tuple[str, ...]) -> None:
 
 def begin(folder: Path, *arguments: str) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["geoclip.training_hooks", "transformers.models.resnet.modeling_resnet"])
+    context.set_forkserver_preload(["geoclip.training.hooks", "transformers.models.resnet.modeling_resnet"])
     process = context.Process(target=_train, args=(str(folder), arguments))
     process.start()
     return process

@@ -13,7 +13,7 @@ from torch import Tensor
 from geoclip.data.batch import Batch
 from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
 from geoclip.model.geoclip import Embedded
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 

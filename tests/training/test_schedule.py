@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from geoclip.training.schedule import step_lr, warmup_cosine_lr
+from geoclip.training.step import step_lr, warmup_cosine_lr
 
 
 def test_step_lr_decays_once_an_epoch() -> None:

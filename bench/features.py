@@ -27,7 +27,7 @@ from geoclip.data.batch import Batch, Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, ViewsDecoder
 from geoclip.data.shard_list import Shard, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Augmentation
 from geoclip.distributed import World
 from geoclip.evaluation.extraction import close_split, extract_features
@@ -90,7 +90,12 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
         streams = {}
         for name, (found, decoder) in decoders.items():
             plan = StreamPlan(
-                subset=whole(found), streams=16, batch_size=256, shuffle_buffer=1000, seed=0, decoder=decoder
+                subset=all_samples(found),
+                streams=16,
+                batch_size=256,
+                shuffle_buffer=1000,
+                seed=0,
+                decoder=decoder,
             )
             streams[name] = train_batches(
                 plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1

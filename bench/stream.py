@@ -32,7 +32,7 @@ from geoclip.data.blue_marble import read_earth
 from geoclip.data.building.shard_writing import write_index, write_tar
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Augmentation, Preprocessing, jitter_colors
 from geoclip.run_dir import provenance, write_json
 
@@ -110,7 +110,7 @@ def measure(folder: Path, jpegs: list[bytes], repeats: int) -> dict[str, Any]:
         paths[-1].write_bytes(jpeg)
     write_shards(folder, jpegs)
     plan = StreamPlan(
-        subset=whole(read_shards(str(folder), "train")), streams=4, batch_size=BATCH, shuffle_buffer=50, seed=0,
+        subset=all_samples(read_shards(str(folder), "train")), streams=4, batch_size=BATCH, shuffle_buffer=50, seed=0,
         decoder=PictureDecoder(preprocessing=Preprocessing(image_px=224), augmentation=MP16),
     )  # fmt: skip
     ours, uint8 = (

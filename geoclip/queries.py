@@ -15,7 +15,7 @@ from geoclip.data.feature_shards import read_feature_split
 from geoclip.data.places_json import NO_FIX
 from geoclip.data.shard_list import count_samples, find_shards, samples_account
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
 from geoclip.errors import DataError
 from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.trained import Trained
@@ -45,7 +45,7 @@ def embedded_queries(config: EvaluateConfig | CalibrateConfig, trained: Trained)
             files.account.log()
             shards = count_samples(files.paths)
             found.skipped.merge(samples_account(files.what, shards).skipped)
-            ranges = whole(shards)
+            ranges = all_samples(shards)
             decoder = PictureDecoder(preprocessing=trained.preprocessing)
             batches = evaluation_batches(ranges, decoder, config.batch_size)
             total = sum(map(len, ranges))

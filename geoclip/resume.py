@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from geoclip.config import TrainConfig
 from geoclip.distributed import gather_objects
 from geoclip.errors import CheckpointError
-from geoclip.run_dir import checkpoint_file, differences, plain, science
+from geoclip.run_dir import checkpoint_file, config_for_hash, differences, to_dict
 from geoclip.training.checkpoint import Tree, newest_good, read_checkpoint, step_files
 from geoclip.training.state import TrainState, restore_state
 
@@ -47,7 +47,7 @@ def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
     if path is None:
         return
     saved = read_checkpoint(path) if found is None else found[1]
-    _refuse_another_science(saved, path, config, files)
+    _refuse_another_config(saved, path, config, files)
     restore_state(state, saved, path, rank=world.rank, world_size=world.size)
     if path.parent != folder:
         log.info("starts from %s", path)
@@ -63,12 +63,14 @@ def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, 
         return None
     path = checkpoint_file(config.resume, config.runs_dir, best=False)
     saved = read_checkpoint(path)
-    _refuse_another_science(saved, path, config, files)
+    _refuse_another_config(saved, path, config, files)
     return path, saved
 
 
-def _refuse_another_science(saved: Tree, path: Path, config: TrainConfig, files: dict[str, Any]) -> None:
-    changed = differences(science(saved["config"], saved.get("files", {})), science(plain(config), files))
+def _refuse_another_config(saved: Tree, path: Path, config: TrainConfig, files: dict[str, Any]) -> None:
+    changed = differences(
+        config_for_hash(saved["config"], saved.get("files", {})), config_for_hash(to_dict(config), files)
+    )
     if not changed:
         return
     listed = "\n".join(f"  {line}" for line in changed)

@@ -104,18 +104,18 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
     from geoclip.data.workers import start_fork_server
-    from geoclip.distributed import initialise, told_by_main, wait_for_all
+    from geoclip.distributed import broadcast_from_main, initialise, wait_for_all
     from geoclip.resume import resume
     from geoclip.run_dir import (
         claimed,
         fingerprint_of,
         is_finished,
-        plain,
         run_path,
+        to_dict,
         write_identity,
         write_summary,
     )
-    from geoclip.run_log import logged, speak
+    from geoclip.run_log import log_to_file, setup_console
     from geoclip.run_shards import open_shards
     from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
@@ -127,14 +127,14 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     world = initialise(
         compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes
     )
-    speak(main=world.is_main)
+    setup_console(main=world.is_main)
     splits = open_shards(config.data, config.encoder, world)
     gallery = build_gallery(config.gallery)
     files = {"shards": fingerprint(splits["train"]), "gallery": gallery.sha256[:8]}
     if config.encoder.features:
         files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
-    run = run_path(plain(config), files)
-    if config.resume == "auto" and told_by_main(is_finished(run), world):
+    run = run_path(to_dict(config), files)
+    if config.resume == "auto" and broadcast_from_main(is_finished(run), world):
         log.info("%s is trained to its end; nothing to do (without its summary.json it would go on)", run)
         return run
     plan = build_stream_plan(config, splits["train"])
@@ -149,12 +149,12 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
         files=files,
         last_step=recipe.last_step,
     )
-    with claimed(run) if world.is_main else contextlib.nullcontext(), logged(run, world.rank):
+    with claimed(run) if world.is_main else contextlib.nullcontext(), log_to_file(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)
         state = build_state(config, plan.subset, world)
         resume(config, context, state)
         if world.is_main:
-            write_identity(run, plain(config), world.size, choices)
+            write_identity(run, to_dict(config), world.size, choices)
         _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
         try:
             _train(config, choices, context, state, plan, recipe)
@@ -247,7 +247,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
     from geoclip.evaluation.study_runs import variant_tags
     from geoclip.recorder import Recorder, WandbMirror
-    from geoclip.run_dir import plain, read_provenance
+    from geoclip.run_dir import read_provenance, to_dict
 
     mirror = None
     if config.logger.mode is not LoggerMode.disabled:
@@ -257,11 +257,11 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
             project=config.logger.project,
             entity=config.logger.entity,
             name=run.name,
-            config=plain(config) | read_provenance(run),
+            config=to_dict(config) | read_provenance(run),
             run_id=run.name,
             patience_s=config.logger.patience_s,
             group=config.study.name or None,
-            tags=variant_tags(plain(config), choices),
+            tags=variant_tags(to_dict(config), choices),
             job_type="train",
         )
     return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)

@@ -27,13 +27,13 @@ from geoclip.data.transforms import Augmentation, Preprocessing
 from geoclip.drawing.maps import draw_distribution
 from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery
-from geoclip.run_dir import plain
+from geoclip.run_dir import to_dict
 
 
 def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
     """The embedded default's shards at `root`; False where they stand already."""
     return build_blue_marble(
-        Path(root), BlueMarbleSettings(**plain(settings)), draw=draw_distribution, overwrite=overwrite
+        Path(root), BlueMarbleSettings(**to_dict(settings)), draw=draw_distribution, overwrite=overwrite
     )
 
 

@@ -33,14 +33,14 @@ from geoclip.config import (
 from geoclip.data.batch import Batch
 from geoclip.data.feature_shards import FeatureDecoder
 from geoclip.data.on_device import load_features, resident_batches, size_on_device
-from geoclip.data.shard_index import SampleRange, places_in
+from geoclip.data.shard_index import SampleRange, coordinates_in
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.distributed import World
 from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
-from geoclip.run_dir import plain, provenance
+from geoclip.run_dir import provenance, to_dict
 from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Hooks, Step
 from geoclip.training.losses import Objective
@@ -113,7 +113,7 @@ def build_queue(queue: QueueConfig, subset: list[SampleRange], seed: int) -> GPS
         case QueueStart.released:
             return GPSQueue(normal_on_circle(queue.size, generator))
         case QueueStart.train:
-            places = torch.from_numpy(places_in(subset, queue.size)).float()
+            places = torch.from_numpy(coordinates_in(subset, queue.size)).float()
             return GPSQueue(draw_queue_start(places, queue.size, generator))
 
 
@@ -148,7 +148,7 @@ def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
         return
     samples = sum(len(span) for span in subset)
     for count in sorted({min(FEW, samples), samples}):  # a few show it of nearly every data set
-        gps_deg_N2 = torch.from_numpy(places_in(subset, count).astype(np.float32)).double()
+        gps_deg_N2 = torch.from_numpy(coordinates_in(subset, count).astype(np.float32)).double()
         farthest = gps_deg_N2[haversine_km(gps_deg_N2, gps_deg_N2[:1]).argmax()]
         if haversine_km(gps_deg_N2, farthest[None]).max() > radius_km:
             return
@@ -278,7 +278,7 @@ def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
     )
 
     world, validation = context.world, None
-    facts: dict[str, Any] = {"config": plain(config), "files": context.files, "cwd": str(Path.cwd())}
+    facts: dict[str, Any] = {"config": to_dict(config), "files": context.files, "cwd": str(Path.cwd())}
     if world.is_main:
         facts |= {"wandb_run_id": context.folder.name, "versions": provenance(world.size)["versions"]}
         decoder = build_evaluation_decoder(config.encoder, config.data)

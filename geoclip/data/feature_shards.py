@@ -21,7 +21,7 @@ from torch import Tensor
 from geoclip.data.batch import Sample
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
 from geoclip.data.transforms import (
     NO_COLOR,
     Augmentation,
@@ -203,7 +203,7 @@ def read_feature_split(
     """
     record = require_features(split.parent, {"encoder": encoder})
     decoder = FeatureDecoder(feature_dim=feature_dim, views=record["views"])
-    batches = list(evaluation_batches(whole(read_shards(str(split.parent), split.name)), decoder, 4096))
+    batches = list(evaluation_batches(all_samples(read_shards(str(split.parent), split.name)), decoder, 4096))
     if not any(batch.keys for batch in batches):
         raise DataError(f"{split} holds no features")
     return (

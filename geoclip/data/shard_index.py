@@ -117,7 +117,7 @@ def open_index(path: str | Path) -> ShardIndex:
     path = Path(path)
     status = path.stat()
     stamp = [FORMAT, status.st_size, status.st_mtime_ns]
-    places = _kept_at(path)
+    places = _cache_paths(path)
     for kept in places:
         found = _load(kept, path, stamp)
         if found is not None:
@@ -152,7 +152,7 @@ def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[Sha
             ) from None
 
 
-def _kept_at(path: Path) -> tuple[Path, Path]:
+def _cache_paths(path: Path) -> tuple[Path, Path]:
     folder = path.resolve().parent
     elsewhere = cache_dir() / "shard-index" / sha256(str(folder).encode()).hexdigest()[:16]
     return folder / ".geoclip-index" / f"{path.name}.npz", elsewhere / f"{path.name}.npz"
@@ -258,7 +258,7 @@ def read_samples(ranges: list[SampleRange]) -> Iterator[Sample]:
             yield shard.read(position)
 
 
-def places_in(ranges: list[SampleRange], count: int) -> NDArray[np.float64]:
+def coordinates_in(ranges: list[SampleRange], count: int) -> NDArray[np.float64]:
     """(N, 2) degrees: coordinates of the first `count` samples of these ranges; only their indices are read."""
     parts, left = [np.empty((0, 2))], count
     for span in ranges:

@@ -179,7 +179,7 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
                     shard = shard or OpenShard(span.path)
                     yield shard.read(position, epoch)
 
-    late: dict[str, OpenShard] = {}
+    reopened_shards: dict[str, OpenShard] = {}
     buffer = plan.shuffle_buffer
     for entry in shuffle(buffer, initial=min(100, buffer), rng=rng)(entering()):
         if left > 0:
@@ -189,9 +189,9 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
         else:
             path, position = entry
             note(path, position)
-            if path not in late:
-                late[path] = OpenShard(path)
-            yield late[path].read(position, epoch)
+            if path not in reopened_shards:
+                reopened_shards[path] = OpenShard(path)
+            yield reopened_shards[path].read(position, epoch)
 
 
 def epoch_positions(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ from geoclip.data.shard_index import SampleRange
 from geoclip.data.shard_list import Shard
 
 
-def whole(shards: list[Shard], limit: int | None = None) -> list[SampleRange]:
+def all_samples(shards: list[Shard], limit: int | None = None) -> list[SampleRange]:
     """All samples of these shards in order, or the first `limit`."""
     left = sum(shard.samples for shard in shards) if limit is None else limit
     ranges = []

@@ -45,12 +45,12 @@ def pack(tree: Tree) -> Packed:
         TypeError: a leaf is neither a tensor nor of JSON.
     """
     tensors: dict[str, Tensor] = {}
-    plain = _take(tree, "", tensors)
+    leaves = _flatten(tree, "", tensors)
     copies = {name: tensor.to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
     if any(tensor.is_cuda for tensor in tensors.values()):
         torch.cuda.synchronize()  # once, not per tensor
     contiguous = {name: tensor.contiguous() for name, tensor in copies.items()}
-    return Packed(tensors=contiguous, text=json.dumps(plain))
+    return Packed(tensors=contiguous, text=json.dumps(leaves))
 
 
 def write_checkpoint(path: Path, packed: Packed) -> None:
@@ -93,8 +93,8 @@ def read_checkpoint(path: Path) -> Tree:
                 tensors={name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (no mapping)
                 text=header.get("geoclip", ""),
             )
-        whole = _digest(packed) == header.get("sha256")
-        tree = _give(json.loads(packed.text), packed.tensors) if whole else None
+        intact = _digest(packed) == header.get("sha256")
+        tree = _unflatten(json.loads(packed.text), packed.tensors) if intact else None
     except Exception as error:  # damaged bytes raise whatever their reader trips over
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is damaged or of another kind); "
@@ -117,7 +117,7 @@ def _digest(packed: Packed) -> str:
     return digest.hexdigest()
 
 
-def _take(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The node with its tensors, now in `tensors`, replaced by their names."""
     match node:
         case Tensor():
@@ -125,25 +125,25 @@ def _take(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             return {TENSOR: path}
         case dict():
             return {
-                key: _take(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
+                key: _flatten(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
             }
         case list() | tuple():
-            return [_take(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
+            return [_flatten(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
         case None | bool() | int() | float() | str():
             return node
         case _:
             raise TypeError(f"{path} is a {type(node).__name__}, which a checkpoint cannot hold")
 
 
-def _give(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """The opposite of `_take`."""
+def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The opposite of `_flatten`."""
     match node:
         case {"__tensor__": str(name)}:
             return tensors[name]
         case dict():
-            return {key: _give(value, tensors) for key, value in node.items()}
+            return {key: _unflatten(value, tensors) for key, value in node.items()}
         case list():
-            return [_give(value, tensors) for value in node]
+            return [_unflatten(value, tensors) for value in node]
         case _:
             return node
 

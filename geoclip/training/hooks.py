@@ -16,8 +16,8 @@ from geoclip.data.batch import Batch, Decoder, SkipReport
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import whole
-from geoclip.distributed import World, gather_objects, told_by_main
+from geoclip.data.subset import all_samples
+from geoclip.distributed import World, broadcast_from_main, gather_objects
 from geoclip.drawing.curves import draw_training
 from geoclip.drawing.maps import draw_predictions
 from geoclip.drawing.tables import median_text
@@ -116,7 +116,7 @@ def _validate(
                 columns = [f"within {km} km, %" for km in percent]
                 rows = [[interval.value for interval in percent.values()]]
                 context.recorder.table("validation", columns, rows, state.step)
-    return told_by_main(done, context.world)
+    return broadcast_from_main(done, context.world)
 
 
 def _record_validation(recorder: Recorder, state: TrainState, result: BenchmarkResult) -> None:
@@ -185,7 +185,7 @@ class Validation:
         self.gallery, self.device, self.protocol = gallery, device, protocol
         self.account = Account(what="validation", used=0, unit="pictures")
         self.batches: list[Batch] = []
-        for batch in evaluation_batches(whole(shards, limit), decoder, BATCH):
+        for batch in evaluation_batches(all_samples(shards, limit), decoder, BATCH):
             self.account.used += len(batch.keys)
             self.account.skipped.add(batch.skipped)
             self.batches.append(batch)

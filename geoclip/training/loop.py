@@ -102,12 +102,12 @@ def train(
             raise Preempted(stop.reason() or "another rank", state.step)
         return _of_all_ranks(state.skipped)
     except RuntimeError as error:
-        late = "" if isinstance(error, GeoclipError) else heartbeat.behind()
-        if not late:
+        missing = "" if isinstance(error, GeoclipError) else heartbeat.behind()
+        if not missing:
             raise
         raise GeoclipError(
-            f"step {state.step + 1} cannot be ended: no answer from {late}. Look at that rank's log in logs/; the same "
-            "command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
+            f"step {state.step + 1} cannot be ended: no answer from {missing}. Look at that rank's log in logs/; the "
+            "same command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
         ) from error
     finally:
         heartbeat.end()
@@ -148,7 +148,7 @@ class _Loop:
             if ended or stopping or state.step % hooks.checkpoint_every == 0:
                 self._check_nonfinite()
                 hooks.checkpoint(state)
-        self.agreement.settled()
+        self.agreement.last_answer()
         return not stopping
 
     def _train_step(self, batch: Batch) -> None:

@@ -60,7 +60,7 @@ COUNTERS = (
 
 def rank_tree(state: TrainState) -> Tree:
     """What differs from rank to rank."""
-    return {"generators": generators_here(), "sums": state.sums.cpu()}
+    return {"generators": generator_states(), "sums": state.sums.cpu()}
 
 
 def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
@@ -132,7 +132,7 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
         state.skipped.examples.update(examples)
         state.skipped.shards.update(shards)
     if rank < len(saved["ranks"]):
-        take_up_generators(saved["ranks"][rank]["generators"])
+        restore_generators(saved["ranks"][rank]["generators"])
     else:
         seed_generators(state.step * 1_000_003 + rank)
 
@@ -163,7 +163,7 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def generators_here() -> Tree:
+def generator_states() -> Tree:
     """Where this process's global generators stand."""
     kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, internal, gauss_next = random.getstate()
@@ -175,7 +175,7 @@ def generators_here() -> Tree:
     }
 
 
-def take_up_generators(saved: Tree) -> None:
+def restore_generators(saved: Tree) -> None:
     """Put this process's global generators where they stood."""
     kind, words, *rest = saved["numpy"]
     np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002

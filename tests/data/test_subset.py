@@ -6,7 +6,7 @@ import pytest
 
 from geoclip.data.shard_index import SampleRange
 from geoclip.data.shard_list import Shard
-from geoclip.data.subset import assign_to_streams, stream_sizes, take_fraction, whole
+from geoclip.data.subset import all_samples, assign_to_streams, stream_sizes, take_fraction
 
 SHARDS = [
     Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])
@@ -52,8 +52,8 @@ def test_epochs_differ_and_repeat() -> None:
 
 
 def test_the_first_samples_in_order() -> None:
-    assert sum(map(len, whole(SHARDS))) == TOTAL
-    assert whole(SHARDS, 150) == [
+    assert sum(map(len, all_samples(SHARDS))) == TOTAL
+    assert all_samples(SHARDS, 150) == [
         SampleRange(path="0.tar", start=0, stop=100),
         SampleRange(path="1.tar", start=0, stop=50),
     ]

@@ -16,7 +16,7 @@ from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
 from geoclip.training.losses import Objective
 from geoclip.training.state import (
     TrainState,
-    generators_here,
+    generator_states,
     rank_tree,
     restore_state,
     seed_generators,
@@ -51,7 +51,7 @@ def test_a_restored_state_goes_on_bit_for_bit(
         state.summed_steps += 1
     state.skipped.add([Skip(shard="a.tar", key="k", reason="broken")])
     restore_state(restored, through_a_file(state, tmp_path), PATH)
-    generators = generators_here()
+    generators = generator_states()
     told = []
     for one in (state, restored):
         restore_state(one, through_a_file(one, tmp_path), PATH) if one is restored else None

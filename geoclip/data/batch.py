@@ -205,12 +205,12 @@ class PictureDecoder:
         if self.augmentation.is_identity:
             return evaluation_pixels_of(sample.data, self.preprocessing), None
         if self.views == 1:
-            return self._view(sample, sample.epoch)
-        seen = [self._view(sample, sample.epoch * self.views + view) for view in range(self.views)]
+            return self.view(sample, sample.epoch)
+        seen = [self.view(sample, sample.epoch * self.views + view) for view in range(self.views)]
         colors = [color for _, color in seen if color is not None]
         return np.stack([pixels for pixels, _ in seen]), np.stack(colors) if colors else None
 
-    def _view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
+    def view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
         """One of the views that training sees of a picture, counted through all epochs."""
         rng = augmentation_rng(self.seed, number, sample.key)
         pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)

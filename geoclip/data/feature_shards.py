@@ -18,18 +18,13 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from geoclip.data.batch import Sample
+from geoclip.data.batch import Color, PictureDecoder, Sample
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import all_samples
 from geoclip.data.transforms import (
     NO_COLOR,
-    Augmentation,
-    Preprocessing,
-    augmentation_rng,
-    color_draw,
     evaluation_pixels_of,
-    training_pixels_of,
 )
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json
@@ -38,13 +33,8 @@ RECORD = "features.json"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class ViewsDecoder:
+class ViewsDecoder(PictureDecoder):
     """Every view of a picture, (1 + V, 3, size, size): what evaluation sees, then what epochs 0 … V-1 see."""
-
-    preprocessing: Preprocessing
-    augmentation: Augmentation
-    seed: int
-    views: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,23 +42,15 @@ class ViewsDecoder:
         return (1 + self.views, *self.preprocessing.shape)
 
     @property
-    def dtype(self) -> DTypeLike:
-        """Of its numbers."""
-        return np.uint8
-
-    @property
-    def no_color(self) -> NDArray[np.float32] | None:
+    def no_color(self) -> Color:
         """The draws that change nothing, where colours change at all."""
         return np.tile(NO_COLOR, (1 + self.views, 1)) if self.augmentation.changes_color else None
 
-    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels of every view, and their colour draws where colours change."""
-        pixels, colors = [evaluation_pixels_of(sample.data, self.preprocessing)], [NO_COLOR]
-        for view in range(self.views):
-            rng = augmentation_rng(self.seed, view, sample.key)
-            pixels.append(training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng))
-            if self.augmentation.changes_color:
-                colors.append(color_draw(self.augmentation, rng))
+        seen = [self.view(sample, number) for number in range(self.views)]
+        pixels = [evaluation_pixels_of(sample.data, self.preprocessing), *(pixels for pixels, _ in seen)]
+        colors = [NO_COLOR, *(color for _, color in seen if color is not None)]
         return np.stack(pixels), np.stack(colors) if self.augmentation.changes_color else None
 
 

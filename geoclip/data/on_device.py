@@ -11,22 +11,20 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, Skip, copied_to
 from geoclip.data.feature_shards import FeatureDecoder
 from geoclip.data.shard_index import OpenShard, SampleRange, open_index
-from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, rank_streams, worker_streams
-from geoclip.data.subset import stream_sizes
-from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
+from geoclip.data.stream import RankStreams, StreamPlan, epoch_positions, epochs_from, worker_streams
+from geoclip.data.workers import TIMEOUT_S, note
 
 STEPS_AT_ONCE = 32  # whose row numbers travel together: a message costs as much as hundreds of them
 VIEWS_AT_ONCE = 4096  # samples that are decoded before they are copied to the device
@@ -116,31 +114,14 @@ def resident_batches(
     timeout_s: float = TIMEOUT_S,
 ) -> Generator[Batch, None, None]:
     """The batches of `stream.train_batches` over the same plan, gathered on the device; raises as it does."""
-    numbers = RowNumbers(
-        plan,
-        features.first_rows,
-        rank=rank,
-        world_size=world_size,
-        first_step=first_step,
-        last_step=last_step,
-    )
-    shares, device = max(1, workers), features.views_NVF.device
-    chunks = -(-(last_step - first_step) // STEPS_AT_ONCE)
-    decoder = plan.decoder
-    assert isinstance(decoder, FeatureDecoder)
-    parts = read_in_processes(
-        numbers,
-        count=chunks * shares,
-        workers=workers,
-        timeout_s=timeout_s,
-        limited_by=LIMIT,
-        prefetch=PREFETCH,
-    )
-    with contextlib.closing(parts):
-        for _ in range(chunks):
-            found_KB2 = torch.cat(list(islice(parts, shares)), dim=1)
+    numbers = RowNumbers(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
+    chunks, device = -(-(last_step - first_step) // STEPS_AT_ONCE), features.views_NVF.device
+    assert isinstance(plan.decoder, FeatureDecoder)
+    with contextlib.closing(numbers.read(chunks, workers, timeout_s)) as found:
+        for parts in found:
+            found_KB2 = torch.cat(parts, dim=1)
             for rows_B2, here_B2 in zip(found_KB2, copied_to(found_KB2, device), strict=True):
-                yield _gathered(features, rows_B2, here_B2, decoder.at_once)
+                yield _gathered(features, rows_B2, here_B2, plan.decoder.at_once)
 
 
 def _gathered(features: ResidentFeatures, rows_B2: Tensor, here_B2: Tensor, at_once: int) -> Batch:
@@ -180,30 +161,17 @@ class RowKeys(Sequence[str]):
         return self._features.key(int(self._rows[index]))
 
 
-class RowNumbers(IterableDataset[Tensor]):
-    """This worker's part of `STEPS_AT_ONCE` global batches at a time: (K, B, 2) rows and epochs."""
-
-    def __init__(
-        self,
-        plan: StreamPlan,
-        first_rows: list[int],
-        *,
-        rank: int,
-        world_size: int,
-        first_step: int,
-        last_step: int,
-    ) -> None:
-        self.plan = plan
-        self.first_step, self.last_step = first_step, last_step
-        self.streams = rank_streams(plan, rank, world_size)
-        self.first_row: dict[str, int] = {  # of a shard's first sample, were the span to begin with it
-            span.path: row - span.start for span, row in zip(plan.subset, first_rows, strict=True)
-        }
+class RowNumbers(RankStreams[Tensor]):
+    """The samples' rows in `ResidentFeatures` and their epochs, (K, B, 2), of `STEPS_AT_ONCE` batches at a time."""
 
     def __iter__(self) -> Iterator[Tensor]:
         numbers = worker_streams(self.streams)
         share = self.plan.batch_size // self.plan.streams
-        streams = [self._stream(int(number), self.first_step * share) for number in numbers]
+        first_rows = accumulate(map(len, self.plan.subset), initial=0)
+        first_row = {  # of a shard's first sample, were the range to begin with it
+            span.path: row - span.start for span, row in zip(self.plan.subset, first_rows, strict=False)
+        }
+        streams = [self._stream(int(number), self.first_step * share, first_row) for number in numbers]
         for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):
             note(f"the sample order from step {step}")
             steps = min(STEPS_AT_ONCE, self.last_step - step)
@@ -215,9 +183,7 @@ class RowNumbers(IterableDataset[Tensor]):
             ]
             yield torch.from_numpy(np.concatenate(found, axis=1))
 
-    def _stream(self, number: int, position: int) -> Iterator[tuple[int, int]]:
-        epoch, skip = divmod(position, stream_sizes(self.plan.samples, self.plan.streams)[number])
-        while True:
+    def _stream(self, number: int, position: int, first_row: dict[str, int]) -> Iterator[tuple[int, int]]:
+        for epoch, skip in epochs_from(self.plan, number, position):
             for path, place in epoch_positions(self.plan, number, epoch, skip):
-                yield self.first_row[path] + place, epoch
-            epoch, skip = epoch + 1, 0
+                yield first_row[path] + place, epoch

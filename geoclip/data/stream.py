@@ -17,6 +17,7 @@ import random
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from geoclip.data.shard_index import OpenShard, SampleRange, read_samples
 from geoclip.data.subset import assign_to_streams, stream_sizes
 from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.errors import DataError
+
+T = TypeVar("T")
 
 PREFETCH = 4  # batches that a worker reads ahead
 
@@ -61,8 +64,8 @@ def worker_streams(streams: NDArray[np.int64]) -> NDArray[np.int64]:
     return streams if worker is None else np.array_split(streams, worker.num_workers)[worker.id]
 
 
-class TrainStream(IterableDataset[Batch]):
-    """This worker's part of every global batch from step `first_step` up to `last_step`."""
+class RankStreams(IterableDataset[T]):
+    """This worker's part of every global batch from step `first_step` up to `last_step`, in some form."""
 
     def __init__(
         self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int
@@ -70,6 +73,25 @@ class TrainStream(IterableDataset[Batch]):
         self.plan = plan
         self.first_step, self.last_step = first_step, last_step
         self.streams = rank_streams(plan, rank, world_size)
+
+    def read(self, count: int, workers: int, timeout_s: float) -> Generator[list[T], None, None]:
+        """`count` items, each as the parts of all workers, in their order."""
+        shares = max(1, workers)
+        parts = read_in_processes(
+            self,
+            count=count * shares,
+            workers=workers,
+            timeout_s=timeout_s,
+            limited_by=LIMIT,
+            prefetch=PREFETCH,
+        )
+        with contextlib.closing(parts):
+            for _ in range(count):
+                yield list(islice(parts, shares))
+
+
+class TrainStream(RankStreams[Batch]):
+    """The samples, decoded."""
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = worker_streams(self.streams)
@@ -101,18 +123,9 @@ def train_batches(
             "lower optim.batch_size or raise data.fraction"
         )
     stream = TrainStream(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
-    steps, shares = last_step - first_step, max(1, workers)
-    parts = read_in_processes(
-        stream,
-        count=steps * shares,
-        workers=workers,
-        timeout_s=timeout_s,
-        limited_by=LIMIT,
-        prefetch=PREFETCH,
-    )
-    with contextlib.closing(parts):
-        for _ in range(steps):
-            yield Batch.cat(list(islice(parts, shares)))
+    with contextlib.closing(stream.read(last_step - first_step, workers, timeout_s)) as steps:
+        for parts in steps:
+            yield Batch.cat(parts)
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -150,13 +163,18 @@ def evaluation_batches(ranges: list[SampleRange], decoder: Decoder, batch_size: 
         yield only_present(decode_batch(chunk, decoder, torch.float64))
 
 
-def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
-    """Stream `number` from a position on, for ever; what lies before the position is not read."""
-    size = stream_sizes(plan.samples, plan.streams)[number]
-    epoch, skip = divmod(position, size)
+def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[int, int]]:
+    """The epochs of a stream from a position on, for ever, each with how many of its samples come before that."""
+    epoch, skip = divmod(position, stream_sizes(plan.samples, plan.streams)[number])
     while True:
-        yield from _epoch(plan, number, epoch, skip)
+        yield epoch, skip
         epoch, skip = epoch + 1, 0
+
+
+def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
+    """Stream `number` from a position on, for ever; what comes before the position is not read."""
+    for epoch, skip in epochs_from(plan, number, position):
+        yield from _epoch(plan, number, epoch, skip)
 
 
 def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sample]:

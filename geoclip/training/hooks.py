@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from geoclip.data.account import Account
-from geoclip.data.batch import Batch, Decoder, SkipReport
+from geoclip.data.batch import Batch, Decoder
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import evaluation_batches
@@ -29,7 +29,7 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.percent import percent_text
 from geoclip.recorder import Recorder, read_rows
 from geoclip.training.checkpoint import CheckpointWriter, step_files
-from geoclip.training.loop import Hooks
+from geoclip.training.loop import Hooks, skipped_on_all_ranks
 from geoclip.training.preemption import StopRequest
 from geoclip.training.state import TrainState, rank_tree, state_tree, weights_tree
 
@@ -80,11 +80,8 @@ def _record(context: RunContext, state: TrainState, values: dict[str, Any]) -> N
 
 
 def _checkpoint(context: RunContext, facts: dict[str, Any], state: TrainState) -> None:
-    ranks, reports = gather_objects(rank_tree(state)), gather_objects(state.skipped)
+    ranks, skipped = gather_objects(rank_tree(state)), skipped_on_all_ranks(state)
     if context.writer:
-        skipped = SkipReport()
-        for report in reports:
-            skipped.merge(report)
         context.writer.save(state.step, state_tree(state, ranks, skipped, **facts))
 
 

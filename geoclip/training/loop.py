@@ -100,7 +100,7 @@ def train(
     try:
         if not loop.train_steps(on_device(batches, world.device)):
             raise Preempted(stop.reason() or "another rank", state.step)
-        return _of_all_ranks(state.skipped)
+        return skipped_on_all_ranks(state)
     except RuntimeError as error:
         missing = "" if isinstance(error, GeoclipError) else heartbeat.behind()
         if not missing:
@@ -239,7 +239,7 @@ def _listed(bad: list[str], all_keys: Sequence[str]) -> str:
 def _refuse_bad_data(state: TrainState, max_fraction: float) -> None:
     """The same numbers on every rank, so that all stop at the same step. A handful is never too many."""
     if state.broken >= FEW and state.broken > max_fraction * state.samples_seen:
-        found = _of_all_ranks(state.skipped)
+        found = skipped_on_all_ranks(state)
         raise DataError(
             f"{state.broken} of {state.samples_seen} pictures are broken, more than "
             f"data.max_bad_fraction={max_fraction:g}; most in {found.worst_shards()}: "
@@ -247,9 +247,10 @@ def _refuse_bad_data(state: TrainState, max_fraction: float) -> None:
         )
 
 
-def _of_all_ranks(skipped: SkipReport) -> SkipReport:
+def skipped_on_all_ranks(state: TrainState) -> SkipReport:
+    """What no rank could read so far; every rank calls this."""
     total = SkipReport()
-    for report in gather_objects(skipped):
+    for report in gather_objects(state.skipped):
         total.merge(report)
     return total
 

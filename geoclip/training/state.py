@@ -221,16 +221,7 @@ def load_location_encoder(encoder: nn.Module, saved: Tree, path: Path) -> None:
     Raises:
         CheckpointError: of another architecture.
     """
-    prefix = "location_encoder."
-    weights = {
-        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
-    }
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} has another location encoder: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    _load_part(encoder, "location_encoder.", saved, f"{path} has another location encoder")
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
@@ -239,15 +230,22 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: it holds none, or one of another architecture.
     """
-    saved = read_checkpoint(path)["model"]
+    _load_part(backbone, BACKBONE, read_checkpoint(path), f"{path} has no backbone that fits this encoder")
+
+
+def _load_part(module: nn.Module, prefix: str, saved: Tree, problem: str) -> None:
     weights = {
-        name.removeprefix(BACKBONE): tensor for name, tensor in saved.items() if name.startswith(BACKBONE)
+        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
     }
     try:
-        backbone.load_state_dict(weights)
+        module.load_state_dict(weights)
     except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip() if weights else "it holds none: its encoder was frozen"
-        raise CheckpointError(f"{path} has no backbone that fits this encoder: {why}") from error
+        why = (
+            str(error).splitlines()[-1].strip()
+            if weights
+            else "it has no such weights (a frozen backbone has none)"
+        )
+        raise CheckpointError(f"{problem}: {why}") from error
 
 
 @dataclass(kw_only=True, slots=True)

@@ -158,7 +158,7 @@ class Heartbeat:
         """The ranks that have not begun the step that this one has begun, or fell silent; empty when all have."""
         if self._world.store is None:
             return ""
-        time.sleep(SILENT_S + self._every_s)  # let what the others know arrive, and silence be heard
+        time.sleep(SILENT_S + self._every_s)  # so that the others' heartbeats arrive, or are missed
         now_s, behind = time.time(), []
         for rank in range(self._world.size):
             key = f"heartbeat/{rank}"
@@ -167,8 +167,8 @@ class Heartbeat:
             if not self._world.store.check([key]):
                 behind.append(f"rank {rank} (which never began to train)")
                 continue
-            step, host, told_s = json.loads(self._world.store.get(key))
-            quiet_s = now_s - told_s
+            step, host, sent_s = json.loads(self._world.store.get(key))
+            quiet_s = now_s - sent_s
             if step < self._step or quiet_s > SILENT_S:
                 silent = f", silent for {quiet_s:.0f} s" if quiet_s > SILENT_S else ""
                 behind.append(f"rank {rank} on {host} (at step {step}{silent})")

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run resumes from, and whether it may."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
     """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
 
     Args:
-        config: of the run that goes on.
+        config: of the run that resumes.
         context: its folder, files and ranks. All ranks call this; rank 0 chooses.
         state: at step 0; mutated.
 
@@ -76,6 +76,6 @@ def _refuse_another_config(saved: Tree, path: Path, config: TrainConfig, files: 
     listed = "\n".join(f"  {line}" for line in changed)
     if not config.force_resume:
         raise CheckpointError(
-            f"{path} is of another configuration (there -> here):\n{listed}\nGo on all the same with force_resume=true"
+            f"{path} is of another configuration (there -> here):\n{listed}\nSet force_resume=true to resume all the same"
         )
-    log.warning("goes on under another configuration (there -> here):\n%s", listed)
+    log.warning("resumes under another configuration (there -> here):\n%s", listed)

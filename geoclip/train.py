@@ -91,15 +91,17 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
         config.compute.max_minutes
     ) as stop:  # first of all: reading millions of rows may take minutes
         run = _train_or_stop(config, choices or {}, stop)
-        if in_sweep() and stop.reason().startswith("SIG"):  # heard too late for this point: no other begins
-            log.warning("stopped by %s; %s is finished, the same command goes on", stop.reason(), run)
+        if in_sweep() and stop.reason().startswith("SIG"):  # it came too late for this point; no other starts
+            log.warning(
+                "stopped by %s; %s is finished; rerun the command to resume the sweep", stop.reason(), run
+            )
             stop.pass_on()
             raise Preempted(stop.reason(), 0)
         return run
 
 
 def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
-    """`train_run`, under an ear for what asks it to stop."""
+    """`train_run`, while `stop` listens to signals and the walltime."""
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan, require_negatives
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
@@ -135,7 +137,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
         files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
     run = run_path(to_dict(config), files)
     if config.resume == "auto" and broadcast_from_main(is_finished(run), world):
-        log.info("%s is trained to its end; nothing to do (without its summary.json it would go on)", run)
+        log.info("%s: already finished (to train it further, remove its summary.json)", run)
         return run
     plan = build_stream_plan(config, splits["train"])
     require_negatives(config, plan.subset)
@@ -160,7 +162,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
             _train(config, choices, context, state, plan, recipe)
         except Preempted as preempted:
             log.warning(
-                "stopped by %s after step %d, its checkpoint written; the same command goes on (status %s)",
+                "stopped by %s after step %d, its checkpoint written; rerun the command to resume (status %s)",
                 preempted.reason, preempted.step, preempted.code,
             )  # fmt: skip
             stop.pass_on()
@@ -236,7 +238,7 @@ def _be_deterministic(deterministic: bool) -> None:
 
 def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_size: int) -> None:
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    verb = f"goes on from step {state.step}" if state.step else "starts"
+    verb = f"resumes from step {state.step}" if state.step else "starts"
     log.info(
         "%s %s: %d steps of %d (%.1f epochs), %s trained parameters",
         run, verb, last_step, batch_size, last_step * batch_size / samples, f"{trained:,}",

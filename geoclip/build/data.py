@@ -38,7 +38,7 @@ def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: 
 
 
 def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
-    """Which sample stands where in the training stream."""
+    """The order of the samples in the training stream."""
     data = config.data
     return StreamPlan(
         subset=take_fraction(shards, data.fraction, config.seed),

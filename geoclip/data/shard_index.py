@@ -1,6 +1,6 @@
-"""What lies where in a tar shard: read from its headers once, and kept beside it.
+"""Tar shards: an index of each, read from its headers once and kept beside it; ranges of samples; reading them.
 
-With the index, a position in a shard is a number and reading it is one `pread`: a stream goes on at any step without
+With the index, a position in a shard is a number and reading it is one `pread`: a stream resumes at any step without
 decoding, or even reading, what lies before it; and what is broken is known before training starts.
 """
 
@@ -219,7 +219,7 @@ class SampleRange:
 
 
 class OpenShard:
-    """A tar and its index; the file stays open as long as somebody holds this."""
+    """A tar and its index; the file stays open as long as this object exists."""
 
     def __init__(self, path: str) -> None:
         self.index = open_index(path)

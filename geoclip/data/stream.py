@@ -2,11 +2,11 @@
 
 shards ─ take_fraction, assign_to_streams ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
 
-A global batch holds the same number of rows from each of a fixed number of canonical streams, in the streams' order.
+A global batch has the same number of rows from each of a fixed number of canonical streams, in the streams' order.
 A stream has no end: epoch follows epoch, each showing every one of its samples once. Ranks own consecutive streams,
 and so do the workers of a rank, so that the global batch at step t is a function of (shards, fraction, seed, streams,
 batch size) and of neither ranks nor workers. The position in the data is one number, the step: at step t every stream
-stands at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
+is at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
 the loss leaves that row out (`Batch.present_B`).
 """
 
@@ -38,7 +38,7 @@ PREFETCH = 4  # batches that a worker reads ahead
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class StreamPlan:
-    """Everything that decides which sample stands where, and what is made of it."""
+    """Everything that decides the order of the samples, and what is made of each."""
 
     subset: list[SampleRange]
     streams: int

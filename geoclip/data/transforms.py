@@ -1,4 +1,8 @@
-"""What evaluation and prediction make of a picture: the encoder's own preprocessing, in one view, five or ten."""
+"""From the bytes of a picture to the pixels that an encoder takes.
+
+Evaluation: decode, resize, cut: the encoder's own preprocessing, in one view, five or ten. Training: crop and flip a
+picture at a time, on the CPU; colours of a whole batch, on the device. The encoder itself normalises, on the device.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,12 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 FITS = ("crop", "squash")
 VIEWS = {"single": 1, "five_crop": 5, "ten_crop": 10}
 WIDER = 256 / 224  # of the picture that crops are taken from, to the crop
+NO_COLOR = np.array([1, 1, 1, 0, 0], dtype=np.float32)  # see `color_draw`
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
+RGB_TO_YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+PICTURES_AT_ONCE = 32  # as float32 they stay near the processor's caches, and few on the device
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -116,11 +126,6 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
 
 
-Box = tuple[float, float, float, float]
-
-NO_COLOR = np.array([1, 1, 1, 0, 0], dtype=np.float32)
-
-
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Augmentation:
     """The released code's training transform, each part a number: crop, flip, colour jitter, grayscale."""
@@ -174,7 +179,7 @@ def training_pixels_of(
 
 
 def color_draw(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The random numbers of one picture's colours, for `color.jitter_colors`.
+    """The random numbers of one picture's colours, for `jitter_colors`.
 
     Returns:
         (5,) factors of brightness, contrast and saturation in [0.6, 1.4], hue in ±0.1 of the circle, 1 for grayscale.
@@ -222,21 +227,25 @@ def _crop_box(size: tuple[int, int], augmentation: Augmentation, rng: np.random.
     return left, top, left + side, top + side
 
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
-RGB_TO_YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-PICTURES_AT_ONCE = 32  # as float32 they stay near the processor's caches, and few on the device
-
-
 def jitter_colors(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
-    """Change every picture's colours by its own draw.
+    """Change every picture's colours by its own draw: one affine map of red, green and blue per picture.
+
+    In luma and chroma (YIQ) brightness scales all three, contrast scales them about the picture's mean luma, saturation
+    scales the chroma and hue turns it; grayscale removes it. All this is one 3x4 matrix and one pass over the pixels,
+    and its order does not matter. Against torchvision's ColorJitter, which the released code uses, two things differ:
+    values are clipped to [0, 255] once, at the end, and hue turns chroma in YIQ instead of the hexagon of HSV.
 
     Args:
         pixels_BCHW: (B, 3, H, W) uint8.
         draws_B5: factors of brightness, contrast and saturation, hue as a share of the circle, 1 for grayscale; see
-            `augment.color_draw`. On the same device.
+            `color_draw`. On the same device.
 
     Returns:
-        (B, 3, H, W) uint8. The device is never waited for.
+        (B, 3, H, W) uint8. The host does not wait for the device.
+
+    Source: NVIDIA DALI, ColorTwist (dali/operators/image/color/color_twist.h), which composes the same operations into
+    one matrix, with contrast about the middle of the range where torchvision takes the mean luma; YIQ of the FCC's
+    NTSC, 1953.
     """
     brightness_B, contrast_B, saturation_B, hue_B, gray_B = draws_B5.float().unbind(dim=1)
     luma_3, basis_3x9 = _basis(draws_B5.device)

@@ -1,7 +1,8 @@
-"""A checkpoint: one safetensors file, whole or absent, checked by its own digest. Nothing in it is ever executed.
+"""Checkpoints: one safetensors file each, complete or absent, checked by its own digest; no code in it is executed.
 
-Tensors lie in the file under their path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in
-its header, and a digest over both tells a damaged file from a good one.
+A tensor's name is its path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in the header,
+and a digest over both tells a corrupt file from a good one. A run's are written beside the training by a thread; the
+newest few are kept, and the newest good one is found again.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from torch import Tensor
 
 from geoclip.errors import CheckpointError
 
+log = logging.getLogger("geoclip")
+
 FORMAT = 2
-TENSOR = "__tensor__"  # stands in the JSON where a tensor was
+TENSOR = "__tensor__"  # replaces a tensor in the JSON
 
 Tree = dict[str, Any]  # of dicts with str keys, lists, numbers, strings, None and tensors
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Packed:
-    """A tree taken apart, its tensors copied to the CPU: what is trained on goes on while this is written."""
+    """A tree taken apart, its tensors copied to the CPU, so that training continues while this is written."""
 
     tensors: dict[str, Tensor]
     text: str  # JSON
@@ -156,9 +159,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-log = logging.getLogger("geoclip")
-
-
 def step_file(folder: Path, step: int) -> Path:
     """The checkpoint of a step."""
     return folder / f"step-{step:08d}.safetensors"
@@ -207,7 +207,7 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def save(self, step: int, tree: Tree) -> None:
-        """Have a checkpoint written, and older ones than the newest few removed once it stands.
+        """Have a checkpoint written, and older ones than the newest few removed once it is complete.
 
         Raises:
             CheckpointError: the one before could not be written.
@@ -219,7 +219,7 @@ class CheckpointWriter:
         self._submit(self.folder / "best.safetensors", tree)
 
     def wait(self) -> None:
-        """Until everything stands on disk.
+        """Wait until everything is on disk.
 
         Raises:
             CheckpointError: it could not be written.

@@ -62,7 +62,7 @@ def run_hooks(
     Args:
         context: of the run, its recorder and writer open on rank 0.
         validation: on rank 0.
-        facts: what every checkpoint holds beside the state: configuration, files, versions.
+        facts: what every checkpoint contains beside the state: configuration, files, versions.
         every: `record_every`, `validate_every` and `checkpoint_every`, in steps.
     """
     return Hooks(
@@ -152,7 +152,7 @@ def draw_training_curves(run: Path, recorder: Recorder, step: int) -> None:
 
 
 class Interrupted(Exception):
-    """The validation was left half-way."""
+    """The validation was stopped before its end."""
 
 
 class Validation:
@@ -195,7 +195,7 @@ class Validation:
         """Accuracy, with one prediction per picture. Leaves the model in evaluation mode.
 
         Raises:
-            Interrupted: `interrupted` said so, between two batches.
+            Interrupted: `interrupted` returned True, between two batches.
         """
 
         def batches() -> Iterator[Batch]:

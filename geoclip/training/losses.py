@@ -32,10 +32,10 @@ def cross_entropy(
     """Cross-entropy of finding each row's target among M candidates.
 
     Args:
-        logits_NM: of N images among M places, or of N places among M images.
+        logits_NM: of N images among M locations, or of N locations among M images.
         target_N: column of each row's own candidate.
         weight_N: of each row in both sums. An image that could not be read weighs 0.
-        ignored_NM: candidates that are left out of the sum, such as a place that was photographed twice; a row's own
+        ignored_NM: candidates that are left out of the sum, such as a location that was photographed twice; a row's own
             is never left out.
         soft_NM: how nearly right each candidate is, in [0, 1]: the target's distribution once it is normalised. None
             puts everything on the target.
@@ -43,7 +43,7 @@ def cross_entropy(
     Returns:
         The loss in nats, and the share of rows whose own candidate scored highest (detached).
 
-    Source: GeoCLIP, NeurIPS 2023, eq. 3, for images among places with one view per image, as in the released code.
+    Source: GeoCLIP, NeurIPS 2023, eq. 3, for images among locations with one view per image, as in the released code.
     """
     own_NM = torch.zeros_like(logits_NM, dtype=torch.bool).scatter_(1, target_N[:, None], True)
     if ignored_NM is not None:
@@ -67,7 +67,7 @@ def sigmoid_loss(
     ignored_NM: Tensor | None = None,
     soft_NM: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Every pair of image and place for itself, right or wrong; arguments and results as `cross_entropy`.
+    """Every pair of image and location for itself, right or wrong; arguments and results as `cross_entropy`.
 
     Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, eq. 1.
     """
@@ -113,11 +113,11 @@ class Objective:
         near: candidates within `near_radius_km` are left out, or, softly, a candidate at distance d counts as right by
             exp(-d / near_radius_km).
         near_radius_km: for both.
-        hard_negatives: further candidates per picture, at one to two times `hard_radius_km` from its own place.
+        hard_negatives: further candidates per picture, at one to two times `hard_radius_km` from its own coordinates.
         hard_radius_km: for them.
 
     Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2, where
-    they are over cells; here over places.
+    they are over cells; here over locations.
     """
 
     kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"
@@ -147,22 +147,22 @@ class Objective:
             draws.queue_S2 = torch.randn((queue, 2), generator=generator)
         return draws
 
-    def candidates(self, places_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def candidates(self, gps_deg_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """(M, 2) coordinates that the model embeds, and (M, 2) the true ones, without noise; in degrees.
 
         Args:
-            places_G2: of all ranks' pictures.
+            gps_deg_G2: of all ranks' pictures.
             queue_S2: the queue's.
             draws: as `draw` gives them, on the coordinates' device.
         """
-        noisy_G2, noisy_S2, hard_H2 = places_G2, queue_S2, places_G2[:0]
+        noisy_G2, noisy_S2, hard_H2 = gps_deg_G2, queue_S2, gps_deg_G2[:0]
         if draws.batch_G2 is not None:
-            noisy_G2 = jitter(places_G2, self.batch_noise_m, draws.batch_G2)
+            noisy_G2 = jitter(gps_deg_G2, self.batch_noise_m, draws.batch_G2)
         if draws.queue_S2 is not None:
             noisy_S2 = jitter(queue_S2, self.queue_noise_m, draws.queue_S2)
         if draws.hard_H2 is not None:
-            hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, draws.hard_H2)
-        return torch.cat((noisy_G2, noisy_S2, hard_H2)), torch.cat((places_G2, queue_S2, hard_H2))
+            hard_H2 = displaced(gps_deg_G2, self.hard_radius_km, self.hard_negatives, draws.hard_H2)
+        return torch.cat((noisy_G2, noisy_S2, hard_H2)), torch.cat((gps_deg_G2, queue_S2, hard_H2))
 
     def pairs(
         self,
@@ -176,12 +176,12 @@ class Objective:
         """What relates this rank's pictures to the candidates.
 
         Args:
-            gps_deg_B2: their places.
+            gps_deg_B2: their coordinates.
             true_M2: the candidates', all ranks' pictures first.
             present_B: 0 where a picture could not be read.
             present_G: likewise of all ranks.
             first: the candidate that is this rank's first picture's.
-            queue_SD: embeddings of the queue's candidates, which the model is not asked about then; None: it is.
+            queue_SD: embeddings of the queue's candidates, which the model does not embed then; None: it does.
         """
         ignored_BM = same_place(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None
@@ -220,7 +220,7 @@ class Pairs:
     queue_SD: Tensor | None = None
 
     def __call__(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
-        """The loss in nats, and the share of views whose own place scored highest (detached)."""
+        """The loss in nats, and the share of views whose own coordinates scored highest (detached)."""
         views = self.objective.views
         if self.queue_SD is not None:
             batch_GD, hard_HD = embedded.location_MD.tensor_split([len(self.present_G)])
@@ -241,7 +241,7 @@ class Pairs:
         return loss, recall
 
     def _gps_to_image(self, embedded: Embedded) -> Tensor:
-        """The other direction: this rank's places among all ranks' pictures, a view at a time."""
+        """The other direction: this rank's coordinates among all ranks' pictures, a view at a time."""
         columns = len(self.present_G)
         place_BD = embedded.location_MD[self.first : self.first + len(self.target_B)]
         image_GVD = gather_with_gradient(embedded.image_BD).view(columns, self.objective.views, -1)

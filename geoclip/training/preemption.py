@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class StopRequest:
     """Listens to SIGTERM, SIGUSR1 and Ctrl-C, whose second press stops at once, and watches the walltime.
 
-    SIGUSR2 is listened to where a handler stands already: it is submitit's, and called by `pass_on`, so that submitit
+    SIGUSR2 is listened to where it has a handler already: it is submitit's, and called by `pass_on`, so that submitit
     queues the job again once the checkpoint is written.
 
     Args:

@@ -1,4 +1,4 @@
-"""Everything that must survive a kill, as a tree that a checkpoint holds."""
+"""What training changes: model, queue, optimizer, average of the weights, counters; and as a checkpoint contains it."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def rank_tree(state: TrainState) -> Tree:
 
 
 def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
-    """What training goes on from.
+    """What training resumes from.
 
     Args:
-        state: where the run stands.
+        state: of the run so far.
         ranks: every rank's `rank_tree`.
         skipped: of all ranks together.
         facts: what else is to be known: configuration, files, versions.
@@ -99,7 +99,7 @@ def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
 
 
 def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
-    """Take up what `state_tree` told.
+    """Restore what `state_tree` returned.
 
     Args:
         state: of a run of the same architecture; mutated.
@@ -109,10 +109,10 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
         world_size: of how many; if there were fewer before, a new one gets generators of its own.
 
     Raises:
-        CheckpointError: it holds weights alone, or is of another architecture.
+        CheckpointError: it has weights alone, or is of another architecture.
     """
     if "optimizer" not in saved:
-        raise CheckpointError(f"{path} holds weights to evaluate, not a state to go on from")
+        raise CheckpointError(f"{path} has weights to evaluate, not a state to resume from")
     load_weights(state.model, saved, path)
     try:
         state.queue.load_state_dict(saved["queue"])
@@ -228,7 +228,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """The backbone of a run's image encoder, from a checkpoint.
 
     Raises:
-        CheckpointError: it holds none, or one of another architecture.
+        CheckpointError: it has none, or one of another architecture.
     """
     _load_part(backbone, BACKBONE, read_checkpoint(path), f"{path} has no backbone that fits this encoder")
 
@@ -304,7 +304,7 @@ class WeightAverage:
                 torch._foreach_copy_(self.parameters, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """What a checkpoint contains."""
         return {"average": list(self.average), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

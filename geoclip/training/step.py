@@ -1,4 +1,4 @@
-"""One optimizer step."""
+"""One optimizer step, the batch at once or in parts, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     )
     # This rank's rows begin at `first`.
     rows_G3, first = gather_rows(torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1))
-    places_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
+    gps_deg_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
     objective = recipe.objective
-    asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), draws)
+    noisy_M2, true_M2 = objective.candidates(gps_deg_G2, state.queue.negatives(), draws)
     queue_SD = None
     if recipe.queue_embeddings != "encoded":
-        batch_G2, queue_S2, hard_H2 = asked_M2.tensor_split(
-            [len(places_G2), len(places_G2) + len(state.queue)]
+        batch_G2, queue_S2, hard_H2 = noisy_M2.tensor_split(
+            [len(gps_deg_G2), len(gps_deg_G2) + len(state.queue)]
         )
-        queue_SD, asked_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
+        queue_SD, noisy_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
     pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first, queue_SD)
     images, color = batch.images, batch.color_BK
     if objective.views > 1:
@@ -92,9 +92,9 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     if color is not None:
         images = jitter_colors(images, color)
     state.optimizer.zero_grad(set_to_none=True)
-    loss, recall, image_ND, location_MD = _backward(state, images, asked_M2, pairs, recipe)
+    loss, recall, image_ND, location_MD = _backward(state, images, noisy_M2, pairs, recipe)
     finite = _update(state, recipe)
-    state.queue.push(places_G2, location_MD[: len(places_G2)])
+    state.queue.push(gps_deg_G2, location_MD[: len(gps_deg_G2)])
     found = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     # A loss that is not finite would spoil the mean of the others.
     bad_N = ~image_ND.detach().isfinite().all(dim=1)
@@ -115,7 +115,7 @@ def end_step(state: TrainState, batch: Batch, outcome: Outcome) -> Outcome:
 def _backward(
     state: TrainState,
     images: Tensor,
-    asked_M2: Tensor,
+    noisy_M2: Tensor,
     pairs: Pairs,
     recipe: Recipe,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -123,14 +123,14 @@ def _backward(
     precision = partial(matrix_products, images.device, recipe.autocast, recipe.tf32)
     if recipe.parts > 1 and images.ndim > 2:
         if not state.model.image_encoder.frozen:
-            results = backward_in_parts(state.model, images, asked_M2, pairs, recipe.parts, precision)
+            results = backward_in_parts(state.model, images, noisy_M2, pairs, recipe.parts, precision)
             mean_gradients(list(state.model.parameters()))
             return results
         with torch.no_grad(), precision():  # a frozen backbone sees a part at a time, once
             features = state.model.image_encoder.features
             images = torch.cat([features(part).float() for part in images.chunk(recipe.parts)])
     with precision():
-        embedded: Embedded = state.parallel(images, asked_M2)
+        embedded: Embedded = state.parallel(images, noisy_M2)
     # Logits are float32 always. With embeddings from 8 or 10 bits, TF32's products add no error that could be seen.
     with matrix_products(images.device, None, tf32=recipe.tf32 or recipe.autocast is not None):
         loss, recall = pairs(embedded)

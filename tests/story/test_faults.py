@@ -198,7 +198,7 @@ def test_another_configuration_is_refused_with_what_differs_unless_forced(folder
     for part in ("seed: 0 -> 7", "queue.queue_noise_m: 1000.0 -> 5.0", "force_resume=true"):
         assert part in printed, printed[-2000:]
     run = finish(folder, *other, "force_resume=true")
-    assert f"goes on from step {STEPS}" in (folder / "printed.txt").read_text()
+    assert f"resumes from step {STEPS}" in (folder / "printed.txt").read_text()
     assert read_rows(run / "metrics.jsonl")[-1]["step"] == STEPS + 2
 
 
@@ -388,7 +388,7 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_the_same(folder: Path) -
     os.kill(rank_process(process.pid, 1), signal.SIGKILL)
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
-    assert "goes on from step" in printed
+    assert "resumes from step" in printed
     rows = [
         [
             {key: value for key, value in row.items() if key != "samples_per_s"}

@@ -76,6 +76,7 @@ def _refuse_another_config(saved: Tree, path: Path, config: TrainConfig, files: 
     listed = "\n".join(f"  {line}" for line in changed)
     if not config.force_resume:
         raise CheckpointError(
-            f"{path} is of another configuration (there -> here):\n{listed}\nSet force_resume=true to resume all the same"
+            f"{path} is of another configuration (there -> here):\n{listed}\n"
+            "Set force_resume=true to resume all the same"
         )
     log.warning("resumes under another configuration (there -> here):\n%s", listed)

@@ -26,7 +26,7 @@ from geoclip.drawing.study_readme import fill_generated
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES, EPOCHS, BATCH, QUEUE, VIEWS, PHOTO_BYTES = 4_720_000, 10, 512, 4096, 4, 90_000

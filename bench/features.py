@@ -23,13 +23,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from geoclip.build import build_model, build_optimizer, build_preprocessing, build_queue, build_recipe
 from geoclip.conf_dir import conf_dir
 from geoclip.config import QueueStart, TrainConfig, typed
-from geoclip.data.augment import Augmentation
-from geoclip.data.batch import Batch
-from geoclip.data.decoding import Decoder, PictureDecoder
+from geoclip.data.batch import Batch, Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, ViewsDecoder
 from geoclip.data.shard_list import Shard, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
+from geoclip.data.transforms import Augmentation
 from geoclip.distributed import World
 from geoclip.evaluation.extraction import close_split, extract_features
 from geoclip.geo.geodesy import uniform_on_sphere
@@ -91,7 +90,12 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
         streams = {}
         for name, (found, decoder) in decoders.items():
             plan = StreamPlan(
-                subset=whole(found), streams=16, batch_size=256, shuffle_buffer=1000, seed=0, decoder=decoder
+                subset=all_samples(found),
+                streams=16,
+                batch_size=256,
+                shuffle_buffer=1000,
+                seed=0,
+                decoder=decoder,
             )
             streams[name] = train_batches(
                 plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1

@@ -27,16 +27,13 @@ import torch
 from PIL import Image, features
 
 from bench.released_loader import MEAN, STD, random_box, released_sample
-from geoclip.data.augment import Augmentation
-from geoclip.data.batch import Batch
+from geoclip.data.batch import Batch, PictureDecoder
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.building import shard_writing
-from geoclip.data.color import jitter_colors
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
+from geoclip.data.transforms import Augmentation, Preprocessing, jitter_colors
 from geoclip.run_dir import provenance, write_json
 
 MP16 = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True, color_jitter=0.8, grayscale=0.2)
@@ -109,7 +106,7 @@ def measure(folder: Path, jpegs: list[bytes], repeats: int) -> dict[str, Any]:
         paths[-1].write_bytes(jpeg)
     write_shards(folder, jpegs)
     plan = StreamPlan(
-        subset=whole(read_shards(str(folder), "train")), streams=4, batch_size=BATCH, shuffle_buffer=50, seed=0,
+        subset=all_samples(read_shards(str(folder), "train")), streams=4, batch_size=BATCH, shuffle_buffer=50, seed=0,
         decoder=PictureDecoder(preprocessing=Preprocessing(image_px=224), augmentation=MP16),
     )  # fmt: skip
     ours, uint8 = (

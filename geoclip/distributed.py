@@ -158,21 +158,21 @@ class Heartbeat:
         """The ranks that have not begun the step that this one has begun, or fell silent; empty when all have."""
         if self._world.store is None:
             return ""
-        time.sleep(SILENT_S + self._every_s)  # let what the others know arrive, and silence be heard
-        now_s, late = time.time(), []
+        time.sleep(SILENT_S + self._every_s)  # so that the others' heartbeats arrive, or are missed
+        now_s, behind = time.time(), []
         for rank in range(self._world.size):
             key = f"heartbeat/{rank}"
             if rank == self._world.rank:
                 continue
             if not self._world.store.check([key]):
-                late.append(f"rank {rank} (which never began to train)")
+                behind.append(f"rank {rank} (which never began to train)")
                 continue
-            step, host, told_s = json.loads(self._world.store.get(key))
-            quiet_s = now_s - told_s
+            step, host, sent_s = json.loads(self._world.store.get(key))
+            quiet_s = now_s - sent_s
             if step < self._step or quiet_s > SILENT_S:
                 silent = f", silent for {quiet_s:.0f} s" if quiet_s > SILENT_S else ""
-                late.append(f"rank {rank} on {host} (at step {step}{silent})")
-        return "; ".join(late)
+                behind.append(f"rank {rank} on {host} (at step {step}{silent})")
+        return "; ".join(behind)
 
     def _tell(self) -> None:
         store, host = self._world.store, socket.gethostname()
@@ -227,16 +227,16 @@ def gather_objects(value: T) -> list[T]:
         return [value]
     gathered: list[T | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
-    return cast(list[T], gathered)
+    return cast("list[T]", gathered)
 
 
-def told_by_main(value: bool, world: World) -> bool:
+def broadcast_from_main(value: bool, world: World) -> bool:
     """Rank 0's value, on every rank; the others wait for it."""
     if world.control is None:
         return value
-    told = torch.tensor([value], dtype=torch.uint8)
-    dist.broadcast(told, 0, group=world.control)
-    return bool(told.item())
+    received = torch.tensor([value], dtype=torch.uint8)
+    dist.broadcast(received, 0, group=world.control)
+    return bool(received.item())
 
 
 def mean_gradients(parameters: list[Tensor]) -> None:

@@ -278,7 +278,7 @@ def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> obj
     except Preempted as error:
         if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler is to read the status
             raise
-        _stopped = cast(int, error.code)
+        _stopped = cast("int", error.code)
         raise PointEnded(_stopped) from None
 
 

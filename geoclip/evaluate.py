@@ -105,7 +105,7 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
 
     Of a run they are read from the indices of its shards, for the fraction that it took.
     """
-    from geoclip.data.reading import places_in
+    from geoclip.data.shard_index import coordinates_in
     from geoclip.data.shard_list import read_shards
     from geoclip.data.subset import take_fraction
     from geoclip.data.tables import read_gps_deg
@@ -119,7 +119,7 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
         data, features = trained_with["data"], trained_with["encoder"]["features"]
         shards = read_shards(*((features, "train") if features else (data["root"], data["train"])))
         subset = take_fraction(shards, data["fraction"], trained_with["seed"])
-        return places_in(subset, sum(map(len, subset)))
+        return coordinates_in(subset, sum(map(len, subset)))
     except (OSError, KeyError, TypeError, DataError) as error:
         reason = f"{run} has no config.yaml" if isinstance(error, FileNotFoundError) else error
         log.info(

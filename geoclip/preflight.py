@@ -31,7 +31,7 @@ from geoclip.data.shard_list import fingerprint
 from geoclip.distributed import World, device_problem
 from geoclip.errors import GeoclipError, memory_problem
 from geoclip.resume import named_checkpoint
-from geoclip.run_dir import fingerprint_of, is_finished, plain, run_path
+from geoclip.run_dir import fingerprint_of, is_finished, run_path, to_dict
 from geoclip.run_shards import open_shards, require_features_of
 
 log = logging.getLogger("geoclip")
@@ -100,7 +100,7 @@ class Preflight:
         files = self._try(found, lambda: self._data(config, found))
         if files and gallery:
             files |= {"gallery": gallery.sha256[:8]}
-            found.run = run_path(plain(config), files)
+            found.run = run_path(to_dict(config), files)
             found.finished = is_finished(found.run)
             self._try(found, lambda: named_checkpoint(config, files))
         return found
@@ -109,7 +109,7 @@ class Preflight:
         """Fingerprints of the shards; None where they are built at the run's start."""
         data, encoder = config.data, config.encoder
         if data.kind is DataKind.bluemarble and not stands(
-            Path(data.root), plain(data.bluemarble), overwrite=False
+            Path(data.root), to_dict(data.bluemarble), overwrite=False
         ):
             found.notes.append(
                 f"data.root={data.root} is not built, so its samples are not checked: training builds it first, in "
@@ -119,7 +119,9 @@ class Preflight:
                 require_features_of(data, encoder)
             return None
         alone = World(rank=0, size=1, device=CPU)
-        splits = self._once(lambda: open_shards(data, encoder, alone), "shards", plain(data), plain(encoder))
+        splits = self._once(
+            lambda: open_shards(data, encoder, alone), "shards", to_dict(data), to_dict(encoder)
+        )
         plan = build_stream_plan(config, splits["train"])
         found.samples = plan.samples
         found.validation = min(sum(one.samples for one in splits["val"]), config.validate_samples)
@@ -137,15 +139,15 @@ class Preflight:
         is_built = gallery.kind is GalleryKind.file and with_views and path.is_relative_to(config.data.root)
         if is_built and not path.is_file():
             return None
-        return self._once(lambda: build_gallery(gallery), "gallery", plain(gallery))
+        return self._once(lambda: build_gallery(gallery), "gallery", to_dict(gallery))
 
     def _parameters(self, config: TrainConfig) -> tuple[int, int]:
         """How many are trained, and all. Pretrained weights are read, so that missing ones are known."""
         encoder, location, loss = config.encoder, config.location, config.loss
         width = location.embedding_dim
         parts = [
-            self._once(lambda: _count(build_image_encoder(encoder, width)), "image", plain(encoder), width),
-            self._once(lambda: _count(build_location_encoder(location)), "location", plain(location)),
+            self._once(lambda: _count(build_image_encoder(encoder, width)), "image", to_dict(encoder), width),
+            self._once(lambda: _count(build_location_encoder(location)), "location", to_dict(location)),
             (int(loss.learn_temperature), 1),
             (int(loss.kind is LossKind.sigmoid),) * 2,
         ]

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from geoclip.config import BenchmarkKind, CalibrateConfig, EvaluateConfig
 from geoclip.data.account import Account, account_of
-from geoclip.data.batch import Skip
+from geoclip.data.batch import PictureDecoder, Skip
 from geoclip.data.benchmarks import photo_batches, read_features, read_photos
-from geoclip.data.decoding import PictureDecoder
 from geoclip.data.feature_shards import read_feature_split
 from geoclip.data.places_json import NO_FIX
 from geoclip.data.shard_list import count_samples, find_shards, samples_account
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
 from geoclip.errors import DataError
 from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.trained import LoadedModel
@@ -46,10 +45,10 @@ def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedMode
             files.account.log()
             shards = count_samples(files.paths)
             found.skipped.merge(samples_account(files.what, shards).skipped)
-            stretches = whole(shards)
+            ranges = all_samples(shards)
             decoder = PictureDecoder(preprocessing=loaded.preprocessing)
-            batches = evaluation_batches(stretches, decoder, config.batch_size)
-            total = sum(map(len, stretches))
+            batches = evaluation_batches(ranges, decoder, config.batch_size)
+            total = sum(map(len, ranges))
         case BenchmarkKind.photos:
             photos, unusable = read_photos(Path(benchmark.root), benchmark.metadata)
             found.skipped.add(unusable)

@@ -38,7 +38,7 @@ NOT_SCIENCE_OF_DATA = (
 )  # shards and gallery are in the hash by their content
 
 
-def plain(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain dicts, lists, numbers and strings; enums by their values."""
 
     def convert(value: Any) -> Any:
@@ -56,7 +56,7 @@ def plain(config: Any) -> dict[str, Any]:
     return converted
 
 
-def science(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
+def config_for_hash(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
     """The part of a (plain) configuration that decides a run's results, and fingerprints of the files it reads."""
     kept = {key: value for key, value in config.items() if key not in NOT_SCIENCE}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_SCIENCE_OF_DATA}
@@ -84,7 +84,7 @@ def fingerprint_of(value: Any) -> str:
 
 def run_path(config: dict[str, Any], files: dict[str, str]) -> Path:
     """`runs/<name>-<hash>`: the same science gives the same folder, another science never does."""
-    return Path(config["runs_dir"]) / f"{config['name']}-{fingerprint_of(science(config, files))}"
+    return Path(config["runs_dir"]) / f"{config['name']}-{fingerprint_of(config_for_hash(config, files))}"
 
 
 def latest_run(runs_dir: str | Path = "runs") -> Path:

@@ -10,13 +10,13 @@ from pathlib import Path
 from geoclip.console import log_file_formatter, setup_logging
 
 
-def speak(*, main: bool) -> None:
+def setup_console(*, main: bool) -> None:
     """Messages on the screen: all of rank 0's, of the others only what goes wrong."""
     setup_logging(logging.INFO if main else logging.ERROR)
 
 
 @contextmanager
-def logged(run: Path, rank: int) -> Iterator[None]:
+def log_to_file(run: Path, rank: int) -> Iterator[None]:
     """While inside, whatever is logged also goes to `logs/rank<rank>.log`, after what earlier starts wrote."""
     folder = run / "logs"
     folder.mkdir(parents=True, exist_ok=True)

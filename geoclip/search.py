@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
-from geoclip.run_dir import fingerprint_of, plain, science
+from geoclip.run_dir import config_for_hash, fingerprint_of, to_dict
 from geoclip.search_record import SearchRecord, claimed_search, open_study, suggested
 from geoclip.sweep import trains_here
 from geoclip.sweep_axes import Axis, axes_of, corners, described, override_of, problems_of
@@ -66,7 +66,7 @@ def search(
     axes, fixed = axes_of(params, arguments)
     _refuse_early(axes, trials, at_once)
     first = _checked_corners(config, loader, axes, fixed)
-    facts = [[asdict(axis) for axis in axes], science(plain(first), {}), seed, random_trials]
+    facts = [[asdict(axis) for axis in axes], config_for_hash(to_dict(first), {}), seed, random_trials]
     stem = Path(first.runs_dir, ".search", f"{first.name}-{fingerprint_of(facts)}")
     if first.check_only:
         print(

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, open_dict
 from geoclip.config import ConfigError, TrainConfig, train_problems, typed
 from geoclip.console import setup_logging
 from geoclip.errors import DataError, GeoclipError
-from geoclip.run_dir import fingerprint_of, is_finished, plain, read_yaml, science, write_json
+from geoclip.run_dir import config_for_hash, fingerprint_of, is_finished, read_yaml, to_dict, write_json
 
 if TYPE_CHECKING:
     from geoclip.preflight import Findings
@@ -62,7 +62,7 @@ class SweepWatch(Callback):
         except HydraException as error:  # Hydra would print it as a warning, and start
             raise ConfigError([" ".join(str(error).split())]) from None
         names = {(point.config.runs_dir, point.config.name) for point in points}
-        done = set().union(*(finished_sciences(Path(runs), name) for runs, name in names))
+        done = set().union(*(finished_configs(Path(runs), name) for runs, name in names))
         is_done = [_science(point.config) in done for point in points]
         finished, name = sum(is_done), points[0].config.name
         findings = look_at_points(points, is_done, here=trains_here(config))
@@ -78,7 +78,7 @@ class SweepWatch(Callback):
             raise SystemExit(0)
         setup_logging()
         log.info("%s", listed)
-        _Account.begin(_folder(config), points, finished)
+        _Progress.begin(_folder(config), points, finished)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Leave word of how a point ended, for the process that launched it."""
@@ -87,12 +87,12 @@ class SweepWatch(Callback):
         error = job_return._return_value if job_return.status is JobStatus.FAILED else None
         if error is not None and not isinstance(error, GeoclipError) and type(error).__name__ != "PointEnded":
             log.error("this point failed", exc_info=error)
-        said = str(error).splitlines()[0] if error is not None and str(error) else repr(error)
+        message = str(error).splitlines()[0] if error is not None and str(error) else repr(error)
         write_json(
             _folder(config) / f"{int(config.hydra.job.num):05d}.json",
             {
                 "point": int(config.hydra.job.num),
-                "error": None if error is None else said,
+                "error": None if error is None else message,
                 "value": None if error is not None else job_return.return_value,
             },
         )
@@ -187,27 +187,27 @@ def swept(points: Sequence[Point]) -> list[str]:
 
 def _varying(overrides: Sequence[str], batch: Sequence[Sequence[str]]) -> list[str]:
     common = set(batch[0]).intersection(*batch)
-    return [said for said in overrides if said not in common]
+    return [override for override in overrides if override not in common]
 
 
-def finished_sciences(runs_dir: Path, name: str) -> set[str]:
+def finished_configs(runs_dir: Path, name: str) -> set[str]:
     """What the finished runs of this name have computed, whatever the files they read."""
     found = set()
     for path in runs_dir.glob(f"{name}-*/config.yaml"):
         with suppress(DataError, KeyError, TypeError):  # of another program: no point is finished by it
             if is_finished(path.parent):
-                found.add(fingerprint_of(science(read_yaml(path), {})))
+                found.add(fingerprint_of(config_for_hash(read_yaml(path), {})))
     return found
 
 
 def _science(config: TrainConfig) -> str:
-    return fingerprint_of(science(plain(config), {}))
+    return fingerprint_of(config_for_hash(to_dict(config), {}))
 
 
-class _Account:
+class _Progress:
     """Of the sweep that this process launched: how far it is, and how its points ended."""
 
-    current: _Account | None = None
+    current: _Progress | None = None
 
     def __init__(self, folder: Path, points: Sequence[Point], done: int) -> None:
         self.folder, self.points, self.done = folder, points, done
@@ -224,11 +224,11 @@ class _Account:
 
     def _watch(self) -> None:
         """A line whenever a point has ended; the points' own bars show the steps."""
-        told = 0
+        logged = 0
         while not self.ended.wait(POLL_S):
             ended = len(list(self.folder.glob("*.json")))
-            if ended > told:
-                told = ended
+            if ended > logged:
+                logged = ended
                 log.info("%s", self._progress(ended))
 
     def _progress(self, ended: int) -> str:
@@ -247,14 +247,14 @@ class _Account:
         """Say which points failed, and how to go on."""
         self.ended.set()
         self.thread.join(timeout=10 * POLL_S)  # a slow disk, at most
-        said = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
-        failed = [point for point in said if point["error"]]
-        missing = len(self.points) - len(said)
+        ended = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
+        failed = [point for point in ended if point["error"]]
+        missing = len(self.points) - len(ended)
         log.info(
             "%s: %d points, %d finished, %d failed%s",
             self.points[0].config.name,
             len(self.points),
-            len(said) - len(failed),
+            len(ended) - len(failed),
             len(failed),
             f", {missing} not begun or not ended" if missing else "",
         )
@@ -267,6 +267,6 @@ class _Account:
 
 def end_sweep() -> None:
     """Close the account of the sweep that this process launched, if it did."""
-    if _Account.current:
-        _Account.current.close()
-        _Account.current = None
+    if _Progress.current:
+        _Progress.current.close()
+        _Progress.current = None

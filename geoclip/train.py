@@ -26,14 +26,12 @@ from geoclip.errors import Preempted
 from geoclip.sweep import end_sweep
 
 if TYPE_CHECKING:
-    from geoclip.data.shard_list import Shard
     from geoclip.data.stream import StreamPlan
-    from geoclip.distributed import World
-    from geoclip.evaluation.gallery import Gallery
     from geoclip.recorder import Recorder
+    from geoclip.training.hooks import RunContext
+    from geoclip.training.preemption import StopRequest
     from geoclip.training.state import TrainState
     from geoclip.training.step import Recipe
-    from geoclip.training.stopping import StopRequest
 
 log = logging.getLogger("geoclip")
 
@@ -87,38 +85,41 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
         GeoclipError: data, gallery or checkpoint cannot be used.
         Preempted: asked to stop, by a signal or the walltime; the checkpoint is written.
     """
-    from geoclip.training.stopping import StopRequest
+    from geoclip.training.preemption import StopRequest
 
     with StopRequest(
         config.compute.max_minutes
     ) as stop:  # first of all: reading millions of rows may take minutes
         run = _train_or_stop(config, choices or {}, stop)
-        if in_sweep() and stop.reason().startswith("SIG"):  # heard too late for this point: no other begins
-            log.warning("stopped by %s; %s is finished, the same command goes on", stop.reason(), run)
+        if in_sweep() and stop.reason().startswith("SIG"):  # it came too late for this point; no other starts
+            log.warning(
+                "stopped by %s; %s is finished; rerun the command to resume the sweep", stop.reason(), run
+            )
             stop.pass_on()
             raise Preempted(stop.reason(), 0)
         return run
 
 
 def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
-    """`train_run`, under an ear for what asks it to stop."""
+    """`train_run`, while `stop` listens to signals and the walltime."""
     from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan, require_negatives
     from geoclip.data.feature_shards import read_record
     from geoclip.data.shard_list import fingerprint
     from geoclip.data.workers import start_fork_server
-    from geoclip.distributed import initialise, told_by_main, wait_for_all
+    from geoclip.distributed import broadcast_from_main, initialise, wait_for_all
     from geoclip.resume import resume
     from geoclip.run_dir import (
         claimed,
         fingerprint_of,
         is_finished,
-        plain,
         run_path,
+        to_dict,
         write_identity,
         write_summary,
     )
-    from geoclip.run_log import logged, speak
+    from geoclip.run_log import log_to_file, setup_console
     from geoclip.run_shards import open_shards
+    from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
 
     compute = config.compute
@@ -128,31 +129,40 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     world = initialise(
         compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes
     )
-    speak(main=world.is_main)
+    setup_console(main=world.is_main)
     splits = open_shards(config.data, config.encoder, world)
     gallery = build_gallery(config.gallery)
     files = {"shards": fingerprint(splits["train"]), "gallery": gallery.sha256[:8]}
     if config.encoder.features:
         files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
-    run = run_path(plain(config), files)
-    if config.resume == "auto" and told_by_main(is_finished(run), world):
-        log.info("%s is trained to its end; nothing to do (without its summary.json it would go on)", run)
+    run = run_path(to_dict(config), files)
+    if config.resume == "auto" and broadcast_from_main(is_finished(run), world):
+        log.info("%s: already finished (to train it further, remove its summary.json)", run)
         return run
     plan = build_stream_plan(config, splits["train"])
     require_negatives(config, plan.subset)
     recipe = build_recipe(config, plan.samples, world.device)
-    with claimed(run) if world.is_main else contextlib.nullcontext(), logged(run, world.rank):
+    context = RunContext(
+        folder=run,
+        world=world,
+        stop=stop,
+        gallery=gallery,
+        val_shards=splits["val"],
+        files=files,
+        last_step=recipe.last_step,
+    )
+    with claimed(run) if world.is_main else contextlib.nullcontext(), log_to_file(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)
         state = build_state(config, plan.subset, world)
-        resume(config, run, state, files, world)
+        resume(config, context, state)
         if world.is_main:
-            write_identity(run, plain(config), world.size, choices)
+            write_identity(run, to_dict(config), world.size, choices)
         _announce(run, state, recipe.last_step, plan.samples, config.optim.batch_size)
         try:
-            _train(config, choices, run, state, plan, recipe, splits["val"], gallery, files, world, stop)
+            _train(config, choices, context, state, plan, recipe)
         except Preempted as preempted:
             log.warning(
-                "stopped by %s after step %d, its checkpoint written; the same command goes on (status %s)",
+                "stopped by %s after step %d, its checkpoint written; rerun the command to resume (status %s)",
                 preempted.reason, preempted.step, preempted.code,
             )  # fmt: skip
             stop.pass_on()
@@ -173,40 +183,33 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
 def _train(
     config: TrainConfig,
     choices: Mapping[str, str],
-    run: Path,
+    context: RunContext,
     state: TrainState,
     plan: StreamPlan,
     recipe: Recipe,
-    val_shards: list[Shard],
-    gallery: Gallery,
-    files: dict[str, str],
-    world: World,
-    stop: StopRequest,
 ) -> None:
     """The training itself, with what it reads and all that it writes open."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.build import build_batches, build_step
+    from geoclip.build import build_batches, build_hooks, build_step
     from geoclip.data.account import Account
-    from geoclip.training.keeping import CheckpointWriter
+    from geoclip.training.checkpoint import CheckpointWriter
+    from geoclip.training.hooks import draw_training_curves
     from geoclip.training.loop import train
-    from geoclip.training_hooks import draw_training_curves, run_hooks
 
+    world, run = context.world, context.folder
     batches = build_batches(config, plan, world, state.step, recipe.last_step)
     with contextlib.ExitStack() as opened:
         opened.enter_context(contextlib.closing(batches))
-        recorder = writer = None
         if world.is_main:
-            recorder = opened.enter_context(_recorder(config, choices, run, state.step))
-            writer = opened.enter_context(
+            context.recorder = opened.enter_context(_recorder(config, choices, run, state.step))
+            context.writer = opened.enter_context(
                 CheckpointWriter(run / "checkpoints", config.compute.keep_checkpoints)
             )
-        hooks = run_hooks(
-            config, run, val_shards, gallery, files, recorder, writer, world, stop, recipe.last_step
-        )
+        hooks = build_hooks(config, context)
         opened.enter_context(logging_redirect_tqdm())
         step = build_step(config, state, world)
-        skipped = train(state, batches, recipe, hooks, world, stop, step)
+        skipped = train(state, batches, recipe, hooks, world, context.stop, step)
         bad = skipped.counts.total()
         Account(
             what="training",
@@ -214,9 +217,9 @@ def _train(
             skipped=skipped,
             unit="pictures, all epochs together,",
         ).log()
-        if recorder:
-            recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
-            draw_training_curves(run, recorder, state.step)
+        if context.recorder:
+            context.recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
+            draw_training_curves(run, context.recorder, state.step)
 
 
 def _be_deterministic(deterministic: bool) -> None:
@@ -235,7 +238,7 @@ def _be_deterministic(deterministic: bool) -> None:
 
 def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_size: int) -> None:
     trained = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    verb = f"goes on from step {state.step}" if state.step else "starts"
+    verb = f"resumes from step {state.step}" if state.step else "starts"
     log.info(
         "%s %s: %d steps of %d (%.1f epochs), %s trained parameters",
         run, verb, last_step, batch_size, last_step * batch_size / samples, f"{trained:,}",
@@ -246,7 +249,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
     from geoclip.evaluation.study_runs import variant_tags
     from geoclip.recorder import Recorder, WandbMirror
-    from geoclip.run_dir import plain, read_provenance
+    from geoclip.run_dir import read_provenance, to_dict
 
     mirror = None
     if config.logger.mode is not LoggerMode.disabled:
@@ -256,11 +259,11 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
             project=config.logger.project,
             entity=config.logger.entity,
             name=run.name,
-            config=plain(config) | read_provenance(run),
+            config=to_dict(config) | read_provenance(run),
             run_id=run.name,
             patience_s=config.logger.patience_s,
             group=config.study.name or None,
-            tags=variant_tags(plain(config), choices),
+            tags=variant_tags(to_dict(config), choices),
             job_type="train",
         )
     return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)

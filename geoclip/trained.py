@@ -14,7 +14,7 @@ from geoclip.build import build_gallery, build_preprocessing, encoder_identity
 from geoclip.build.published import read_model
 from geoclip.config import GalleryConfig, GalleryKind, ModelSourceConfig
 from geoclip.data.assets import cache_dir
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.transforms import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.gallery_cache import embedded_gallery

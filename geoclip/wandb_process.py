@@ -24,7 +24,7 @@ from geoclip.processes import kill_with_descendants
 Message = dict[str, Any]
 
 FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 1 << 15  # bytes, see LevelDB's doc/log_format.md
-WHOLE, LAST = 1, 4  # kinds of a record's parts
+COMPLETE, LAST = 1, 4  # kinds of a record's parts
 
 
 def main() -> None:
@@ -32,9 +32,9 @@ def main() -> None:
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what wandb prints, and its service, go to the log file
 
-    def report(**said: Any) -> None:
+    def report(**values: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # the run was killed; wandb's is finished all the same
-            reports.write(json.dumps(said) + "\n")
+            reports.write(json.dumps(values) + "\n")
             reports.flush()
 
     messages: SimpleQueue[Message] = SimpleQueue()
@@ -105,6 +105,6 @@ def records(path: Path) -> Iterator[Any]:
             return
         parts += data[at : at + size]
         at += size
-        if kind in (WHOLE, LAST):
+        if kind in (COMPLETE, LAST):
             yield Record.FromString(parts)
             parts = b""

@@ -12,6 +12,6 @@ import geoclip.data.building.shard_building
 import geoclip.drawing.report_page
 import geoclip.entry
 import geoclip.trained
-import geoclip.training_hooks
+import geoclip.training.hooks
 
 torch.set_num_threads(1)

@@ -13,11 +13,11 @@ from PIL import Image
 
 from bench.card import Card, GpuRow
 from bench.stream import MP16, write_shards
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import PictureDecoder
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
+from geoclip.data.transforms import Preprocessing
 
 BATCH = 512
 
@@ -67,7 +67,7 @@ def measure_reading(card: Card) -> None:
 
 def _rate(folder: Path, workers: int, batch: int, seconds: float) -> float:
     plan = StreamPlan(
-        subset=whole(read_shards(str(folder), "train")), streams=32, batch_size=batch, shuffle_buffer=50, seed=0,
+        subset=all_samples(read_shards(str(folder), "train")), streams=32, batch_size=batch, shuffle_buffer=50, seed=0,
         decoder=PictureDecoder(preprocessing=Preprocessing(image_px=224), augmentation=MP16),
     )  # fmt: skip
     batches = train_batches(plan, rank=0, world_size=1, workers=workers, first_step=0, last_step=10**6)

@@ -12,7 +12,7 @@ from bench.gpu_rows.encoder import TINY, image_encoder, pixels_of
 from bench.gpu_rows.features import SMALL_BATCH, batches_of, head_alone
 from bench.gpu_rows.state import SMALL, recipe_of, state_of
 from geoclip.data.batch import Batch
-from geoclip.data.on_device import on_device
+from geoclip.data.stream import on_device
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Step

@@ -13,6 +13,7 @@ from geoclip.build.encoder import build_image_encoder, encoder_identity
 from geoclip.build.model import build_model, model_from_checkpoint
 from geoclip.build.training import (
     build_batches,
+    build_hooks,
     build_objective,
     build_optimizer,
     build_precision,
@@ -29,6 +30,7 @@ __all__ = [
     "build_blue_marble_data",
     "build_evaluation_decoder",
     "build_gallery",
+    "build_hooks",
     "build_image_encoder",
     "build_model",
     "build_objective",

@@ -16,30 +16,29 @@ from geoclip.config import (
     Tta,
 )
 from geoclip.data.assets import asset_path
-from geoclip.data.augment import Augmentation
+from geoclip.data.batch import Decoder, PictureDecoder
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble
-from geoclip.data.decoding import Decoder, PictureDecoder
 from geoclip.data.feature_shards import FeatureDecoder, read_record
 from geoclip.data.pictures import MAX_PIXELS
-from geoclip.data.preprocessing import Preprocessing
 from geoclip.data.shard_list import Shard
 from geoclip.data.stream import StreamPlan
 from geoclip.data.subset import take_fraction
+from geoclip.data.transforms import Augmentation, Preprocessing
 from geoclip.drawing.maps import draw_distribution
 from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluation.gallery import Gallery, read_gallery
-from geoclip.run_dir import plain
+from geoclip.run_dir import to_dict
 
 
 def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
     """The embedded default's shards at `root`; False where they stand already."""
     return build_blue_marble(
-        Path(root), BlueMarbleSettings(**plain(settings)), draw=draw_distribution, overwrite=overwrite
+        Path(root), BlueMarbleSettings(**to_dict(settings)), draw=draw_distribution, overwrite=overwrite
     )
 
 
 def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
-    """Which sample stands where in the training stream."""
+    """The order of the samples in the training stream."""
     data = config.data
     return StreamPlan(
         subset=take_fraction(shards, data.fraction, config.seed),

@@ -11,7 +11,7 @@ from geoclip.errors import GeoclipError
 from geoclip.model.backbones import ClipBackbone, DinoBackbone, ResNetBackbone, SiglipBackbone, ViTBackbone
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks
-from geoclip.run_dir import checkpoint_file, plain
+from geoclip.run_dir import checkpoint_file, to_dict
 from geoclip.training.state import load_backbone
 
 # What tells two backbones apart: their weights' source, or how they are built where they are trained from scratch.
@@ -128,8 +128,8 @@ def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEnco
 
 
 def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
-    """What makes two backbones the same, as far as a configuration shows; a trained one is no longer its source."""
-    known = plain(encoder)
+    """What makes two backbones the same, as far as a configuration tells; a trained one is no longer its source."""
+    known = to_dict(encoder)
     return {key: known[key] for key in IDENTITY[encoder.kind]} | (
         {} if encoder.frozen else {"tune": encoder.tune.value}
     )

@@ -26,7 +26,7 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.warm_start import take_up_scales
-from geoclip.run_dir import checkpoint_file, located, plain, run_of
+from geoclip.run_dir import checkpoint_file, located, run_of, to_dict
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import BACKBONE, load_location_encoder, load_weights
 
@@ -131,7 +131,7 @@ def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
         config = from_plain(saved.get("config"), TrainConfig)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return from_plain(located(plain(config), run_of(path), saved.get("cwd", "")), TrainConfig)
+    return from_plain(located(to_dict(config), run_of(path), saved.get("cwd", "")), TrainConfig)
 
 
 def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:

@@ -31,7 +31,7 @@ from geoclip.errors import DataError, GeoclipError
 from geoclip.files import sha256_of, write_text_atomic
 from geoclip.model.release_writing import GALLERY, authors_misfits, write_authors_layout, write_tensors
 from geoclip.model.releases import FORMAT_VERSION, OURS
-from geoclip.run_dir import checkpoint_file, git_revision, plain, write_json
+from geoclip.run_dir import checkpoint_file, git_revision, to_dict, write_json
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.state import BACKBONE
 
@@ -124,7 +124,7 @@ def write_card(
     """README.md, the configuration and the evaluations beside the model. Returns every file of the folder's."""
     path = run / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config = plain(written.config)
+    config = to_dict(written.config)
     facts = CardFacts(
         name=run.resolve().name,
         repo=repo,
@@ -224,7 +224,7 @@ def _write_own_layout(folder: Path, config: TrainConfig, tensors: dict[str, Tens
         "model_type": OURS,
         "format_version": FORMAT_VERSION,
         "gallery_file": GALLERY,
-        "config": plain(config),
+        "config": to_dict(config),
     }
     write_json(folder / "config.json", held)
     write_tensors(folder / "model.safetensors", tensors)

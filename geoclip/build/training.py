@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from geoclip.build.compiling import compile_layers
+from geoclip.build.data import build_evaluation_decoder
 from geoclip.build.model import build_model
 from geoclip.config import (
     AverageKind,
@@ -31,24 +33,31 @@ from geoclip.config import (
 from geoclip.data.batch import Batch
 from geoclip.data.feature_shards import FeatureDecoder
 from geoclip.data.on_device import load_features, resident_batches, size_on_device
-from geoclip.data.reading import places_in
+from geoclip.data.shard_index import SampleRange, coordinates_in
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import Stretch
 from geoclip.distributed import World
 from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, draw_queue_start, normal_on_circle
-from geoclip.training.average import WeightAverage
+from geoclip.run_dir import provenance, to_dict
 from geoclip.training.graphed import GraphedStep
-from geoclip.training.loop import Step
-from geoclip.training.objective import Objective
-from geoclip.training.schedule import constant_from, step_lr, warmup_cosine_lr
-from geoclip.training.state import BACKBONE, SUMS, TrainState
-from geoclip.training.step import Recipe, matrix_products, train_step
+from geoclip.training.loop import Hooks, Step
+from geoclip.training.losses import Objective
+from geoclip.training.state import BACKBONE, SUMS, TrainState, WeightAverage
+from geoclip.training.step import (
+    Recipe,
+    constant_from,
+    matrix_products,
+    step_lr,
+    train_step,
+    warmup_cosine_lr,
+)
+
+if TYPE_CHECKING:
+    from geoclip.training.hooks import RunContext
 
 FEW = 4096
-
 
 log = logging.getLogger("geoclip")
 
@@ -95,7 +104,7 @@ def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
     return steps if optim.max_steps is None else min(steps, optim.max_steps)
 
 
-def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueue:
+def build_queue(queue: QueueConfig, subset: list[SampleRange], seed: int) -> GPSQueue:
     """A queue that starts from real places, the same on every rank."""
     generator = torch.Generator().manual_seed(seed)
     match queue.start:
@@ -104,11 +113,11 @@ def build_queue(queue: QueueConfig, subset: list[Stretch], seed: int) -> GPSQueu
         case QueueStart.released:
             return GPSQueue(normal_on_circle(queue.size, generator))
         case QueueStart.train:
-            places = torch.from_numpy(places_in(subset, queue.size)).float()
+            places = torch.from_numpy(coordinates_in(subset, queue.size)).float()
             return GPSQueue(draw_queue_start(places, queue.size, generator))
 
 
-def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> TrainState:
+def build_state(config: TrainConfig, subset: list[SampleRange], world: World) -> TrainState:
     """The state of a run at step 0, on this rank's device."""
     model = build_model(config).to(world.device)
     queue = build_queue(config.queue, subset, config.seed).to(world.device)
@@ -122,12 +131,12 @@ def build_state(config: TrainConfig, subset: list[Stretch], world: World) -> Tra
         queue=queue,
         optimizer=build_optimizer(config.optim, model),
         noise=torch.Generator().manual_seed(config.seed),
-        average=build_average(config.optim, model, sum(len(stretch) for stretch in subset)),
+        average=build_average(config.optim, model, sum(len(span) for span in subset)),
         sums=torch.zeros(SUMS, device=world.device),
     )
 
 
-def require_negatives(config: TrainConfig, subset: list[Stretch]) -> None:
+def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
     """Refuse samples none of which has another's coordinates for a negative: the loss would be 0 at every step.
 
     Raises:
@@ -137,9 +146,9 @@ def require_negatives(config: TrainConfig, subset: list[Stretch]) -> None:
     radius_km = loss.near_radius_km if loss.near is Near.mask else 0.0
     if loss.hard_negatives or not (loss.mask_same_place or radius_km):
         return
-    samples = sum(len(stretch) for stretch in subset)
+    samples = sum(len(span) for span in subset)
     for count in sorted({min(FEW, samples), samples}):  # a few show it of nearly every data set
-        gps_deg_N2 = torch.from_numpy(places_in(subset, count).astype(np.float32)).double()
+        gps_deg_N2 = torch.from_numpy(coordinates_in(subset, count).astype(np.float32)).double()
         farthest = gps_deg_N2[haversine_km(gps_deg_N2, gps_deg_N2[:1]).argmax()]
         if haversine_km(gps_deg_N2, farthest[None]).max() > radius_km:
             return
@@ -255,6 +264,35 @@ def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.devi
             f"memory on {device}; set it to false, or train on less (data.fraction)"
         )
     return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
+
+
+def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
+    """What the run does beside its steps; rank 0 reads the validation split for it.
+
+    Raises:
+        DataError: not one picture of that can be read.
+    """
+    from geoclip.training.hooks import (  # draws: seconds, which other commands need not wait
+        Validation,
+        run_hooks,
+    )
+
+    world, validation = context.world, None
+    facts: dict[str, Any] = {"config": to_dict(config), "files": context.files, "cwd": str(Path.cwd())}
+    if world.is_main:
+        facts |= {"wandb_run_id": context.folder.name, "versions": provenance(world.size)["versions"]}
+        decoder = build_evaluation_decoder(config.encoder, config.data)
+        limit, protocol = config.validate_samples, config.protocol.value
+        validation = Validation(context.val_shards, context.gallery, decoder, limit, world.device, protocol)
+        validation.account.log()
+    return run_hooks(
+        context,
+        validation,
+        facts,
+        record_every=config.compute.log_every_steps,
+        validate_every=config.validate_every_steps,
+        checkpoint_every=config.compute.checkpoint_every_steps,
+    )
 
 
 def build_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[None]]:

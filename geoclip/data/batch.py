@@ -1,28 +1,57 @@
-"""What the stream carries.
+"""What the stream carries, and how bytes become rows.
 
-shard.tar -> Sample (a picture's bytes and its place) -> Batch (what a rank trains on in one step)
+shard.tar -> Sample (a picture's bytes and its coordinates) -> Decoder -> Batch (what a rank trains on in one step)
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
+from geoclip.data.transforms import (
+    NO_COLOR,
+    Augmentation,
+    Preprocessing,
+    augmentation_rng,
+    color_draw,
+    evaluation_pixels_of,
+    training_pixels_of,
+)
+from geoclip.data.workers import note
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
+Color = NDArray[np.float32] | None
 
 
-def copied_to(tensor: MaybeTensor, device: torch.device) -> MaybeTensor:
+def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device; to a GPU from page-locked memory, so that the host does not wait for the copy."""
-    if tensor is None or tensor.device == device:
+    if tensor.device == device:
         return tensor
     if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def named_tensors(record: DataclassInstance) -> dict[str, Tensor]:
+    """The fields of a dataclass that are tensors, by name."""
+    values = {one.name: getattr(record, one.name) for one in fields(record)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """The dataclass with every tensor in it changed; its other fields stay."""
+    return replace(record, **{name: change(tensor) for name, tensor in named_tensors(record).items()})
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -37,7 +66,7 @@ class Skip:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Sample:
-    """One picture as its file holds it, or one set of features, and where it was taken."""
+    """The bytes of one picture, or of its features, and where it was taken."""
 
     shard: str
     key: str
@@ -61,28 +90,25 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same rows on a device; the host does not wait for the copies."""
-        return replace(
-            self,
-            images=copied_to(self.images, device),
-            gps_deg_B2=copied_to(self.gps_deg_B2, device),
-            present_B=copied_to(self.present_B, device),
-            color_BK=copied_to(self.color_BK, device),
-        )
+        return with_tensors(self, partial(copied_to, device=device))
 
-    def copy(self) -> Batch:
-        """The same rows in tensors of their own."""
-        return replace(
-            self,
-            images=self.images.clone(),
-            gps_deg_B2=self.gps_deg_B2.clone(),
-            present_B=None if self.present_B is None else self.present_B.clone(),
-            color_BK=None if self.color_BK is None else self.color_BK.clone(),
-        )
+    def select(self, rows_R: Tensor) -> Batch:
+        """These rows, by number; `skipped` stays."""
+        chosen = with_tensors(self, lambda tensor: tensor[rows_R])
+        return replace(chosen, keys=[self.keys[row] for row in rows_R.tolist()])
 
-    def tensors(self) -> list[Tensor]:
-        """Those that there are."""
-        found = (self.images, self.gps_deg_B2, self.present_B, self.color_BK)
-        return [one for one in found if one is not None]
+    @classmethod
+    def cat(cls, batches: Sequence[Batch]) -> Batch:
+        """The rows of all these batches, one batch after the other."""
+        if len(batches) == 1:
+            return batches[0]
+        parts = [named_tensors(batch) for batch in batches]
+        names = {name for part in parts for name in part}
+        return cls(
+            keys=[key for batch in batches for key in batch.keys],
+            skipped=[skip for batch in batches for skip in batch.skipped],
+            **{name: torch.cat([part[name] for part in parts if name in part]) for name in names},
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -123,3 +149,98 @@ class SkipReport:
             more = " …" if max(count, len(shown)) > most else ""
             found.append(f"{count} × {reason}: {', '.join(shown[:most])}{more}")
         return found
+
+
+class Decoder(Protocol):
+    """How a stream turns bytes into rows: a function of the sample and its epoch alone."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+
+    @property
+    def dtype(self) -> DTypeLike:
+        """Of its numbers."""
+
+    @property
+    def no_color(self) -> Color:
+        """The colour draw that changes nothing; None where no row comes with one."""
+
+    def __call__(self, sample: Sample) -> tuple[NDArray[Any], Color]:
+        """A row, and its colour draw.
+
+        Raises:
+            ValueError: broken; the message is a short reason to count by.
+        """
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class PictureDecoder:
+    """Pixels uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees.
+
+    With several `views` of each picture in a step a row has all of them, (P, 3, size, size), each augmented anew.
+    """
+
+    dtype: ClassVar[DTypeLike] = np.uint8
+    preprocessing: Preprocessing
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    views: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return self.preprocessing.shape if self.views == 1 else (self.views, *self.preprocessing.shape)
+
+    @property
+    def no_color(self) -> Color:
+        """The draw that changes nothing, where colours change at all: they do on the device."""
+        if not self.augmentation.changes_color:
+            return None
+        return NO_COLOR if self.views == 1 else np.tile(NO_COLOR, (self.views, 1))
+
+    def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
+        """Pixels, and the colour draw where colours change."""
+        if self.augmentation.is_identity:
+            return evaluation_pixels_of(sample.data, self.preprocessing), None
+        if self.views == 1:
+            return self.view(sample, sample.epoch)
+        seen = [self.view(sample, sample.epoch * self.views + view) for view in range(self.views)]
+        colors = [color for _, color in seen if color is not None]
+        return np.stack([pixels for pixels, _ in seen]), np.stack(colors) if colors else None
+
+    def view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
+        """One of the views that training sees of a picture, counted through all epochs."""
+        rng = augmentation_rng(self.seed, number, sample.key)
+        pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)
+        return pixels, color_draw(self.augmentation, rng) if self.augmentation.changes_color else None
+
+
+def decode_batch(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = torch.float32) -> Batch:
+    """A batch of these samples; a broken one keeps its row, empty and not present."""
+    images = np.zeros((len(samples), *decoder.shape), dtype=decoder.dtype)
+    present = np.ones(len(samples), dtype=np.bool_)
+    colors, skipped = [], []
+    for row, sample in enumerate(samples):
+        note(sample.shard, sample.key)
+        try:
+            images[row], color = decoder(sample)
+        except ValueError as error:
+            present[row], color = False, decoder.no_color
+            skipped.append(Skip(shard=sample.shard, key=sample.key, reason=str(error)))
+        if color is not None:
+            colors.append(color)
+    return Batch(
+        images=torch.from_numpy(images),
+        gps_deg_B2=torch.tensor([sample.gps_deg for sample in samples], dtype=dtype),
+        keys=[sample.key for sample in samples],
+        present_B=torch.from_numpy(present),
+        color_BK=torch.from_numpy(np.stack(colors)) if colors else None,
+        skipped=skipped,
+    )
+
+
+def only_present(batch: Batch) -> Batch:
+    """The rows that could be read."""
+    assert batch.present_B is not None
+    return replace(batch.select(batch.present_B.nonzero()[:, 0]), present_B=None)

@@ -26,8 +26,8 @@ from geoclip.data.building.picture_names import as_path, last_part
 from geoclip.data.building.picture_sources import open_pictures
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.places_json import place_fault, place_of
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.tables import read_coordinates
+from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 from geoclip.files import files_below, read_plain
 

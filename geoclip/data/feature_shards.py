@@ -18,13 +18,14 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from geoclip.data.augment import NO_COLOR
-from geoclip.data.batch import Sample
-from geoclip.data.decoding import Color, PictureDecoder
-from geoclip.data.preprocessing import evaluation_pixels_of
+from geoclip.data.batch import Color, PictureDecoder, Sample
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
+from geoclip.data.transforms import (
+    NO_COLOR,
+    evaluation_pixels_of,
+)
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json
 
@@ -47,9 +48,9 @@ class ViewsDecoder(PictureDecoder):
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
         """Pixels of every view, and their colour draws where colours change."""
         seen = [self.view(sample, number) for number in range(self.views)]
-        pixels = np.stack([evaluation_pixels_of(sample.data, self.preprocessing), *(one for one, _ in seen)])
+        pixels = [evaluation_pixels_of(sample.data, self.preprocessing), *(pixels for pixels, _ in seen)]
         colors = [NO_COLOR, *(color for _, color in seen if color is not None)]
-        return pixels, np.stack(colors) if self.augmentation.changes_color else None
+        return np.stack(pixels), np.stack(colors) if self.augmentation.changes_color else None
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -175,7 +176,7 @@ def read_feature_split(
     """
     record = require_features(split.parent, {"encoder": encoder})
     decoder = FeatureDecoder(feature_dim=feature_dim, views=record["views"])
-    batches = list(evaluation_batches(whole(read_shards(str(split.parent), split.name)), decoder, 4096))
+    batches = list(evaluation_batches(all_samples(read_shards(str(split.parent), split.name)), decoder, 4096))
     if not any(batch.keys for batch in batches):
         raise DataError(f"{split} holds no features")
     return (

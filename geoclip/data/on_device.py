@@ -1,4 +1,4 @@
-"""Batches on the device ahead of time, and features of a frozen encoder that stay in its memory for the whole run.
+"""Features of a frozen encoder that stay in the device's memory for the whole run.
 
 Training on resident features never leaves the device. Its batches are those of the stream over the same shards, sample
 by sample: the workers send no features, but the numbers of their rows.
@@ -8,65 +8,34 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate
 from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, Skip, copied_to
 from geoclip.data.feature_shards import FeatureDecoder
-from geoclip.data.reading import OpenShard
-from geoclip.data.shard_index import open_index
-from geoclip.data.stream import PREFETCH, StreamPlan, epoch_positions, rank_streams, worker_streams
-from geoclip.data.subset import Stretch, stream_sizes
-from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
+from geoclip.data.shard_index import OpenShard, SampleRange, open_index
+from geoclip.data.stream import RankStreams, StreamPlan, epoch_positions, epochs_from, worker_streams
+from geoclip.data.workers import TIMEOUT_S, note
 
 STEPS_AT_ONCE = 32  # whose row numbers travel together: a message costs as much as hundreds of them
 VIEWS_AT_ONCE = 4096  # samples that are decoded before they are copied to the device
-
-
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on `device`; to a GPU each is copied on a stream of its own while the one before is computed."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield batch.to(device)
-        return
-    copying = torch.cuda.Stream(device)
-    ahead: tuple[Batch, torch.cuda.Event] | None = None
-    for batch in batches:
-        with torch.cuda.stream(copying):
-            moved = batch.to(device)
-        copied = copying.record_event()
-        if ahead is not None:
-            yield _usable(*ahead)
-        ahead = moved, copied
-    if ahead is not None:
-        yield _usable(*ahead)
-
-
-def _usable(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch for the current stream, which waits for its copy; the host does not."""
-    stream = torch.cuda.current_stream(batch.images.device)
-    stream.wait_event(copied)
-    for tensor in batch.tensors():
-        tensor.record_stream(stream)  # its memory is not given away while the step still reads it
-    return batch
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ResidentFeatures:
     """Every sample that a run trains on, in the order of `subset`."""
 
-    subset: list[Stretch]
-    first_rows: list[int]  # of each stretch
+    subset: list[SampleRange]
+    first_rows: list[int]  # of each span
     views_NVF: Tensor  # float16; the augmented views, or the evaluation view where there are none
     gps_deg_N2: Tensor  # float32
     present_N: Tensor  # on the device: False where the features could not be read
@@ -75,8 +44,8 @@ class ResidentFeatures:
     def key(self, row: int) -> str:
         """The key of the sample in this row."""
         number = bisect_right(self.first_rows, row) - 1
-        stretch = self.subset[number]
-        return _keys_of(stretch.path)[stretch.start + row - self.first_rows[number]]
+        span = self.subset[number]
+        return _keys_of(span.path)[span.start + row - self.first_rows[number]]
 
 
 @lru_cache(maxsize=8)
@@ -84,13 +53,13 @@ def _keys_of(path: str) -> list[str]:
     return open_index(path).keys
 
 
-def size_on_device(subset: list[Stretch], decoder: FeatureDecoder) -> int:
+def size_on_device(subset: list[SampleRange], decoder: FeatureDecoder) -> int:
     """Bytes that `load_features` takes for these samples."""
-    return sum(len(stretch) for stretch in subset) * (2 * max(1, decoder.views) * decoder.feature_dim + 9)
+    return sum(len(span) for span in subset) * (2 * max(1, decoder.views) * decoder.feature_dim + 9)
 
 
 def load_features(
-    subset: list[Stretch], decoder: FeatureDecoder, device: torch.device, *, progress: bool = False
+    subset: list[SampleRange], decoder: FeatureDecoder, device: torch.device, *, progress: bool = False
 ) -> ResidentFeatures:
     """Read the features of all these samples into the device's memory.
 
@@ -100,17 +69,17 @@ def load_features(
         device: any; the CPU's is the machine's own memory.
         progress: show a bar.
     """
-    samples, views = sum(len(stretch) for stretch in subset), max(1, decoder.views)
+    samples, views = sum(len(span) for span in subset), max(1, decoder.views)
     views_NVF = torch.empty((samples, views, decoder.feature_dim), dtype=torch.float16, device=device)
     first_rows, row = [], 0
     gps_deg_N2, present_N = np.empty((samples, 2), dtype=np.float32), np.ones(samples, dtype=np.bool_)
     faults: dict[int, Skip] = {}
     with tqdm(total=samples, desc="features to the device", unit="image", disable=not progress) as bar:
-        for stretch in subset:
+        for span in subset:
             first_rows.append(row)
-            shard = OpenShard(stretch.path)
-            for start in range(stretch.start, stretch.stop, VIEWS_AT_ONCE):
-                stop = min(start + VIEWS_AT_ONCE, stretch.stop)
+            shard = OpenShard(span.path)
+            for start in range(span.start, span.stop, VIEWS_AT_ONCE):
+                stop = min(start + VIEWS_AT_ONCE, span.stop)
                 block = np.zeros((stop - start, views, decoder.feature_dim), dtype=np.float16)
                 for offset, position in enumerate(range(start, stop)):
                     sample = shard.read(position)
@@ -145,31 +114,14 @@ def resident_batches(
     timeout_s: float = TIMEOUT_S,
 ) -> Generator[Batch, None, None]:
     """The batches of `stream.train_batches` over the same plan, gathered on the device; raises as it does."""
-    numbers = RowNumbers(
-        plan,
-        features.first_rows,
-        rank=rank,
-        world_size=world_size,
-        first_step=first_step,
-        last_step=last_step,
-    )
-    shares, device = max(1, workers), features.views_NVF.device
-    chunks = -(-(last_step - first_step) // STEPS_AT_ONCE)
-    decoder = plan.decoder
-    assert isinstance(decoder, FeatureDecoder)
-    parts = read_in_processes(
-        numbers,
-        count=chunks * shares,
-        workers=workers,
-        timeout_s=timeout_s,
-        limited_by=LIMIT,
-        prefetch=PREFETCH,
-    )
-    with contextlib.closing(parts):
-        for _ in range(chunks):
-            found_KB2 = torch.cat(list(islice(parts, shares)), dim=1)
+    numbers = RowNumbers(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
+    chunks, device = -(-(last_step - first_step) // STEPS_AT_ONCE), features.views_NVF.device
+    assert isinstance(plan.decoder, FeatureDecoder)
+    with contextlib.closing(numbers.read(chunks, workers, timeout_s)) as found:
+        for parts in found:
+            found_KB2 = torch.cat(parts, dim=1)
             for rows_B2, here_B2 in zip(found_KB2, copied_to(found_KB2, device), strict=True):
-                yield _gathered(features, rows_B2, here_B2, decoder.at_once)
+                yield _gathered(features, rows_B2, here_B2, plan.decoder.at_once)
 
 
 def _gathered(features: ResidentFeatures, rows_B2: Tensor, here_B2: Tensor, at_once: int) -> Batch:
@@ -209,30 +161,17 @@ class RowKeys(Sequence[str]):
         return self._features.key(int(self._rows[index]))
 
 
-class RowNumbers(IterableDataset[Tensor]):
-    """This worker's part of `STEPS_AT_ONCE` global batches at a time: (K, B, 2) rows and epochs."""
-
-    def __init__(
-        self,
-        plan: StreamPlan,
-        first_rows: list[int],
-        *,
-        rank: int,
-        world_size: int,
-        first_step: int,
-        last_step: int,
-    ) -> None:
-        self.plan = plan
-        self.first_step, self.last_step = first_step, last_step
-        self.streams = rank_streams(plan, rank, world_size)
-        self.first_row: dict[str, int] = {  # of a shard's first sample, were the stretch to begin with it
-            stretch.path: row - stretch.start for stretch, row in zip(plan.subset, first_rows, strict=True)
-        }
+class RowNumbers(RankStreams[Tensor]):
+    """The samples' rows in `ResidentFeatures` and their epochs, (K, B, 2), of `STEPS_AT_ONCE` batches at a time."""
 
     def __iter__(self) -> Iterator[Tensor]:
         numbers = worker_streams(self.streams)
         share = self.plan.batch_size // self.plan.streams
-        streams = [self._stream(int(number), self.first_step * share) for number in numbers]
+        first_rows = accumulate(map(len, self.plan.subset), initial=0)
+        first_row = {  # of a shard's first sample, were the range to begin with it
+            span.path: row - span.start for span, row in zip(self.plan.subset, first_rows, strict=False)
+        }
+        streams = [self._stream(int(number), self.first_step * share, first_row) for number in numbers]
         for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):
             note(f"the sample order from step {step}")
             steps = min(STEPS_AT_ONCE, self.last_step - step)
@@ -244,9 +183,7 @@ class RowNumbers(IterableDataset[Tensor]):
             ]
             yield torch.from_numpy(np.concatenate(found, axis=1))
 
-    def _stream(self, number: int, position: int) -> Iterator[tuple[int, int]]:
-        epoch, skip = divmod(position, stream_sizes(self.plan.samples, self.plan.streams)[number])
-        while True:
+    def _stream(self, number: int, position: int, first_row: dict[str, int]) -> Iterator[tuple[int, int]]:
+        for epoch, skip in epochs_from(self.plan, number, position):
             for path, place in epoch_positions(self.plan, number, epoch, skip):
-                yield self.first_row[path] + place, epoch
-            epoch, skip = epoch + 1, 0
+                yield first_row[path] + place, epoch

@@ -1,6 +1,6 @@
-"""What lies where in a tar shard: read from its headers once, and kept beside it.
+"""Tar shards: an index of each, read from its headers once and kept beside it; ranges of samples; reading them.
 
-With the index, a position in a shard is a number and reading it is one `pread`: a stream goes on at any step without
+With the index, a position in a shard is a number and reading it is one `pread`: a stream resumes at any step without
 decoding, or even reading, what lies before it; and what is broken is known before training starts.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Set
+import weakref
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoclip.data.assets import cache_dir
-from geoclip.data.batch import Skip
+from geoclip.data.batch import Sample, Skip
 from geoclip.data.picture_kinds import PICTURE_SUFFIXES, unreadable_reason
 from geoclip.data.places_json import place_of
 from geoclip.data.tar_members import EMPTY_SHARD, Member, tar_members
 from geoclip.data.workers import note
 from geoclip.errors import DataError
-from geoclip.files import atomic_path, open_binary
+from geoclip.files import atomic_path, open_binary, open_plain
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # no sample's json is larger
@@ -121,7 +122,7 @@ def open_index(path: str | Path) -> ShardIndex:
     path = Path(path)
     status = path.stat()
     stamp = [FORMAT, status.st_size, status.st_mtime_ns]
-    places = _kept_at(path)
+    places = _cache_paths(path)
     for kept in places:
         found = _load(kept, path, stamp)
         if found is not None:
@@ -156,7 +157,7 @@ def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[Sha
             ) from None
 
 
-def _kept_at(path: Path) -> tuple[Path, Path]:
+def _cache_paths(path: Path) -> tuple[Path, Path]:
     folder = path.resolve().parent
     elsewhere = cache_dir() / "shard-index" / sha256(str(folder).encode()).hexdigest()[:16]
     return folder / ".geoclip-index" / f"{path.name}.npz", elsewhere / f"{path.name}.npz"
@@ -215,3 +216,66 @@ def _is_sound(index: ShardIndex, tar_bytes: int) -> bool:
         return False
     inside = (index.offset_N >= 0) & (index.size_N >= 0) & (index.offset_N + index.size_N <= tar_bytes)
     return bool(inside.all())
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class SampleRange:
+    """Samples start … stop-1 of one shard, by their position in its index."""
+
+    path: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class OpenShard:
+    """A tar and its index; the file stays open as long as this object exists."""
+
+    def __init__(self, path: str) -> None:
+        self.index = open_index(path)
+        self.name = os.path.basename(path)
+        self._file = open_plain(path)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, position: int, epoch: int = 0) -> Sample:
+        """The sample at a position, its bytes by one read.
+
+        Raises:
+            DataError: the tar holds fewer samples than when the run started.
+        """
+        index = self.index
+        if position >= len(index):
+            raise DataError(
+                f"{index.path} holds {len(index)} samples, but held more when this run started: it was changed "
+                "meanwhile; bring it back, or start the command again"
+            )
+        note(index.path, index.keys[position])
+        lat, lon = index.gps_deg_N2[position].tolist()
+        return Sample(
+            shard=self.name,
+            key=index.keys[position],
+            data=os.pread(self._file, int(index.size_N[position]), int(index.offset_N[position])),
+            gps_deg=(lat, lon),
+            epoch=epoch,
+        )
+
+
+def read_samples(ranges: list[SampleRange]) -> Iterator[Sample]:
+    """Every sample of these ranges, in order."""
+    for span in ranges:
+        shard = OpenShard(span.path)
+        for position in range(span.start, span.stop):
+            yield shard.read(position)
+
+
+def coordinates_in(ranges: list[SampleRange], count: int) -> NDArray[np.float64]:
+    """(N, 2) degrees: coordinates of the first `count` samples of these ranges; only their indices are read."""
+    parts, left = [np.empty((0, 2))], count
+    for span in ranges:
+        if left <= 0:
+            break
+        parts.append(open_index(span.path).gps_deg_N2[span.start : span.stop][:left])
+        left -= len(parts[-1])
+    return np.concatenate(parts)

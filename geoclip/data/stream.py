@@ -1,12 +1,12 @@
 """The training stream.
 
-shards ─ take_fraction, deal ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
+shards ─ take_fraction, assign_to_streams ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
 
-A global batch holds the same number of rows from each of a fixed number of canonical streams, in the streams' order.
+A global batch has the same number of rows from each of a fixed number of canonical streams, in the streams' order.
 A stream has no end: epoch follows epoch, each showing every one of its samples once. Ranks own consecutive streams,
 and so do the workers of a rank, so that the global batch at step t is a function of (shards, fraction, seed, streams,
 batch size) and of neither ranks nor workers. The position in the data is one number, the step: at step t every stream
-stands at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
+is at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
 the loss leaves that row out (`Batch.present_B`).
 """
 
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,21 +25,22 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
-from geoclip.data.batch import Batch, Sample
-from geoclip.data.decoding import Decoder, decode_batch, only_present
-from geoclip.data.reading import OpenShard, read_samples
-from geoclip.data.subset import Stretch, deal, stream_sizes
+from geoclip.data.batch import Batch, Decoder, Sample, decode_batch, named_tensors, only_present
+from geoclip.data.shard_index import OpenShard, SampleRange, read_samples
+from geoclip.data.subset import assign_to_streams, stream_sizes
 from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.errors import DataError
+
+T = TypeVar("T")
 
 PREFETCH = 4  # batches that a worker reads ahead
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class StreamPlan:
-    """Everything that decides which sample stands where, and what is made of it."""
+    """Everything that decides the order of the samples, and what is made of each."""
 
-    subset: list[Stretch]
+    subset: list[SampleRange]
     streams: int
     batch_size: int  # global
     shuffle_buffer: int
@@ -48,7 +50,7 @@ class StreamPlan:
     @property
     def samples(self) -> int:
         """In an epoch."""
-        return sum(len(stretch) for stretch in self.subset)
+        return sum(len(span) for span in self.subset)
 
 
 def rank_streams(plan: StreamPlan, rank: int, world_size: int) -> NDArray[np.int64]:
@@ -62,8 +64,8 @@ def worker_streams(streams: NDArray[np.int64]) -> NDArray[np.int64]:
     return streams if worker is None else np.array_split(streams, worker.num_workers)[worker.id]
 
 
-class TrainStream(IterableDataset[Batch]):
-    """This worker's part of every global batch from step `first_step` up to `last_step`."""
+class RankStreams(IterableDataset[T]):
+    """This worker's part of every global batch from step `first_step` up to `last_step`, in some form."""
 
     def __init__(
         self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int
@@ -71,6 +73,25 @@ class TrainStream(IterableDataset[Batch]):
         self.plan = plan
         self.first_step, self.last_step = first_step, last_step
         self.streams = rank_streams(plan, rank, world_size)
+
+    def read(self, count: int, workers: int, timeout_s: float) -> Generator[list[T], None, None]:
+        """`count` items, each as the parts of all workers, in their order."""
+        shares = max(1, workers)
+        parts = read_in_processes(
+            self,
+            count=count * shares,
+            workers=workers,
+            timeout_s=timeout_s,
+            limited_by=LIMIT,
+            prefetch=PREFETCH,
+        )
+        with contextlib.closing(parts):
+            for _ in range(count):
+                yield list(islice(parts, shares))
+
+
+class TrainStream(RankStreams[Batch]):
+    """The samples, decoded."""
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = worker_streams(self.streams)
@@ -102,34 +123,58 @@ def train_batches(
             "lower optim.batch_size or raise data.fraction"
         )
     stream = TrainStream(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
-    steps, shares = last_step - first_step, max(1, workers)
-    parts = read_in_processes(
-        stream,
-        count=steps * shares,
-        workers=workers,
-        timeout_s=timeout_s,
-        limited_by=LIMIT,
-        prefetch=PREFETCH,
-    )
-    with contextlib.closing(parts):
-        for _ in range(steps):
-            yield _join(list(islice(parts, shares)))
+    with contextlib.closing(stream.read(last_step - first_step, workers, timeout_s)) as steps:
+        for parts in steps:
+            yield Batch.cat(parts)
 
 
-def evaluation_batches(stretches: list[Stretch], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on `device`; to a GPU each is copied on a stream of its own while the one before is computed."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    copying = torch.cuda.Stream(device)
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            moved = batch.to(device)
+        copied = copying.record_event()
+        if ahead is not None:
+            yield _usable(*ahead)
+        ahead = moved, copied
+    if ahead is not None:
+        yield _usable(*ahead)
+
+
+def _usable(batch: Batch, copied: torch.cuda.Event) -> Batch:
+    """The batch for the current stream, which waits for its copy; the host does not."""
+    stream = torch.cuda.current_stream(batch.images.device)
+    stream.wait_event(copied)
+    for tensor in named_tensors(batch).values():
+        tensor.record_stream(stream)  # its memory is not given away while the step still reads it
+    return batch
+
+
+def evaluation_batches(ranges: list[SampleRange], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
     """Every readable sample in order, in batches with float64 coordinates; a broken one is left out and named."""
-    samples = read_samples(stretches)
+    samples = read_samples(ranges)
     while chunk := list(islice(samples, batch_size)):
         yield only_present(decode_batch(chunk, decoder, torch.float64))
 
 
-def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
-    """Stream `number` from a position on, for ever; what lies before the position is not read."""
-    size = stream_sizes(plan.samples, plan.streams)[number]
-    epoch, skip = divmod(position, size)
+def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[int, int]]:
+    """The epochs of a stream from a position on, for ever, each with how many of its samples come before that."""
+    epoch, skip = divmod(position, stream_sizes(plan.samples, plan.streams)[number])
     while True:
-        yield from _epoch(plan, number, epoch, skip)
+        yield epoch, skip
         epoch, skip = epoch + 1, 0
+
+
+def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
+    """Stream `number` from a position on, for ever; what comes before the position is not read."""
+    for epoch, skip in epochs_from(plan, number, position):
+        yield from _epoch(plan, number, epoch, skip)
 
 
 def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sample]:
@@ -142,17 +187,17 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
     left = skip
 
     def entering() -> Iterator[Sample | tuple[str, int]]:
-        for stretch in deal(plan.subset, plan.streams, plan.seed, epoch)[number]:
+        for span in assign_to_streams(plan.subset, plan.streams, plan.seed, epoch)[number]:
             shard = None
-            for position in range(stretch.start, stretch.stop):
+            for position in range(span.start, span.stop):
                 if left > 0:
-                    yield stretch.path, position
+                    yield span.path, position
                 else:
-                    note(stretch.path, position)
-                    shard = shard or OpenShard(stretch.path)
+                    note(span.path, position)
+                    shard = shard or OpenShard(span.path)
                     yield shard.read(position, epoch)
 
-    late: dict[str, OpenShard] = {}
+    reopened_shards: dict[str, OpenShard] = {}
     buffer = plan.shuffle_buffer
     for entry in shuffle(buffer, initial=min(100, buffer), rng=rng)(entering()):
         if left > 0:
@@ -162,31 +207,17 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
         else:
             path, position = entry
             note(path, position)
-            if path not in late:
-                late[path] = OpenShard(path)
-            yield late[path].read(position, epoch)
+            if path not in reopened_shards:
+                reopened_shards[path] = OpenShard(path)
+            yield reopened_shards[path].read(position, epoch)
 
 
 def epoch_positions(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[tuple[str, int]]:
     """A stream's samples in this epoch's order, without the first `skip`, as shard and position: nothing is read."""
     entering = (
-        (stretch.path, position)
-        for stretch in deal(plan.subset, plan.streams, plan.seed, epoch)[number]
-        for position in range(stretch.start, stretch.stop)
+        (span.path, position)
+        for span in assign_to_streams(plan.subset, plan.streams, plan.seed, epoch)[number]
+        for position in range(span.start, span.stop)
     )
     rng, buffer = random.Random(f"{plan.seed}/{epoch}/{number}"), plan.shuffle_buffer
     return islice(shuffle(buffer, initial=min(100, buffer), rng=rng)(entering), skip, None)
-
-
-def _join(parts: list[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    colors = [part.color_BK for part in parts if part.color_BK is not None]
-    return Batch(
-        images=torch.cat([part.images for part in parts]),
-        gps_deg_B2=torch.cat([part.gps_deg_B2 for part in parts]),
-        keys=[key for part in parts for key in part.keys],
-        present_B=torch.cat([part.present_B for part in parts if part.present_B is not None]),
-        color_BK=torch.cat(colors) if colors else None,
-        skipped=[skip for part in parts for skip in part.skipped],
-    )

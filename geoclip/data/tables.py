@@ -390,7 +390,7 @@ def _parser(text: Any, separator: str) -> Any:
 
 def _text_of(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(
-        cast(Any, _uncompressed(file)), encoding=encoding, errors="surrogateescape", newline=""
+        cast("Any", _uncompressed(file)), encoding=encoding, errors="surrogateescape", newline=""
     )
 
 
@@ -398,7 +398,7 @@ def _uncompressed(file: IO[bytes]) -> IO[bytes]:
     start = file.read(8)
     file.seek(0)
     opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
-    return file if opener is None else cast(IO[bytes], opener(file))
+    return file if opener is None else cast("IO[bytes]", opener(file))
 
 
 def _encoding_of(path: Path, what: str) -> tuple[str, bool]:

@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.batch import Batch, SkipReport, decode_batch, only_present
 from geoclip.data.building.shard_writing import distinct_key, record_shard, write_index, write_tar
-from geoclip.data.color import jitter_colors
-from geoclip.data.decoding import decode_batch, only_present
 from geoclip.data.feature_shards import ViewsDecoder, as_npy
-from geoclip.data.reading import OpenShard
-from geoclip.data.shard_index import open_index
+from geoclip.data.shard_index import OpenShard, open_index
 from geoclip.data.shard_list import Shard
+from geoclip.data.transforms import jitter_colors
 from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.distributed import World
 from geoclip.errors import DataError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,20 +52,19 @@ def embed_images(
         DataError: not one readable image.
     """
     model.eval()
-    images, gps_deg, keys, skipped = [], [], list[str](), SkipReport()
+    embedded, skipped = list[Batch](), SkipReport()
     with tqdm(
         total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5
     ) as bar:
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:
-                images.append(_embedded(model, batch.images, device))
-                gps_deg.append(batch.gps_deg_B2)
-                keys += batch.keys
+                embedded.append(replace(batch, images=_embedded(model, batch.images, device), skipped=[]))
             bar.update(len(batch.keys))
-    if not images:
+    if not embedded:
         raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
-    return Queries(image_ND=torch.cat(images), gps_deg_N2=torch.cat(gps_deg), keys=keys), skipped
+    found = Batch.cat(embedded)
+    return Queries(image_ND=found.images, gps_deg_N2=found.gps_deg_B2, keys=list(found.keys)), skipped
 
 
 def _embedded(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geoclip.errors import DataError
-from geoclip.run_dir import differences, is_finished, read_json, read_summary, read_yaml, science
+from geoclip.run_dir import config_for_hash, differences, is_finished, read_json, read_summary, read_yaml
 
 PROTECTED_DATA = ("name", "kind", "train", "val", "fraction", "bluemarble")
 ALLOWED = ("data", "gallery", "budget", "revision")  # differences that a reader may be told of instead
@@ -91,7 +91,9 @@ def study_configuration(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         `common`, by dotted key the values that all runs share, and `points`, those that differ, a dict per run, sorted.
     """
-    flat = [_flat(science(dict(config), {}) | {"study": config.get("study", {})}) for config in configs]
+    flat = [
+        _flat(config_for_hash(dict(config), {}) | {"study": config.get("study", {})}) for config in configs
+    ]
     shared = {
         key: value for key, value in flat[0].items() if all(key in one and one[key] == value for one in flat)
     }
@@ -205,7 +207,7 @@ def refuse_mixtures(units: Sequence[Unit], by: Sequence[str], allow: Sequence[st
 
 def _facts(unit: Unit, by: Sequence[str]) -> list[dict[str, Any]]:
     """What must agree: data, gallery, budget, revision, and all the rest."""
-    rest: dict[str, Any] = json.loads(json.dumps(science(unit.config, {})))
+    rest: dict[str, Any] = json.loads(json.dumps(config_for_hash(unit.config, {})))
     rest.pop("seed")
     data = {f"data.{key}": rest["data"].pop(key, None) for key in PROTECTED_DATA}
     data |= {f"files.{key}": value for key, value in unit.summary["files"].items() if key != "gallery"}

@@ -73,7 +73,7 @@ class DinoBackbone(nn.Module):
         self.vision_model: nn.Module = vision_model
         self.feature_dim: int = vision_model.config.hidden_size
         self.patch_px: int = vision_model.config.patch_size
-        # DINOv3 stretches its positions at random while it is trained: another draw on every rank and in every part of
+        # DINOv3 ranges its positions at random while it is trained: another draw on every rank and in every part of
         # a batch, so that neither would learn what one rank learns from the whole.
         for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
             if hasattr(vision_model.config, name):

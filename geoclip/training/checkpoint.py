@@ -1,15 +1,19 @@
-"""A checkpoint: one safetensors file, whole or absent, checked by its own digest. Nothing in it is ever executed.
+"""Checkpoints: one safetensors file each, complete or absent, checked by its own digest; no code in it is executed.
 
-Tensors lie in the file under their path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in
-its header, and a digest over both tells a damaged file from a good one.
+A tensor's name is its path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in the header,
+and a digest over both tells a corrupt file from a good one. A run's are written beside the training by a thread; the
+newest few are kept, and the newest good one is found again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import safetensors.torch
@@ -20,15 +24,17 @@ from torch import Tensor
 from geoclip.errors import CheckpointError
 from geoclip.files import atomic_path
 
+log = logging.getLogger("geoclip")
+
 FORMAT = 2
-TENSOR = "__tensor__"  # stands in the JSON where a tensor was
+TENSOR = "__tensor__"  # replaces a tensor in the JSON
 
 Tree = dict[str, Any]  # of dicts with str keys, lists, numbers, strings, None and tensors
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Packed:
-    """A tree taken apart, its tensors copied to the CPU: what is trained on goes on while this is written."""
+    """A tree taken apart, its tensors copied to the CPU, so that training continues while this is written."""
 
     tensors: dict[str, Tensor]
     text: str  # JSON
@@ -41,12 +47,12 @@ def pack(tree: Tree) -> Packed:
         TypeError: a leaf is neither a tensor nor of JSON.
     """
     tensors: dict[str, Tensor] = {}
-    plain = _take(tree, "", tensors)
+    leaves = _flatten(tree, "", tensors)
     copies = {name: tensor.to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
     if any(tensor.is_cuda for tensor in tensors.values()):
         torch.cuda.synchronize()  # once, not per tensor
     contiguous = {name: tensor.contiguous() for name, tensor in copies.items()}
-    return Packed(tensors=contiguous, text=json.dumps(plain))
+    return Packed(tensors=contiguous, text=json.dumps(leaves))
 
 
 def write_checkpoint(path: Path, packed: Packed) -> None:
@@ -82,8 +88,8 @@ def read_checkpoint(path: Path) -> Tree:
                 tensors={name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 (no mapping)
                 text=header.get("geoclip", ""),
             )
-        whole = _digest(packed) == header.get("sha256")
-        tree = _give(json.loads(packed.text), packed.tensors) if whole else None
+        intact = _digest(packed) == header.get("sha256")
+        tree = _unflatten(json.loads(packed.text), packed.tensors) if intact else None
     except Exception as error:  # damaged bytes raise whatever their reader trips over
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is damaged or of another kind); "
@@ -106,7 +112,7 @@ def _digest(packed: Packed) -> str:
     return digest.hexdigest()
 
 
-def _take(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """The node with its tensors, now in `tensors`, replaced by their names."""
     match node:
         case Tensor():
@@ -114,24 +120,105 @@ def _take(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             return {TENSOR: path}
         case dict():
             return {
-                key: _take(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
+                key: _flatten(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
             }
         case list() | tuple():
-            return [_take(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
+            return [_flatten(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
         case None | bool() | int() | float() | str():
             return node
         case _:
             raise TypeError(f"{path} is a {type(node).__name__}, which a checkpoint cannot hold")
 
 
-def _give(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """The opposite of `_take`."""
+def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The opposite of `_flatten`."""
     match node:
         case {"__tensor__": str(name)}:
             return tensors[name]
         case dict():
-            return {key: _give(value, tensors) for key, value in node.items()}
+            return {key: _unflatten(value, tensors) for key, value in node.items()}
         case list():
-            return [_give(value, tensors) for value in node]
+            return [_unflatten(value, tensors) for value in node]
         case _:
             return node
+
+
+def step_file(folder: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def step_files(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first, damaged ones included."""
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def newest_good(folder: Path) -> tuple[Path, Tree] | None:
+    """The newest checkpoint that is whole; a damaged one is set aside under another name, with a warning."""
+    for path in step_files(folder):
+        try:
+            return path, read_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("%s; the one before it is used", error)
+            path.replace(path.with_name(f"{path.name}.damaged"))
+    return None
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints in a thread of its own, one after the other. Rank 0 alone has one.
+
+    Args:
+        folder: the run's checkpoints.
+        keep: how many of the newest stay; `best.safetensors` is not counted.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        for partial in folder.glob(".*.partial"):  # of a process that was killed
+            partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def save(self, step: int, tree: Tree) -> None:
+        """Have a checkpoint written, and older ones than the newest few removed once it is complete.
+
+        Raises:
+            CheckpointError: the one before could not be written.
+        """
+        self._submit(step_file(self.folder, step), tree)
+
+    def save_best(self, tree: Tree) -> None:
+        """Have the best weights so far written. Raises like `save`."""
+        self._submit(self.folder / "best.safetensors", tree)
+
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _submit(self, path: Path, tree: Tree) -> None:
+        self.wait()  # so that at most one copy of the state is held
+        packed = pack(tree)
+
+        def write() -> None:
+            write_checkpoint(path, packed)
+            for old in step_files(self.folder)[self.keep :]:
+                old.unlink(missing_ok=True)
+
+        self._pending = self._thread.submit(write)

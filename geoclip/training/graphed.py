@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from geoclip.data.batch import Batch
-from geoclip.training.objective import Draws
+from geoclip.data.batch import Batch, named_tensors, with_tensors
+from geoclip.training.losses import Draws
 from geoclip.training.state import TrainState
 from geoclip.training.step import Outcome, Recipe, device_step, end_step, prepare_step
 
@@ -35,11 +35,11 @@ class GraphedStep:
         """One optimizer step; see `train_step`."""
         draws = prepare_step(state, batch, recipe)
         if self._batch is None:
-            self._batch, self._draws = batch.copy(), draws
+            self._batch, self._draws = with_tensors(batch, Tensor.clone), draws
             _learning_rates_on_device(state)
         else:
-            _overwrite(self._batch.tensors(), batch.tensors())
-            _overwrite(self._draws.tensors(), draws.tensors())
+            _overwrite(self._batch, batch)
+            _overwrite(self._draws, draws)
         if self._steps < EAGER_STEPS:
             outcome = self._eager(state, recipe)
         else:
@@ -79,8 +79,9 @@ class GraphedStep:
         self._graph = graph
 
 
-def _overwrite(fixed: list[Tensor], values: list[Tensor]) -> None:
-    for into, value in zip(fixed, values, strict=True):
+def _overwrite(fixed: Batch | Draws, values: Batch | Draws) -> None:
+    """Copy every tensor to the address that the graph reads."""
+    for into, value in zip(named_tensors(fixed).values(), named_tensors(values).values(), strict=True):
         into.copy_(value)
 
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.on_device import on_device
+from geoclip.data.stream import on_device
 from geoclip.distributed import Heartbeat, World, gather_objects, mean_over_ranks
 from geoclip.errors import DataError, GeoclipError, Preempted
 from geoclip.percent import percent_text
+from geoclip.training.preemption import Agreement, StopRequest
 from geoclip.training.state import TrainState
 from geoclip.training.step import Outcome, Recipe, train_step
-from geoclip.training.stopping import Agreement, StopRequest
 
 log = logging.getLogger("geoclip")
 
@@ -43,14 +43,12 @@ class Hooks:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Watch:
-    """What was not yet looked at: whether a step was taken stays on the device until somebody asks."""
+class _PendingSteps:
+    """Steps whose outcome is still on the device: nobody waits for it until a record or a checkpoint is due."""
 
     taken: list[Tensor] = field(default_factory=list)
     bad_rows_B: list[Tensor] = field(default_factory=list)
     keys: list[Sequence[str]] = field(default_factory=list)
-    started_s: float = field(default_factory=time.perf_counter)
-    samples: int = 0  # since started_s, for the rate
 
     def add(self, outcome: Outcome, batch: Batch) -> None:
         self.taken.append(outcome.sums[3])
@@ -70,13 +68,13 @@ def train(
     """Train from `state.step` to `recipe.last_step`.
 
     Args:
-        state: where the run stands; mutated.
-        batches: this rank's batches from `state.step` on, wherever they are: each is copied to the device while the
-            one before is computed.
+        state: of the run so far; mutated.
+        batches: this rank's batches from `state.step` on, on any device: each is copied to the model's while the one
+            before is computed.
         recipe: the step's numbers.
         hooks: called every so many steps, and all three after the last.
         world: rank, size and device.
-        stop: asked after every step whether to end here.
+        stop: queried after every step whether to end here.
         step: `train_step`, or the same recorded as a CUDA graph.
 
     Returns:
@@ -88,144 +86,160 @@ def train(
         GeoclipError: `recipe.max_bad_steps` gradients in a row were not finite, or a rank does not answer.
     """
     stop = stop or StopRequest()
-    agreement, heartbeat = Agreement(stop, world), Heartbeat(world)
-    bar = _progress_bar(state, recipe, world)
-    batches = on_device(batches, world.device)
+    heartbeat = Heartbeat(world)
+    loop = _Loop(
+        state=state,
+        recipe=recipe,
+        hooks=hooks,
+        world=world,
+        agreement=Agreement(stop, world),
+        heartbeat=heartbeat,
+        bar=_progress_bar(state, recipe, world),
+        step=step,
+    )
     try:
-        if not _walk(state, batches, recipe, hooks, world, agreement, heartbeat, bar, step):
+        if not loop.train_steps(on_device(batches, world.device)):
             raise Preempted(stop.reason() or "another rank", state.step)
-        return _of_all_ranks(state.skipped)
+        return skipped_on_all_ranks(state)
     except RuntimeError as error:
-        late = "" if isinstance(error, GeoclipError) else heartbeat.behind()
-        if not late:
+        missing = "" if isinstance(error, GeoclipError) else heartbeat.behind()
+        if not missing:
             raise
         raise GeoclipError(
-            f"step {state.step + 1} cannot be ended: no answer from {late}. Look at that rank's log in logs/; the same "
-            "command goes on from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
+            f"step {state.step + 1} cannot be ended: no answer from {missing}. Look at that rank's log in logs/; the "
+            "same command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
         ) from error
     finally:
         heartbeat.end()
-        bar.close()
+        loop.bar.close()
 
 
-def _walk(
-    state: TrainState,
-    batches: Iterator[Batch],
-    recipe: Recipe,
-    hooks: Hooks,
-    world: World,
-    agreement: Agreement,
-    heartbeat: Heartbeat,
-    bar: tqdm[Never],
-    step: Step,
-) -> bool:
-    """The steps, and what is due after each; False where it stopped before the last, its checkpoint written."""
-    watch, validated_step = _Watch(), state.validated_step
-    stopping = not _validated(state, recipe, hooks, watch)  # where the last run was interrupted at it
-    if state.validated_step != validated_step:
-        hooks.checkpoint(state)
-    state.model.train()
-    while state.step < recipe.last_step and not stopping:
-        batch = next(batches)
+@dataclass(kw_only=True, slots=True)
+class _Loop:
+    """The steps of a run, and what is due after each."""
+
+    state: TrainState
+    recipe: Recipe
+    hooks: Hooks
+    world: World
+    agreement: Agreement
+    heartbeat: Heartbeat
+    bar: tqdm[Never]
+    step: Step
+    pending: _PendingSteps = field(default_factory=_PendingSteps)
+    started_s: float = field(default_factory=time.perf_counter)
+    samples: int = 0  # since started_s, for the rate
+
+    def train_steps(self, batches: Iterator[Batch]) -> bool:
+        """Every step up to the last; False where it stopped before, its checkpoint written."""
+        state, hooks = self.state, self.hooks
+        validated_step = state.validated_step
+        stopping = not self._validate_if_due()  # where the last run was interrupted while it validated
+        if state.validated_step != validated_step:
+            hooks.checkpoint(state)
+        state.model.train()
+        while state.step < self.recipe.last_step and not stopping:
+            self._train_step(next(batches))
+            ended = state.step == self.recipe.last_step
+            if ended or state.step % hooks.record_every == 0:
+                self._check_nonfinite()
+                self._record()
+            stopping = not self._validate_if_due() or (not ended and self.agreement.stop())
+            if ended or stopping or state.step % hooks.checkpoint_every == 0:
+                self._check_nonfinite()
+                hooks.checkpoint(state)
+        self.agreement.last_answer()
+        return not stopping
+
+    def _train_step(self, batch: Batch) -> None:
+        state = self.state
         state.skipped.add(batch.skipped)
-        heartbeat.begun(state.step + 1)
-        outcome = step(state, batch, recipe)
+        self.heartbeat.begun(state.step + 1)
+        outcome = self.step(state, batch, self.recipe)
         state.sums += outcome.sums
         state.summed_steps += 1
-        watch.add(outcome, batch)
-        watch.samples += len(batch.keys) * world.size
-        bar.update()
-        ended = state.step == recipe.last_step
-        if ended or state.step % hooks.record_every == 0:
-            _settle(state, watch, recipe, hooks)
-            _record(state, watch, recipe, hooks, bar, world)
-        stopping = not _validated(state, recipe, hooks, watch) or (not ended and agreement.stop())
-        if ended or stopping or state.step % hooks.checkpoint_every == 0:
-            _settle(state, watch, recipe, hooks)
-            hooks.checkpoint(state)
-    agreement.settled()
-    return not stopping
+        self.pending.add(outcome, batch)
+        self.samples += len(batch.keys) * self.world.size
+        self.bar.update()
+
+    def _validate_if_due(self) -> bool:
+        """False where the validation was interrupted."""
+        state = self.state
+        due = state.step == self.recipe.last_step or state.step % self.hooks.validate_every == 0
+        if not due or state.validated_step == state.step:
+            return True
+        paused_s = time.perf_counter()
+        with state.weights():
+            done = self.hooks.validate(state)
+        state.model.train()
+        self.started_s += time.perf_counter() - paused_s
+        if done:
+            state.validated_step = state.step
+        return done
+
+    def _check_nonfinite(self) -> None:
+        """Count and name the steps that were not taken; the same ones on every rank."""
+        pending, state, limit = self.pending, self.state, self.recipe.max_bad_steps
+        if not pending.taken:
+            return
+        taken = torch.stack(pending.taken).bool().tolist()  # the one wait for the device
+        first, last_keys = state.step - len(taken) + 1, ""
+        rows = zip(taken, pending.bad_rows_B, pending.keys, strict=True)
+        for number, (good, bad_rows_B, keys) in enumerate(rows, first):
+            state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
+            if not good:
+                state.bad_steps += 1
+                bad = [key for key, is_bad in zip(keys, bad_rows_B.tolist(), strict=True) if is_bad]
+                last_keys = _listed([key for found in gather_objects(bad) for key in found], keys)
+                log.warning(
+                    "step %d: the gradient is not finite; the weights stay as they were. %s",
+                    number,
+                    last_keys,
+                )
+            if state.bad_in_a_row > limit:
+                raise GeoclipError(
+                    f"{state.bad_in_a_row} steps in a row up to step {number} had no finite gradient, more than "
+                    f"optim.max_bad_steps={limit}. {last_keys}. The last good checkpoint is "
+                    f"{self.hooks.last_good()}; lower optim.lr, or set optim.grad_clip=1"
+                )
+        self.pending = _PendingSteps()
+
+    def _record(self) -> None:
+        """Bring the sums to the host once, write them down, and start anew."""
+        state, recipe = self.state, self.recipe
+        loss, recall, broken_per_step, taken = mean_over_ranks(state.sums / state.summed_steps).tolist()
+        broken = round(broken_per_step * state.summed_steps * self.world.size)
+        values = {
+            "samples": state.samples_seen,
+            "loss": loss / taken if taken else None,
+            "in_batch_recall": recall,
+            "lr": recipe.lr_at(state.step - 1),
+            "logit_scale": state.model.logit_scale.exp().item(),
+            "samples_per_s": self.samples / (time.perf_counter() - self.started_s),
+        }
+        counted = {"broken": broken, "bad_steps": state.bad_steps}
+        self.hooks.record(state, values | {name: count for name, count in counted.items() if count})
+        state.sums, state.summed_steps = torch.zeros_like(state.sums), 0
+        state.broken += broken
+        self.started_s, self.samples = time.perf_counter(), 0
+        self.bar.set_postfix_str(
+            f"loss {values['loss'] or float('nan'):.3f}, in-batch recall {percent_text(100 * recall)} %, "
+            f"{values['samples_per_s']:,.0f} samples/s"
+        )
+        _refuse_bad_data(state, recipe.max_bad_fraction)
 
 
-def _validated(state: TrainState, recipe: Recipe, hooks: Hooks, watch: _Watch) -> bool:
-    """Validate if it is due; False where that was interrupted."""
-    due = state.step == recipe.last_step or state.step % hooks.validate_every == 0
-    if not due or state.validated_step == state.step:
-        return True
-    paused_s = time.perf_counter()
-    with state.weights():
-        done = hooks.validate(state)
-    state.model.train()
-    watch.started_s += time.perf_counter() - paused_s
-    if done:
-        state.validated_step = state.step
-    return done
-
-
-def _settle(state: TrainState, watch: _Watch, recipe: Recipe, hooks: Hooks) -> None:
-    """Count and name the steps that were not taken; the same ones on every rank."""
-    if not watch.taken:
-        return
-    taken = torch.stack(watch.taken).bool().tolist()  # the one wait for the device
-    first, last_keys = state.step - len(taken) + 1, ""
-    for number, (good, bad_rows_B, keys) in enumerate(
-        zip(taken, watch.bad_rows_B, watch.keys, strict=True), first
-    ):
-        state.bad_in_a_row = 0 if good else state.bad_in_a_row + 1
-        if not good:
-            state.bad_steps += 1
-            rows = [key for key, bad in zip(keys, bad_rows_B.tolist(), strict=True) if bad]
-            last_keys = _name([key for found in gather_objects(rows) for key in found], keys)
-            log.warning(
-                "step %d: the gradient is not finite; the weights stay as they were. %s", number, last_keys
-            )
-        if state.bad_in_a_row > recipe.max_bad_steps:
-            raise GeoclipError(
-                f"{state.bad_in_a_row} steps in a row up to step {number} had no finite gradient, more than "
-                f"optim.max_bad_steps={recipe.max_bad_steps}. {last_keys}. The last good checkpoint is "
-                f"{hooks.last_good()}; lower optim.lr, or set optim.grad_clip=1"
-            )
-    watch.taken, watch.bad_rows_B, watch.keys = [], [], []
-
-
-def _name(bad: list[str], all_keys: Sequence[str]) -> str:
+def _listed(bad: list[str], all_keys: Sequence[str]) -> str:
     """The pictures of a bad step: those whose embedding is not finite, or, if all are, some of the batch."""
-    told, shown = ("Not finite", bad) if bad else ("No single picture; in the batch", all_keys)
+    what, shown = ("Not finite", bad) if bad else ("No single picture; in the batch", all_keys)
     more = f" and {len(shown) - KEYS_SHOWN} more" if len(shown) > KEYS_SHOWN else ""
-    return f"{told}: {', '.join(list(shown)[:KEYS_SHOWN])}{more}"
-
-
-def _record(
-    state: TrainState, watch: _Watch, recipe: Recipe, hooks: Hooks, bar: tqdm[Never], world: World
-) -> None:
-    """Bring the sums to the host once, write them down, and start anew."""
-    loss, recall, broken_per_step, taken = mean_over_ranks(state.sums / state.summed_steps).tolist()
-    broken = round(broken_per_step * state.summed_steps * world.size)
-    seconds = time.perf_counter() - watch.started_s
-    values = {
-        "samples": state.samples_seen,
-        "loss": loss / taken if taken else None,
-        "in_batch_recall": recall,
-        "lr": recipe.lr_at(state.step - 1),
-        "logit_scale": state.model.logit_scale.exp().item(),
-        "samples_per_s": watch.samples / seconds,
-    }
-    counted = {"broken": broken, "bad_steps": state.bad_steps}
-    hooks.record(state, values | {name: count for name, count in counted.items() if count})
-    state.sums, state.summed_steps = torch.zeros_like(state.sums), 0
-    state.broken += broken
-    watch.started_s, watch.samples = time.perf_counter(), 0
-    bar.set_postfix_str(
-        f"loss {values['loss'] or float('nan'):.3f}, in-batch recall {percent_text(100 * recall)} %, "
-        f"{values['samples_per_s']:,.0f} samples/s"
-    )
-    _refuse_bad_data(state, recipe.max_bad_fraction)
+    return f"{what}: {', '.join(list(shown)[:KEYS_SHOWN])}{more}"
 
 
 def _refuse_bad_data(state: TrainState, max_fraction: float) -> None:
     """The same numbers on every rank, so that all stop at the same step. A handful is never too many."""
     if state.broken >= FEW and state.broken > max_fraction * state.samples_seen:
-        found = _of_all_ranks(state.skipped)
+        found = skipped_on_all_ranks(state)
         raise DataError(
             f"{state.broken} of {state.samples_seen} pictures are broken, more than "
             f"data.max_bad_fraction={max_fraction:g}; most in {found.worst_shards()}: "
@@ -233,9 +247,10 @@ def _refuse_bad_data(state: TrainState, max_fraction: float) -> None:
         )
 
 
-def _of_all_ranks(skipped: SkipReport) -> SkipReport:
+def skipped_on_all_ranks(state: TrainState) -> SkipReport:
+    """What no rank could read so far; every rank calls this."""
     total = SkipReport()
-    for report in gather_objects(skipped):
+    for report in gather_objects(state.skipped):
         total.merge(report)
     return total
 

@@ -1,9 +1,10 @@
-"""Everything that must survive a kill, as a tree that a checkpoint holds."""
+"""What training changes: model, queue, optimizer, average of the weights, counters; and as a checkpoint contains it."""
 
 from __future__ import annotations
 
 import random
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from geoclip.data.batch import SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.tuning import tuned_tensors
-from geoclip.training.average import WeightAverage
 from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
 BACKBONE = "image_encoder.backbone."
@@ -59,14 +60,14 @@ COUNTERS = (
 
 def rank_tree(state: TrainState) -> Tree:
     """What differs from rank to rank."""
-    return {"generators": generators_here(), "sums": state.sums.cpu()}
+    return {"generators": generator_states(), "sums": state.sums.cpu()}
 
 
 def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
-    """What training goes on from.
+    """What training resumes from.
 
     Args:
-        state: where the run stands.
+        state: of the run so far.
         ranks: every rank's `rank_tree`.
         skipped: of all ranks together.
         facts: what else is to be known: configuration, files, versions.
@@ -98,7 +99,7 @@ def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
 
 
 def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
-    """Take up what `state_tree` told.
+    """Restore what `state_tree` returned.
 
     Args:
         state: of a run of the same architecture; mutated.
@@ -108,10 +109,10 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
         world_size: of how many; if there were fewer before, a new one gets generators of its own.
 
     Raises:
-        CheckpointError: it holds weights alone, or is of another architecture.
+        CheckpointError: it has weights alone, or is of another architecture.
     """
     if "optimizer" not in saved:
-        raise CheckpointError(f"{path} holds weights to evaluate, not a state to go on from")
+        raise CheckpointError(f"{path} holds weights to evaluate, not a state to resume from")
     load_weights(state.model, saved["model"], path)
     try:
         state.queue.load_state_dict(saved["queue"])
@@ -131,7 +132,7 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
         state.skipped.examples.update(examples)
         state.skipped.shards.update(shards)
     if rank < len(saved["ranks"]):
-        take_up_generators(saved["ranks"][rank]["generators"])
+        restore_generators(saved["ranks"][rank]["generators"])
     else:
         seed_generators(state.step * 1_000_003 + rank)
 
@@ -162,7 +163,7 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def generators_here() -> Tree:
+def generator_states() -> Tree:
     """Where this process's global generators stand."""
     kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, internal, gauss_next = random.getstate()
@@ -174,7 +175,7 @@ def generators_here() -> Tree:
     }
 
 
-def take_up_generators(saved: Tree) -> None:
+def restore_generators(saved: Tree) -> None:
     """Put this process's global generators where they stood."""
     kind, words, *rest = saved["numpy"]
     np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002
@@ -220,30 +221,95 @@ def load_location_encoder(encoder: nn.Module, saved: Tree, path: Path) -> None:
     Raises:
         CheckpointError: of another architecture.
     """
-    prefix = "location_encoder."
-    weights = {
-        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
-    }
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} has another location encoder: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    _load_part(encoder, "location_encoder.", saved, f"{path} has another location encoder")
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
     """The backbone of a run's image encoder, from a checkpoint.
 
     Raises:
-        CheckpointError: it holds none, or one of another architecture.
+        CheckpointError: it has none, or one of another architecture.
     """
-    saved = read_checkpoint(path)["model"]
+    _load_part(backbone, BACKBONE, read_checkpoint(path), f"{path} has no backbone that fits this encoder")
+
+
+def _load_part(module: nn.Module, prefix: str, saved: Tree, problem: str) -> None:
     weights = {
-        name.removeprefix(BACKBONE): tensor for name, tensor in saved.items() if name.startswith(BACKBONE)
+        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
     }
     try:
-        backbone.load_state_dict(weights)
+        module.load_state_dict(weights)
     except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip() if weights else "it holds none: its encoder was frozen"
-        raise CheckpointError(f"{path} has no backbone that fits this encoder: {why}") from error
+        why = (
+            str(error).splitlines()[-1].strip()
+            if weights
+            else "it has no such weights (a frozen backbone has none)"
+        )
+        raise CheckpointError(f"{problem}: {why}") from error
+
+
+@dataclass(kw_only=True, slots=True)
+class WeightAverage:
+    """The average of what is trained in a model.
+
+    Args:
+        parameters: what is averaged.
+        average: like `parameters`; without meaning until something was averaged.
+        decay: of the exponential average; None for the plain mean (SWA).
+        first_step: the first step whose weights count.
+        every_steps: weights of every so many steps count.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018; the
+    exponential form: Polyak, Juditsky, 1992.
+    """
+
+    parameters: list[Tensor]
+    average: list[Tensor]
+    decay: float | None
+    first_step: int = 0
+    every_steps: int = 1
+    count: int = 0  # weights averaged so far
+
+    @classmethod
+    def of(cls, model: nn.Module, **how: Any) -> WeightAverage:
+        """Of all trained parameters of `model`; `how` as in the class."""
+        parameters: list[Tensor] = [one for one in model.parameters() if one.requires_grad]
+        return cls(parameters=parameters, average=[one.detach().clone() for one in parameters], **how)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take up the weights after step `step`, if they count. Does not wait for the device."""
+        if step < self.first_step or (step - self.first_step) % self.every_steps:
+            return
+        if self.count == 0:
+            torch._foreach_copy_(self.average, self.parameters)
+        else:
+            merge = get_swa_multi_avg_fn() if self.decay is None else get_ema_multi_avg_fn(self.decay)
+            merge(self.average, self.parameters, self.count)
+        self.count += 1
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The model with the average for weights; its own come back afterwards, bit for bit."""
+        if self.count == 0:
+            yield
+            return
+        with torch.no_grad():
+            own = [one.detach().clone() for one in self.parameters]
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint contains."""
+        return {"average": list(self.average), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved average of the same model."""
+        with torch.no_grad():
+            for mine, saved in zip(self.average, state["average"], strict=True):
+                mine.copy_(saved)
+        self.count = state["count"]

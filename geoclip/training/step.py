@@ -1,4 +1,4 @@
-"""One optimizer step."""
+"""One optimizer step, the batch at once or in parts, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from geoclip.data.batch import Batch
-from geoclip.data.color import jitter_colors
+from geoclip.data.transforms import jitter_colors
 from geoclip.distributed import gather_rows, mean_gradients, world_size
-from geoclip.model.geoclip import Embedded
-from geoclip.training.cached_gradient import backward_in_parts, features_in_parts
-from geoclip.training.objective import Draws, Objective, Pairs
+from geoclip.model.geoclip import Embedded, GeoCLIP
+from geoclip.training.losses import Draws, Objective, Pairs
 from geoclip.training.state import TrainState
 
 
@@ -77,15 +76,15 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     )
     # This rank's rows begin at `first`.
     rows_G3, first = gather_rows(torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1))
-    places_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
+    gps_deg_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
     objective = recipe.objective
-    asked_M2, true_M2 = objective.candidates(places_G2, state.queue.negatives(), draws)
+    noisy_M2, true_M2 = objective.candidates(gps_deg_G2, state.queue.negatives(), draws)
     queue_SD = None
     if recipe.queue_embeddings != "encoded":
-        batch_G2, queue_S2, hard_H2 = asked_M2.tensor_split(
-            [len(places_G2), len(places_G2) + len(state.queue)]
+        batch_G2, queue_S2, hard_H2 = noisy_M2.tensor_split(
+            [len(gps_deg_G2), len(gps_deg_G2) + len(state.queue)]
         )
-        queue_SD, asked_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
+        queue_SD, noisy_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
     pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first, queue_SD)
     images, color = batch.images, batch.color_BK
     if objective.views > 1:
@@ -93,9 +92,9 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     if color is not None:
         images = jitter_colors(images, color)
     state.optimizer.zero_grad(set_to_none=True)
-    loss, recall, image_ND, location_MD = _backward(state, images, asked_M2, pairs, recipe)
+    loss, recall, image_ND, location_MD = _backward(state, images, noisy_M2, pairs, recipe)
     finite = _update(state, recipe)
-    state.queue.push(places_G2, location_MD[: len(places_G2)])
+    state.queue.push(gps_deg_G2, location_MD[: len(gps_deg_G2)])
     found = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     # A loss that is not finite would spoil the mean of the others.
     bad_N = ~image_ND.detach().isfinite().all(dim=1)
@@ -116,7 +115,7 @@ def end_step(state: TrainState, batch: Batch, outcome: Outcome) -> Outcome:
 def _backward(
     state: TrainState,
     images: Tensor,
-    asked_M2: Tensor,
+    noisy_M2: Tensor,
     pairs: Pairs,
     recipe: Recipe,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -124,13 +123,14 @@ def _backward(
     precision = partial(matrix_products, images.device, recipe.autocast, recipe.tf32)
     if recipe.parts > 1 and images.ndim > 2:
         if not state.model.image_encoder.frozen:
-            told = backward_in_parts(state.model, images, asked_M2, pairs, recipe.parts, precision)
+            results = backward_in_parts(state.model, images, noisy_M2, pairs, recipe.parts, precision)
             mean_gradients(list(state.model.parameters()))
-            return told
-        with precision():
-            images = features_in_parts(state.model, images, recipe.parts)
+            return results
+        with torch.no_grad(), precision():  # a frozen backbone sees a part at a time, once
+            features = state.model.image_encoder.features
+            images = torch.cat([features(part).float() for part in images.chunk(recipe.parts)])
     with precision():
-        embedded: Embedded = state.parallel(images, asked_M2)
+        embedded: Embedded = state.parallel(images, noisy_M2)
     # Logits are float32 always. With embeddings from 8 or 10 bits, TF32's products add no error that could be seen.
     with matrix_products(images.device, None, tf32=recipe.tf32 or recipe.autocast is not None):
         loss, recall = pairs(embedded)
@@ -181,3 +181,84 @@ def matrix_products(device: torch.device, autocast: torch.dtype | None, tf32: bo
             torch.set_float32_matmul_precision(before)
     else:
         yield
+
+
+def backward_in_parts(
+    model: GeoCLIP,
+    images: Tensor,
+    candidates_M2: Tensor,
+    loss_of: Callable[[Embedded], tuple[Tensor, Tensor]],
+    parts: int,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss of the whole batch, its gradient added to the model's parameters; no rank's mean is taken.
+
+    A contrastive loss ties pictures to each other: the mean of the parts' losses is another loss. So the embeddings of
+    all parts are computed first, without a graph; the loss of the whole gives each of them its gradient; then every
+    part is embedded again, with a graph, and that gradient goes through it.
+
+    Args:
+        model: not wrapped; the caller averages gradients over ranks.
+        images: (B, …) of this rank.
+        candidates_M2: coordinates.
+        loss_of: the loss and the in-batch recall of the whole batch.
+        parts: how many the pictures are taken in.
+        autocast: the context that the model runs in.
+
+    Returns:
+        The loss and the recall, detached, the (B, D) image embeddings and those of the candidates.
+
+    Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021.
+    """
+    chunks, drawn, embedded = images.chunk(parts), [], []
+    with torch.no_grad(), autocast():
+        for chunk in chunks:
+            drawn.append(_generator_states(images.device))
+            embedded.append(model.encode_image(chunk))
+    image_BD = torch.cat(embedded).requires_grad_()
+    with autocast():
+        location_MD, terms = model.encode_location(candidates_M2), model.logit_terms()
+    loss, recall = loss_of(Embedded(image_BD, location_MD, *terms))
+    loss.backward()
+    assert image_BD.grad is not None
+    for chunk, states, gradient in zip(chunks, drawn, image_BD.grad.chunk(parts), strict=True):
+        with _replayed(images.device, *states), autocast():
+            part = model.encode_image(chunk)
+        part.backward(gradient)
+    return loss.detach(), recall, image_BD.detach(), location_MD.detach()
+
+
+def _generator_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of the CPU and of the GPU in use."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+@contextlib.contextmanager
+def _replayed(device: torch.device, cpu: Tensor, cuda: Tensor | None) -> Iterator[None]:
+    """Draw again from these states, so that dropout drops the same units in both passes; then as if nothing was."""
+    with torch.random.fork_rng(devices=[] if cuda is None else [device]):
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        yield
+
+
+def step_lr(base: float, step: int, *, batch_size: int, samples_per_epoch: int, gamma: float) -> float:
+    """`base * gamma ** epoch`: StepLR, one decay per epoch; batches may straddle epochs."""
+    return base * gamma ** (step * batch_size // samples_per_epoch)
+
+
+def warmup_cosine_lr(base: float, step: int, *, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up to `base`, then half a cosine to zero at `total_steps`.
+
+    Source: Loshchilov, Hutter, "SGDR", ICLR 2017, eq. 5, without restarts.
+    """
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def constant_from(lr_at: Callable[[int], float], start: int, value: float, step: int) -> float:
+    """Another schedule up to step `start`, then a constant: what stochastic weight averaging explores with."""
+    return value if step >= start else lr_at(step)

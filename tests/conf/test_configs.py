@@ -216,9 +216,9 @@ FILES = {"shards": "aaaa", "gallery": "aaaa"}
 
 
 def plain_run(**changes: Any) -> dict[str, Any]:
-    from geoclip.run_dir import plain
+    from geoclip.run_dir import to_dict
 
-    return plain(train_config(*(f"{key}={value}" for key, value in changes.items())))
+    return to_dict(train_config(*(f"{key}={value}" for key, value in changes.items())))
 
 
 def test_a_folder_follows_from_the_science() -> None:

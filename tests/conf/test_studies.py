@@ -14,7 +14,7 @@ from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig
 from geoclip.drawing.study_readme import generated_blocks
 from geoclip.evaluation.study_runs import study_configuration
-from geoclip.run_dir import differences, fingerprint_of, plain
+from geoclip.run_dir import differences, fingerprint_of, to_dict
 from geoclip.sweep import grid, swept
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def test_every_point_of_every_study_can_run_and_its_results_are_of_it(study: str
         config.study.by
     )
 
-    configs = [plain(replace(point.config, seed=seed)) for point in points for seed in SEEDS]
+    configs = [to_dict(replace(point.config, seed=seed)) for point in points for seed in SEEDS]
     today = json.loads(json.dumps(study_configuration(configs)))
     found = changes(results_of(study)["configuration"], today)
     assert not found, f"{study} was run with another configuration: {found}; make study NAME={study}"

@@ -16,13 +16,11 @@ from PIL import Image
 
 from geoclip import shards
 from geoclip.config import ShardsConfig, ShardSource, shards_problems, shards_root
-from geoclip.data.augment import Augmentation
-from geoclip.data.batch import Batch
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import Batch, PictureDecoder
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import StreamPlan, train_batches
 from geoclip.data.subset import take_fraction
+from geoclip.data.transforms import Augmentation, Preprocessing
 
 
 @pytest.fixture

@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from geoclip.data.augment import (
+from geoclip.data.pictures import MAX_PIXELS, open_picture, quiet_pillow
+from geoclip.data.transforms import (
     NO_COLOR,
     Augmentation,
+    Preprocessing,
     augmentation_rng,
     color_draw,
+    evaluation_pixels_of,
     training_pixels_of,
 )
-from geoclip.data.pictures import MAX_PIXELS, open_picture, quiet_pillow
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 
 CROP = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True)
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from geoclip.data.batch import Batch, SkipReport
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import Batch, PictureDecoder, SkipReport
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import fingerprint, read_shards, refuse_bad_shards
 from geoclip.data.stream import StreamPlan, evaluation_batches
-from geoclip.data.subset import whole
+from geoclip.data.subset import all_samples
+from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 
 Members = list[tuple[str, bytes]]
@@ -109,7 +108,9 @@ def test_a_broken_picture_keeps_its_row_and_is_not_present(
         assert report.counts.total() == 1 and "000000.tar:train-00-0001" in report.lines()[0]
     shard_list = read_shards(str(shards.root), "train")
     in_order = list(
-        evaluation_batches(whole(shard_list), PictureDecoder(preprocessing=Preprocessing(image_px=16)), 8)
+        evaluation_batches(
+            all_samples(shard_list), PictureDecoder(preprocessing=Preprocessing(image_px=16)), 8
+        )
     )
     keys = [key for batch in in_order for key in batch.keys]
     assert len(keys) == 39 and victim not in keys and keys == sorted(keys)

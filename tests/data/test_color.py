@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from geoclip.data.augment import NO_COLOR
-from geoclip.data.color import LUMA, PICTURES_AT_ONCE, jitter_colors
+from geoclip.data.transforms import LUMA, NO_COLOR, PICTURES_AT_ONCE, jitter_colors
 
 
 def pictures(count: int = 3) -> Tensor:

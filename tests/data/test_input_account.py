@@ -36,7 +36,6 @@ from geoclip.data.exif import exif_place
 from geoclip.data.galleries.gallery_sources import shard_places
 from geoclip.data.inspection.shard_inspection import inspect_shards
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels_of
 from geoclip.data.shard_index import index_shard, open_index
 from geoclip.data.shard_list import (
     find_shards,
@@ -45,6 +44,7 @@ from geoclip.data.shard_list import (
     refuse_skipped_shards,
 )
 from geoclip.data.tar_members import EMPTY_SHARD
+from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 from geoclip.files import open_plain
 

@@ -13,9 +13,9 @@ import torch
 from geoclip.data.batch import Batch
 from geoclip.data.building.shard_writing import write_tar
 from geoclip.data.feature_shards import FeatureDecoder, as_npy
-from geoclip.data.on_device import load_features, on_device, resident_batches
+from geoclip.data.on_device import load_features, resident_batches
 from geoclip.data.shard_list import read_shards
-from geoclip.data.stream import StreamPlan, train_batches
+from geoclip.data.stream import StreamPlan, on_device, train_batches
 from geoclip.data.subset import take_fraction
 
 DIM, VIEWS, CPU = 5, 3, torch.device("cpu")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from geoclip.data.augment import Augmentation
 from geoclip.data.batch import Batch
 from geoclip.data.stream import StreamPlan, TrainStream
+from geoclip.data.transforms import Augmentation
 from geoclip.errors import DataError
 
 Shards = Callable[..., Any]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from geoclip.data.shard_index import SampleRange
 from geoclip.data.shard_list import Shard
-from geoclip.data.subset import Stretch, deal, stream_sizes, take_fraction, whole
+from geoclip.data.subset import all_samples, assign_to_streams, stream_sizes, take_fraction
 
 SHARDS = [
     Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])
@@ -13,10 +14,8 @@ SHARDS = [
 TOTAL = 461
 
 
-def positions(stretches: list[Stretch]) -> list[tuple[str, int]]:
-    return [
-        (stretch.path, position) for stretch in stretches for position in range(stretch.start, stretch.stop)
-    ]
+def positions(ranges: list[SampleRange]) -> list[tuple[str, int]]:
+    return [(span.path, position) for span in ranges for position in range(span.start, span.stop)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -36,21 +35,25 @@ def test_a_fraction_depends_on_the_seed() -> None:
 @pytest.mark.parametrize("streams", [1, 4, 16, 50])
 def test_streams_are_equally_long_to_within_one_and_everything_is_dealt_once(streams: int) -> None:
     subset = take_fraction(SHARDS, 1.0, 0)
-    dealt = deal(subset, streams, seed=0, epoch=3)
-    counts = [sum(len(stretch) for stretch in stretches) for stretches in dealt]
-    everything = [position for stretches in dealt for position in positions(stretches)]
+    dealt = assign_to_streams(subset, streams, seed=0, epoch=3)
+    counts = [sum(len(span) for span in ranges) for ranges in dealt]
+    everything = [position for ranges in dealt for position in positions(ranges)]
     assert counts == stream_sizes(TOTAL, streams) and max(counts) - min(counts) <= 1
     assert sorted(everything) == sorted(positions(subset))
 
 
 def test_epochs_differ_and_repeat() -> None:
     subset = take_fraction(SHARDS, 1.0, 0)
-    assert deal(subset, 4, 0, 1) == deal(subset, 4, 0, 1) != deal(subset, 4, 0, 2)
+    assert (
+        assign_to_streams(subset, 4, 0, 1)
+        == assign_to_streams(subset, 4, 0, 1)
+        != assign_to_streams(subset, 4, 0, 2)
+    )
 
 
 def test_the_first_samples_in_order() -> None:
-    assert sum(map(len, whole(SHARDS))) == TOTAL
-    assert whole(SHARDS, 150) == [
-        Stretch(path="0.tar", start=0, stop=100),
-        Stretch(path="1.tar", start=0, stop=50),
+    assert sum(map(len, all_samples(SHARDS))) == TOTAL
+    assert all_samples(SHARDS, 150) == [
+        SampleRange(path="0.tar", start=0, stop=100),
+        SampleRange(path="1.tar", start=0, stop=50),
     ]

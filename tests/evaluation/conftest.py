@@ -28,7 +28,7 @@ from geoclip.config import (
     QueueConfig,
     TrainConfig,
 )
-from geoclip.run_dir import plain
+from geoclip.run_dir import to_dict
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
 
@@ -80,7 +80,7 @@ def write_run(folder: Path, gallery_csv: Path, seed: int = 0) -> None:
     )
     model = build_model(config)
     write_checkpoint(
-        folder / "checkpoints" / "best.safetensors", pack(weights_tree(model, 1, config=plain(config)))
+        folder / "checkpoints" / "best.safetensors", pack(weights_tree(model, 1, config=to_dict(config)))
     )
 
 

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.data.batch import Batch, Skip
-from geoclip.data.decoding import PictureDecoder
-from geoclip.data.preprocessing import Preprocessing
+from geoclip.data.batch import Batch, PictureDecoder, Skip
 from geoclip.data.shard_list import read_shards
+from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import THRESHOLDS_KM
 from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
@@ -30,7 +29,7 @@ from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.validation import Validation
+from geoclip.training.hooks import Validation
 
 CPU = torch.device("cpu")
 

@@ -125,7 +125,7 @@ def test_the_training_places_are_those_of_the_runs_own_fraction(
     (tiny_run.folder / "config.yaml").write_text(yaml.safe_dump(config))
     row, table, _ = run_evaluate()
     taken = take_fraction(read_shards(str(shards.root), "train"), 0.5, 3)
-    places = np.concatenate([open_index(stretch.path).gps_deg_N2[: stretch.stop] for stretch in taken])
+    places = np.concatenate([open_index(span.path).gps_deg_N2[: span.stop] for span in taken])
     assert row["training_places"] == len(places) == 12
     expected = nearest_place_km(table[["lat", "lon"]].to_numpy(), places)
     assert table["nearest_train_km"].to_numpy() == pytest.approx(expected, abs=1e-5)

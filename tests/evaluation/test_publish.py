@@ -35,7 +35,7 @@ from geoclip.evaluate import evaluate
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.publish import publish
-from geoclip.run_dir import plain
+from geoclip.run_dir import to_dict
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
 from geoclip.training.state import weights_tree
 from tests.local_hub import serving
@@ -68,7 +68,7 @@ def run_evaluate(
 def rewritten(run: Any, **changes: Any) -> TrainConfig:
     """The tiny run's checkpoint with other parts, as if it had been trained with them."""
     config = replace(config_of(read_checkpoint(run.best), run.best), **changes)
-    tree = weights_tree(build_model(config), 7, config=plain(config))
+    tree = weights_tree(build_model(config), 7, config=to_dict(config))
     write_checkpoint(run.best, pack(tree))
     return config
 

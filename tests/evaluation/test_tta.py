@@ -29,7 +29,7 @@ from geoclip.config import (
     evaluate_problems,
 )
 from geoclip.data.benchmarks import list_photos, photo_batches
-from geoclip.data.preprocessing import Preprocessing, evaluation_pixels
+from geoclip.data.transforms import Preprocessing, evaluation_pixels
 from geoclip.drawing.details_table import details_table
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError
@@ -38,7 +38,7 @@ from geoclip.evaluation.images import embed_images
 from geoclip.evaluation.paired_images import paired, read_images
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.predict import predict
-from geoclip.run_dir import plain
+from geoclip.run_dir import to_dict
 from geoclip.trained import load_model
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
@@ -224,7 +224,7 @@ def test_prediction_may_normalise_as_the_released_code_does(
     before = ask("before")
     model, config = model_from_checkpoint(tiny_run.best)
     encoder = replace(config.encoder, prediction_mean=[0.9, 0.1, 0.3], prediction_std=[0.1, 0.5, 0.9])
-    as_released = plain(replace(config, encoder=encoder))
+    as_released = to_dict(replace(config, encoder=encoder))
     write_checkpoint(tiny_run.best, pack(weights_tree(model, 1, config=as_released)))
     after = ask("after")
     assert after[0] == before[0] and after[1] != pytest.approx(before[1], rel=1e-4)

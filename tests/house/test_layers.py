@@ -36,7 +36,6 @@ FLOORS = (
         "preflight",
         "resume",
         "sweep",
-        "training_hooks",
     }
     | {"search", "search_record", "sweep_axes"},
 )
@@ -96,7 +95,6 @@ def test_the_config_stays_at_the_edge() -> None:
         "resume",
         "search",
         "sweep",
-        "training_hooks",
         *ENTRY_POINTS,
     }
 

@@ -209,7 +209,7 @@ def test_another_configuration_is_refused_with_what_differs_unless_forced(folder
     for part in ("seed: 0 -> 7", "queue.queue_noise_m: 1000.0 -> 5.0", "force_resume=true"):
         assert part in printed, printed[-2000:]
     run = finish(folder, *other, "force_resume=true")
-    assert "goes on from step 4" in (folder / "printed.txt").read_text()
+    assert "resumes from step 4" in (folder / "printed.txt").read_text()
     assert read_rows(run / "metrics.jsonl")[-1]["step"] == 6
 
 
@@ -372,7 +372,7 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_the_same(folder: Path) -
     os.kill(rank_process(process.pid, 1), signal.SIGKILL)
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
-    assert "goes on from step" in printed
+    assert "resumes from step" in printed
     killed = run_in(folder, "runs_dir=killed")
     assert outcome(killed) == outcome(run_in(folder, "runs_dir=whole"))
     assert (killed / "logs" / "rank1.log").is_file()

@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folder: Path, trained: Path) -> N
     run = run_of(folder, "killed")
     assert run.name == trained.name  # wandb or not, it is the same science
     printed = finish(folder, *training("killed", "logger=jsonl"))  # the same command again
-    assert "goes on from step" in printed
+    assert "resumes from step" in printed
     assert losses(run) == losses(trained)
     last = f"checkpoints/step-{STEPS:08d}.safetensors"
     ours, theirs = (read_checkpoint(one / last)["model"] for one in (run, trained))

@@ -30,7 +30,7 @@ from geoclip.config import (
     TrainConfig,
     study_problems,
 )
-from geoclip.run_dir import plain, write_identity, write_summary
+from geoclip.run_dir import to_dict, write_identity, write_summary
 from geoclip.study import write_lists, write_study
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
@@ -95,7 +95,7 @@ def write_run(run: Path, size: int, seed: int, benchmark: str = "val") -> None:
         gallery=GalleryConfig(name="tiny", path="gallery.csv"),
         study=StudyConfig(name="sizes", by=["queue.size"], baseline="4", benchmarks=[benchmark]),
     )  # fmt: skip
-    said = plain(config)
+    said = to_dict(config)
     tree = pack(weights_tree(build_model(config), 1, config=said))
     write_checkpoint(run / "checkpoints" / "best.safetensors", tree)
     row = {"kind": "train", "step": 1, "samples": 6000, "samples_per_s": 100.0}

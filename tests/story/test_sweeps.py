@@ -135,7 +135,7 @@ def test_a_sweep_killed_half_way_does_only_what_is_missing(folder: Path) -> None
     again = finish(folder, *command)
     after = finished(folder)
     assert sorted(after) == [0, 1, 2] and {seed: after[seed] for seed in before} == before
-    assert again.count("nothing to do") == len(before)
+    assert again.count("already finished") == len(before)
     assert "3 points, 3 finished, 0 failed" in again
 
 

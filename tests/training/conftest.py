@@ -15,9 +15,8 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.average import WeightAverage
-from geoclip.training.objective import Objective
-from geoclip.training.state import TrainState
+from geoclip.training.losses import Objective
+from geoclip.training.state import TrainState, WeightAverage
 from geoclip.training.step import Recipe
 
 

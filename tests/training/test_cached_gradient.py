@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from geoclip.data.batch import Batch
-from geoclip.model.contrastive import cross_entropy
 from geoclip.model.geoclip import Embedded
-from geoclip.training.cached_gradient import backward_in_parts
+from geoclip.training.losses import cross_entropy
 from geoclip.training.state import TrainState
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import Recipe, backward_in_parts, train_step
 
 
 @pytest.mark.parametrize("frozen", [False, True])

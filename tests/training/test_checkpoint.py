@@ -13,8 +13,16 @@ import pytest
 import torch
 
 from geoclip.errors import CheckpointError
-from geoclip.training.checkpoint import FORMAT, pack, read_checkpoint, write_checkpoint
-from geoclip.training.keeping import CheckpointWriter, newest_good, step_file, step_files
+from geoclip.training.checkpoint import (
+    FORMAT,
+    CheckpointWriter,
+    newest_good,
+    pack,
+    read_checkpoint,
+    step_file,
+    step_files,
+    write_checkpoint,
+)
 
 TREE: dict[str, Any] = {
     "format": FORMAT,
@@ -123,7 +131,7 @@ from pathlib import Path
 import torch
 from geoclip.errors import CheckpointError
 from geoclip.training.checkpoint import FORMAT, pack
-from geoclip.training.keeping import CheckpointWriter
+from geoclip.training.checkpoint import CheckpointWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with CheckpointWriter(Path(sys.argv[1]), keep=2) as writer:

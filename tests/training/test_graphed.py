@@ -9,7 +9,7 @@ import torch
 
 from geoclip.data.batch import Batch, SkipReport
 from geoclip.training.graphed import GraphedStep, _learning_rates_on_device
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState, rank_tree, state_tree
 from geoclip.training.step import Recipe, device_step, end_step, prepare_step, train_step
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geoclip.build import build_objective
+from geoclip.config import LossConfig, QueueConfig
 from geoclip.data.batch import Batch
 from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
 from geoclip.model.geoclip import Embedded
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 
@@ -133,3 +135,15 @@ def test_a_fixed_temperature_stays(
     before = state.model.logit_scale.item()
     train_step(state, new_batch(0), recipe(logit_scale_max=None))
     assert state.model.logit_scale.item() == before
+
+
+def test_batch_and_queue_have_noise_of_their_own() -> None:
+    """A displacement has two components: the mean of its square is twice the variance."""
+    places, queue = (uniform_on_sphere(4000, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    objective = build_objective(LossConfig(), QueueConfig(batch_noise_m=150.0, queue_noise_m=1000.0))
+    draws = objective.draw(len(places), len(queue), torch.Generator().manual_seed(0))
+    noisy, true = objective.candidates(places, queue, draws)
+    assert torch.equal(true, torch.cat((places, queue)))
+    batch_m, queue_m = (1000 * haversine_km(noisy.double(), true.double())).split(4000)
+    assert (batch_m.square().mean() / 2).sqrt().item() == pytest.approx(150, rel=0.05)
+    assert (queue_m.square().mean() / 2).sqrt().item() == pytest.approx(1000, rel=0.05)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geoclip.data.batch import Batch
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState, restore_state
 from geoclip.training.step import Recipe, train_step
 from tests.conf.test_configs import problems_of

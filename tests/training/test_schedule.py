@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
-from geoclip.training.schedule import step_lr, warmup_cosine_lr
+from geoclip.build import build_optimizer
+from geoclip.config import OptimConfig
+from geoclip.data.batch import Batch
+from geoclip.training.state import BACKBONE, TrainState
+from geoclip.training.step import Recipe, step_lr, train_step, warmup_cosine_lr
 
 
 def test_step_lr_decays_once_an_epoch() -> None:
@@ -20,3 +25,24 @@ def test_cosine_rises_then_falls_to_zero() -> None:
     assert rates[60] == pytest.approx(0.5)
     assert rates[110] == pytest.approx(0.0, abs=1e-12)
     assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize(("encoder_lr", "expected"), [(1e-4, 1e-4), (None, 1e-2)])
+def test_the_backbone_learns_at_its_own_rate(
+    new_state: Callable[..., TrainState],
+    new_batch: Callable[..., Batch],
+    recipe: Callable[..., Recipe],
+    encoder_lr: float | None,
+    expected: float,
+) -> None:
+    """Adam's first step moves a weight by its learning rate, whatever the gradient."""
+    state = new_state()
+    optim = OptimConfig(lr=1e-2, encoder_lr=encoder_lr, weight_decay=0.0)
+    state.optimizer = build_optimizer(optim, state.model)
+    before = {name: one.detach().clone() for name, one in state.model.named_parameters()}
+    train_step(state, new_batch(0), recipe())
+    moved = {"backbone": 0.0, "rest": 0.0}
+    for name, one in state.model.named_parameters():
+        part = "backbone" if name.startswith(BACKBONE) else "rest"
+        moved[part] = max(moved[part], (one - before[name]).abs().max().item())
+    assert moved == pytest.approx({"backbone": expected, "rest": 1e-2}, rel=0.01)

@@ -13,10 +13,10 @@ import torch
 from geoclip.data.batch import Batch, Skip, SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import (
     TrainState,
-    generators_here,
+    generator_states,
     rank_tree,
     restore_state,
     seed_generators,
@@ -51,7 +51,7 @@ def test_a_restored_state_goes_on_bit_for_bit(
         state.summed_steps += 1
     state.skipped.add([Skip(shard="a.tar", key="k", reason="broken")])
     restore_state(restored, through_a_file(state, tmp_path), PATH)
-    generators = generators_here()
+    generators = generator_states()
     told = []
     for one in (state, restored):
         restore_state(one, through_a_file(one, tmp_path), PATH) if one is restored else None
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, new_state: Callable[..., Tra
 
 
 def test_an_average_is_what_its_formula_says(new_state: Callable[..., TrainState]) -> None:
-    from geoclip.training.average import WeightAverage
+    from geoclip.training.state import WeightAverage
 
     model = new_state().model
     swa = WeightAverage.of(model, decay=None, first_step=2, every_steps=2)

@@ -20,7 +20,7 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.training.objective import Objective
+from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 

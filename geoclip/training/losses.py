@@ -1,18 +1,90 @@
-"""What a step minimises: which candidates every picture has, which of them count, and by which loss."""
+"""What a step minimises: the candidates of every picture, which of them count, and the loss of their logits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.data.batch import copied_to
+from geoclip.data.batch import copied_to, with_tensors
 from geoclip.distributed import gather_with_gradient
 from geoclip.geo.geodesy import displaced, jitter, pairwise_km
-from geoclip.model.contrastive import cross_entropy, same_place, sigmoid_loss
 from geoclip.model.geoclip import Embedded
+
+
+def same_place(gps_deg_B2: Tensor, candidates_deg_M2: Tensor) -> Tensor:
+    """(B, M) whether candidate j has the very coordinates of row i."""
+    (lat_B, lon_B), (lat_M, lon_M) = gps_deg_B2.unbind(dim=1), candidates_deg_M2.unbind(dim=1)
+    return (lat_B[:, None] == lat_M) & (lon_B[:, None] == lon_M)
+
+
+def cross_entropy(
+    logits_NM: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+    ignored_NM: Tensor | None = None,
+    soft_NM: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of finding each row's target among M candidates.
+
+    Args:
+        logits_NM: of N images among M locations, or of N locations among M images.
+        target_N: column of each row's own candidate.
+        weight_N: of each row in both sums. An image that could not be read weighs 0.
+        ignored_NM: candidates that are left out of the sum, such as a location that was photographed twice; a row's own
+            is never left out.
+        soft_NM: how nearly right each candidate is, in [0, 1]: the target's distribution once it is normalised. None
+            puts everything on the target.
+
+    Returns:
+        The loss in nats, and the share of rows whose own candidate scored highest (detached).
+
+    Source: GeoCLIP, NeurIPS 2023, eq. 3, for images among locations with one view per image, as in the released code.
+    """
+    own_NM = torch.zeros_like(logits_NM, dtype=torch.bool).scatter_(1, target_N[:, None], True)
+    if ignored_NM is not None:
+        ignored_NM = ignored_NM & ~own_NM
+        logits_NM = logits_NM.masked_fill(ignored_NM, float("-inf"))
+    if soft_NM is None:
+        nats_N = F.cross_entropy(logits_NM, target_N, reduction="none")
+    else:
+        share_NM = soft_NM.masked_fill(own_NM, 1.0)
+        log_NM = logits_NM.log_softmax(dim=1)
+        if ignored_NM is not None:
+            share_NM, log_NM = share_NM.masked_fill(ignored_NM, 0.0), log_NM.masked_fill(ignored_NM, 0.0)
+        nats_N = -(share_NM / share_NM.sum(dim=1, keepdim=True) * log_NM).sum(dim=1)
+    return nats_N @ weight_N, _found(logits_NM, target_N) @ weight_N
+
+
+def sigmoid_loss(
+    logits_NM: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor,
+    ignored_NM: Tensor | None = None,
+    soft_NM: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every pair of image and location for itself, right or wrong; arguments and results as `cross_entropy`.
+
+    Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, eq. 1.
+    """
+    own_NM = torch.zeros_like(logits_NM, dtype=torch.bool).scatter_(1, target_N[:, None], True)
+    right_NM = own_NM.float() if soft_NM is None else soft_NM.masked_fill(own_NM, 1.0)
+    nats_NM = F.binary_cross_entropy_with_logits(logits_NM, right_NM, reduction="none")
+    if ignored_NM is not None:
+        ignored_NM = ignored_NM & ~own_NM
+        nats_NM = nats_NM.masked_fill(ignored_NM, 0.0)
+        logits_NM = logits_NM.masked_fill(ignored_NM, float("-inf"))
+    return nats_NM.sum(dim=1) @ weight_N, _found(logits_NM, target_N) @ weight_N
+
+
+@torch.no_grad()
+def _found(logits_NM: Tensor, target_N: Tensor) -> Tensor:
+    """(N,) 1 where the own candidate scored highest."""
+    return (logits_NM.argmax(dim=1) == target_N).float()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,15 +97,7 @@ class Draws:
 
     def to(self, device: torch.device) -> Draws:
         """The same on a device; the host does not wait for the copy."""
-        return Draws(
-            batch_G2=copied_to(self.batch_G2, device),
-            queue_S2=copied_to(self.queue_S2, device),
-            hard_H2=copied_to(self.hard_H2, device),
-        )
-
-    def tensors(self) -> list[Tensor]:
-        """Those that there are."""
-        return [one for one in (self.batch_G2, self.queue_S2, self.hard_H2) if one is not None]
+        return with_tensors(self, partial(copied_to, device=device))
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -49,11 +113,11 @@ class Objective:
         near: candidates within `near_radius_km` are left out, or, softly, a candidate at distance d counts as right by
             exp(-d / near_radius_km).
         near_radius_km: for both.
-        hard_negatives: further candidates per picture, at one to two times `hard_radius_km` from its own place.
+        hard_negatives: further candidates per picture, at one to two times `hard_radius_km` from its own coordinates.
         hard_radius_km: for them.
 
     Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2, where
-    they are over cells; here over places.
+    they are over cells; here over locations.
     """
 
     kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"
@@ -83,22 +147,22 @@ class Objective:
             draws.queue_S2 = torch.randn((queue, 2), generator=generator)
         return draws
 
-    def candidates(self, places_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def candidates(self, gps_deg_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """(M, 2) coordinates that the model embeds, and (M, 2) the true ones, without noise; in degrees.
 
         Args:
-            places_G2: of all ranks' pictures.
+            gps_deg_G2: of all ranks' pictures.
             queue_S2: the queue's.
             draws: as `draw` gives them, on the coordinates' device.
         """
-        noisy_G2, noisy_S2, hard_H2 = places_G2, queue_S2, places_G2[:0]
+        noisy_G2, noisy_S2, hard_H2 = gps_deg_G2, queue_S2, gps_deg_G2[:0]
         if draws.batch_G2 is not None:
-            noisy_G2 = jitter(places_G2, self.batch_noise_m, draws.batch_G2)
+            noisy_G2 = jitter(gps_deg_G2, self.batch_noise_m, draws.batch_G2)
         if draws.queue_S2 is not None:
             noisy_S2 = jitter(queue_S2, self.queue_noise_m, draws.queue_S2)
         if draws.hard_H2 is not None:
-            hard_H2 = displaced(places_G2, self.hard_radius_km, self.hard_negatives, draws.hard_H2)
-        return torch.cat((noisy_G2, noisy_S2, hard_H2)), torch.cat((places_G2, queue_S2, hard_H2))
+            hard_H2 = displaced(gps_deg_G2, self.hard_radius_km, self.hard_negatives, draws.hard_H2)
+        return torch.cat((noisy_G2, noisy_S2, hard_H2)), torch.cat((gps_deg_G2, queue_S2, hard_H2))
 
     def pairs(
         self,
@@ -112,12 +176,12 @@ class Objective:
         """What relates this rank's pictures to the candidates.
 
         Args:
-            gps_deg_B2: their places.
+            gps_deg_B2: their coordinates.
             true_M2: the candidates', all ranks' pictures first.
             present_B: 0 where a picture could not be read.
             present_G: likewise of all ranks.
             first: the candidate that is this rank's first picture's.
-            queue_SD: embeddings of the queue's candidates, which the model is not asked about then; None: it is.
+            queue_SD: embeddings of the queue's candidates, which the model does not embed then; None: it does.
         """
         ignored_BM = same_place(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None
@@ -156,7 +220,7 @@ class Pairs:
     queue_SD: Tensor | None = None
 
     def __call__(self, embedded: Embedded) -> tuple[Tensor, Tensor]:
-        """The loss in nats, and the share of views whose own place scored highest (detached)."""
+        """The loss in nats, and the share of views whose own coordinates scored highest (detached)."""
         views = self.objective.views
         if self.queue_SD is not None:
             batch_GD, hard_HD = embedded.location_MD.tensor_split([len(self.present_G)])
@@ -177,7 +241,7 @@ class Pairs:
         return loss, recall
 
     def _gps_to_image(self, embedded: Embedded) -> Tensor:
-        """The other direction: this rank's places among all ranks' pictures, a view at a time."""
+        """The other direction: this rank's coordinates among all ranks' pictures, a view at a time."""
         columns = len(self.present_G)
         place_BD = embedded.location_MD[self.first : self.first + len(self.target_B)]
         image_GVD = gather_with_gradient(embedded.image_BD).view(columns, self.objective.views, -1)

@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class StopRequest:
     """Listens to SIGTERM, SIGUSR1 and Ctrl-C, whose second press stops at once, and watches the walltime.
 
-    SIGUSR2 is listened to where a handler stands already: it is submitit's, and called by `pass_on`, so that submitit
+    SIGUSR2 is listened to where it has a handler already: it is submitit's, and called by `pass_on`, so that submitit
     queues the job again once the checkpoint is written.
 
     Args:
@@ -35,7 +35,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handler
             listened = [*SIGNALS, *([signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else [])]
-            self._before = {number: signal.signal(number, self._hear) for number in listened}
+            self._before = {number: signal.signal(number, self._on_signal) for number in listened}
         return self
 
     def __exit__(
@@ -44,7 +44,7 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal:
             raise KeyboardInterrupt
         self._signal = number
@@ -53,8 +53,8 @@ class StopRequest:
         """Why to stop; empty while there is no reason."""
         if self._signal:
             return signal.Signals(self._signal).name
-        late = self._deadline_s is not None and time.monotonic() > self._deadline_s
-        return "compute.max_minutes" if late else ""
+        is_over = self._deadline_s is not None and time.monotonic() > self._deadline_s
+        return "compute.max_minutes" if is_over else ""
 
     def pass_on(self) -> None:
         """Hand the signal to the handler that listened before, if it was one of a program's own."""
@@ -78,14 +78,14 @@ class Agreement:
         """Whether to stop after this step."""
         if self._world.control is None:
             return bool(self._stop.reason())
-        agreed = self.settled()
+        agreed = self.last_answer()
         self._answer = torch.tensor([bool(self._stop.reason())], dtype=torch.uint8)
         self._work = dist.all_reduce(
             self._answer, dist.ReduceOp.MAX, group=self._world.control, async_op=True
         )
         return agreed
 
-    def settled(self) -> bool:
+    def last_answer(self) -> bool:
         """The answer under way, waited for. To be called at the end, too: no rank may leave while others listen."""
         if self._work is None:
             return False

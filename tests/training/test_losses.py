@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.model.contrastive import cross_entropy, same_place, sigmoid_loss
+from geoclip.training.losses import cross_entropy, same_place, sigmoid_loss
 
 EVENLY_2 = torch.full((2,), 0.5)
 

@@ -1,0 +1,209 @@
+"""What a training run does beside its steps: record, validate and keep the best, checkpoint. Rank 0 alone writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geoclip.data.account import Account
+from geoclip.data.batch import Batch, Decoder
+from geoclip.data.blue_marble import read_earth
+from geoclip.data.shard_list import Shard
+from geoclip.data.stream import evaluation_batches
+from geoclip.data.subset import all_samples
+from geoclip.distributed import World, broadcast_from_main, gather_objects
+from geoclip.drawing.curves import draw_training
+from geoclip.drawing.maps import draw_predictions
+from geoclip.drawing.tables import median_text
+from geoclip.errors import AssetError, DataError
+from geoclip.evaluation.benchmark import BenchmarkResult, evaluate_benchmark
+from geoclip.evaluation.gallery import Gallery, encode_gallery
+from geoclip.evaluation.images import Predictions, embed_images
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.percent import percent_text
+from geoclip.recorder import Recorder, read_rows
+from geoclip.training.checkpoint import CheckpointWriter, step_files
+from geoclip.training.loop import Hooks, skipped_on_all_ranks
+from geoclip.training.preemption import StopRequest
+from geoclip.training.state import TrainState, rank_tree, state_tree, weights_tree
+
+log = logging.getLogger("geoclip")
+
+BATCH = 256  # of the validation
+EARTH_PX = 2160  # width of the maps' background
+
+
+@dataclass(kw_only=True, slots=True)
+class RunContext:
+    """What a run has around its state, made anew at every start."""
+
+    folder: Path
+    world: World
+    stop: StopRequest
+    gallery: Gallery
+    val_shards: list[Shard]
+    files: dict[str, str]  # fingerprints of what the run reads
+    last_step: int
+    recorder: Recorder | None = None  # rank 0 alone has one, and a writer
+    writer: CheckpointWriter | None = None
+
+
+def run_hooks(
+    context: RunContext, validation: Validation | None, facts: dict[str, Any], **every: int
+) -> Hooks:
+    """The hooks of a run.
+
+    Args:
+        context: of the run, its recorder and writer open on rank 0.
+        validation: on rank 0.
+        facts: what every checkpoint contains beside the state: configuration, files, versions.
+        every: `record_every`, `validate_every` and `checkpoint_every`, in steps.
+    """
+    return Hooks(
+        record=partial(_record, context),
+        validate=partial(_validate, context, validation, facts),
+        checkpoint=partial(_checkpoint, context, facts),
+        last_good=partial(_last_good, context),
+        **every,
+    )
+
+
+def _record(context: RunContext, state: TrainState, values: dict[str, Any]) -> None:
+    if context.recorder:
+        context.recorder.record("train", state.step, **values)
+
+
+def _checkpoint(context: RunContext, facts: dict[str, Any], state: TrainState) -> None:
+    ranks, skipped = gather_objects(rank_tree(state)), skipped_on_all_ranks(state)
+    if context.writer:
+        context.writer.save(state.step, state_tree(state, ranks, skipped, **facts))
+
+
+def _last_good(context: RunContext) -> str:
+    if context.writer:
+        context.writer.wait()
+    return str(next(iter(step_files(context.folder / "checkpoints")), "none yet"))
+
+
+def _validate(
+    context: RunContext, validation: Validation | None, facts: dict[str, Any], state: TrainState
+) -> bool:
+    """Validate on rank 0 and keep the best weights; False, on every rank, where that was interrupted."""
+    done = True
+    if validation and context.recorder and context.writer:
+        try:
+            result, predictions = validation.run(state.model, lambda: bool(context.stop.reason()))
+        except Interrupted:
+            done = False
+        else:
+            _record_validation(context.recorder, state, result)
+            geoscore = result.accuracy.geoscore.value
+            if geoscore > state.best_geoscore:
+                state.best_geoscore = geoscore
+                context.writer.save_best(weights_tree(state.model, state.step, **facts))
+            if state.step == context.last_step:
+                _draw_validation(context.folder, predictions, context.recorder, state.step)
+                percent = result.accuracy.percent
+                columns = [f"within {km} km, %" for km in percent]
+                rows = [[interval.value for interval in percent.values()]]
+                context.recorder.table("validation", columns, rows, state.step)
+    return broadcast_from_main(done, context.world)
+
+
+def _record_validation(recorder: Recorder, state: TrainState, result: BenchmarkResult) -> None:
+    accuracy = result.accuracy
+    percent = {str(km): interval.value for km, interval in accuracy.percent.items()}
+    values = {"median_km": accuracy.median_km.value, "geoscore": accuracy.geoscore.value}
+    recorder.record("val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values)
+    shares = ", ".join(f"{percent_text(share)} % within {km} km" for km, share in percent.items())
+    log.info("step %d, validation: %s; median %s km", state.step, shares, median_text(values["median_km"]))
+
+
+def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder, step: int) -> None:
+    """A map of where the validation views were taken and how far off the predictions are."""
+    path = run / "figures" / "validation.png"
+    try:
+        background = read_earth(EARTH_PX)
+    except AssetError as error:  # a map is not worth a run
+        log.warning("no map of the validation: %s", error)
+        return
+    draw_predictions(
+        predictions.gps_deg_N2.numpy(),
+        predictions.guess_deg_N2.numpy(),
+        predictions.distance_km_N.numpy(),
+        background,
+        path,
+        title="validation",
+    )
+    recorder.picture("validation_map", path, step)
+
+
+def draw_training_curves(run: Path, recorder: Recorder, step: int) -> None:
+    """The curves of a run that has ended."""
+    path = run / "figures" / "training.png"
+    draw_training(read_rows(run / "metrics.jsonl"), path)
+    recorder.picture("training", path, step)
+
+
+class Interrupted(Exception):
+    """The validation was stopped before its end."""
+
+
+class Validation:
+    """The first `limit` pictures of the validation split, decoded once and kept, against a gallery.
+
+    Args:
+        shards: the validation split.
+        gallery: coordinates to retrieve from.
+        decoder: makes what the encoder takes, without augmentation.
+        limit: at most so many pictures.
+        device: where the model is.
+        protocol: of distances, sphere or released.
+
+    Raises:
+        DataError: not one readable picture.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        gallery: Gallery,
+        decoder: Decoder,
+        limit: int,
+        device: torch.device,
+        protocol: str = "sphere",
+    ) -> None:
+        self.gallery, self.device, self.protocol = gallery, device, protocol
+        self.account = Account(what="validation", used=0, unit="pictures")
+        self.batches: list[Batch] = []
+        for batch in evaluation_batches(all_samples(shards, limit), decoder, BATCH):
+            self.account.used += len(batch.keys)
+            self.account.skipped.add(batch.skipped)
+            self.batches.append(batch)
+        if not any(batch.keys for batch in self.batches):
+            raise DataError(f"not one readable picture in {', '.join(shard.path for shard in shards)}")
+
+    def run(
+        self, model: GeoCLIP, interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[BenchmarkResult, Predictions]:
+        """Accuracy, with one prediction per picture. Leaves the model in evaluation mode.
+
+        Raises:
+            Interrupted: `interrupted` returned True, between two batches.
+        """
+
+        def batches() -> Iterator[Batch]:
+            for batch in self.batches:
+                if interrupted():
+                    raise Interrupted
+                yield batch
+
+        queries, _ = embed_images(model, batches(), self.device)
+        gallery_GD = encode_gallery(model.location_encoder, self.gallery, self.device)
+        return evaluate_benchmark("val", queries, self.gallery, gallery_GD, protocol=self.protocol)

@@ -75,19 +75,13 @@ class Card:
 def measure_limits(card: Card) -> None:
     """Matrix rates on random numbers, and the bandwidth of copies: bytes read and written."""
     size = 256 if card.quick else 8192
-    kinds = (
-        ("bf16", torch.bfloat16, False),
-        ("tf32", torch.float32, True),
-        ("float32", torch.float32, False),
-    )
+    kinds = (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("float32", torch.float32, False))
     for name, dtype, tf32 in kinds:
         a, b = (torch.randn(size, size, device=card.device, dtype=dtype) for _ in range(2))
         with matrix_products(card.device, None, tf32):
             spent_s = card.seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
         card.limits[name] = 2 * size**3 / spent_s
-        card.report(
-            GpuRow(name=f"matrix product {size}³, {name}", value=card.limits[name] / 1e12, unit="TFLOP/s")
-        )
+        card.report(GpuRow(name=f"matrix product {size}³, {name}", value=card.limits[name] / 1e12, unit="TFLOP/s"))
     count = 2**20 if card.quick else 2**30
     source = torch.empty(count, dtype=torch.uint8, device=card.device).random_(0, 255)
     into = torch.empty_like(source)

@@ -34,10 +34,7 @@ STEPS = SAMPLES * EPOCHS // BATCH
 FEATURE_BYTES = 128 + (1 + VIEWS) * 768 * 2  # a .npy's header, then half floats
 CARDS = (1, 8, 32)
 ENCODER_SHARE = 0.5  # of the matrix rate, where bench/gpu.json has no measurement
-LINK_BYTES_PER_S = {
-    8: 300e9,
-    32: 40e9,
-}  # what a card sends to its neighbour: inside a machine, between machines
+LINK_BYTES_PER_S = {8: 300e9, 32: 40e9}  # what a card sends to its neighbour: inside a machine, between machines
 
 
 class Peak(TorchDispatchMode):
@@ -72,9 +69,7 @@ def backbone_peak(batch: int) -> tuple[int, int]:
     with FakeTensorMode():
         vit = CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_L14)).requires_grad_(False).eval()
         attention = F.scaled_dot_product_attention
-        F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(
-            query
-        )  # keeps no square matrix
+        F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)  # keeps no square matrix
         try:
             with Peak() as peak, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 vit(pixel_values=torch.empty(batch, 3, 224, 224, dtype=torch.uint8).float() / 255)
@@ -107,10 +102,7 @@ def costs(cards: int, cached: bool) -> dict[str, str]:
         "trained weights, gradients, Adam's moments": 16 * size,
         "a batch, and the next": 2 * rows * (768 * 2 if cached else 3 * 224 * 224),
     }
-    passing = {
-        "ViT-L/14's forward pass": vit_peak,
-        "the trained part, forward and backward": step_peak - 4 * size,
-    }
+    passing = {"ViT-L/14's forward pass": vit_peak, "the trained part, forward and backward": step_peak - 4 * size}
     on_device = SAMPLES * VIEWS * 768 * 2 if cached else 0
     return {
         "steps": f"{STEPS:,}",
@@ -141,9 +133,7 @@ def step_times(found: dict[str, Any], cards: int, cached: bool) -> dict[str, str
     reduced_s = 0.0 if cards == 1 else 2 * (cards - 1) / cards * 4 * size / LINK_BYTES_PER_S[cards]
     host_s = 0.0 if cards == 1 and cached else launched_s  # a recorded step is launched as one
     step_s = max(host_s, (0.0 if cached else encoder_s) + max(trained_s, reduced_s))
-    how_measured = (
-        "measured" if images_per_s else f"computed at {ENCODER_SHARE:.0%} of the measured matrix rate"
-    )
+    how_measured = "measured" if images_per_s else f"computed at {ENCODER_SHARE:.0%} of the measured matrix rate"
     return {
         f"encoder ({how_measured} on one card, divided)": "" if cached else f"{1e3 * encoder_s:.1f}",
         "the trained part on the card (measured, batch 512)": f"{1e3 * trained_s:.1f}",
@@ -174,9 +164,7 @@ def main() -> None:
     }
     bytes_table = table({name: costs(*one) for name, one in which.items()}, "per card")
     times = table({name: step_times(found, *one) for name, one in which.items()}, "milliseconds of a step")
-    card = (
-        f"Measured parts: {found['card']['device']}, revision `{found['git_revision'][:12]}`, bench/gpu.json."
-    )
+    card = f"Measured parts: {found['card']['device']}, revision `{found['git_revision'][:12]}`, bench/gpu.json."
     page = ROOT / "docs" / "clusters.md"
     page.write_text(fill_generated(page.read_text(), {"cost": bytes_table, "step": f"{times}\n\n{card}"}))
     print(bytes_table, times, card, sep="\n\n")

@@ -76,9 +76,7 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
         preprocessing = build_preprocessing(config.encoder)
         views = ViewsDecoder(preprocessing=preprocessing, augmentation=Augmentation(), seed=0, views=0)
         split = Path(folder) / "train"
-        extract_features(
-            state.model.image_encoder, shards, split, views, world=WORLD, workers=0, batch_size=256
-        )
+        extract_features(state.model.image_encoder, shards, split, views, world=WORLD, workers=0, batch_size=256)
         close_split(split, shards)
         decoders: dict[str, tuple[list[Shard], Decoder]] = {
             "pictures": (shards, PictureDecoder(preprocessing=preprocessing)),
@@ -90,16 +88,9 @@ def embedded_default(data: Path, repeats: int) -> dict[str, Any]:
         streams = {}
         for name, (found, decoder) in decoders.items():
             plan = StreamPlan(
-                subset=all_samples(found),
-                streams=16,
-                batch_size=256,
-                shuffle_buffer=1000,
-                seed=0,
-                decoder=decoder,
+                subset=all_samples(found), streams=16, batch_size=256, shuffle_buffer=1000, seed=0, decoder=decoder
             )
-            streams[name] = train_batches(
-                plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1
-            )
+            streams[name] = train_batches(plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1)
         seconds: dict[str, list[float]] = {name: [] for name in streams}
         for repeat in range(repeats + 1):
             for name, batches in streams.items():
@@ -170,12 +161,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print the table, write JSON and Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/bluemarble"), help="the embedded default's shards"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/bluemarble"), help="the embedded default's shards")
     parser.add_argument("--output", type=Path, default=Path("bench/features.json"))
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()

@@ -48,9 +48,7 @@ PARTS: dict[str, Callable[[Card], None]] = {
 }
 
 
-def measure(
-    card: Card, names: list[str], output: Path | None, found: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def measure(card: Card, names: list[str], output: Path | None, found: dict[str, Any] | None = None) -> dict[str, Any]:
     """Every part; one that fails is reported and the others still run. What there is is written after each.
 
     Args:
@@ -119,13 +117,7 @@ def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     share = "" if row["share"] is None else f"{row['share']:.0%}"
     target = row["target"]
-    aim = (
-        ""
-        if target is None
-        else f"{target:.0%}"
-        if row["share"] is not None and target <= 1
-        else f"{target:,g}"
-    )
+    aim = "" if target is None else f"{target:.0%}" if row["share"] is not None and target <= 1 else f"{target:,g}"
     return f"| {row['name']} | {row['value']:,.4g} {row['unit']} | {share} | {row['limit']} | {aim} | {row['note']} |"
 
 
@@ -157,9 +149,7 @@ def main() -> None:
         "--quick", action="store_true", help="every row small; nothing is written unless --output is given"
     )
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma: %(default)s")
-    parser.add_argument(
-        "--output", type=Path, help="the JSON file; default: bench/gpu.json, of all parts alone"
-    )
+    parser.add_argument("--output", type=Path, help="the JSON file; default: bench/gpu.json, of all parts alone")
     parser.add_argument("--continue", dest="more", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

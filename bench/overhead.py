@@ -64,9 +64,7 @@ def measure(overrides: tuple[str, ...], steps: int, folder: Path) -> dict[str, A
     state, batches = state_of(config), batches_of(config)
     recipe = build_recipe(config, 10**9, WORLD.device)
     spent: dict[str, list[float]] = {"step": [], "record": [], "copy": [], "write": []}
-    mirror = WandbMirror(
-        folder, mode="offline", project="bench", entity=None, name="bench", config={}, run_id="bench"
-    )
+    mirror = WandbMirror(folder, mode="offline", project="bench", entity=None, name="bench", config={}, run_id="bench")
     with Recorder(folder / "metrics.jsonl", mirror=mirror) as recorder:
         for number in range(steps):
             start = time.perf_counter()
@@ -82,9 +80,7 @@ def measure(overrides: tuple[str, ...], steps: int, folder: Path) -> dict[str, A
             written = time.process_time()
             if number > steps // 10:  # the first ones warm up
                 for name, seconds in zip(
-                    spent,
-                    (stepped - start, recorded - stepped, copied - recorded, written - cpu),
-                    strict=True,
+                    spent, (stepped - start, recorded - stepped, copied - recorded, written - cpu), strict=True
                 ):
                     spent[name].append(seconds)
     ms = {f"{name}_ms": 1000 * statistics.median(values) for name, values in spent.items()}
@@ -109,9 +105,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print, and write JSON and table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     chosen = parser.parse_args()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.released import AsGiven
+from geoclip import load
 from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
@@ -38,9 +39,7 @@ def queries_for(model: GeoCLIP, gps_deg_G2: Tensor, count: int) -> Tensor:
     random_NF = F.normalize(torch.randn(count, model.image_encoder.feature_dim, generator=generator), dim=1)
     sure_NF = random_NF.clone().requires_grad_()
     with torch.no_grad():
-        goals_ND = model.encode_location(
-            gps_deg_G2[torch.randint(len(gps_deg_G2), (count,), generator=generator)]
-        )
+        goals_ND = model.encode_location(gps_deg_G2[torch.randint(len(gps_deg_G2), (count,), generator=generator)])
     optimizer = torch.optim.Adam([sure_NF], lr=0.005)
     for _ in range(40):
         optimizer.zero_grad()
@@ -122,7 +121,7 @@ def measure(queries: int = QUERIES, places: int = PLACES) -> dict[str, Any]:
     gps_deg_G2 = read_gallery(asset_path("gallery_100k.csv"), "released_100k").gps_deg_G2[:places].float()
     with tempfile.TemporaryDirectory() as folder:
         clip = write_tiny_clip(Path(folder))
-        ours = GeoCLIP.from_pretrained("official", backbone=str(clip))
+        ours = load("official", backbone=str(clip))
         theirs = tiny_released_geoclip(clip).eval()
     found = {
         "places": places,
@@ -167,9 +166,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Compare, print, and write JSON and table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--places", type=int, default=PLACES)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))

@@ -55,12 +55,7 @@ def position_row(shards: list[Shard], share: float) -> dict[str, Any]:
     step = round(share * (steps - 1))
     before, start_s = bytes_read(), time.perf_counter()
     next(iter(TrainStream(plan, rank=0, world_size=1, first_step=step, last_step=steps)))
-    return {
-        "step": step,
-        "of": steps,
-        "seconds": time.perf_counter() - start_s,
-        "bytes": bytes_read() - before,
-    }
+    return {"step": step, "of": steps, "seconds": time.perf_counter() - start_s, "bytes": bytes_read() - before}
 
 
 def table(fractions: list[dict[str, Any]], positions: list[dict[str, Any]]) -> str:
@@ -73,20 +68,15 @@ def table(fractions: list[dict[str, Any]], positions: list[dict[str, Any]]) -> s
     ]
     lines += ["", "| going on at step | first batch after | bytes read until then |", "| --- | ---: | ---: |"]
     lines += [
-        f"| {row['step']} of {row['of']} | {row['seconds']:.2f} s | {row['bytes'] / 1e6:,.1f} MB |"
-        for row in positions
+        f"| {row['step']} of {row['of']} | {row['seconds']:.2f} s | {row['bytes'] / 1e6:,.1f} MB |" for row in positions
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measure, print the tables, write JSON and Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/bluemarble"), help="the embedded default's shards"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/bluemarble"), help="the embedded default's shards")
     parser.add_argument("--output", type=Path, default=Path("bench/reading.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoclip import load
 from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import Gallery, read_gallery
 from geoclip.model.geoclip import GeoCLIP
@@ -29,7 +30,7 @@ def released_geoclip() -> tuple[GeoCLIP, Any]:
     """Our model and the authors', in evaluation mode; theirs takes CLIP's features, (B, 768), for pictures."""
     with tempfile.TemporaryDirectory() as folder:
         clip = write_tiny_clip(Path(folder))
-        ours = GeoCLIP.from_pretrained("official", backbone=str(clip)).eval()
+        ours = load("official", backbone=str(clip)).eval()
         theirs = tiny_released_geoclip(clip).eval()
     theirs.image_encoder.CLIP = AsGiven()
     return ours, theirs

@@ -112,8 +112,7 @@ def keep(rows: list[Row], made_by: dict[str, Any]) -> dict[str, Any]:
     new = [{"row": as_json(row), "revision": made_by["git_revision"]} for row in rows]
     names = {row.name for row in rows}
     kept = sorted(
-        [row for row in earlier if row["row"]["name"] not in names] + new,
-        key=lambda row: str(row["row"]["name"]),
+        [row for row in earlier if row["row"]["name"] not in names] + new, key=lambda row: str(row["row"]["name"])
     )
     found = {
         "rows": kept,
@@ -138,9 +137,7 @@ def machine_of(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure; write what was found, or compare it with what is kept."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small work; compare with bench/quick.json")
     parser.add_argument("--record", action="store_true", help="with --quick: keep these ratios")
     parser.add_argument("--only", default=",".join(ROWS), help="parts, by comma: %(default)s")

@@ -53,9 +53,7 @@ def photographs(count: int) -> list[bytes]:
         piece = earth.crop((left, top, left + 512, top + 384)).resize((1024, 768), Image.Resampling.BICUBIC)
         grain = rng.normal(0, 3, (768, 1024, 1))
         file = io.BytesIO()
-        Image.fromarray((np.asarray(piece) + grain).clip(0, 255).astype(np.uint8)).save(
-            file, "JPEG", quality=90
-        )
+        Image.fromarray((np.asarray(piece) + grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
         made.append(file.getvalue())
     return made
 
@@ -110,8 +108,7 @@ def measure(folder: Path, jpegs: list[bytes], repeats: int) -> dict[str, Any]:
         decoder=PictureDecoder(preprocessing=Preprocessing(image_px=224), augmentation=MP16),
     )  # fmt: skip
     ours, uint8 = (
-        train_batches(plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1)
-        for _ in range(2)
+        train_batches(plan, rank=0, world_size=1, workers=0, first_step=0, last_step=repeats + 1) for _ in range(2)
     )
     theirs = released(paths)
     ways: dict[str, Callable[[], object]] = {
@@ -170,9 +167,7 @@ def table(found: dict[str, Any], described: dict[str, Any], machine: dict[str, A
 
 def main() -> None:
     """Measure, print the table, write JSON and Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=24)
     parser.add_argument("--output", type=Path, default=Path("bench/stream.json"))

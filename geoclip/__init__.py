@@ -17,15 +17,7 @@ if TYPE_CHECKING:
     from geoclip.model.location_encoder import LocationEncoder
 
 __version__ = "0.1.0"
-__all__ = [
-    "GPSQueue",
-    "GeoCLIP",
-    "ImageEncoder",
-    "LocationEncoder",
-    "embed_places",
-    "load",
-    "load_location_encoder",
-]
+__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places", "load", "load_location_encoder"]
 
 _HOMES = {
     "GeoCLIP": "geoclip.model.geoclip",

@@ -56,8 +56,7 @@ def calibrate(config: CalibrateConfig) -> Path:
     error_km_N = distance_km(places_G2[best_N], truth_N2, "sphere")
     raw_km, error_km = expected_curve(raw_km_N, error_km_N)
     before, after = (
-        summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one)
-        for one in (loaded.scale, scale)
+        summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one) for one in (loaded.scale, scale)
     )
     calibration = Calibration(
         scale=scale,

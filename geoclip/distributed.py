@@ -99,12 +99,7 @@ def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 
         _joined = control, store
     control, store = _joined
     return World(
-        rank=dist.get_rank(),
-        size=size,
-        device=chosen,
-        control=control,
-        store=store,
-        timeout_s=60 * timeout_minutes,
+        rank=dist.get_rank(), size=size, device=chosen, control=control, store=store, timeout_s=60 * timeout_minutes
     )
 
 

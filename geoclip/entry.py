@@ -79,9 +79,7 @@ class PointEnded(Exception):
     """How a point of a sweep ended that another process ran: a sentence or a status, on its way back."""
 
 
-def typed_beside_run(
-    cfg: DictConfig, kind: type[SourceT], problems: Callable[[SourceT], list[str]]
-) -> SourceT:
+def typed_beside_run(cfg: DictConfig, kind: type[SourceT], problems: Callable[[SourceT], list[str]]) -> SourceT:
     """`typed`, and what is not in this folder is read where the run was started that the configuration names.
 
     Raises:
@@ -107,9 +105,7 @@ def _beside_run(config: SourceT) -> SourceT:
     def found(key: str, path: str) -> str:
         there = path if os.path.exists(path) else first_existing(path, folders)
         if there != path:
-            log.warning(
-                "%s=%s is not in this folder; read from %s, where the run was started", key, path, there
-            )
+            log.warning("%s=%s is not in this folder; read from %s, where the run was started", key, path, there)
         return there
 
     config = replace(config, gallery=replace(config.gallery, path=found("gallery.path", config.gallery.path)))
@@ -121,10 +117,7 @@ def _beside_run(config: SourceT) -> SourceT:
 
 
 def run_entry_point(
-    config_name: str,
-    schema: type[Any],
-    main: Callable[[DictConfig], object],
-    at_end: Callable[[], None] = lambda: None,
+    config_name: str, schema: type[Any], main: Callable[[DictConfig], object], at_end: Callable[[], None] = lambda: None
 ) -> None:
     """Compose `conf/<config_name>.yaml` from the command line and call `main` with it (once per sweep point).
 
@@ -137,12 +130,8 @@ def run_entry_point(
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # a waiting thread must not take the core that decodes
-    atexit.register(
-        gc.freeze
-    )  # or the interpreter's end takes a second or more to search what it drops anyway
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a waiting thread must not take the core that decodes
+    atexit.register(gc.freeze)  # or the interpreter's end takes a second or more to search what it drops anyway
     _rename_schemas_of_launchers()
     try:
         _run_hydra(config_name, schema, main)
@@ -197,9 +186,7 @@ def _print_help(config_name: str, schema: type[Any]) -> None:
     groups = {group: name for group, name in chosen if not group.startswith("hydra/")}
     if schema is TrainConfig:
         groups["+experiment"] = "…"
-    print(
-        own.help.template.rstrip(), "", config_help(cast(dict[str, Any], composed), schema, groups), sep="\n"
-    )
+    print(own.help.template.rstrip(), "", config_help(cast(dict[str, Any], composed), schema, groups), sep="\n")
 
 
 def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> str:
@@ -303,9 +290,7 @@ def world_size_from_environment() -> int:
             problems.append(f"{name}={value!r} in the environment is no whole number of {least} or more")
     if problems:
         raise ConfigError([*problems, TORCHRUN_FIX])
-    size, rank = (
-        int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"))
-    )
+    size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     if rank >= size:
         raise ConfigError([f"RANK={rank} in the environment must be below WORLD_SIZE={size}: {TORCHRUN_FIX}"])
     return size
@@ -319,9 +304,7 @@ def require_rendezvous(size: int) -> None:
     """
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and missing:
-        raise ConfigError(
-            [f"WORLD_SIZE={size} in the environment, but not {', '.join(missing)}: {TORCHRUN_FIX}"]
-        )
+        raise ConfigError([f"WORLD_SIZE={size} in the environment, but not {', '.join(missing)}: {TORCHRUN_FIX}"])
 
 
 def chosen_options() -> dict[str, str]:
@@ -350,9 +333,7 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
     if problem := type_problem("\n".join(texts), schema):
         return problem
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
-    sentence = " ".join(
-        line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type"))
-    )
+    sentence = " ".join(line for line in dict.fromkeys(lines) if not line.startswith(("object_type", "reference_type")))
     sentence = sentence.replace("To append to your config use", "If the key is new, write")
     if absent := re.search(r"Could not find '(\w+)/(\w+)'", sentence):
         group, name = absent.groups()
@@ -384,9 +365,7 @@ def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
     expected = f"; it takes {type_in_words(hint)}" if hint else ""
     written = f"{key}={quoted(value)}"
     shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
-    return (
-        f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {shown}"
-    )
+    return f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {shown}"
 
 
 def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:

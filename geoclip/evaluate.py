@@ -122,23 +122,16 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
         return coordinates_in(subset, sum(map(len, subset)))
     except (OSError, KeyError, TypeError, DataError) as error:
         reason = f"{run} has no config.yaml" if isinstance(error, FileNotFoundError) else error
-        log.info(
-            "no accuracy by distance to the training locations: %s; give them with train_places=FILE.csv",
-            reason,
-        )
+        log.info("no accuracy by distance to the training locations: %s; give them with train_places=FILE.csv", reason)
         return None
 
 
 def _warn_if_not_comparable(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
     """Warn of what keeps this result from being compared with others."""
     if benchmark.published_n is not None and n != benchmark.published_n:
-        log.warning(
-            "%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n
-        )
+        log.warning("%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n)
     if verbatim:
-        log.warning(
-            "%d of %d test coordinates are in the gallery verbatim, which flatters the result", verbatim, n
-        )
+        log.warning("%d of %d test coordinates are in the gallery verbatim, which flatters the result", verbatim, n)
 
 
 if __name__ == "__main__":

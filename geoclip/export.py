@@ -47,9 +47,7 @@ def export(config: ExportConfig) -> tuple[Path, float]:
     exported = read_back(output)
     difference = exporting.largest_difference(encoder, exported, gps_deg_N2)
     log.info("written: %s, the location encoder of %s", output, checkpoint.name)
-    log.info(
-        "read back: its embeddings of %s locations differ by %.1e at most", f"{len(gps_deg_N2):,}", difference
-    )
+    log.info("read back: its embeddings of %s locations differ by %.1e at most", f"{len(gps_deg_N2):,}", difference)
     return output, difference
 
 

@@ -89,9 +89,7 @@ def extract(config: FeaturesConfig) -> Path:
     return folder
 
 
-def _record(
-    config: FeaturesConfig, views: int, splits: dict[str, list[Shard]], encoder: Any
-) -> dict[str, Any]:
+def _record(config: FeaturesConfig, views: int, splits: dict[str, list[Shard]], encoder: Any) -> dict[str, Any]:
     """Whose features these are: encoder, transform and data set, so that no others are taken for them."""
     from geoclip.build import encoder_identity, transform_identity
     from geoclip.data.shard_list import fingerprint

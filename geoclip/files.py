@@ -95,9 +95,7 @@ def open_plain(path: str | Path) -> int:
     Raises:
         OSError: the file cannot be opened, or is a pipe, a socket, a device or a folder: reading it could block.
     """
-    descriptor = os.open(
-        path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    )  # non-blocking: a pipe has no writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # non-blocking: a pipe has no writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a plain file", str(path))

@@ -129,11 +129,7 @@ class _Output:
         self.rows.append(summary_row(query, result) | views | confidence)
         if len(self.maps) < config.maps:
             self.maps[name] = Drawn(
-                title=title,
-                photo=query.photo,
-                truth_deg=query.truth_deg,
-                answer=result,
-                max_pixels=config.max_pixels,
+                title=title, photo=query.photo, truth_deg=query.truth_deg, answer=result, max_pixels=config.max_pixels
             )
 
     def finish(self) -> None:
@@ -174,10 +170,7 @@ def _calibration(config: PredictConfig, loaded: LoadedModel, gallery: Gallery) -
         log.info("smoothed heat is not calibrated")
     else:
         found = read_calibration(
-            loaded.folder,
-            checkpoint_sha256=loaded.sha256,
-            gallery_sha256=gallery.sha256,
-            tta=config.tta.value,
+            loaded.folder, checkpoint_sha256=loaded.sha256, gallery_sha256=gallery.sha256, tta=config.tta.value
         )
     if found is None and config.abstain_km is not None:
         raise GeoclipError(

@@ -62,9 +62,7 @@ class Findings:
         state = ", finished" if self.finished else ""
         known = [
             f"run: {self.run or 'its folder is named after data that are built first'}{state}",
-            f"samples: {self.samples:,} for training, {self.validation:,} for validation"
-            if self.samples
-            else "",
+            f"samples: {self.samples:,} for training, {self.validation:,} for validation" if self.samples else "",
             f"gallery: {self.gallery:,} coordinates" if self.gallery else "",
             f"steps: {self.steps:,}" if self.steps else "",
             f"parameters: {self.trained:,} trained of {self.parameters:,}",
@@ -108,9 +106,7 @@ class Preflight:
     def _data(self, config: TrainConfig, found: Findings) -> dict[str, str] | None:
         """Fingerprints of the shards; None where they are built at the run's start."""
         data, encoder = config.data, config.encoder
-        if data.kind is DataKind.bluemarble and not stands(
-            Path(data.root), to_dict(data.bluemarble), overwrite=False
-        ):
+        if data.kind is DataKind.bluemarble and not stands(Path(data.root), to_dict(data.bluemarble), overwrite=False):
             found.notes.append(
                 f"data.root={data.root} is not built, so its samples are not checked: training builds it first, in "
                 f"a few minutes; python -m geoclip.shards root={data.root} builds it now"
@@ -119,9 +115,7 @@ class Preflight:
                 require_features_of(data, encoder)
             return None
         alone = World(rank=0, size=1, device=CPU)
-        splits = self._once(
-            lambda: open_shards(data, encoder, alone), "shards", to_dict(data), to_dict(encoder)
-        )
+        splits = self._once(lambda: open_shards(data, encoder, alone), "shards", to_dict(data), to_dict(encoder))
         plan = build_stream_plan(config, splits["train"])
         found.samples = plan.samples
         found.validation = min(sum(one.samples for one in splits["val"]), config.validate_samples)

@@ -34,21 +34,15 @@ def probe(config: ProbeConfig) -> Path:
     from geoclip.distributed import initialise
     from geoclip.drawing.probe_figure import draw_probe
     from geoclip.drawing.probe_table import probe_table
-    from geoclip.evaluation.probe_tasks import (
-        baseline_features,
-        embedding_features,
-        measure_probe,
-        probe_places,
-    )
+    from geoclip.evaluation.probe_tasks import baseline_features, embedding_features, measure_probe, probe_places
     from geoclip.files import sha256_of, write_text_atomic
-    from geoclip.model.location_encoder import LocationEncoder
     from geoclip.pretrained.resolver import resolve_checkpoint
     from geoclip.run_dir import provenance, saving, write_json
 
     device = initialise(config.device).device
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)
     features = baseline_features(config.seed, device)
-    features["GeoCLIP, released"] = embedding_features(LocationEncoder.from_pretrained("official").to(device))
+    features["GeoCLIP, released"] = embedding_features(read_location_encoder(resolve_checkpoint("official")).to(device))
     if config.checkpoint != "official":
         features[checkpoint.name] = embedding_features(read_location_encoder(checkpoint).to(device))
     tasks = measure_probe(probe_places(config.places, config.seed), features, config.seed)

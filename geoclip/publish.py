@@ -45,9 +45,7 @@ def publish(config: PublishConfig) -> Path:
     if not config.push:
         log.info("nothing left this machine; look at %s, then add push=true", folder / "README.md")
         return folder
-    address = send(
-        folder, files, config.repo, private=config.private, message=f"{checkpoint.name}, {path.stem}"
-    )
+    address = send(folder, files, config.repo, private=config.private, message=f"{checkpoint.name}, {path.stem}")
     log.info("published: %s", address)
     return folder
 

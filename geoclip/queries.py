@@ -30,9 +30,7 @@ def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedMode
     benchmark, device = config.benchmark, loaded.world.device
     if config.image_features:
         path, dim = Path(config.image_features), loaded.model.image_encoder.feature_dim
-        features = (
-            read_feature_split(path, dim, loaded.encoder) if path.is_dir() else read_features(path, dim)
-        )
+        features = read_feature_split(path, dim, loaded.encoder) if path.is_dir() else read_features(path, dim)
         features, account = _with_coordinates(path, *features)
         account.log()
         return embed_features(loaded.model, *features, device), account

@@ -38,9 +38,7 @@ class Recorder:
     def __init__(self, path: Path, *, step: int = 0, mirror: WandbMirror | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
-        kept = [
-            row for row in kept if row["kind"] != "skipped"
-        ]  # the account at a run's end is written again
+        kept = [row for row in kept if row["kind"] != "skipped"]  # the account at a run's end is written again
         write_text_atomic(
             path, "".join(json.dumps(row) + "\n" for row in kept)
         )  # complete or as it was, if killed here
@@ -91,11 +89,7 @@ def read_rows(path: Path) -> list[Row]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 break
-            if not (
-                isinstance(row, dict)
-                and isinstance(row.get("kind"), str)
-                and isinstance(row.get("step"), int)
-            ):
+            if not (isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int)):
                 break
             rows.append(row)
     return rows
@@ -141,10 +135,7 @@ class WandbMirror:
         self._folder, self._run_id = folder / "wandb", run_id
         self._folder.mkdir(parents=True, exist_ok=True)
         self._earlier = len(list(self._folder.glob(f"*run-*-{run_id}")))
-        with (
-            (self._folder / "process.log").open("ab") as errors,
-            stop_signals_blocked(),
-        ):  # tracebacks of wandb's
+        with (self._folder / "process.log").open("ab") as errors, stop_signals_blocked():  # tracebacks of wandb's
             self._process = subprocess.Popen(
                 [sys.executable, "-c", "from geoclip.wandb_process import main; main()"],
                 stdin=subprocess.PIPE,
@@ -214,9 +205,7 @@ class WandbMirror:
         if self._dropped and not self._problem:
             self._problem = f"it missed {self._dropped} rows"
         if self._problem:
-            log.warning(
-                "wandb's run is incomplete (%s), metrics.jsonl is complete; %s", self._problem, upload
-            )
+            log.warning("wandb's run is incomplete (%s), metrics.jsonl is complete; %s", self._problem, upload)
         elif url := self._told.get("url"):
             log.info("wandb: %s", url)
         else:

@@ -31,11 +31,7 @@ NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", 
 PATHS = (
     ("data", "root"), ("encoder", "repo"), ("encoder", "features"), ("gallery", "path"), ("study", "galleries"),
 )  # fmt: skip
-NOT_SCIENCE_OF_DATA = (
-    "root",
-    "max_bad_fraction",
-    "max_pixels",
-)  # shards and gallery are in the hash by their content
+NOT_SCIENCE_OF_DATA = ("root", "max_bad_fraction", "max_pixels")  # shards and gallery are in the hash by their content
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -96,9 +92,7 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
     found = Path(runs_dir).glob("*/checkpoints/step-*.safetensors")
     checkpoints = sorted(found, key=lambda path: path.stat().st_mtime)
     if not checkpoints:
-        raise CheckpointError(
-            f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train"
-        )
+        raise CheckpointError(f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train")
     return checkpoints[-1].parent.parent
 
 
@@ -121,9 +115,7 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
         return folder / "best.safetensors"
     steps = sorted(folder.glob("step-*.safetensors"))
     if not steps:
-        raise CheckpointError(
-            f"{path} has no checkpoints/*.safetensors; train first: python -m geoclip.train"
-        )
+        raise CheckpointError(f"{path} has no checkpoints/*.safetensors; train first: python -m geoclip.train")
     return steps[-1]
 
 
@@ -142,10 +134,7 @@ def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
     """
     run, runs_dir = Path(os.path.abspath(run)), Path(os.path.normpath(config.get("runs_dir", "runs")))
     found = []
-    if (
-        not runs_dir.is_absolute()
-        and run.parent.parts[-len(runs_dir.parts) or len(run.parts) :] == runs_dir.parts
-    ):
+    if not runs_dir.is_absolute() and run.parent.parts[-len(runs_dir.parts) or len(run.parts) :] == runs_dir.parts:
         found.append(run.parents[len(runs_dir.parts)])
     if not cwd:
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -305,9 +294,7 @@ def git_revision() -> str:
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command without input, for at most 20 s."""
-    return subprocess.run(
-        command, capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL, timeout=20
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=check, stdin=subprocess.DEVNULL, timeout=20)
 
 
 def provenance(world_size: int = 1) -> dict[str, Any]:
@@ -315,16 +302,7 @@ def provenance(world_size: int = 1) -> dict[str, Any]:
     import torch
 
     versions = {}
-    for package in (
-        "torch",
-        "transformers",
-        "webdataset",
-        "hydra-core",
-        "omegaconf",
-        "numpy",
-        "pillow",
-        "wandb",
-    ):
+    for package in ("torch", "transformers", "webdataset", "hydra-core", "omegaconf", "numpy", "pillow", "wandb"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -45,9 +45,7 @@ def open_splits(data: DataConfig, splits: list[str], world: World) -> dict[str, 
     """
     _build_on_first_use(data, world)
     patterns = {"train": data.train, "val": data.val}
-    return _open(
-        data.root, {split: patterns.get(split, split) for split in splits}, data.max_bad_fraction, world
-    )
+    return _open(data.root, {split: patterns.get(split, split) for split in splits}, data.max_bad_fraction, world)
 
 
 def _build_on_first_use(data: DataConfig, world: World) -> None:
@@ -58,9 +56,7 @@ def _build_on_first_use(data: DataConfig, world: World) -> None:
         wait_for_all()
 
 
-def _open(
-    root: str, patterns: dict[str, str], max_bad_fraction: float, world: World
-) -> dict[str, list[Shard]]:
+def _open(root: str, patterns: dict[str, str], max_bad_fraction: float, world: World) -> dict[str, list[Shard]]:
     files = {split: find_shards(root, pattern) for split, pattern in patterns.items()}
     for of_split in files.values():
         refuse_skipped_shards(of_split, max_bad_fraction, "data.max_bad_fraction")
@@ -92,9 +88,5 @@ def require_features_of(data: DataConfig, encoder: EncoderConfig) -> None:
             )
         if data.root and (Path(data.root) / pattern).is_dir():
             wanted_data[split] = fingerprint(read_shards(data.root, pattern))
-    wanted = {
-        "encoder": encoder_identity(encoder),
-        "transform": transform_identity(data, encoder),
-        "data": wanted_data,
-    }
+    wanted = {"encoder": encoder_identity(encoder), "transform": transform_identity(data, encoder), "data": wanted_data}
     require_features(folder, wanted)

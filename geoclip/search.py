@@ -71,11 +71,7 @@ def search(
     if first.check_only:
         print(
             "\n".join(
-                [
-                    f"{first.name}: {trials} points, in {stem}.db",
-                    *(f"  {described(axis)}" for axis in axes),
-                    "OK",
-                ]
+                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes), "OK"]
             )
         )
         raise SystemExit(0)
@@ -104,8 +100,7 @@ def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
             problems.append(f"hydra.sweeper.{key}={value} must be 1 or more")
     if importlib.util.find_spec("optuna") is None:
         problems.append(
-            "hydra/sweeper=optuna needs a library that is not installed: "
-            "pip install -c constraints.txt -e '.[sweeps]'"
+            "hydra/sweeper=optuna needs a library that is not installed: pip install -c constraints.txt -e '.[sweeps]'"
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         problems.append(
@@ -116,9 +111,7 @@ def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
         raise ConfigError(problems)
 
 
-def _composed(
-    config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]
-) -> tuple[TrainConfig, list[str]]:
+def _composed(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> tuple[TrainConfig, list[str]]:
     """A point, and why it cannot run."""
     composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):

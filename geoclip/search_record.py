@@ -37,9 +37,7 @@ class SearchRecord:
         """Points that an earlier start left behind: nobody else searches here."""
         from optuna.trial import Trial, TrialState
 
-        return [
-            Trial(self.study, trial._trial_id) for trial in self.trials() if trial.state is TrialState.RUNNING
-        ]
+        return [Trial(self.study, trial._trial_id) for trial in self.trials() if trial.state is TrialState.RUNNING]
 
     def note(self, trial: Trial, geoscore: float | None, error: str) -> None:
         """How a point came out: its score, or what went wrong."""
@@ -119,9 +117,7 @@ def open_study(stem: Path) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{stem}.db")
-    return optuna.create_study(
-        storage=storage, study_name=stem.name, direction="maximize", load_if_exists=True
-    )
+    return optuna.create_study(storage=storage, study_name=stem.name, direction="maximize", load_if_exists=True)
 
 
 def suggested(trial: Trial, axis: Axis) -> str | float:

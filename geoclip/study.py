@@ -74,18 +74,13 @@ def write_study(config: StudyCommandConfig) -> Path:
     configs = {run: read_config(run) for run in runs if is_finished(run)}
     _evaluate_all(_missing_evaluations(configs, config.device), config.jobs)
     results = study_results(runs, allow=config.allow, with_references=config.references)
-    results["setting"] |= {
-        "runs": len(configs),
-        "training_minutes": sum(map(_training_seconds, configs)) / 60,
-    }
+    results["setting"] |= {"runs": len(configs), "training_minutes": sum(map(_training_seconds, configs)) / 60}
     for note in results["notes"]:
         log.warning("%s", note)
     write_json(folder / "results.json", results, indent=None)
     write_tables(results, folder)
     figures = draw_study(results, folder)
-    tables = [
-        f"### {markdown_text(name)}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]
-    ]
+    tables = [f"### {markdown_text(name)}\n\n{study_markdown(results, name)}" for name in results["benchmarks"]]
     pictures = [f"![{markdown_text(text)}]({quote(path.name)})\n" for path, text in figures]
     blocks = {"cost": _cost(results["setting"]), "tables": "\n".join([*tables, *pictures])}
     readme = folder / "README.md"
@@ -153,9 +148,7 @@ def write_lists(experiments: Path) -> None:
         log.info("written: %s", readme)
     front = experiments.resolve().parent / "README.md"
     text = front.read_text(encoding="utf-8") if front.is_file() else ""
-    named = {
-        name: list(experiments.glob(f"[0-9][0-9]_{name}/results.json")) for name in generated_blocks(text)
-    }
+    named = {name: list(experiments.glob(f"[0-9][0-9]_{name}/results.json")) for name in generated_blocks(text)}
     found = {name: json.loads(paths[0].read_text(encoding="utf-8")) for name, paths in named.items() if paths}
     if found:
         tables = {name: study_summary(results) for name, results in found.items()}
@@ -228,8 +221,7 @@ def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str)
             if benchmark.kind is BenchmarkKind.shards:  # a split of what the run was trained on
                 benchmark = replace(benchmark, root=config["data"]["root"])
             galleries = [
-                GalleryConfig(name=Path(path).stem, kind=GalleryKind.file, path=path)
-                for path in study["galleries"]
+                GalleryConfig(name=Path(path).stem, kind=GalleryKind.file, path=path) for path in study["galleries"]
             ]
             for gallery in galleries or [GalleryConfig(name="own", kind=GalleryKind.own)]:
                 for tta in study["tta"]:

@@ -122,9 +122,7 @@ def grid(config: DictConfig) -> list[Point]:
     assert hydra is not None
     loader = hydra.config_loader
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
-        [*params, *config.hydra.overrides.task]
-    )
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     points, problems = [], []
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -239,9 +237,7 @@ class _Progress:
         left_s = passed_s / run * (len(self.points) - ended)
         clock = tqdm.format_interval
         name = self.points[0].config.name
-        return (
-            f"{name}: {ended} of {len(self.points)} points in {clock(passed_s)}, about {clock(left_s)} left"
-        )
+        return f"{name}: {ended} of {len(self.points)} points in {clock(passed_s)}, about {clock(left_s)} left"
 
     def close(self) -> None:
         """Say which points failed, and how to go on."""

@@ -60,9 +60,7 @@ def axes_of(params: Mapping[str, str] | None, arguments: Iterable[str]) -> tuple
             axes[key] = Choice(key=key, values=tuple(override.sweep_string_iterator()))
         else:
             fixed[key] = (
-                override.input_line or ""
-                if override.is_delete()
-                else f"{key}={override.get_value_element_as_str()}"
+                override.input_line or "" if override.is_delete() else f"{key}={override.get_value_element_as_str()}"
             )
     return list(axes.values()), list(fixed.values())
 

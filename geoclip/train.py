@@ -87,14 +87,10 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
     """
     from geoclip.training.preemption import StopRequest
 
-    with StopRequest(
-        config.compute.max_minutes
-    ) as stop:  # first of all: reading millions of rows may take minutes
+    with StopRequest(config.compute.max_minutes) as stop:  # first of all: reading millions of rows may take minutes
         run = _train_or_stop(config, choices or {}, stop)
         if in_sweep() and stop.reason().startswith("SIG"):  # it came too late for this point; no other starts
-            log.warning(
-                "stopped by %s; %s is finished; rerun the command to resume the sweep", stop.reason(), run
-            )
+            log.warning("stopped by %s; %s is finished; rerun the command to resume the sweep", stop.reason(), run)
             stop.pass_on()
             raise Preempted(stop.reason(), 0)
         return run
@@ -108,15 +104,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     from geoclip.data.workers import start_fork_server
     from geoclip.distributed import broadcast_from_main, initialise, wait_for_all
     from geoclip.resume import resume
-    from geoclip.run_dir import (
-        claimed,
-        fingerprint_of,
-        is_finished,
-        run_path,
-        to_dict,
-        write_identity,
-        write_summary,
-    )
+    from geoclip.run_dir import claimed, fingerprint_of, is_finished, run_path, to_dict, write_identity, write_summary
     from geoclip.run_log import log_to_file, setup_console
     from geoclip.run_shards import open_shards
     from geoclip.training.hooks import RunContext
@@ -126,9 +114,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
     if compute.workers:
         start_fork_server()  # its imports take as long as what is read next
     _be_deterministic(compute.deterministic)
-    world = initialise(
-        compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes
-    )
+    world = initialise(compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes)
     setup_console(main=world.is_main)
     splits = open_shards(config.data, config.encoder, world)
     gallery = build_gallery(config.gallery)
@@ -169,11 +155,7 @@ def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRe
             raise
         if world.is_main:
             write_summary(
-                run,
-                step=state.step,
-                samples_seen=state.samples_seen,
-                geoscore=state.best_geoscore,
-                files=files,
+                run, step=state.step, samples_seen=state.samples_seen, geoscore=state.best_geoscore, files=files
             )
     wait_for_all()  # the other ranks read the summary, too
     log.info("trained: %s", run)
@@ -212,10 +194,7 @@ def _train(
         skipped = train(state, batches, recipe, hooks, world, context.stop, step)
         bad = skipped.counts.total()
         Account(
-            what="training",
-            used=state.samples_seen - bad,
-            skipped=skipped,
-            unit="pictures, all epochs together,",
+            what="training", used=state.samples_seen - bad, skipped=skipped, unit="pictures, all epochs together,"
         ).log()
         if context.recorder:
             context.recorder.record("skipped", state.step, total=bad, reasons=dict(skipped.counts))
@@ -228,9 +207,7 @@ def _be_deterministic(deterministic: bool) -> None:
 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if (
-        deterministic != torch.are_deterministic_algorithms_enabled()
-    ):  # asking for it imports the compiler: seconds
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # asking for it imports the compiler: seconds
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic

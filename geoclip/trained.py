@@ -51,9 +51,7 @@ class LoadedModel:
         return embedded_gallery(self.model.location_encoder, gallery, self.world.device, cache)
 
 
-def load_model(
-    source: ModelSourceConfig, *, needs_backbone: bool = True, predicting: bool = False
-) -> LoadedModel:
+def load_model(source: ModelSourceConfig, *, needs_backbone: bool = True, predicting: bool = False) -> LoadedModel:
     """Load the model and the gallery that a configuration names.
 
     Args:

@@ -18,9 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs the hub is no test
 os.environ["WANDB_MODE"] = "offline"  # nor does a test run belong on anybody's dashboard
 os.environ["WANDB_SILENT"] = "true"
 # Beside other workers of pytest-xdist each has one core.
-torch.set_flush_denormal(
-    True
-)  # as our programs do: the released weights hold numbers that take seventy times as long
+torch.set_flush_denormal(True)  # as our programs do: the released weights hold numbers that take seventy times as long
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 LONGEST_FIRST = (

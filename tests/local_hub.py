@@ -65,12 +65,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
                 hub.revisions.append(parts[5])
                 held_here = hub.files["/".join(parts[2:4])]
                 tree = [
-                    {
-                        "type": "file",
-                        "path": name,
-                        "size": len(content),
-                        "oid": hashlib.sha1(content).hexdigest(),
-                    }
+                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
                     for name, content in held_here.items()
                 ]
                 return self.answer(json.dumps(tree).encode())
@@ -103,11 +98,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
                     if line["key"] == "file":
                         content = base64.b64decode(line["value"]["content"])
                         hub.files[repo][line["value"]["path"]] = content
-                said = {
-                    "commitUrl": f"{hub.url}/{repo}/commit/{COMMIT}",
-                    "commitOid": COMMIT,
-                    "hookOutput": "",
-                }
+                said = {"commitUrl": f"{hub.url}/{repo}/commit/{COMMIT}", "commitOid": COMMIT, "hookOutput": ""}
                 return self.answer(json.dumps(said).encode())
             return self.answer(b"{}", 404)
 
@@ -115,10 +106,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         hub = LocalHub(url=f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for module in (
-            huggingface_hub.constants,
-            huggingface_hub.file_download,
-        ):  # older clients import it by name
+        for module in (huggingface_hub.constants, huggingface_hub.file_download):  # older clients import it by name
             monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", address, raising=False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         threading.Thread(target=server.serve_forever, daemon=True).start()

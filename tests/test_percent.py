@@ -48,24 +48,13 @@ def shown(table: object) -> str:
 
 def test_every_table_prints_the_same_share_alike() -> None:
     share, all_of_them = 99.978, {str(km): 100.0 for km in (1, 25, 200, 750)}
-    cells = {
-        km: {"value": value, "low": 99.9, "high": 100.0}
-        for km, value in (all_of_them | {"2500": share}).items()
-    }
+    cells = {km: {"value": value, "low": 99.9, "high": 100.0} for km, value in (all_of_them | {"2500": share}).items()}
     result = {
         "benchmark": "test", "n": 4536, "accuracy_percent": cells, "median_km": 1.0, "geoscore": 4000.0,
         "ceiling_percent": all_of_them | {"2500": share},
     }  # fmt: skip
     ceiling = result | {"verbatim_in_gallery": 1}
-    difference = {
-        "a": share,
-        "b": 100.0,
-        "value": 0.022,
-        "low": 0.0,
-        "high": 0.1,
-        "p": 1.0,
-        "excludes_zero": False,
-    }
+    difference = {"a": share, "b": 100.0, "value": 0.022, "low": 0.0, "high": 0.1, "p": 1.0, "excludes_zero": False}
     comparison = {
         "differences": {"2500": difference}, "protocol": "sphere", "benchmark": "test", "n": 4536, "a": "a", "b": "b",
         "resamples": 1000,

@@ -79,13 +79,7 @@ def spoiled(tmp_path: Path) -> dict[str, tuple[str, str]]:
     (tmp_path / "none").mkdir(exist_ok=True)
     write_checkpoint(
         tmp_path / "other.safetensors",
-        pack(
-            {
-                "format": 1,
-                "config": {"queue": {"size": 99}, "data": {}, "encoder": {"features": ""}},
-                "files": {},
-            }
-        ),
+        pack({"format": 1, "config": {"queue": {"size": 99}, "data": {}, "encoder": {"features": ""}}, "files": {}}),
     )
     return {
         "an empty gallery": (f"gallery.path={tmp_path}/empty.csv", "empty.csv"),
@@ -115,9 +109,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_second_point_keeps_the_first_from_training(
-    settings: tuple[str, ...], tmp_path: Path, kind: str
-) -> None:
+def test_a_bad_second_point_keeps_the_first_from_training(settings: tuple[str, ...], tmp_path: Path, kind: str) -> None:
     override, name = spoiled(tmp_path)[kind]
     points = [
         Point(overrides=("seed=0",), config=config_of(*settings)),
@@ -156,9 +148,7 @@ def test_a_device_that_is_not_here_is_a_problem_but_of_a_job_elsewhere(settings:
 
 
 def test_views_that_are_not_built_yet_are_no_problem(tmp_path: Path) -> None:
-    found = look(
-        f"data.root={tmp_path}/views", f"gallery.path={tmp_path}/views/gallery.csv", f"runs_dir={tmp_path}"
-    )
+    found = look(f"data.root={tmp_path}/views", f"gallery.path={tmp_path}/views/gallery.csv", f"runs_dir={tmp_path}")
     assert not found.problems and f"geoclip.shards root={tmp_path}/views" in "\n".join(found.notes)
 
 

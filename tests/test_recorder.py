@@ -102,9 +102,7 @@ def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> Non
 
 def test_a_refusal_that_names_no_file_names_the_folder_that_is_written() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert "root=data/mine" in os_error_sentence(
-        full, {"output": "", "root": "data/mine", "runs_dir": "runs"}
-    )
+    assert "root=data/mine" in os_error_sentence(full, {"output": "", "root": "data/mine", "runs_dir": "runs"})
 
 
 def test_wandb_has_the_rows_of_metrics_jsonl(tmp_path: Path) -> None:
@@ -128,10 +126,7 @@ def test_wandb_has_the_rows_of_metrics_jsonl(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_wandb_that_dies_or_stops_ends_with_the_run(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-    number: signal.Signals,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     begun = mirror(tmp_path, patience_s=1)
     service = service_of(tmp_path)
@@ -197,9 +192,7 @@ def test_a_run_continues_on_a_full_disk_of_wandb(tmp_path: Path, caplog: pytest.
     """A small disk of its own for wandb's files; metrics.jsonl lies elsewhere."""
     disk = tmp_path / "wandb"
     disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True
-    ).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("only root may mount a small disk here")
     try:
         with Recorder(tmp_path / "metrics.jsonl", mirror=mirror(tmp_path, patience_s=5)) as recorder:

@@ -24,13 +24,7 @@ class TinyShards:
 
 
 def write_shards(
-    folder: Path,
-    counts: list[int],
-    *,
-    split: str = "train",
-    size_px: int = 16,
-    seed: int = 0,
-    noise: bool = False,
+    folder: Path, counts: list[int], *, split: str = "train", size_px: int = 16, seed: int = 0, noise: bool = False
 ) -> TinyShards:
     """Shards of flat-coloured pictures, or of noise, which fills some bytes, in folder/shards."""
     rng = np.random.default_rng(seed)

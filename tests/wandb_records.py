@@ -17,8 +17,7 @@ def wandb_history(path: Path) -> dict[int, dict[str, Any]]:
     for record in records(path):
         if record.HasField("history"):
             values = {
-                "/".join(item.nested_key) or item.key: json.loads(item.value_json)
-                for item in record.history.item
+                "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item
             }
             rows.setdefault(int(values["_step"]), {}).update(
                 {key: value for key, value in values.items() if not key.startswith("_")}

@@ -54,11 +54,7 @@ class Report:
                 f"  {self._share(self.dead)} dead links",
                 f"  {self._share(self.no_picture)} were no picture",
                 *(f"    {count:>9,}  {reason}" for reason, count in shown),
-                *(
-                    [f"    … and {len(self.reasons) - SHOWN} more reasons"]
-                    if len(self.reasons) > SHOWN
-                    else []
-                ),
+                *([f"    … and {len(self.reasons) - SHOWN} more reasons"] if len(self.reasons) > SHOWN else []),
             )
         )
 
@@ -78,9 +74,7 @@ def read_report(list_folder: Path, tars: Path) -> Report:
     found = sorted(tars.glob("*_stats.json"))
     for path in found:
         stats = _stats(path)
-        totals.update(
-            {name: stats[name] for name in ("count", "successes", "failed_to_download", "failed_to_resize")}
-        )
+        totals.update({name: stats[name] for name in ("count", "successes", "failed_to_download", "failed_to_resize")})
         reasons.update(_faults(stats))
         totals["bytes"] += _tar_of(path).stat().st_size
     return Report(
@@ -138,14 +132,10 @@ def _stats(path: Path) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file. Status 1 while tars are missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.download_report", description=str(__doc__).split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.download_report", description=str(__doc__).split("\n")[0])
     parser.add_argument("--list", type=Path, required=True, help="folder that tools.url_list wrote")
     parser.add_argument("--tars", type=Path, required=True, help="img2dataset's output folder")
-    parser.add_argument(
-        "--retry", action="store_true", help="before a download: forget tars with passing failures"
-    )
+    parser.add_argument("--retry", action="store_true", help="before a download: forget tars with passing failures")
     given = parser.parse_args(arguments)
     try:
         if given.retry:
@@ -166,9 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
             "asks for their tars again, more gently"
         )
     if report.tars_missing:
-        sys.exit(
-            f"geoclip: {report.tars_missing:,} tars are missing; the same command goes on where it stopped"
-        )
+        sys.exit(f"geoclip: {report.tars_missing:,} tars are missing; the same command goes on where it stopped")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from geoclip.data.degrees import (
-    LATITUDE_LETTERS,
-    LATITUDES,
-    LONGITUDE_LETTERS,
-    LONGITUDES,
-    known_name,
-    parse_degrees,
-)
+from geoclip.data.degrees import LATITUDE_LETTERS, LATITUDES, LONGITUDE_LETTERS, LONGITUDES, known_name, parse_degrees
 from geoclip.data.places_json import place_fault
 from geoclip.data.tables import KEY_NAMES, URL_NAMES, open_table
 from geoclip.errors import DataError
@@ -56,9 +49,7 @@ def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = ""
         known.execute("BEGIN")  # one transaction: the file is thrown away in the end
         if places is not None:
             _keep(known, places)
-        wanted = (
-            (KEY_NAMES, URL_NAMES) if places is not None else (KEY_NAMES, URL_NAMES, LATITUDES, LONGITUDES)
-        )
+        wanted = (KEY_NAMES, URL_NAMES) if places is not None else (KEY_NAMES, URL_NAMES, LATITUDES, LONGITUDES)
         for broken, (name, url, *own) in _columns(urls, *wanted):
             plain = _plain(name)
             if places is None:
@@ -69,9 +60,7 @@ def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = ""
             fault = broken or _fault(name, url, lat, lon)
             if not fault and not known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (plain,)).rowcount:
                 fault = "duplicate key"
-            yield Listed(
-                name=name, url=sized(url, flickr_size), gps_deg=(lat or 0.0, lon or 0.0), fault=fault
-            )
+            yield Listed(name=name, url=sized(url, flickr_size), gps_deg=(lat or 0.0, lon or 0.0), fault=fault)
     scratch.unlink()
 
 

@@ -79,13 +79,9 @@ def write_url_list(
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "urls").mkdir(parents=True)
     rejected: Counter[str] = Counter()
-    rows = _write_parts(
-        partial, joined(urls, places, partial / "known.sqlite", flickr_size), part_rows, rejected
-    )
+    rows = _write_parts(partial, joined(urls, places, partial / "known.sqlite", flickr_size), part_rows, rejected)
     if not rows:
-        raise DataError(
-            f"not one row of {urls} is of use: {dict(rejected)}; {partial}/rejected.csv names them"
-        )
+        raise DataError(f"not one row of {urls} is of use: {dict(rejected)}; {partial}/rejected.csv names them")
     reasons = dict(rejected.most_common())
     made = UrlList(rows=rows, part_rows=part_rows, tar_rows=tar_rows, rejected=reasons, made_of=made_of)
     write_json(partial / "list.json", asdict(made))
@@ -108,9 +104,7 @@ def read_url_list(folder: Path) -> UrlList:
 
 def _as_before(out: Path, made_of: dict[str, str | int]) -> UrlList:
     made = read_url_list(out)
-    other = {
-        name for name in made_of.keys() | made.made_of.keys() if made_of.get(name) != made.made_of.get(name)
-    }
+    other = {name for name in made_of.keys() | made.made_of.keys() if made_of.get(name) != made.made_of.get(name)}
     if other:
         name = min(other)
         raise DataError(
@@ -126,9 +120,7 @@ def _write_parts(folder: Path, listed: Iterator[Listed], part_rows: int, rejecte
         bad = csv.writer(bad_file)
         bad.writerow(("key", "reason"))
 
-        def lines() -> Iterator[
-            str
-        ]:  # JSON, because img2dataset would take a CSV's name 007 for the number 7
+        def lines() -> Iterator[str]:  # JSON, because img2dataset would take a CSV's name 007 for the number 7
             for row in listed:
                 if row.fault:
                     rejected[row.fault] += 1
@@ -140,9 +132,7 @@ def _write_parts(folder: Path, listed: Iterator[Listed], part_rows: int, rejecte
         good = lines()
         rows = 0
         while first := next(good, None):
-            with (folder / "urls" / f"part-{rows // part_rows:05d}.jsonl").open(
-                "w", encoding="utf-8"
-            ) as file:
+            with (folder / "urls" / f"part-{rows // part_rows:05d}.jsonl").open("w", encoding="utf-8") as file:
                 file.write(first)
                 rows += 1
                 for line in islice(good, part_rows - 1):

@@ -90,9 +90,7 @@ def _features(card: Card, name: str, shape: dict[str, Any], batch: int) -> None:
     with torch.inference_mode():
         exact_BF = encoder.features(few)
 
-    def rate(
-        how: str, context: Callable[[], AbstractContextManager[object]], limit: str, part: Tensor
-    ) -> float:
+    def rate(how: str, context: Callable[[], AbstractContextManager[object]], limit: str, part: Tensor) -> float:
         @torch.inference_mode()
         def run() -> None:
             with context():

@@ -49,9 +49,7 @@ def batches_of(count: int, batch: int, device: torch.device) -> list[Batch]:
         angles = gps_deg_B2.deg2rad()
         code = torch.cat((angles.sin(), angles.cos()), dim=1)
         features = code @ basis + 0.1 * torch.randn(batch, 768, generator=generator)
-        made.append(
-            Batch(images=features.half().to(device), gps_deg_B2=gps_deg_B2.to(device), keys=[""] * batch)
-        )
+        made.append(Batch(images=features.half().to(device), gps_deg_B2=gps_deg_B2.to(device), keys=[""] * batch))
     return made
 
 
@@ -67,14 +65,7 @@ def losses(card: Card, device: torch.device, precision: str, step: Step, sizes: 
 def start_reference(card: Card, path: Path) -> subprocess.Popen[bytes]:
     """The CPU's losses, computed by another process while the card does other rows."""
     threads = max(1, (os.cpu_count() or 2) // 2)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.gpu",
-        "--reference",
-        str(path),
-        *(["--quick"] if card.quick else []),
-    ]
+    command = [sys.executable, "-m", "bench.gpu", "--reference", str(path), *(["--quick"] if card.quick else [])]
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(command, env=hidden)
 
@@ -92,8 +83,7 @@ def operations(state: TrainState, batch: int) -> float:
     for branch in state.model.location_encoder.branches:  # type: ignore[union-attr]
         layers = linear_layers(branch)
         total += (
-            sum(6.0 * one.weight.numel() * candidates for one in layers)
-            - 2.0 * layers[0].weight.numel() * candidates
+            sum(6.0 * one.weight.numel() * candidates for one in layers) - 2.0 * layers[0].weight.numel() * candidates
         )
     head = [one for one in state.model.image_encoder.head if isinstance(one, nn.Linear)]
     total += sum(6.0 * one.weight.numel() * batch for one in head) - 2.0 * head[0].weight.numel() * batch
@@ -174,11 +164,7 @@ def measure_losses(card: Card) -> None:
             for one in ("float32", "tf32", "bf16")
         )
         card.report(
-            GpuRow(
-                name="recorded steps give the eager steps' losses to the bit",
-                value=float(same),
-                unit="1: yes",
-            )
+            GpuRow(name="recorded steps give the eager steps' losses to the bit", value=float(same), unit="1: yes")
         )
 
 
@@ -229,7 +215,5 @@ def measure_resume(card: Card) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     card.report(
-        GpuRow(
-            name="20 deterministic steps, resumed after 10: the same bits", value=float(same), unit="1: yes"
-        )
+        GpuRow(name="20 deterministic steps, resumed after 10: the same bits", value=float(same), unit="1: yes")
     )

@@ -61,30 +61,18 @@ def _small(prefix: str, card: Card) -> list[str]:
     return [f"{prefix}.{setting}" for setting in SMALL_VIEWS] if card.quick else []
 
 
-def _command(
-    folder: Path, command: str, *overrides: str, launcher: tuple[str, ...] = ()
-) -> subprocess.Popen[bytes]:
+def _command(folder: Path, command: str, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
     started = [sys.executable, *(launcher or ("-m",)), f"geoclip.{command}", *overrides]
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), root) if part)
     log = (folder / "log.txt").open("ab")
     return subprocess.Popen(
-        started,
-        cwd=folder,
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
+        started, cwd=folder, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "2"}
     )
 
 
-def _train(
-    folder: Path, card: Card, *overrides: str, launcher: tuple[str, ...] = ()
-) -> subprocess.Popen[bytes]:
-    short = (
-        ["optim.max_steps=4", "optim.batch_size=16", "location.sigmas=[1]", "queue.size=16"]
-        if card.quick
-        else []
-    )
+def _train(folder: Path, card: Card, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    short = ["optim.max_steps=4", "optim.batch_size=16", "location.sigmas=[1]", "queue.size=16"] if card.quick else []
     common = [f"compute.device={card.device.type}", "logger=jsonl", *_small("data.bluemarble", card), *short]
     return _command(folder, "train", *common, *overrides, launcher=launcher)
 
@@ -119,9 +107,7 @@ def measure_accuracy(card: Card) -> None:
     for process in asked:
         _done(process, folder)
     for split in _splits(card):
-        found = [
-            json.loads((_run(folder, f"seed{seed}") / "eval" / f"{split}.json").read_text()) for seed in seeds
-        ]
+        found = [json.loads((_run(folder, f"seed{seed}") / "eval" / f"{split}.json").read_text()) for seed in seeds]
         for km in ("1", "25", "200"):
             shares = [one["accuracy_percent"][km]["value"] for one in found]
             spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
@@ -174,10 +160,7 @@ def measure_from_features(card: Card) -> None:
     frozen = ["encoder=resnet_tiny_frozen", f"encoder.repo={_run(folder, 'seed0')}"]
     small, device = _small("data.bluemarble", card), f"compute.device={card.device.type}"
     start_s = time.perf_counter()
-    _done(
-        _command(folder, "features", *frozen, *small, device, _workers(card, 12), "batch_size=512"),
-        folder,
-    )
+    _done(_command(folder, "features", *frozen, *small, device, _workers(card, 12), "batch_size=512"), folder)
     extracted_s = time.perf_counter() - start_s
     features = next((folder / "features").glob("bluemarble-*"))
     start_s = time.perf_counter()
@@ -191,17 +174,11 @@ def measure_from_features(card: Card) -> None:
     ]
     _done(_train(folder, card, *frozen, *here), folder)
     trained_s = time.perf_counter() - start_s
-    rows = [
-        json.loads(line) for line in (_run(folder, "features") / "metrics.jsonl").read_text().splitlines()
-    ]
+    rows = [json.loads(line) for line in (_run(folder, "features") / "metrics.jsonl").read_text().splitlines()]
     speed = [row["samples_per_s"] for row in rows if "samples_per_s" in row]
     scores = [row["geoscore"] for row in rows if "geoscore" in row]
     card.report(
-        GpuRow(
-            name="python -m geoclip.features on the embedded default, train and val",
-            value=extracted_s,
-            unit="s",
-        )
+        GpuRow(name="python -m geoclip.features on the embedded default, train and val", value=extracted_s, unit="s")
     )
     card.report(
         GpuRow(

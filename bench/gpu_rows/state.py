@@ -34,17 +34,12 @@ LARGE = Sizes()
 SMALL = Sizes(queue=32, frequencies=8, hidden_dim=16, embedding_dim=512)
 
 
-def state_of(
-    card: Card, encoder: ImageEncoder, sizes: Sizes, device: torch.device | None = None
-) -> TrainState:
+def state_of(card: Card, encoder: ImageEncoder, sizes: Sizes, device: torch.device | None = None) -> TrainState:
     """At step 0; weights are drawn on the CPU, the same for every device."""
     device = device or card.device
     torch.manual_seed(0)
     locations = LocationEncoder(
-        sizes.sigmas,
-        frequencies=sizes.frequencies,
-        hidden_dim=sizes.hidden_dim,
-        embedding_dim=sizes.embedding_dim,
+        sizes.sigmas, frequencies=sizes.frequencies, hidden_dim=sizes.hidden_dim, embedding_dim=sizes.embedding_dim
     )
     model = GeoCLIP(encoder, locations).to(device).train()
     trained = [one for one in model.parameters() if one.requires_grad]

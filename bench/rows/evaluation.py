@@ -27,9 +27,7 @@ Floats = NDArray[np.float64]
 
 def released_eval() -> ModuleType:
     """train/eval.py of the authors' package."""
-    spec = importlib.util.spec_from_file_location(
-        "released_eval", asset_path("released_code") / "train" / "eval.py"
-    )
+    spec = importlib.util.spec_from_file_location("released_eval", asset_path("released_code") / "train" / "eval.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -42,10 +40,7 @@ def measure(quick: bool) -> list[Row]:
     gallery = released_gallery(2_048 if quick else 100_000)
     places_G2 = gallery.gps_deg_G2.numpy()
     targets_N2 = uniform_on_sphere(images, torch.Generator().manual_seed(1)).numpy()
-    return [
-        distances(targets_N2, places_G2, turns=3 if quick else 5),
-        *evaluations(targets_N2, quick=quick),
-    ]
+    return [distances(targets_N2, places_G2, turns=3 if quick else 5), *evaluations(targets_N2, quick=quick)]
 
 
 def distances(targets_N2: Floats, places_G2: Floats, turns: int) -> Row:
@@ -60,9 +55,7 @@ def distances(targets_N2: Floats, places_G2: Floats, turns: int) -> Row:
 
     def released() -> tuple[list[float], Floats]:
         found = [evaluation.distance_accuracy(targets_N2, rows_N, km, places_G2) for km in THRESHOLDS_KM]
-        return [share for share, _ in found], np.array(
-            [found[0][1]]
-        )  # its mean distance is all that it keeps
+        return [share for share, _ in found], np.array([found[0][1]])  # its mean distance is all that it keeps
 
     def agree(mine: tuple[list[float], Floats], theirs: tuple[list[float], Floats]) -> str:
         one_by_one = [

@@ -45,13 +45,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _row(
-    name: str,
-    ours: LocationEncoder,
-    theirs: Any,
-    gallery: Gallery,
-    turns: int,
-    target: float | None,
-    note: str,
+    name: str, ours: LocationEncoder, theirs: Any, gallery: Gallery, turns: int, target: float | None, note: str
 ) -> Row:
     gps_deg_G2 = gallery.gps_deg_G2.float()
 

@@ -14,9 +14,7 @@ from geoclip.evaluation.gallery import encode_gallery, without_denormals
 from geoclip.evaluation.prediction import GuessSettings, guess_locations
 
 BATCH = 64
-Best = list[
-    tuple[list[tuple[float, float]], list[float]]
-]  # of each image: places in degrees, and probabilities
+Best = list[tuple[list[tuple[float, float]], list[float]]]  # of each image: places in degrees, and probabilities
 
 
 def measure(quick: bool) -> list[Row]:

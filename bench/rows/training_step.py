@@ -35,23 +35,17 @@ def measure(quick: bool) -> list[Row]:
     return rows if quick else [*rows, step_row(batch, queue, compiled=True, turns=7)]
 
 
-def step_row(
-    batch: int, queue: int, *, turns: int, compiled: bool = False, released_weights: bool = False
-) -> Row:
+def step_row(batch: int, queue: int, *, turns: int, compiled: bool = False, released_weights: bool = False) -> Row:
     """One row: gradients are compared after one step of each from the same start, then both go on."""
     features_BF = clip_features(batch)
     generator = torch.Generator().manual_seed(3)
     gps_deg_B2, start_S2 = uniform_on_sphere(batch, generator), uniform_on_sphere(queue, generator)
     head, locations = _released_weights() if released_weights else _random_weights()
-    ours = our_step(
-        copy.deepcopy(head), copy.deepcopy(locations), features_BF, gps_deg_B2, start_S2, compiled
-    )
+    ours = our_step(copy.deepcopy(head), copy.deepcopy(locations), features_BF, gps_deg_B2, start_S2, compiled)
     released = released_step(head, locations, features_BF, gps_deg_B2, start_S2)
 
     def agree(mine: list[Tensor], theirs: list[Tensor]) -> str:
-        worst = max(
-            float((one - other).norm() / other.norm()) for one, other in zip(mine, theirs, strict=True)
-        )
+        worst = max(float((one - other).norm() / other.norm()) for one, other in zip(mine, theirs, strict=True))
         assert worst < LARGEST_DIFFERENCE, f"gradients differ by {worst:.2g} of their norm"
         return f"gradients differ by {worst:.0e} of their norm"
 
@@ -147,9 +141,7 @@ def released_step(
     return released_loop(model, features_BF, gps_deg_B2, start_S2)
 
 
-def released_loop(
-    model: Any, features_BF: Tensor, gps_deg_B2: Tensor, start_S2: Tensor
-) -> Callable[[], list[Tensor]]:
+def released_loop(model: Any, features_BF: Tensor, gps_deg_B2: Tensor, start_S2: Tensor) -> Callable[[], list[Tensor]]:
     """The body of the authors' `train` loop on their model, whose CLIP takes features for pictures."""
     model.train()
     theirs = [getattr(model.location_encoder, f"LocEnc{number}") for number in range(3)]

@@ -43,9 +43,7 @@ def main(folder: Path) -> None:
     """Draw `scales.png` into the study's folder."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     evaluation = next(iter(results["benchmarks"].values()))["variants"][0]["evaluations"][0]
-    model, *_ = model_from_checkpoint(
-        checkpoint_file(str(Path(evaluation).parent.parent)), needs_backbone=False
-    )
+    model, *_ = model_from_checkpoint(checkpoint_file(str(Path(evaluation).parent.parent)), needs_backbone=False)
     assert isinstance(model.location_encoder, LocationEncoder), "only Fourier features have scales"
     zooms = [scale_similarities(model.location_encoder, CENTER_DEG, km) for km in ZOOMS_KM]
     draw_scales(zooms, POINT, folder / "scales.png")
@@ -65,10 +63,7 @@ class ScaleSimilarity:
 
 
 def scale_similarities(
-    location_encoder: LocationEncoder,
-    center_deg: tuple[float, float],
-    extent_km: float | None,
-    px: int = 96,
+    location_encoder: LocationEncoder, center_deg: tuple[float, float], extent_km: float | None, px: int = 96
 ) -> ScaleSimilarity:
     """Cosine of each branch's output, and of the whole encoder's, at a point with that at the places around it.
 
@@ -150,15 +145,7 @@ def draw_scales(zooms: Sequence[ScaleSimilarity], place: str, path: Path) -> Non
     labels = [f"σ = {sigma:g}" for sigma in zooms[0].sigmas]
     labels += ["all scales"] if len(labels) > 1 else []
     figure = new_figure(WIDTH_IN, TOP_IN + len(labels) * (height + GAP_IN) + 0.15, PAPER)
-    write(
-        figure,
-        0.3,
-        0.4,
-        f"What each scale tells apart around {place}",
-        color=INK,
-        fontsize=14,
-        fontweight="bold",
-    )
+    write(figure, 0.3, 0.4, f"What each scale tells apart around {place}", color=INK, fontsize=14, fontweight="bold")
     text = "cosine of its embedding with that of the point at the cross; each row has colours of its own"
     write(figure, 0.3, 0.7, text, color=MUTED, fontsize=10.5)
     for row, label in enumerate(labels):

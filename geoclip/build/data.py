@@ -6,15 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoclip.config import (
-    BlueMarbleConfig,
-    DataConfig,
-    EncoderConfig,
-    GalleryConfig,
-    GalleryKind,
-    TrainConfig,
-    Tta,
-)
+from geoclip.config import BlueMarbleConfig, DataConfig, EncoderConfig, GalleryConfig, GalleryKind, TrainConfig, Tta
 from geoclip.data.assets import asset_path
 from geoclip.data.batch import Decoder, PictureDecoder
 from geoclip.data.building.blue_marble_shards import BlueMarbleSettings, build_blue_marble

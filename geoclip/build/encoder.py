@@ -39,8 +39,7 @@ def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
             return _fitting(DinoBackbone.from_pretrained(encoder.repo), encoder)
         case EncoderKind.resnet:
             return _from_run(
-                ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths),
-                encoder,
+                ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths), encoder
             )
         case EncoderKind.vit:
             return _from_run(
@@ -62,9 +61,7 @@ def _from_run(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Mod
     return backbone
 
 
-def _fitting(
-    backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: EncoderConfig
-) -> torch.nn.Module:
+def _fitting(backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: EncoderConfig) -> torch.nn.Module:
     """The backbone, if it takes such pictures and gives so many features.
 
     Raises:
@@ -108,9 +105,7 @@ def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn
         if encoder.checkpoint_activations:
             checkpoint_activations(backbone)
     except ValueError as error:
-        raise GeoclipError(
-            f"encoder={encoder.name} with encoder.tune={encoder.tune.value}: {error}"
-        ) from error
+        raise GeoclipError(f"encoder={encoder.name} with encoder.tune={encoder.tune.value}: {error}") from error
     return backbone
 
 

@@ -11,21 +11,16 @@ import torch
 from torch import Tensor
 
 from geoclip.build.encoder import build_image_encoder
-from geoclip.config import (
-    Combine,
-    LocationConfig,
-    LocationKind,
-    LossKind,
-    TrainConfig,
-    from_plain,
-)
+from geoclip.config import Combine, LocationConfig, LocationKind, LossKind, TrainConfig, from_plain
 from geoclip.errors import CheckpointError, GeoclipError
 from geoclip.geo.fourier import spaced_sigmas
-from geoclip.model.from_release import OWN
+from geoclip.model.from_release import OWN, location_encoder_of
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.releases import read_release
 from geoclip.model.warm_start import take_up_scales
+from geoclip.pretrained.resolver import resolve_checkpoint
 from geoclip.run_dir import checkpoint_file, located, run_of, to_dict
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import BACKBONE, load_location_encoder, load_weights
@@ -71,10 +66,7 @@ def build_location_encoder(location: LocationConfig) -> torch.nn.Module:
             return SphericalHarmonicsEncoder(degree=location.degree, **widths)
         case LocationKind.sphere2vec:
             return Sphere2VecEncoder(
-                location.sphere2vec.value,
-                scales=location.scales,
-                min_radius_km=location.min_radius_km,
-                **widths,
+                location.sphere2vec.value, scales=location.scales, min_radius_km=location.min_radius_km, **widths
             )
         case LocationKind.direct:
             return DirectEncoder(projection=location.projection.value, **widths)
@@ -91,7 +83,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
     """Take up the scales of the released location encoder or of a run's."""
     try:
         if location.init == "official":
-            trained: torch.nn.Module = LocationEncoder.from_pretrained("official")
+            trained: torch.nn.Module = location_encoder_of(read_release(resolve_checkpoint("official").files))
         else:
             saved = read_checkpoint(checkpoint_file(location.init))
             trained = build_location_encoder(replace(config_of(saved, Path(location.init)).location, init=""))
@@ -149,9 +141,7 @@ def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[Ge
     return assemble_model(config, saved["model"], path, backbone), config
 
 
-def assemble_model(
-    config: TrainConfig, weights: dict[str, Tensor], path: Path, backbone: str | None
-) -> GeoCLIP:
+def assemble_model(config: TrainConfig, weights: dict[str, Tensor], path: Path, backbone: str | None) -> GeoCLIP:
     """The model that a configuration describes, with these weights, in evaluation mode.
 
     Args:

@@ -23,13 +23,16 @@ from geoclip.pretrained.resolver import Checkpoint, CheckpointKind, resolve_chec
 CLIP_PX = 224
 
 
-def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> GeoCLIP:
-    """Any released or trained model in evaluation mode; `GeoCLIP.from_pretrained` calls it.
+def load(source: str | Path = "official", *, backbone: str | None = OWN, **download: Any) -> GeoCLIP:
+    """Any released or trained model in evaluation mode.
 
     Args:
-        source: as there.
-        backbone: as there; None leaves out one that is frozen. A trained one is in the weights.
-        download: as there.
+        source: "official", the weights inside the pinned wheel on the package index; a Hub id or local folder in the
+            authors' layout (config.json, model.safetensors) or in ours; a .ckpt of the Lightning re-implementation; a
+            run's folder or checkpoint.
+        backbone: its CLIP as a Hub id or local folder; "own", the Hub id that the source names; None leaves out a
+            frozen one, for precomputed CLIP features through `encode_features`. A trained one is in the weights.
+        download: revision, token, cache_dir, local_files_only, for a Hub id.
 
     Raises:
         AssetError: the source or its backbone is neither at hand nor reachable.
@@ -38,7 +41,7 @@ def load(source: str | Path, *, backbone: str | None = OWN, **download: Any) -> 
     return read_model(resolve_checkpoint(source, hub_ids=True, **download), backbone, **download)[0]
 
 
-def load_location_encoder(source: str | Path, **download: Any) -> nn.Module:
+def load_location_encoder(source: str | Path = "official", **download: Any) -> nn.Module:
     """The location encoder of any released or trained model; arguments and errors as of `load`."""
     return read_location_encoder(resolve_checkpoint(source, hub_ids=True, **download))
 
@@ -122,9 +125,7 @@ def _read_published(folder: Path, backbone: str | None) -> tuple[GeoCLIP, TrainC
         )
     config = config_of(described, config_json)
     if gallery is None and config.gallery.kind is GalleryKind.file:
-        raise CheckpointError(
-            f"{config_json}: gallery_file must name the CSV of the gallery {config.gallery.name!r}"
-        )
+        raise CheckpointError(f"{config_json}: gallery_file must name the CSV of the gallery {config.gallery.name!r}")
     if gallery is not None:
         if Path(str(gallery)).name != gallery or not (folder / gallery).is_file():
             raise CheckpointError(f"{config_json}: gallery_file={gallery!r} must name a CSV beside it")

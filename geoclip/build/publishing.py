@@ -16,15 +16,7 @@ from torch import Tensor
 from geoclip.build.data import build_gallery
 from geoclip.build.model import assemble_model, config_of
 from geoclip.build.published import load
-from geoclip.config import (
-    EncoderConfig,
-    EncoderKind,
-    Fit,
-    GalleryConfig,
-    Interpolation,
-    LoggerConfig,
-    TrainConfig,
-)
+from geoclip.config import EncoderConfig, EncoderKind, Fit, GalleryConfig, Interpolation, LoggerConfig, TrainConfig
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError, GeoclipError
@@ -143,12 +135,7 @@ def write_card(
     evaluations = [written.folder / "eval" / f"{result['evaluation']}.json" for result in results]
     for evaluation, result in zip(evaluations, results, strict=True):
         write_json(evaluation, result)
-    return [
-        *written.files,
-        written.folder / "README.md",
-        written.folder / "training_config.yaml",
-        *evaluations,
-    ]
+    return [*written.files, written.folder / "README.md", written.folder / "training_config.yaml", *evaluations]
 
 
 def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
@@ -157,9 +144,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
     Raises:
         GeoclipError: its backbone came from a folder.
     """
-    encoder = replace(
-        config.encoder, features="", repo="" if config.encoder.kind in SCRATCH else config.encoder.repo
-    )
+    encoder = replace(config.encoder, features="", repo="" if config.encoder.kind in SCRATCH else config.encoder.repo)
     if encoder.repo and os.path.exists(encoder.repo) and not backbone:
         raise GeoclipError(
             f"encoder.repo={encoder.repo} is a folder of this machine; name the Hub id of its contents: backbone="
@@ -189,9 +174,7 @@ def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
     usual = (Fit.crop, Interpolation.bicubic, encoder.image_px)
     prediction = (encoder.prediction_mean or encoder.mean, encoder.prediction_std or encoder.std)
     return (
-        []
-        if seen == usual and prediction == (clip.mean, clip.std)
-        else ["its pictures are not prepared as CLIP's are"]
+        [] if seen == usual and prediction == (clip.mean, clip.std) else ["its pictures are not prepared as CLIP's are"]
     )
 
 
@@ -220,12 +203,7 @@ def _tensors(config: TrainConfig, saved: Tree) -> dict[str, Tensor]:
 
 
 def _write_own_layout(folder: Path, config: TrainConfig, tensors: dict[str, Tensor]) -> list[Path]:
-    held = {
-        "model_type": OURS,
-        "format_version": FORMAT_VERSION,
-        "gallery_file": GALLERY,
-        "config": to_dict(config),
-    }
+    held = {"model_type": OURS, "format_version": FORMAT_VERSION, "gallery_file": GALLERY, "config": to_dict(config)}
     write_json(folder / "config.json", held)
     write_tensors(folder / "model.safetensors", tensors)
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]

@@ -42,9 +42,7 @@ def _of_one_run(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, st
     """Where nothing is varied: the figures of the first seed's report, and its data set's."""
     variant = next(iter(results["benchmarks"].values()))["variants"][0]
     run = Path(variant["evaluations"][0]).parent.parent
-    figures = draw_report_figures(
-        run, read_rows(run / "metrics.jsonl"), read_results(run), read_earth(EARTH_PX)
-    )
+    figures = draw_report_figures(run, read_rows(run / "metrics.jsonl"), read_results(run), read_earth(EARTH_PX))
     distribution = Path(read_config(run)["data"]["root"]) / "distribution.png"
     figures |= {"distribution": distribution} if distribution.is_file() else {}
     drawn = []
@@ -69,9 +67,7 @@ def _wins(results: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
             return []
         path = folder / f"wins_{benchmark}.png"
         pairs = sorted(set(base["seeds"]) & set(best["seeds"]))
-        before, after = (
-            [Path(one["evaluations"][one["seeds"].index(seed)]) for seed in pairs] for one in (base, best)
-        )
+        before, after = ([Path(one["evaluations"][one["seeds"].index(seed)]) for seed in pairs] for one in (base, best))
         draw_wins(before, after, background, path, f"{best['label']} against {base['label']}, {benchmark}")
         drawn.append((path, f"where {best['label']} is nearer than {base['label']}, {benchmark}"))
     return drawn

@@ -45,14 +45,7 @@ from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Hooks, Step
 from geoclip.training.losses import Objective
 from geoclip.training.state import BACKBONE, SUMS, TrainState, WeightAverage
-from geoclip.training.step import (
-    Recipe,
-    constant_from,
-    matrix_products,
-    step_lr,
-    train_step,
-    warmup_cosine_lr,
-)
+from geoclip.training.step import Recipe, constant_from, matrix_products, step_lr, train_step, warmup_cosine_lr
 
 if TYPE_CHECKING:
     from geoclip.training.hooks import RunContext
@@ -272,10 +265,7 @@ def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
     Raises:
         DataError: not one picture of that can be read.
     """
-    from geoclip.training.hooks import (  # draws: seconds, which other commands need not wait
-        Validation,
-        run_hooks,
-    )
+    from geoclip.training.hooks import Validation, run_hooks  # draws: seconds, which other commands need not wait
 
     world, validation = context.world, None
     facts: dict[str, Any] = {"config": to_dict(config), "files": context.files, "cwd": str(Path.cwd())}

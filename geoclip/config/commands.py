@@ -15,11 +15,7 @@ from geoclip.config.train import LoggerConfig
 
 TABLE_SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # to write it, to translate into it, to compare
-PROBE_PACKAGES = {
-    "sklearn": "scikit-learn",
-    "h5py": "h5py",
-    "pvlib": "pvlib",
-}  # import name -> what to install
+PROBE_PACKAGES = {"sklearn": "scikit-learn", "h5py": "h5py", "pvlib": "pvlib"}  # import name -> what to install
 HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 ALLOWED = ("data", "gallery", "budget", "revision")
 OF_RUNS = ("where", "by", "baseline", "benchmarks", "output")  # keys that select what `runs` prints
@@ -29,9 +25,7 @@ OF_RUNS = ("where", "by", "baseline", "benchmarks", "output")  # keys that selec
 class LocationSourceConfig:
     """Which location encoder, shared by embedding, export and probe."""
 
-    checkpoint: str = key(
-        "official", "official, latest, a run folder, a checkpoint, or a folder of geoclip.export"
-    )
+    checkpoint: str = key("official", "official, latest, a run folder, a checkpoint, or a folder of geoclip.export")
     runs_dir: str = key("runs", "folder of the run folders")
 
 
@@ -66,9 +60,7 @@ def embed_problems(config: EmbedConfig) -> list[str]:
     elif output.suffix.lower() not in TABLE_SUFFIXES:
         problems.append(f"output={output}: must end in one of {', '.join(TABLE_SUFFIXES)}")
     elif output.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        problems.append(
-            f"output={output}: needs pyarrow, which is not installed: pip install pyarrow, or write a .npz"
-        )
+        problems.append(f"output={output}: needs pyarrow, which is not installed: pip install pyarrow, or write a .npz")
     elif output.is_dir():
         problems.append(f"output={output}: is a folder; name a file in it")
     elif output.exists() and output.samefile(config.input):
@@ -87,9 +79,7 @@ def embed_output(config: EmbedConfig) -> Path:
 class ExportConfig(LocationSourceConfig):
     """One export."""
 
-    format: ExportFormat = key(
-        ExportFormat.onnx, "safetensors: weights and config.json in the authors' layout"
-    )
+    format: ExportFormat = key(ExportFormat.onnx, "safetensors: weights and config.json in the authors' layout")
     output: str = key(comment="a file; of safetensors a folder")
     compare_on: str = key("", "CSV of coordinates to compare on; empty: 1,000 of the sphere, poles included")
     overwrite: bool = key(False, "replace an existing output")
@@ -114,9 +104,7 @@ def export_problems(config: ExportConfig) -> list[str]:
     elif written.exists() and not config.overwrite:
         problems.append(f"output={written}: exists; overwrite=true replaces it")
     if config.compare_on and not os.path.isfile(config.compare_on):
-        problems.append(
-            f"compare_on={config.compare_on}: must be a CSV with columns for latitude and longitude"
-        )
+        problems.append(f"compare_on={config.compare_on}: must be a CSV with columns for latitude and longitude")
     return problems
 
 
@@ -186,12 +174,8 @@ class SearchConfig:
     """hydra.sweeper of a search: points of `params`, drawn by the tree of Parzen estimators of Optuna."""
 
     _target_: str = "hydra_plugins.geoclip_search.OptunaSearch"
-    trials: int = key(
-        24, "in total, finished and failed ones included; more of them resume the search", at_least=1
-    )
-    at_once: int = key(
-        1, "given to the launcher together: hydra/launcher=joblib runs them side by side", at_least=1
-    )
+    trials: int = key(24, "in total, finished and failed ones included; more of them resume the search", at_least=1)
+    at_once: int = key(1, "given to the launcher together: hydra/launcher=joblib runs them side by side", at_least=1)
     random_trials: int = key(8, "the first ones are drawn at random")
     seed: int = seed_key("of the draws; trial n of a history is always the same")
     params: dict[str, str] | None = key(None, "interval(a,b), tag(log,interval(a,b)), or choices")
@@ -206,18 +190,12 @@ class StudyCommandConfig:
     experiments: str = key("experiments", "folder of the studies")
     jobs: int = key(1, "evaluations at a time", at_least=1)
     device: str = device_key()
-    allow: list[str] = key(
-        [], "of data, gallery, budget, revision: differences that are reported, not refused"
-    )
+    allow: list[str] = key([], "of data, gallery, budget, revision: differences that are reported, not refused")
     references: bool = key(False, "published results of other models below ours, with their reliability")
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     runs: Any = key(None, "run folders, or patterns of them: their tables are printed, no study is written")
-    where: Any = key(
-        None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}"
-    )
-    by: list[str] = key(
-        [], "keys, groups, or eval.FIELD that the variants differ in; empty: study.by of the runs"
-    )
+    where: Any = key(None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}")
+    by: list[str] = key([], "keys, groups, or eval.FIELD that the variants differ in; empty: study.by of the runs")
     baseline: str = key("", "label of the variant that the others are compared with; empty: study.baseline")
     benchmarks: list[str] = key([], "empty: study.benchmarks")
     output: str = key("", "folder of results.json, .md, .tex and .csv; empty: the console alone")
@@ -225,9 +203,7 @@ class StudyCommandConfig:
 
 def study_problems(config: StudyCommandConfig) -> list[str]:
     """Every reason why a study's tables cannot be made, each with its fix."""
-    problems = [
-        f"allow={kind}: must be one of {', '.join(ALLOWED)}" for kind in config.allow if kind not in ALLOWED
-    ]
+    problems = [f"allow={kind}: must be one of {', '.join(ALLOWED)}" for kind in config.allow if kind not in ALLOWED]
     return problems + (_problems_of_runs(config) if config.runs else _problems_of_study(config))
 
 

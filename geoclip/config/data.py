@@ -36,9 +36,7 @@ class BlueMarbleConfig:
     gallery_size: int = key(24_000, "coordinates of the gallery", at_least=1)
     val_size: int = key(2_000, at_least=1, unit="views")
     test_size: int = key(2_000, at_least=1, unit="views")
-    unseen_size: int = key(
-        2_000, "at least, in complete 5° cells without a training view", at_least=1, unit="views"
-    )
+    unseen_size: int = key(2_000, "at least, in complete 5° cells without a training view", at_least=1, unit="views")
     samples_per_shard: int = key(4_000, at_least=1)
     jpeg_quality: int = key(92, at_least=1, at_most=100)
     seed: int = seed_key("of the coordinates")
@@ -51,9 +49,7 @@ class DataConfig:
     name: str = name_key("of the chosen option")
     kind: DataKind = key(comment="bluemarble: views that are built where they are missing; shards: tar files")
     root: str = key(comment="folder of the splits, or empty when nothing is set")
-    train: str = key(
-        "train", "below root: a folder of shards, or a pattern such as mp-16-{000000..000393}.tar"
-    )
+    train: str = key("train", "below root: a folder of shards, or a pattern such as mp-16-{000000..000393}.tar")
     val: str = key("val", "below root, likewise")
     fraction: float = key(1.0, "share of the training samples", above=0, at_most=1)
     streams: int = key(16, "sequences of samples that a global batch takes equal parts of", at_least=1)
@@ -122,9 +118,7 @@ class ShardsConfig:
     root: str = key(BLUE_MARBLE_ROOT, "the folder to build")
     overwrite: bool = key(False, "replace shards that were built with other settings")
     bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
-    input: str = key(
-        "", "csv: the table; wds: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar"
-    )
+    input: str = key("", "csv: the table; wds: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
     images: str = key("", "csv: a folder, .zip or .tar; empty: the table's folder")
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     split: str = key("train", "the folder below root")
@@ -135,9 +129,7 @@ class ShardsConfig:
     )
     jpeg_quality: int = key(90, "of pictures that are scaled down", at_least=1, at_most=100)
     workers: int = key(0, "processes; 0: one per core", at_least=0)
-    max_rejected_fraction: float = key(
-        0.05, "share of unusable rows; more end the build", at_least=0, at_most=1
-    )
+    max_rejected_fraction: float = key(0.05, "share of unusable rows; more end the build", at_least=0, at_most=1)
     max_pixels: int = max_pixels_key()
     seed: int = seed_key("of the shuffle")
     benchmark: BenchmarkConfig | None = None
@@ -149,12 +141,8 @@ class GalleryBuildConfig:
     """A gallery to build, and the test sets that it is measured against. The filters are applied in this order."""
 
     source: PlacesSource = key(PlacesSource.released_100k, "where the coordinates come from")
-    path: str = key(
-        "", "csv: the file; shards: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar"
-    )
-    output: str = key(
-        "", "the CSV to write; empty: galleries/<source>-<hash of what decides its contents>.csv"
-    )
+    path: str = key("", "csv: the file; shards: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
+    output: str = key("", "the CSV to write; empty: galleries/<source>-<hash of what decides its contents>.csv")
     box: list[float] = key([], "south, west, north, east in degrees; west > east crosses the antimeridian")
     country: Any = key([], "ISO 3166 codes")
     exclude: Any = key([], "benchmarks or CSVs whose coordinates the gallery must not contain")
@@ -204,9 +192,7 @@ def shards_problems(config: ShardsConfig) -> list[str]:
     else:
         problems += _csv_problems(config) if config.source is ShardSource.csv else _wds_problems(config)
         if config.root == BLUE_MARBLE_ROOT:
-            problems.append(
-                f"root={config.root}: is the embedded default's; name another folder: root=data/NAME"
-            )
+            problems.append(f"root={config.root}: is the embedded default's; name another folder: root=data/NAME")
     if problem := name_problem(config.split):
         problems.append(f"split={config.split!r}: {problem}; it names a folder below root, such as train")
     if config.val_samples and config.split == "val":
@@ -224,9 +210,7 @@ def shards_root(config: ShardsConfig) -> str:
 def _csv_problems(config: ShardsConfig) -> list[str]:
     problems = []
     if not os.path.isfile(config.input):
-        problems.append(
-            f"input={shown(config.input)}: must be a CSV with names, latitudes and longitudes of pictures"
-        )
+        problems.append(f"input={shown(config.input)}: must be a CSV with names, latitudes and longitudes of pictures")
     if config.images and not os.path.exists(config.images):
         problems.append(f"images={config.images}: is neither a folder nor a .zip nor a .tar")
     return problems + _inside_problems(config, {"input": config.input, "images": config.images})
@@ -239,9 +223,7 @@ def _wds_problems(config: ShardsConfig) -> list[str]:
             "input='': must name the tars (source=wds): input=FOLDER or input='FOLDER/mp-16-{000000..000393}.tar'"
         )
     if config.images:
-        problems.append(
-            f"images={config.images}: is for source=csv; with source=wds the tars contain the pictures"
-        )
+        problems.append(f"images={config.images}: is for source=csv; with source=wds the tars contain the pictures")
     if config.columns.lat or config.columns.lon:
         problems.append("columns.lat, columns.lon: are for source=csv; a tar's jsons have lat and lon")
     return problems + _inside_problems(config, {"input": config.input})
@@ -286,9 +268,7 @@ def gallery_build_problems(config: GalleryBuildConfig) -> list[str]:
     """Every reason why this gallery cannot be built, each with its fix."""
     problems = [*_source_problems(config), *box_problems(config.box), *country_problems(config.country)]
     if config.exclude_radius_km and not config.exclude:
-        problems.append(
-            f"exclude_radius_km={config.exclude_radius_km}: needs test sets: exclude=[yfcc4k,im2gps3k]"
-        )
+        problems.append(f"exclude_radius_km={config.exclude_radius_km}: needs test sets: exclude=[yfcc4k,im2gps3k]")
     if config.output and Path(config.output).suffix.lower() != ".csv":
         problems.append(f"output={config.output}: must end in .csv; a .json and a .png are written beside it")
     for name in ("exclude", "against"):
@@ -307,13 +287,9 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
         case PlacesSource.released_100k if config.path:
             return [f"path={config.path}: is for source=csv or source=shards; source=released_100k has none"]
         case PlacesSource.csv if not os.path.isfile(config.path):
-            return [
-                f"path={shown(config.path)}: must be a CSV with columns for latitude and longitude (source=csv)"
-            ]
+            return [f"path={shown(config.path)}: must be a CSV with columns for latitude and longitude (source=csv)"]
         case PlacesSource.shards if not config.path:
-            return [
-                "path='': must name shards: path=FOLDER/train, or path='FOLDER/mp-16-{000000..000393}.tar'"
-            ]
+            return ["path='': must name shards: path=FOLDER/train, or path='FOLDER/mp-16-{000000..000393}.tar'"]
         case _:
             return []
 
@@ -358,7 +334,5 @@ def _test_set_problems(name: str, test_set: str) -> list[str]:
             f"the CSV itself, {name}=[FILE.csv]. {benchmark.source}"
         ]
     if not os.path.isdir(benchmark.root):
-        return [
-            f"{name}={test_set}: {benchmark.root} is not a folder; name its CSV instead, {name}=[FILE.csv]"
-        ]
+        return [f"{name}={test_set}: {benchmark.root} is not a folder; name its CSV instead, {name}=[FILE.csv]"]
     return []

@@ -27,12 +27,8 @@ from geoclip.config.keys import device_key, key, seed_key
 class ModelSourceConfig:
     """Which trained model, shared by evaluation and prediction."""
 
-    checkpoint: str = key(
-        "latest", "a run folder or file, latest, official, or a release: see docs/releases.md"
-    )
-    backbone: str = key(
-        "", "of a release: CLIP as Hub id or local folder; empty: the one that the release names"
-    )
+    checkpoint: str = key("latest", "a run folder or file, latest, official, or a release: see docs/releases.md")
+    backbone: str = key("", "of a release: CLIP as Hub id or local folder; empty: the one that the release names")
     runs_dir: str = key("runs", "folder of the run folders")
     device: str = device_key()
     tta: Tta = key(Tta.single, "average the similarities over these views of each picture")
@@ -81,10 +77,7 @@ class PredictConfig(ModelSourceConfig):
     country: Any = key([], "ISO 3166 codes")
     smooth_km: float = key(0.0, "standard deviation of the scores' smoothing; 0: none", at_least=0, unit="km")
     refine_m: float | None = key(
-        None,
-        "search between the gallery's coordinates to this resolution; null: only these",
-        above=0,
-        unit="m",
+        None, "search between the gallery's coordinates to this resolution; null: only these", above=0, unit="m"
     )
     abstain_km: float | None = key(
         None, "of a calibrated model: no prediction with a larger expected error", above=0, unit="km"
@@ -101,9 +94,7 @@ class CompareConfig:
     a: str = key(comment="a run folder")
     b: str = key(comment="another one, into which the comparison is written")
     benchmark: BenchmarkConfig = MISSING  # whose eval/<benchmark>.json and .csv are read
-    force: bool = key(
-        False, "compare the images that both have, whatever gallery, protocol and tta they used"
-    )
+    force: bool = key(False, "compare the images that both have, whatever gallery, protocol and tta they used")
     seed: int = seed_key("of the resamples")
 
 
@@ -151,8 +142,7 @@ def _benchmark_problems(config: BenchmarkedConfig) -> list[str]:
         if not (benchmark.built and os.path.isfile(os.path.join(benchmark.built, "test", "index.json"))):
             problems.append(
                 no_photographs(
-                    benchmark,
-                    "the folder of the photographs and their CSV, or build shards of them: docs/data.md",
+                    benchmark, "the folder of the photographs and their CSV, or build shards of them: docs/data.md"
                 )
             )
     elif not os.path.isdir(benchmark.root):
@@ -178,11 +168,7 @@ def _model_source_problems(config: ModelSourceConfig) -> list[str]:
 
 def predict_problems(config: PredictConfig) -> list[str]:
     """Every reason why this prediction cannot start."""
-    problems = [
-        *_model_source_problems(config),
-        *box_problems(config.box),
-        *country_problems(config.country),
-    ]
+    problems = [*_model_source_problems(config), *box_problems(config.box), *country_problems(config.country)]
     texts = one_or_many(config.text)
     if not config.image and not texts:
         problems.append("image, text: must be given; image=FILE_OR_FOLDER or text='…'")

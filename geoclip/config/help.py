@@ -22,10 +22,7 @@ def config_help(composed: Mapping[str, Any], schema: type[Any], groups: Mapping[
         schema: its dataclass.
         groups: the option that is chosen of each group.
     """
-    chosen = [
-        _row(f"{group}={shown(name)}", ", ".join(options(group.lstrip("+"))))
-        for group, name in groups.items()
-    ]
+    chosen = [_row(f"{group}={shown(name)}", ", ".join(options(group.lstrip("+")))) for group, name in groups.items()]
     listed = ["Groups (choose with group=option)", *chosen, ""] if chosen else []
     return "\n".join([*listed, "Keys (change with key=value)", *_keys(composed, schema)])
 

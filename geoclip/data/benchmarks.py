@@ -105,16 +105,12 @@ def list_photos(place: Path) -> tuple[list[Photo], list[Skip]]:
     unusable: dict[str, list[Path]] = {}
     photos = [
         Photo(
-            key=printable(path.relative_to(root).as_posix(), keep=""),
-            path=path,
-            gps_deg=_place_beside(path, unusable),
+            key=printable(path.relative_to(root).as_posix(), keep=""), path=path, gps_deg=_place_beside(path, unusable)
         )
         for path in found
     ]
     for reason, jsons in unusable.items():
-        log.warning(
-            "%d jsons beside photographs have no coordinates: %s, first %s", len(jsons), reason, jsons[0]
-        )
+        log.warning("%d jsons beside photographs have no coordinates: %s, first %s", len(jsons), reason, jsons[0])
     return photos, skipped
 
 
@@ -143,9 +139,7 @@ def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size:
             reading = pool.map(read, following)
             good = [(photo, pixels) for photo, pixels in read_chunk if not isinstance(pixels, Skip)]
             stacked = (
-                np.stack([pixels for _, pixels in good])
-                if good
-                else np.empty((0, *preprocessing.shape), np.uint8)
+                np.stack([pixels for _, pixels in good]) if good else np.empty((0, *preprocessing.shape), np.uint8)
             )
             places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
             yield Batch(
@@ -197,9 +191,7 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
             )
     good = np.isfinite(features).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
-        raise DataError(
-            f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth"
-        )
+        raise DataError(f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth")
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
     return torch.from_numpy(features), gps_deg, keys.astype(str).tolist()
 
@@ -244,9 +236,7 @@ def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
     def skip(path: str, reason: str) -> None:
         skipped.append(Skip(shard=os.path.relpath(path, folder), key="", reason=reason))
 
-    for entry in files_below(
-        folder, lambda error: skip(error.filename, f"unreadable folder ({error.strerror})")
-    ):
+    for entry in files_below(folder, lambda error: skip(error.filename, f"unreadable folder ({error.strerror})")):
         if suffix_of(entry.name) in PICTURE_SUFFIXES:
             found.append(Path(entry.path))
         elif reason := unreadable_reason(entry.name):

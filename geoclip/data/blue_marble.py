@@ -86,8 +86,6 @@ def cut_views(padded_3HW: Tensor, gps_deg_N2: Tensor, *, span_km: float, size_px
         return torch.empty((0, 3, size_px, size_px), dtype=torch.uint8)
     # One tall grid instead of a batch: the image is then not repeated per view.
     tall_1HW2 = grid_NSS2.reshape(1, count * size_px, size_px, 2)
-    cut = F.grid_sample(
-        padded_3HW[None], tall_1HW2, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    cut = F.grid_sample(padded_3HW[None], tall_1HW2, mode="bilinear", padding_mode="border", align_corners=False)
     views = cut[0].reshape(3, count, size_px, size_px).transpose(0, 1)
     return views.round().clamp(0, 255).to(torch.uint8)

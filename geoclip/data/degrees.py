@@ -7,9 +7,7 @@ import re
 LATITUDES = ("lat", "latitude", "gpslat", "gpslatitude", "decimallatitude", "geolat", "geolatitude")
 LONGITUDES = ("lon", "lng", "long", "longitude", "gpslon", "gpslng", "gpslong", "gpslongitude", "decimallongitude",
               "geolon", "geolng", "geolong", "geolongitude")  # fmt: skip
-LONGEST = (
-    60  # characters of degrees, minutes and seconds; the pattern below takes long for thousands of digits
-)
+LONGEST = 60  # characters of degrees, minutes and seconds; the pattern below takes long for thousands of digits
 LATITUDE_LETTERS, LONGITUDE_LETTERS = "NS", "EW"  # the second of each is negative
 
 _NUMBER = r"\d+(?:[.,]\d*)?|[.,]\d+"

@@ -68,7 +68,6 @@ def _shown(value: Any) -> str:
     if not isinstance(value, tuple):
         return repr(value)
     ratios = [
-        f"{part.numerator}/{part.denominator}" if getattr(part, "denominator", 1) != 1 else f"{part}"
-        for part in value
+        f"{part.numerator}/{part.denominator}" if getattr(part, "denominator", 1) != 1 else f"{part}" for part in value
     ]
     return f"({', '.join(ratios)})"

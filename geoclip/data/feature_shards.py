@@ -22,10 +22,7 @@ from geoclip.data.batch import Color, PictureDecoder, Sample
 from geoclip.data.shard_list import read_shards
 from geoclip.data.stream import evaluation_batches
 from geoclip.data.subset import all_samples
-from geoclip.data.transforms import (
-    NO_COLOR,
-    evaluation_pixels_of,
-)
+from geoclip.data.transforms import NO_COLOR, evaluation_pixels_of
 from geoclip.errors import DataError
 from geoclip.run_dir import write_json
 
@@ -161,9 +158,7 @@ def require_features(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def read_feature_split(
-    split: Path, feature_dim: int, encoder: dict[str, Any]
-) -> tuple[Tensor, Tensor, list[str]]:
+def read_feature_split(split: Path, feature_dim: int, encoder: dict[str, Any]) -> tuple[Tensor, Tensor, list[str]]:
     """The evaluation view's features of a whole split: (N, F) float32, (N, 2) degrees float64, keys.
 
     Args:

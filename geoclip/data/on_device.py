@@ -176,9 +176,7 @@ class RowNumbers(RankStreams[Tensor]):
             note(f"the sample order from step {step}")
             steps = min(STEPS_AT_ONCE, self.last_step - step)
             found = [
-                np.fromiter(stream, dtype=np.dtype((np.int64, 2)), count=steps * share).reshape(
-                    steps, share, 2
-                )
+                np.fromiter(stream, dtype=np.dtype((np.int64, 2)), count=steps * share).reshape(steps, share, 2)
                 for stream in streams
             ]
             yield torch.from_numpy(np.concatenate(found, axis=1))

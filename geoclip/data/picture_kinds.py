@@ -44,9 +44,7 @@ def undecodable(name: str) -> str:
     It goes by the suffix: raw files are TIFFs inside, of which Pillow would give a thumbnail.
     """
     suffix = suffix_of(name)
-    return (
-        f".{suffix} pictures cannot be decoded; convert them to JPEG" if suffix in UNREADABLE_SUFFIXES else ""
-    )
+    return f".{suffix} pictures cannot be decoded; convert them to JPEG" if suffix in UNREADABLE_SUFFIXES else ""
 
 
 def unreadable_reason(name: str) -> str:

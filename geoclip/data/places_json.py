@@ -6,14 +6,7 @@ import json
 import math
 from typing import Any
 
-from geoclip.data.degrees import (
-    LATITUDE_LETTERS,
-    LATITUDES,
-    LONGITUDE_LETTERS,
-    LONGITUDES,
-    known_name,
-    parse_degrees,
-)
+from geoclip.data.degrees import LATITUDE_LETTERS, LATITUDES, LONGITUDE_LETTERS, LONGITUDES, known_name, parse_degrees
 
 FULL_CIRCLE = "longitude of 0 to 360 degrees, not -180 to 180"
 NO_FIX = "coordinates are (0, 0)"

@@ -148,13 +148,9 @@ def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[Sha
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(open_index, paths)
         try:
-            return list(
-                tqdm(found, total=len(paths), desc=desc, unit="shard", disable=len(paths) < 20, delay=1)
-            )
+            return list(tqdm(found, total=len(paths), desc=desc, unit="shard", disable=len(paths) < 20, delay=1))
         except OSError as error:
-            raise DataError(
-                f"{error.filename or 'a shard'} cannot be read: {error.strerror or error}"
-            ) from None
+            raise DataError(f"{error.filename or 'a shard'} cannot be read: {error.strerror or error}") from None
 
 
 def _cache_paths(path: Path) -> tuple[Path, Path]:
@@ -173,9 +169,7 @@ def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
             offset=index.offset_N,
             size=index.size_N,
             gps_deg=index.gps_deg_N2,
-            faults=np.frombuffer(
-                json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8
-            ),
+            faults=np.frombuffer(json.dumps([asdict(skip) for skip in index.faults]).encode(), dtype=np.uint8),
         )
 
 

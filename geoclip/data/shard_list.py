@@ -17,12 +17,8 @@ from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.shard_index import open_index, open_indices
 from geoclip.errors import DataError
 
-COMPRESSED = re.compile(
-    r"\.(tar\.(gz|bz2|xz|zst|lz4|lzma|lz|z|br|7z|zip)|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE
-)
-INCOMPLETE = re.compile(
-    r"\.tar\.(part|partial|tmp|temp|download|crdownload|incomplete|filepart)$", re.IGNORECASE
-)
+COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|lzma|lz|z|br|7z|zip)|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE)
+INCOMPLETE = re.compile(r"\.tar\.(part|partial|tmp|temp|download|crdownload|incomplete|filepart)$", re.IGNORECASE)
 BELOW = "tar in a folder below"
 FOLDERS_BELOW = 3  # so many levels of folders are searched for tars that are not read
 SET_DATA = "set data.root and data.train / data.val"
@@ -74,9 +70,7 @@ def find_shards(root: str, pattern: str, fix: str = SET_DATA) -> ShardFiles:
             _compare(place / "index.json", found.paths)
     else:
         paths, skipped = _by_pattern(root, pattern, fix)
-        found = ShardFiles(
-            what=str(place), paths=sorted(set(paths)), skipped=skipped, pattern=pattern or root
-        )
+        found = ShardFiles(what=str(place), paths=sorted(set(paths)), skipped=skipped, pattern=pattern or root)
     if not found.paths:
         reasons = found.account.skipped.lines()
         raise DataError(
@@ -179,9 +173,7 @@ def shard_fault(path: str) -> str:
 def folder_shards(folder: Path, pattern: str = "") -> ShardFiles:
     """The tars of a folder, which may be none, and what looks like one there or in folders below and is not read."""
     paths, skipped = _folder_tars(folder)
-    levels = (
-        "*/" * level + "*.[tT][aA][rR]" for level in range(1, FOLDERS_BELOW + 1)
-    )  # hidden ones do not match
+    levels = ("*/" * level + "*.[tT][aA][rR]" for level in range(1, FOLDERS_BELOW + 1))  # hidden ones do not match
     below = sorted(name for level in levels for name in glob.glob(level, root_dir=folder))
     skipped += [Skip(shard=name, key="", reason=BELOW) for name in below]
     return ShardFiles(what=str(folder), paths=paths, skipped=skipped, pattern=pattern)
@@ -254,9 +246,7 @@ def _compare(index: Path, paths: list[str]) -> None:
         rows = json.loads(index.read_text())["shards"]
         named = {str(index.parent / row["name"]): row.get("bytes") for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{index} is damaged ({error!r}); delete it: the tars' headers tell the same"
-        ) from error
+        raise DataError(f"{index} is damaged ({error!r}); delete it: the tars' headers tell the same") from error
     if missing := sorted(set(named) - set(paths)):
         raise DataError(f"{index} names {len(missing)} shards that are missing, first {missing[0]}")
     for path, size in named.items():

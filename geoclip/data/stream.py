@@ -67,9 +67,7 @@ def worker_streams(streams: NDArray[np.int64]) -> NDArray[np.int64]:
 class RankStreams(IterableDataset[T]):
     """This worker's part of every global batch from step `first_step` up to `last_step`, in some form."""
 
-    def __init__(
-        self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int
-    ) -> None:
+    def __init__(self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int) -> None:
         self.plan = plan
         self.first_step, self.last_step = first_step, last_step
         self.streams = rank_streams(plan, rank, world_size)
@@ -78,12 +76,7 @@ class RankStreams(IterableDataset[T]):
         """`count` items, each as the parts of all workers, in their order."""
         shares = max(1, workers)
         parts = read_in_processes(
-            self,
-            count=count * shares,
-            workers=workers,
-            timeout_s=timeout_s,
-            limited_by=LIMIT,
-            prefetch=PREFETCH,
+            self, count=count * shares, workers=workers, timeout_s=timeout_s, limited_by=LIMIT, prefetch=PREFETCH
         )
         with contextlib.closing(parts):
             for _ in range(count):

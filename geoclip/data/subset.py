@@ -41,9 +41,7 @@ def stream_sizes(samples: int, streams: int) -> list[int]:
     return [samples // streams + (number < samples % streams) for number in range(streams)]
 
 
-def assign_to_streams(
-    subset: list[SampleRange], streams: int, seed: int, epoch: int
-) -> list[list[SampleRange]]:
+def assign_to_streams(subset: list[SampleRange], streams: int, seed: int, epoch: int) -> list[list[SampleRange]]:
     """The ranges of every stream in this epoch; stream i has `stream_sizes(…)[i]` samples."""
     order = np.random.default_rng((seed, epoch, 0xEB0C4)).permutation(len(subset))
     sizes = stream_sizes(sum(len(span) for span in subset), streams)

@@ -26,14 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from geoclip.data.degrees import (
-    LATITUDE_LETTERS,
-    LATITUDES,
-    LONGITUDE_LETTERS,
-    LONGITUDES,
-    known_name,
-    parse_degrees,
-)
+from geoclip.data.degrees import LATITUDE_LETTERS, LATITUDES, LONGITUDE_LETTERS, LONGITUDES, known_name, parse_degrees
 from geoclip.data.places_json import FULL_CIRCLE, require_on_earth
 from geoclip.errors import DataError
 
@@ -112,9 +105,7 @@ class Table:
             DataError: the file cannot be read, or a quote is never closed, by its line.
         """
         size = self.path.stat().st_size
-        bar = tqdm(
-            total=size, desc=progress, unit="B", unit_scale=True, mininterval=0.5, disable=not progress
-        )
+        bar = tqdm(total=size, desc=progress, unit="B", unit_scale=True, mininterval=0.5, disable=not progress)
         with bar, self.path.open("rb") as file, _text_of(file, self.encoding) as text:
             reader = _parser(text, self.separator)
             for _ in range(self.skip):
@@ -348,9 +339,7 @@ def _without_coordinates(header: Sequence[str], what: str) -> str:
     seen = ", ".join(header)[:200]
     if header and all(re.fullmatch(r"[-+.,\d\s]*\d[-+.,\d\s]*", name) for name in header):
         return f"{what}: its first line ({seen}) has numbers, not names; add a header such as LAT,LON"
-    joined = next(
-        (name for name in header if known_name(name) in ("latlon", "latlng", "coordinates", "gps")), ""
-    )
+    joined = next((name for name in header if known_name(name) in ("latlon", "latlng", "coordinates", "gps")), "")
     fix = f"divide {joined!r} into two columns" if joined else "name those of the coordinates LAT and LON"
     return f"{what} has the columns {seen}; none are known as latitude and longitude: {fix}"
 
@@ -389,9 +378,7 @@ def _parser(text: Any, separator: str) -> Any:
 
 
 def _text_of(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        cast("Any", _uncompressed(file)), encoding=encoding, errors="surrogateescape", newline=""
-    )
+    return io.TextIOWrapper(cast("Any", _uncompressed(file)), encoding=encoding, errors="surrogateescape", newline="")
 
 
 def _uncompressed(file: IO[bytes]) -> IO[bytes]:
@@ -438,10 +425,7 @@ def _encoding_of(path: Path, what: str) -> tuple[str, bool]:
 def _guessed(sample: bytes, name: str) -> str:
     from charset_normalizer import from_bytes
 
-    best = (
-        from_bytes(sample, cp_isolation=["cp1252"]).best()
-        or from_bytes(sample, cp_isolation=list(ENCODINGS)).best()
-    )
+    best = from_bytes(sample, cp_isolation=["cp1252"]).best() or from_bytes(sample, cp_isolation=list(ENCODINGS)).best()
     encoding = best.encoding if best else "cp1252"
     shown = sample.decode(encoding, "replace").strip().splitlines()[0][:80]
     log.warning("%s is not UTF-8; read as %s: %s", name, encoding, shown)

@@ -43,9 +43,7 @@ class Preprocessing:
     """
 
     image_px: int
-    resize_px: int | None = (
-        None  # fit=crop: the shorter side before the central square is cut; None: image_px
-    )
+    resize_px: int | None = None  # fit=crop: the shorter side before the central square is cut; None: image_px
     fit: str = "crop"  # squash: both sides to image_px, whatever their ratio
     interpolation: str = "bicubic"  # or bilinear
     tta: str = "single"  # views of each picture; or five_crop, ten_crop
@@ -204,9 +202,7 @@ def augmentation_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
 def _shrunk(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
     """(3, size, size), bilinear with antialiasing: what Pillow's resize gives, by PyTorch's faster code for bytes."""
     pixels_HW3 = torch.from_numpy(np.array(image))
-    shrunk = F.interpolate(
-        pixels_HW3.permute(2, 0, 1)[None], size=(size_px, size_px), mode="bilinear", antialias=True
-    )
+    shrunk = F.interpolate(pixels_HW3.permute(2, 0, 1)[None], size=(size_px, size_px), mode="bilinear", antialias=True)
     found: NDArray[np.uint8] = shrunk[0].numpy()
     return found
 
@@ -250,9 +246,7 @@ def jitter_colors(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
     brightness_B, contrast_B, saturation_B, hue_B, gray_B = draws_B5.float().unbind(dim=1)
     luma_3, basis_3x9 = _basis(draws_B5.device)
     chroma_B, angle_B = saturation_B * (1 - gray_B), 2 * torch.pi * hue_B
-    shares_B3 = torch.stack(
-        (torch.ones_like(hue_B), chroma_B * angle_B.cos(), chroma_B * angle_B.sin()), dim=1
-    )
+    shares_B3 = torch.stack((torch.ones_like(hue_B), chroma_B * angle_B.cos(), chroma_B * angle_B.sin()), dim=1)
     matrix_B33 = (brightness_B * contrast_B)[:, None, None] * (shares_B3 @ basis_3x9).view(-1, 3, 3)
     pivot_B = brightness_B * (1 - contrast_B)
     changed_BCHW = torch.empty_like(pixels_BCHW, memory_format=torch.contiguous_format)

@@ -37,9 +37,7 @@ T = TypeVar("T")
 
 TIMEOUT_S = 1800.0
 LIMIT = "compute.timeout_minutes"  # what decides it in training and feature extraction
-STARTING_S = (
-    120.0  # at least so long may a reader take to its first sample, imports on a busy machine included
-)
+STARTING_S = 120.0  # at least so long may a reader take to its first sample, imports on a busy machine included
 POLL_S = 0.25
 # What readers use, and what a command imports at its top, which each of them runs again.
 PRELOADED = (
@@ -222,9 +220,7 @@ class _Readers(Generic[T]):
             collate_fn=_unchanged,
             prefetch_factor=prefetch,
             multiprocessing_context=self.context,
-            worker_init_fn=partial(
-                _begin, slots=self.slots, folder=os.getcwd(), environment=dict(os.environ)
-            ),
+            worker_init_fn=partial(_begin, slots=self.slots, folder=os.getcwd(), environment=dict(os.environ)),
             generator=torch.Generator(),  # not the global one, whose state is the caller's
         )
         self.fetched: queue.Queue[T | _Fault | Exception] = queue.Queue(maxsize=1)

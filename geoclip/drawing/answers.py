@@ -45,9 +45,7 @@ class Drawn:
             top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
             top_probability_k=np.array([guess.probability for guess in guesses]),
             truth_deg=self.truth_deg,
-            photo=None
-            if self.photo is None
-            else decode(read_plain(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
+            photo=None if self.photo is None else decode(read_plain(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
         )
 
 

@@ -60,13 +60,9 @@ def draw_calibration(
     axes = add_axes(figure, left, TOP_IN, SIDE_IN, SIDE_IN)
     plain(axes)
     least = 1.0
-    axes.plot(
-        raw_km_N.clip(min=least), error_km_N.clip(min=least), ".", color=MUTED, markersize=2.5, alpha=0.5
-    )
+    axes.plot(raw_km_N.clip(min=least), error_km_N.clip(min=least), ".", color=MUTED, markersize=2.5, alpha=0.5)
     line_km = np.geomspace(least, max(least * 2, float(raw_km_N.max())), 200)
-    axes.plot(
-        line_km, calibration.expected_error_km(line_km).clip(min=least), color=COLORS[1], label="expected"
-    )
+    axes.plot(line_km, calibration.expected_error_km(line_km).clip(min=least), color=COLORS[1], label="expected")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("what the softmax expects, km", color=INK, fontsize=10)

@@ -59,9 +59,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
             ]
         )
     table = Table(["", "a", "b", "b - a", "95 %", "p", "better"], rows).rich([13, 9, 9, 9, 16, 8, 7])
-    title = Text.assemble(
-        (comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}"
-    )
+    title = Text.assemble((comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}")
     names = Text("\n".join(names_of(comparison)), style="dim")
     told = (
         f"{comparison['resamples']:,} resamples of the images, with both runs' errors of each. `better`: the interval "

@@ -48,10 +48,7 @@ def draw_training(rows: Sequence[Row], path: Path) -> None:
         ("validation accuracy", lambda axes: _validation(axes, train, rows)),
         ("learning rate", lambda axes: _learning_rate(axes, samples, _column(train, "lr"))),
         ("temperature", lambda axes: _curve(axes, samples, temperature, COLORS[4], smooth=False)),
-        (
-            "throughput, samples/s",
-            lambda axes: _curve(axes, samples, _column(train, "samples_per_s"), COLORS[5]),
-        ),
+        ("throughput, samples/s", lambda axes: _curve(axes, samples, _column(train, "samples_per_s"), COLORS[5])),
     ]
     width, height = 3.3, 2.05
     figure = new_figure(WIDTH_IN, 6.1, PAPER)
@@ -83,9 +80,7 @@ def _curve(axes: Axes, x: Floats, y: Floats, color: str, *, smooth: bool = True)
         return
     noisy = smooth and finite.sum() >= SMOOTHED_FROM
     marker = "o" if len(x) < 12 else None
-    axes.plot(
-        x, y, color=color, alpha=0.28 if noisy else 1, linewidth=1 if noisy else 1.8, marker=marker, ms=4
-    )
+    axes.plot(x, y, color=color, alpha=0.28 if noisy else 1, linewidth=1 if noisy else 1.8, marker=marker, ms=4)
     if noisy:
         axes.plot(x[finite], _running_mean(y[finite], len(x) // 30 + 1), color=color, linewidth=2)
 

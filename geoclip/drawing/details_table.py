@@ -84,9 +84,7 @@ def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
     """The table of what one `eval/<benchmark>.json` holds; None of an evaluation that has no details."""
     if not result.get("by_continent"):
         return None
-    sections = [
-        Section(title="truth in", rows=_groups(result["by_continent"], CONTINENT_LABELS, by_size=True))
-    ]
+    sections = [Section(title="truth in", rows=_groups(result["by_continent"], CONTINENT_LABELS, by_size=True))]
     if result.get("by_training_km"):
         rows = _groups(result["by_training_km"], TRAINING_LABELS)
         sections.append(Section(title="nearest training place", rows=rows))
@@ -99,9 +97,7 @@ def details_table(result: Mapping[str, Any]) -> DetailsTable | None:
     )
 
 
-def _groups(
-    groups: Mapping[str, Any], labels: Mapping[str, str], *, by_size: bool = False
-) -> tuple[DetailsRow, ...]:
+def _groups(groups: Mapping[str, Any], labels: Mapping[str, str], *, by_size: bool = False) -> tuple[DetailsRow, ...]:
     order = sorted(groups, key=lambda name: -groups[name]["n"]) if by_size else list(groups)
     return tuple(
         DetailsRow(
@@ -127,9 +123,7 @@ def _facts(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for key in ("country", "continent"):
         if found := result[key]:
             (share,) = shares_of({"0": found["percent"]})
-            facts.append(
-                (f"same {key}", f"{share.text} % ({share.interval}) of {found['n']:,} images not at sea")
-            )
+            facts.append((f"same {key}", f"{share.text} % ({share.interval}) of {found['n']:,} images not at sea"))
     nll = result["nll_nats"]
     text = f"{nll['value']:.2f} nats ({nll['low']:.2f}–{nll['high']:.2f}); chance {result['nll_of_chance_nats']:.2f}"
     facts.append(("the place nearest to the truth", text))

@@ -14,9 +14,7 @@ from geoclip.geo.geodesy import haversine_km
 from geoclip.percent import percent_text
 
 
-def guesses_table(
-    title: str, guesses: Sequence[Guess], exif_deg: tuple[float, float] | None = None
-) -> RichTable:
+def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, float] | None = None) -> RichTable:
     """For `rich.print`: a row per guess; how far off it is, where that is known; a link that no line break cuts.
 
     The score is the probability over the whole gallery. `exif_deg` is what the picture's own EXIF says of its place:

@@ -36,9 +36,7 @@ def inspection_table(summary: ShardsSummary) -> Group:
     lines += [line for name, split in summary.splits.items() for line in _notes(name, split)]
     for pair, both in summary.shared.items():
         if both["keys"] or both["places"]:
-            lines.append(
-                f"{pair} have {both['keys']:,} keys and {both['places']:,} exact coordinates in common"
-            )
+            lines.append(f"{pair} have {both['keys']:,} keys and {both['places']:,} exact coordinates in common")
     return Group(table, *(Text(line) for line in lines))
 
 
@@ -47,9 +45,7 @@ def _notes(name: str, split: SplitSummary) -> list[str]:
     if split.keys_twice:
         lines.append(f"{name}: {split.keys_twice:,} × key and coordinates of an earlier sample")
     if split.keys_shared:
-        lines.append(
-            f"{name}: {split.keys_shared:,} samples with the key of one at other coordinates; all are used"
-        )
+        lines.append(f"{name}: {split.keys_shared:,} samples with the key of one at other coordinates; all are used")
     lines += [f"  {example}" for example in split.examples if example.endswith(TWICE)]
     differences = split.index_json or []
     lines += [f"{name}: {difference}" for difference in differences[:SHOWN]]

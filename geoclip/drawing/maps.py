@@ -72,15 +72,7 @@ def draw_distribution(splits: Mapping[str, Floats], background: Picture, path: P
             left, top, width = MARGIN + column * (half + GAP), wide_height + row * row_height, half
         write(figure, left, top + 0.31, "●", color=color, fontsize=12)
         write(figure, left + 0.2, top + 0.31, name, fontsize=13, fontweight="bold")
-        write(
-            figure,
-            left + width,
-            top + 0.31,
-            f"{len(gps_deg_N2):,} places",
-            fontsize=12,
-            color=MUTED,
-            ha="right",
-        )
+        write(figure, left + width, top + 0.31, f"{len(gps_deg_N2):,} places", fontsize=12, color=MUTED, ha="right")
         axes = add_axes(figure, left, top + HEADING, width, height_in(width, span))
         draw_world(axes, background, span)
         _draw_dots(axes, gps_deg_N2, color, width)
@@ -91,26 +83,16 @@ def _draw_dots(axes: Axes, gps_deg_N2: Floats, color: str, width_in: float) -> N
     """Few dots are large, many are small; the denser their half degree, the closer to white and the later drawn."""
     count = len(gps_deg_N2)
     size = float(np.clip(6 * (2000 / count) ** 0.35, 1.3, 14)) * (width_in / WIDTH_IN + 0.25)
-    _, cell_N, cell_count = np.unique(
-        np.floor(gps_deg_N2 * 2), axis=0, return_inverse=True, return_counts=True
-    )
+    _, cell_N, cell_count = np.unique(np.floor(gps_deg_N2 * 2), axis=0, return_inverse=True, return_counts=True)
     crowd_N = np.log1p(cell_count[cell_N.reshape(-1)] - 1) / np.log(500)
     order = np.argsort(crowd_N, kind="stable")
     white_N1 = 0.7 * crowd_N[order, None].clip(0, 1)
     color_N3 = (1 - white_N1) * np.array(to_rgb(color)) + white_N1
-    axes.scatter(
-        gps_deg_N2[order, 1], gps_deg_N2[order, 0], s=size, c=color_N3, alpha=0.7, linewidths=0, zorder=3
-    )
+    axes.scatter(gps_deg_N2[order, 1], gps_deg_N2[order, 0], s=size, c=color_N3, alpha=0.7, linewidths=0, zorder=3)
 
 
 def draw_predictions(
-    truth_deg_N2: Floats,
-    guess_deg_N2: Floats,
-    error_km_N: Floats,
-    background: Picture,
-    path: Path,
-    *,
-    title: str = "",
+    truth_deg_N2: Floats, guess_deg_N2: Floats, error_km_N: Floats, background: Picture, path: Path, *, title: str = ""
 ) -> None:
     """Every image's true place, coloured by its error; misses beyond 750 km are tied to the guess.
 
@@ -129,9 +111,7 @@ def draw_predictions(
     guess = checked_degrees(guess_deg_N2, "predicted places")
     error_km = np.asarray(error_km_N, dtype=np.float64)
     if not len(truth) == len(guess) == len(error_km):
-        raise DataError(
-            f"{len(truth)} true places, {len(guess)} predictions and {len(error_km)} errors do not pair"
-        )
+        raise DataError(f"{len(truth)} true places, {len(guess)} predictions and {len(error_km)} errors do not pair")
     if not (np.isfinite(error_km) & (error_km >= 0)).all():
         raise DataError("predictions: an error is not a finite, positive number of kilometres")
     span = south_north(truth, guess)
@@ -189,9 +169,7 @@ def _draw_lines(axes: Axes, truth_deg_N2: Floats, guess_deg_N2: Floats, color_N4
                 lines.append(np.column_stack((lon, lonlat_P2[:, 1])))
                 colors.append(color)
     alpha = 0.55 if len(truth_deg_N2) < 100 else 0.35
-    axes.add_collection(
-        LineCollection(lines, colors=colors, linewidths=0.8, alpha=alpha, zorder=3), autolim=False
-    )
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=0.8, alpha=alpha, zorder=3), autolim=False)
 
 
 def great_circles(a_deg_N2: Floats, b_deg_N2: Floats, points: int = 64) -> NDArray[np.float64]:
@@ -202,9 +180,7 @@ def great_circles(a_deg_N2: Floats, b_deg_N2: Floats, points: int = 64) -> NDArr
     share_1P1 = np.linspace(0, 1, points)[None, :, None]
     sine_N11 = np.sin(angle_N11)
     apart_N11 = sine_N11 > 1e-9  # else the two are one place, or antipodes, where every way is the shortest
-    weigh_a = np.where(
-        apart_N11, np.sin((1 - share_1P1) * angle_N11) / np.where(apart_N11, sine_N11, 1), 1 - share_1P1
-    )
+    weigh_a = np.where(apart_N11, np.sin((1 - share_1P1) * angle_N11) / np.where(apart_N11, sine_N11, 1), 1 - share_1P1)
     weigh_b = np.where(apart_N11, np.sin(share_1P1 * angle_N11) / np.where(apart_N11, sine_N11, 1), share_1P1)
     path_NP3 = weigh_a * a_N3[:, None] + weigh_b * b_N3[:, None]
     lon = np.unwrap(np.degrees(np.arctan2(path_NP3[..., 1], path_NP3[..., 0])), period=360, axis=1)

@@ -159,16 +159,10 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         gpu = "no GPU" if machine["gpu"] == "none" else f"{machine['gpu']} × {machine['world_size']}"
         rows += [
             ("machine", f"{machine['processor']}, {machine['cores']} cores, {gpu}"),
-            (
-                "software",
-                ", ".join([f"Python {provenance['python']}", *(f"{k} {v}" for k, v in versions.items())]),
-            ),
+            ("software", ", ".join([f"Python {provenance['python']}", *(f"{k} {v}" for k, v in versions.items())])),
             ("git revision of the training", provenance["git_revision"]),
         ]
-    rows += [
-        ("git revision of this card", facts.git_revision),
-        ("SHA-256 of the checkpoint", facts.checkpoint_sha256),
-    ]
+    rows += [("git revision of this card", facts.git_revision), ("SHA-256 of the checkpoint", facts.checkpoint_sha256)]
     return rows
 
 

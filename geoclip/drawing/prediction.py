@@ -75,9 +75,7 @@ def draw_heat(axes: Axes, gallery_deg_G2: Floats, probability_G: Floats, low: fl
     color_G4[:, 3] = 0.3 + 0.7 * share_G
     count_scale = float(np.clip((20_000 / len(order)) ** 0.3, 0.6, 2.5))
     size_G = (1.5 + 26 * share_G**3) * count_scale
-    axes.scatter(
-        gallery_deg_G2[order, 1], gallery_deg_G2[order, 0], s=size_G, c=color_G4, linewidths=0, zorder=3
-    )
+    axes.scatter(gallery_deg_G2[order, 1], gallery_deg_G2[order, 0], s=size_G, c=color_G4, linewidths=0, zorder=3)
 
 
 def place_text(lat: float, lon: float) -> str:

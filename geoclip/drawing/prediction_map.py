@@ -12,14 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from geoclip.drawing.prediction import (
-    Prediction,
-    decade_ticks,
-    draw_heat,
-    heat_range,
-    latitudes_of,
-    place_text,
-)
+from geoclip.drawing.prediction import Prediction, decade_ticks, draw_heat, heat_range, latitudes_of, place_text
 from geoclip.drawing.world import (
     HEAT_COLORS,
     INK,
@@ -45,9 +38,7 @@ MARK_APART_PT = 11.0  # the marks' own diameter, and a little
 TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
 
 
-def draw_prediction_png(
-    path: Path, gallery_deg_G2: Floats, prediction: Prediction, background: Picture
-) -> None:
+def draw_prediction_png(path: Path, gallery_deg_G2: Floats, prediction: Prediction, background: Picture) -> None:
     """Photograph and best guesses to the left, the heat of the whole gallery to the right.
 
     Args:
@@ -125,14 +116,7 @@ def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
         write(figure, right, line, probability_text(probability), fontsize=10.5, ha="right")
     if prediction.truth_deg is not None:
         write(figure, MARGIN, line + 0.33, "★", fontsize=12, color=TRUTH_COLOR)
-        write(
-            figure,
-            MARGIN + 0.28,
-            line + 0.33,
-            place_text(*prediction.truth_deg),
-            fontsize=10.5,
-            color=TRUTH_COLOR,
-        )
+        write(figure, MARGIN + 0.28, line + 0.33, place_text(*prediction.truth_deg), fontsize=10.5, color=TRUTH_COLOR)
 
 
 def _draw_marks(axes: Axes, prediction: Prediction) -> None:
@@ -145,14 +129,7 @@ def _draw_marks(axes: Axes, prediction: Prediction) -> None:
         tie = np.stack([at, mark], axis=1)
         axes.plot(*tie, color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
         axes.scatter(
-            [mark[0]],
-            [mark[1]],
-            s=size,
-            facecolor=TOP_COLOR,
-            edgecolor=NIGHT,
-            linewidth=1,
-            zorder=above,
-            clip_on=False,
+            [mark[0]], [mark[1]], s=size, facecolor=TOP_COLOR, edgecolor=NIGHT, linewidth=1, zorder=above, clip_on=False
         )
         axes.annotate(
             str(rank), mark, color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
@@ -160,9 +137,7 @@ def _draw_marks(axes: Axes, prediction: Prediction) -> None:
         )  # fmt: skip
     if prediction.truth_deg is not None:
         lat, lon = prediction.truth_deg
-        axes.scatter(
-            [lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, edgecolor=NIGHT, linewidth=1, zorder=5
-        )
+        axes.scatter([lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, edgecolor=NIGHT, linewidth=1, zorder=5)
 
 
 def marks_apart(at_N2: Floats, least: float) -> Floats:
@@ -193,9 +168,7 @@ def marks_apart(at_N2: Floats, least: float) -> Floats:
 def _draw_scale(figure: Figure, left: float, top: float, low: float, high: float) -> None:
     write(figure, left, top + 0.15, "probability", fontsize=10, color=MUTED)
     axes = add_axes(figure, left + 0.9, top + 0.02, 2.6, 0.15)
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(low, high), HEAT_COLORS), cax=axes, orientation="horizontal"
-    )
+    bar = figure.colorbar(ScalarMappable(Normalize(low, high), HEAT_COLORS), cax=axes, orientation="horizontal")
     ticks = decade_ticks(low, high)
     bar.set_ticks(ticks, labels=[power_of_ten(round(tick)) for tick in ticks])
     bar.ax.tick_params(colors=INK, labelsize=10, length=3, pad=2)

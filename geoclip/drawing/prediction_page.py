@@ -12,14 +12,7 @@ import numpy as np
 from PIL import Image
 
 from geoclip.drawing.pages import data_uri, photo_uri, render
-from geoclip.drawing.prediction import (
-    Prediction,
-    decade_ticks,
-    draw_heat,
-    heat_range,
-    latitudes_of,
-    place_text,
-)
+from geoclip.drawing.prediction import Prediction, decade_ticks, draw_heat, heat_range, latitudes_of, place_text
 from geoclip.drawing.world import (
     HEAT_COLORS,
     INK,
@@ -101,8 +94,7 @@ def _view(prediction: Prediction) -> dict[str, Any]:
             "probability": probability_text(share),
         }
         for rank, ((lat, lon), share) in enumerate(
-            zip(np.asarray(prediction.top_deg_k2).tolist(), prediction.top_probability_k, strict=True),
-            start=1,
+            zip(np.asarray(prediction.top_deg_k2).tolist(), prediction.top_probability_k, strict=True), start=1
         )
     ]
     truth = prediction.truth_deg
@@ -146,18 +138,14 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
         "opacity": 1,
     }
     figure = go.Figure()
-    _add_places(
-        figure, gallery_deg_G2[hot], [probability_text(value) for value in probability_G[hot]], marker
-    )
+    _add_places(figure, gallery_deg_G2[hot], [probability_text(value) for value in probability_G[hot]], marker)
     if prediction.truth_deg is not None:
         _add_places(
             figure, np.array([prediction.truth_deg]), ["the truth"],
             {"symbol": "star", "size": 26, "color": "#5ff2c2", "line": {"color": NIGHT, "width": 1}},
         )  # fmt: skip
     mark = {"size": 17, "color": "#ffffff", "line": {"color": NIGHT, "width": 1}}
-    for rank in range(
-        len(prediction.top_deg_k2), 0, -1
-    ):  # one by one, so that each covers the worse with its number
+    for rank in range(len(prediction.top_deg_k2), 0, -1):  # one by one, so that each covers the worse with its number
         place_12 = np.asarray(prediction.top_deg_k2)[rank - 1 : rank]
         note = f"guess {rank}, {probability_text(prediction.top_probability_k[rank - 1])}"
         _add_places(figure, place_12, [note], mark, [str(rank)])

@@ -46,9 +46,7 @@ def draw_probe(result: Mapping[str, Any], path: Path) -> None:
 
 def _bars(axes: Any, scores: list[Mapping[str, float]], names: list[str], measure: str) -> None:
     scale = 100 if measure == "accuracy" else 1
-    value_N, low_N, high_N = (
-        scale * np.array([score[key] for score in scores]) for key in ("value", "low", "high")
-    )
+    value_N, low_N, high_N = (scale * np.array([score[key] for score in scores]) for key in ("value", "low", "high"))
     shown_N = np.clip(value_N, 0, None)  # an R² below 0 has no bar
     colors = [MUTED if name in COORDINATES else COLORS[0] for name in names]
     axes.barh(range(len(names)), shown_N, color=colors, height=0.66, alpha=0.9)

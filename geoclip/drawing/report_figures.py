@@ -37,9 +37,7 @@ def read_results(run: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path} is no evaluation; move it elsewhere or evaluate again")
         results.append(result | {"evaluation": path.stem})
     order = {name: number for number, name in enumerate(FIRST)}
-    return sorted(
-        results, key=lambda result: (order.get(result["benchmark"], len(FIRST)), result["evaluation"])
-    )
+    return sorted(results, key=lambda result: (order.get(result["benchmark"], len(FIRST)), result["evaluation"]))
 
 
 def draw_report_figures(
@@ -59,9 +57,7 @@ def draw_report_figures(
     Raises:
         DataError: a CSV that lacks a column or holds what is no coordinate.
     """
-    tables = {
-        result["evaluation"]: table for result in results if (table := _read_table(run, result["evaluation"]))
-    }
+    tables = {result["evaluation"]: table for result in results if (table := _read_table(run, result["evaluation"]))}
     figures, drawn = run / "figures", dict[str, Path]()
     if any(row.get("kind") == "train" for row in rows):
         drawn["training"] = figures / "training.png"

@@ -60,11 +60,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         raise DataError(f"{run} holds no run: name another, or train one with python -m geoclip.train")
     drawn = draw_report_figures(run, rows, results, background)
     charts = {name: _chart(path) for name, path in drawn.items() if name in CHARTS}
-    maps = [
-        _map(path, f"predictions on {name.split('_', 1)[1]}")
-        for name, path in drawn.items()
-        if name not in charts
-    ]
+    maps = [_map(path, f"predictions on {name.split('_', 1)[1]}") for name, path in drawn.items() if name not in charts]
     if distribution is None and config:
         distribution = Path(located(config, run)["data"]["root"]) / "distribution.png"
     page = render(
@@ -77,9 +73,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         charts=charts,
         maps=maps,
         predictions=_predictions(run),
-        distribution=_map(distribution, "places of every split")
-        if distribution and distribution.is_file()
-        else None,
+        distribution=_map(distribution, "places of every split") if distribution and distribution.is_file() else None,
         facts=_facts(config, provenance, rows),
         commands=_commands(run, provenance, results, config),
         config_text=(run / "config.yaml").read_text(encoding="utf-8") if config else "",
@@ -102,10 +96,7 @@ def _predictions(run: Path) -> list[Figure]:
     """A few pictures of single predictions; each links to the map beside it that can be zoomed."""
     figures = []
     for path in sorted((run / "predictions").glob("*.png"))[:MOST_PREDICTIONS]:
-        pages = (
-            path.with_suffix(".html"),
-            path.with_name("index.html"),
-        )  # its own, or one for the whole folder
+        pages = (path.with_suffix(".html"), path.with_name("index.html"))  # its own, or one for the whole folder
         link = next((f"predictions/{page.name}" for page in pages if page.is_file()), "")
         figures.append(_map(path, f"prediction of {path.stem}", link))
     return figures
@@ -122,10 +113,7 @@ def _facts(config: dict[str, Any], provenance: dict[str, Any], rows: list[Row]) 
             ("image encoder", f"{config['encoder']['name']}, {config['encoder']['image_px']} px"),
             ("location encoder", f"σ = {sigmas}; {location['frequencies']} frequencies each"),
             ("queue", f"{queue['size']:,} coordinates"),
-            (
-                "noise",
-                f"{queue['batch_noise_m']:g} m on the batch, {queue['queue_noise_m']:g} m on the queue",
-            ),
+            ("noise", f"{queue['batch_noise_m']:g} m on the batch, {queue['queue_noise_m']:g} m on the queue"),
             ("batch", f"{optim['batch_size']:,}"),
             ("optimiser", f"{optim['kind']}, lr {optim['lr']:g}, {optim['schedule']}"),
             ("seed", str(config["seed"])),
@@ -168,15 +156,11 @@ def _notes(results: list[dict[str, Any]]) -> list[str]:
     for result in results:
         name, verbatim = result["evaluation"], result.get("verbatim_in_gallery", 0)
         if verbatim:
-            notes.append(
-                f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery."
-            )
+            notes.append(f"{verbatim:,} of {result['n']:,} coordinates of {name} stand verbatim in the gallery.")
         if result.get("tta", "single") != "single":
             notes.append(f"{name} averages the views of {result['tta']} of each image.")
         if result.get("published_n") not in (None, result["n"]):
-            notes.append(
-                f"{name} has {result['n']:,} images here and {result['published_n']:,} as published."
-            )
+            notes.append(f"{name} has {result['n']:,} images here and {result['published_n']:,} as published.")
     return notes
 
 
@@ -188,9 +172,7 @@ def _commands(
     commands = [("train", provenance["command"])] if provenance else []
     for result in results:
         gallery = "" if result.get("gallery") in (None, own) else f" gallery={result['gallery']}"
-        command = (
-            f"python -m geoclip.evaluate checkpoint={run.as_posix()} benchmark={result['benchmark']}{gallery}"
-        )
+        command = f"python -m geoclip.evaluate checkpoint={run.as_posix()} benchmark={result['benchmark']}{gallery}"
         if result.get("protocol") == "released":
             command += " protocol=released"
         if result.get("tta", "single") != "single":

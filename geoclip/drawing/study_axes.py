@@ -121,9 +121,7 @@ def outliers(values: Mapping[str, float], keep: str, least: float) -> set[str]:
     kept, left_out = dict(values), set[str]()
     while len(kept) > 3 and len(left_out) < 2:
         middle = float(np.median(list(kept.values())))
-        farthest = max(
-            (label for label in kept if label != keep), key=lambda label: abs(kept[label] - middle)
-        )
+        farthest = max((label for label in kept if label != keep), key=lambda label: abs(kept[label] - middle))
         others = [value for label, value in kept.items() if label != farthest]
         span = max(max(others) - min(others), least)
         if max(kept.values()) - min(kept.values()) < FAR * span:

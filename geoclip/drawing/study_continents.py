@@ -10,15 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
 from geoclip.drawing.charts import INK, MUTED, PAPER, heading, panel_title
 from geoclip.drawing.details_table import CONTINENT_LABELS
-from geoclip.drawing.study_axes import (
-    BETTER,
-    WORSE,
-    Result,
-    benchmark_label,
-    benchmarks_of,
-    is_baseline,
-    short,
-)
+from geoclip.drawing.study_axes import BETTER, WORSE, Result, benchmark_label, benchmarks_of, is_baseline, short
 from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure
 from geoclip.errors import DataError
 from geoclip.percent import percent_text
@@ -27,9 +19,7 @@ KM = "200"
 TOP_IN, HEAD_IN, ROW_IN = 1.2, 0.62, 0.36
 LEAST_REACH = 5.0  # percentage points: smaller differences stay pale
 FEWEST = 20  # images: of fewer a difference has no colour
-DIFFERENCES = LinearSegmentedColormap.from_list(
-    "differences", [WORSE, "#f6c9b6", "#f6f8fa", "#bcd5ee", BETTER]
-)
+DIFFERENCES = LinearSegmentedColormap.from_list("differences", [WORSE, "#f6c9b6", "#f6f8fa", "#bcd5ee", BETTER])
 
 
 def draw_continents(results: Result, path: Path, km: str = KM) -> None:
@@ -43,13 +33,9 @@ def draw_continents(results: Result, path: Path, km: str = KM) -> None:
     Raises:
         DataError: there are no results, or none by continent.
     """
-    benchmarks = [
-        (n, b) for n, b in benchmarks_of(results) if all(v.get("by_continent") for v in b["variants"])
-    ]
+    benchmarks = [(n, b) for n, b in benchmarks_of(results) if all(v.get("by_continent") for v in b["variants"])]
     if not benchmarks:
-        raise DataError(
-            f"study {results.get('study', '?')!r} holds no accuracy per continent; evaluate its runs again"
-        )
+        raise DataError(f"study {results.get('study', '?')!r} holds no accuracy per continent; evaluate its runs again")
     labels = [short(variant["label"]) for _, benchmark in benchmarks for variant in benchmark["variants"]]
     left = min(3.2, 0.6 + 0.085 * max(map(len, labels)))
     blocks = [HEAD_IN + ROW_IN * len(benchmark["variants"]) + 0.5 for _, benchmark in benchmarks]
@@ -70,15 +56,11 @@ def _cells(axes: Axes, benchmark: Result, km: str) -> None:
     variants = benchmark["variants"]
     base = next((variant for variant in variants if is_baseline(variant)), variants[0])["by_continent"]
     names = sorted(base, key=lambda name: -base[name]["n"])
-    percent = np.array(
-        [[v["by_continent"].get(name, {}).get(km, np.nan) for name in names] for v in variants]
-    )
+    percent = np.array([[v["by_continent"].get(name, {}).get(km, np.nan) for name in names] for v in variants])
     gain = percent - np.array([base[name][km] for name in names])
     many = np.array([base[name]["n"] >= FEWEST for name in names])
     known = np.abs(gain[:, many][~np.isnan(gain[:, many])])
-    most = max(
-        LEAST_REACH, float(np.quantile(known, 0.85)) if len(known) else 0.0
-    )  # one odd row leaves others colour
+    most = max(LEAST_REACH, float(np.quantile(known, 0.85)) if len(known) else 0.0)  # one odd row leaves others colour
     axes.imshow(np.where(many, gain, 0.0), cmap=DIFFERENCES, norm=TwoSlopeNorm(0, -most, most), aspect="auto")
     for row, variant in enumerate(variants):
         for column, value in enumerate(percent[row]):

@@ -65,15 +65,11 @@ def draw_error_curves(results: Result, path: Path) -> None:
 
 def _shares(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]]) -> None:
     drawn: set[tuple[float, ...]] = set()
-    one_for_all = (
-        len({tuple(variant["curve"].get("ceiling") or ()) for variant in benchmark["variants"]}) == 1
-    )
+    one_for_all = len({tuple(variant["curve"].get("ceiling") or ()) for variant in benchmark["variants"]}) == 1
     for variant in _baseline_last(benchmark):
         curve, style = variant["curve"], styles[variant["label"]]
         if _is_shaded(variant, benchmark):
-            axes.fill_between(
-                curve["km"], curve["low"], curve["high"], color=style["color"], alpha=0.15, linewidth=0
-            )
+            axes.fill_between(curve["km"], curve["low"], curve["high"], color=style["color"], alpha=0.15, linewidth=0)
         axes.plot(curve["km"], curve["percent"], linewidth=2.2 if is_baseline(variant) else 1.6, **style)
         ceiling = tuple(curve.get("ceiling") or ())
         if ceiling and ceiling not in drawn:  # the galleries may differ
@@ -86,14 +82,9 @@ def _shares(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]]) ->
 
 
 def _differences(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]]) -> None:
-    base = next(
-        (variant for variant in benchmark["variants"] if is_baseline(variant)), benchmark["variants"][0]
-    )
+    base = next((variant for variant in benchmark["variants"] if is_baseline(variant)), benchmark["variants"][0])
     zero: Floats = np.asarray(base["curve"]["percent"])
-    most = {
-        v["label"]: float(np.abs(np.asarray(v["curve"]["percent"]) - zero).max())
-        for v in benchmark["variants"]
-    }
+    most = {v["label"]: float(np.abs(np.asarray(v["curve"]["percent"]) - zero).max()) for v in benchmark["variants"]}
     left_out = outliers(most, base["label"], LEAST_POINTS)
     shown = [0.0]
     for variant in _baseline_last(benchmark):
@@ -110,11 +101,7 @@ def _differences(axes: Axes, benchmark: Result, styles: dict[str, dict[str, Any]
     axes.set_ylim(*reach(shown, LEAST_POINTS))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:+g}" if value else "0")
     axes.set_title(
-        f"minus the curve of {short(base['label'])}, percentage points",
-        color=MUTED,
-        fontsize=10,
-        loc="left",
-        pad=5,
+        f"minus the curve of {short(base['label'])}, percentage points", color=MUTED, fontsize=10, loc="left", pad=5
     )
 
 

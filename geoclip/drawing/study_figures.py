@@ -164,17 +164,13 @@ def _rows(axes: Axes, benchmark: Result, metric: str, *, named: bool) -> None:
             axes.axvline(mean, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
         ceiling = variant.get("ceiling_percent", {}).get(metric)
         if ceiling is not None:
-            axes.vlines(
-                ceiling, y - 0.5, y + 0.5, color=MUTED, linewidth=1.3, linestyle=(0, (4, 2)), zorder=1
-            )
+            axes.vlines(ceiling, y - 0.5, y + 0.5, color=MUTED, linewidth=1.3, linestyle=(0, (4, 2)), zorder=1)
     labels = [short(variant["label"]) for variant in variants] if named else [""] * len(variants)
     axes.set_yticks(range(len(variants)), labels=labels)
     axes.tick_params(axis="y", labelcolor=INK)
     for tick, variant in zip(axes.get_yticklabels(), variants, strict=True):
         tick.set_fontweight("bold" if is_baseline(variant) else "normal")
-    axes.hlines(
-        range(len(variants)), 0, 1, transform=axes.get_yaxis_transform(), color=GRID, linewidth=0.6, zorder=0
-    )
+    axes.hlines(range(len(variants)), 0, 1, transform=axes.get_yaxis_transform(), color=GRID, linewidth=0.6, zorder=0)
     axes.set_ylim(len(variants) - 0.4, -0.6)
 
 

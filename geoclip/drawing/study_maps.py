@@ -69,11 +69,7 @@ def read_wins(baseline_csvs: Sequence[Path], variant_csvs: Sequence[Path]) -> Wi
 
 
 def draw_wins(
-    baseline_csvs: Sequence[Path],
-    variant_csvs: Sequence[Path],
-    background: Picture,
-    path: Path,
-    title: str,
+    baseline_csvs: Sequence[Path], variant_csvs: Sequence[Path], background: Picture, path: Path, title: str
 ) -> None:
     """A map of where the variant's guesses are nearer than the baseline's, and where farther, by cells of 5°.
 

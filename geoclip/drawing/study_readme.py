@@ -74,9 +74,7 @@ def fill_generated(
         lines += [blocks[name].strip("\n")] if blocks[name].strip() else []
     missing = [name for name in blocks if name not in seen]
     if missing:
-        raise DataError(
-            f"the README lacks the line <!-- generated: {missing[0]} -->, with <!-- end --> below it"
-        )
+        raise DataError(f"the README lacks the line <!-- generated: {missing[0]} -->, with <!-- end --> below it")
     return "\n".join(lines) + "\n"
 
 

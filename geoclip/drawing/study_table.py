@@ -53,10 +53,7 @@ def study_tables(results: Mapping[str, Any], benchmark: str) -> list[Table]:
                 Cell(text=variant["label"]),
                 Cell(text=str(len(_pairs(variant, variants[0])))),
                 *(
-                    Cell(
-                        text=_gain(variant["gain"][metric], metric),
-                        bold=variant["gain"][metric]["excludes_zero"],
-                    )
+                    Cell(text=_gain(variant["gain"][metric], metric), bold=variant["gain"][metric]["excludes_zero"])
                     for metric in metrics
                 ),
             ]

@@ -76,9 +76,7 @@ class Table:
         rows = [" & ".join(cell.latex() for cell in row) + r" \\" for row in self.rows]
         heads = " & ".join(head.translate(LATEX) for head in self.heads) + r" \\"
         begin = rf"\begin{{tabular}}{{l{'r' * (len(self.heads) - 1)}}}"
-        return "\n".join(
-            [begin, r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""]
-        )
+        return "\n".join([begin, r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
     def html(self, kind: str) -> str:
         """A `<table>` of this CSS class, every text escaped."""

@@ -189,6 +189,4 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
             tta=str(result.get("tta", "single")),
         )
     except KeyError as error:
-        raise DataError(
-            f"evaluation {result.get('benchmark', '?')!r} lacks {error}; evaluate again"
-        ) from None
+        raise DataError(f"evaluation {result.get('benchmark', '?')!r} lacks {error}; evaluate again") from None

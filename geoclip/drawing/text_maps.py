@@ -25,9 +25,7 @@ from geoclip.drawing.world import (
 MARGIN, GAP, HEAD = 0.3, 0.35, 0.45  # inches
 
 
-def draw_texts_png(
-    path: Path, gallery_deg_G2: Floats, texts: Sequence[Prediction], background: Picture
-) -> None:
+def draw_texts_png(path: Path, gallery_deg_G2: Floats, texts: Sequence[Prediction], background: Picture) -> None:
     """Two maps in a row, the text above each, its best place below.
 
     Args:

@@ -28,12 +28,8 @@ DPI = 125
 WIDTH_IN = 12.8  # 1600 px: sharp at a README's width, and its text is still legible there
 
 # Light to dark as the error grows, so that it also reads without telling red from green.
-ERROR_COLORS = LinearSegmentedColormap.from_list(
-    "error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"]
-)
-HEAT_COLORS = LinearSegmentedColormap.from_list(
-    "heat", ["#5a3fae", "#9a2f9a", "#d8446f", "#fb8b4d", "#fde58a"]
-)
+ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"])
+HEAT_COLORS = LinearSegmentedColormap.from_list("heat", ["#5a3fae", "#9a2f9a", "#d8446f", "#fb8b4d", "#fde58a"])
 
 HABITED = (-60.0, 85.0)  # south, north: shown when nothing lies beyond
 WHOLE = (-90.0, 90.0)
@@ -69,9 +65,7 @@ def checked_degrees(gps_deg_N2: Floats, what: str, *, may_be_empty: bool = False
 
 def south_north(*places_deg_N2: Floats) -> tuple[float, float]:
     """The latitudes that a map has to show: the inhabited ones, or all where a place lies beyond."""
-    inside = all(
-        bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in places_deg_N2
-    )
+    inside = all(bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in places_deg_N2)
     return HABITED if inside else WHOLE
 
 
@@ -96,9 +90,7 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
 def write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     """Text whose baseline lies `top` inches below the figure's upper edge."""
     width, height = figure.get_size_inches()
-    figure.text(
-        left / width, 1 - top / height, text, **{"color": INK, "ha": "left", "va": "baseline", **style}
-    )
+    figure.text(left / width, 1 - top / height, text, **{"color": INK, "ha": "left", "va": "baseline", **style})
 
 
 def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = WHOLE) -> None:

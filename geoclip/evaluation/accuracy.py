@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geoclip.evaluation.protocols import LEAST_RATIO, MOST_RATIO, distance_km, is_inclusive, within
-from geoclip.evaluation.significance import (
-    Interval,
-    bootstrap,
-    interval_of,
-    share_interval,
-    weighted_medians,
-)
+from geoclip.evaluation.significance import Interval, bootstrap, interval_of, share_interval, weighted_medians
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
@@ -60,9 +54,7 @@ def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Ac
     """
     error_km_N = np.asarray(error_km_N, dtype=np.float64)
     if error_km_N.size == 0 or not np.isfinite(error_km_N).all():
-        raise ValueError(
-            f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite"
-        )
+        raise ValueError(f"{error_km_N.size} errors, {int((~np.isfinite(error_km_N)).sum())} of them not finite")
     draw_RM = resampled_measures(error_km_N, protocol, seed)
     return Accuracy(
         n=len(error_km_N),
@@ -116,9 +108,7 @@ def nearest_place(
     return place_P[first], km_P[first]
 
 
-def pairs_around(
-    tree: cKDTree, point_N3: Floats, reach_N: Floats
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pairs_around(tree: cKDTree, point_N3: Floats, reach_N: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the points and of the tree's places that lie within each point's reach, pair by pair."""
     found_N = tree.query_ball_point(point_N3, reach_N)
     count_N = np.fromiter(map(len, found_N), np.int64, len(found_N))

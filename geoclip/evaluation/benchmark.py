@@ -81,9 +81,7 @@ def evaluate_benchmark(
         DataError: embeddings that are not finite.
     """
     if not (queries.image_ND.isfinite().all() and gallery_GD.isfinite().all()):
-        raise DataError(
-            "this model's embeddings are not finite numbers: its training diverged; lower optim.lr"
-        )
+        raise DataError("this model's embeddings are not finite numbers: its training diverged; lower optim.lr")
     truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
     nearest_N, ceiling_km_N = nearest_place(truth_N2, places_G2, protocol)
     if scale is None:
@@ -122,9 +120,7 @@ def result_row(
     return result.as_json(**more, evaluation=name, bootstrap_seed=seed, **facts)
 
 
-def write_result(
-    path: Path, row: Mapping[str, Any], predictions: Predictions, details: Details | None = None
-) -> None:
+def write_result(path: Path, row: Mapping[str, Any], predictions: Predictions, details: Details | None = None) -> None:
     """Write `path`.json and .csv, each whole or absent."""
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
     table = pd.DataFrame(

@@ -30,9 +30,7 @@ def block_maxima(image_ND: Tensor, gallery_GD: Tensor) -> Tensor:
     whole = len(gallery_GD) // TILE * TILE
     maximum_NP = image_ND.new_empty((len(image_ND), whole // BLOCK), dtype=torch.float32)
     if whole and len(image_ND) and image_ND.is_cuda and image_ND.shape[1] % 64 == 0 and find_spec("triton"):
-        from geoclip.evaluation.block_maxima_kernel import (
-            launch,
-        )  # Triton is part of PyTorch's CUDA builds alone
+        from geoclip.evaluation.block_maxima_kernel import launch  # Triton is part of PyTorch's CUDA builds alone
 
         launch(image_ND.contiguous(), gallery_GD[:whole].contiguous(), maximum_NP, BLOCK, TILE)
         return maximum_NP

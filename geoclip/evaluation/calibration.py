@@ -88,9 +88,7 @@ def fit_scale(image_ND: Tensor, gallery_GD: Tensor, nearest_row_N: Rows) -> floa
 
 
 @torch.inference_mode()
-def raw_expected_km(
-    image_ND: Tensor, gallery_GD: Tensor, gallery_deg_G2: Floats, scale: float
-) -> tuple[Floats, Rows]:
+def raw_expected_km(image_ND: Tensor, gallery_GD: Tensor, gallery_deg_G2: Floats, scale: float) -> tuple[Floats, Rows]:
     """(N,) distance in km from the best place, weighted by the softmax over the gallery; and (N,) the best places."""
     points_G3 = unit_vectors(torch.from_numpy(gallery_deg_G2))
     expected, best = [], []
@@ -125,12 +123,7 @@ def expected_curve(raw_km_N: Floats, error_km_N: Floats) -> tuple[tuple[float, .
 
 
 def summary(
-    image_ND: Tensor,
-    gallery_GD: Tensor,
-    gallery_deg_G2: Floats,
-    nearest_row_N: Rows,
-    error_km_N: Floats,
-    scale: float,
+    image_ND: Tensor, gallery_GD: Tensor, gallery_deg_G2: Floats, nearest_row_N: Rows, error_km_N: Floats, scale: float
 ) -> dict[str, Any]:
     """NLL, and the calibration error of the mass within 25 and 200 km of the best place, under a scale."""
     ranking = rank_gallery(image_ND, gallery_GD, gallery_deg_G2, nearest_row_N, scale, k=1)
@@ -159,15 +152,10 @@ def read_calibration(folder: Path, **wanted: Any) -> Calibration | None:
     try:
         saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
         calibration = Calibration(
-            scale=saved["scale"],
-            raw_km=tuple(saved["raw_km"]),
-            error_km=tuple(saved["error_km"]),
-            facts=saved["facts"],
+            scale=saved["scale"], raw_km=tuple(saved["raw_km"]), error_km=tuple(saved["error_km"]), facts=saved["facts"]
         )
     except FileNotFoundError:
-        log.info(
-            "the probabilities are not calibrated; python -m geoclip.calibrate does it on the validation split"
-        )
+        log.info("the probabilities are not calibrated; python -m geoclip.calibrate does it on the validation split")
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be read (%s); calibrate again", folder / FILE, error)

@@ -15,17 +15,13 @@ class Ceiling:
     """The best that a perfect model could reach on a test set with a gallery, and how far the gallery flatters it."""
 
     n: int
-    ceiling_percent: dict[
-        int, float
-    ]  # share of the test places with a place of the gallery within each distance
+    ceiling_percent: dict[int, float]  # share of the test places with a place of the gallery within each distance
     median_km: float  # of the distance to the nearest place of the gallery
     verbatim_in_gallery: int  # test places whose very coordinates stand in the gallery
 
     def as_json(self) -> dict[str, Any]:
         """As evaluations have it: distances as text."""
-        return asdict(self) | {
-            "ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()}
-        }
+        return asdict(self) | {"ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()}}
 
 
 def measure_ceiling(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Ceiling:

@@ -51,11 +51,7 @@ def compare_images(a: Images, b: Images, *, seed: int = 0) -> dict[str, Differen
         str(km): tuple(within(one.error_km_N, km, protocol).astype(np.float64) for one in (a, b))
         for km in THRESHOLDS_KM
     }
-    if (
-        a.country_right_N is not None
-        and b.country_right_N is not None
-        and not np.isnan(a.country_right_N).all()
-    ):
+    if a.country_right_N is not None and b.country_right_N is not None and not np.isnan(a.country_right_N).all():
         pairs["country"] = (a.country_right_N, b.country_right_N)
     shares = list(pairs)
     pairs["geoscore"] = (geoscore(a.error_km_N), geoscore(b.error_km_N))
@@ -72,9 +68,7 @@ def compare_images(a: Images, b: Images, *, seed: int = 0) -> dict[str, Differen
     return found
 
 
-def _resample(
-    pairs: dict[str, tuple[Floats, ...]], a_km_N: Floats, b_km_N: Floats, seed: int
-) -> tuple[Floats, Floats]:
+def _resample(pairs: dict[str, tuple[Floats, ...]], a_km_N: Floats, b_km_N: Floats, seed: int) -> tuple[Floats, Floats]:
     """Resampled differences of the means (R, M), NaN values left out, and of the medians (R,)."""
     gain_NM = np.stack([np.nan_to_num(other) - np.nan_to_num(one) for one, other in pairs.values()], axis=1)
     counts_NM = np.stack([~np.isnan(one) for one, _ in pairs.values()], axis=1).astype(np.float64)
@@ -89,9 +83,7 @@ def _resample(
     return draw_RM[:, :-1], draw_RM[:, -1]
 
 
-def _difference(
-    a: float, b: float, resampled_R: Floats, n: int, share: tuple[Floats, Floats] | None
-) -> Difference:
+def _difference(a: float, b: float, resampled_R: Floats, n: int, share: tuple[Floats, Floats] | None) -> Difference:
     resampled_R = resampled_R[~np.isnan(resampled_R)]
     low, high = bounds_of(resampled_R)
     beyond = 1 + min(int((resampled_R <= 0).sum()), int((resampled_R >= 0).sum()))

@@ -62,7 +62,5 @@ def reliability(confidence_N: Floats, came_true_N: NDArray[np.bool_], bins: int 
     )
     gaps = [one.n * abs(one.confidence - one.share) for one in found]
     return Reliability(
-        ece=sum(gaps) / len(order),
-        overconfidence=float(confidence_N.mean() - came_true_N.mean()),
-        bins=found,
+        ece=sum(gaps) / len(order), overconfidence=float(confidence_N.mean() - came_true_N.mean()), bins=found
     )

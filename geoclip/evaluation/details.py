@@ -15,14 +15,7 @@ from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
 from geoclip.evaluation.protocols import within
 from geoclip.evaluation.ranking import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
-from geoclip.evaluation.regions import (
-    TRAINING_BINS,
-    Regions,
-    by_group,
-    look_up_regions,
-    region_accuracy,
-    training_bins,
-)
+from geoclip.evaluation.regions import TRAINING_BINS, Regions, by_group, look_up_regions, region_accuracy, training_bins
 from geoclip.evaluation.significance import mean_interval
 
 
@@ -42,12 +35,8 @@ class Details:
         """What eval/<benchmark>.json has of them; `seed` is that of the intervals."""
         found: dict[str, Any] = {
             "country": _plain(region_accuracy(self.regions.country_N, self.regions.predicted_country_N)),
-            "continent": _plain(
-                region_accuracy(self.regions.continent_N, self.regions.predicted_continent_N)
-            ),
-            "by_continent": _groups(
-                by_group(self.error_km_N, self.regions.continent_N, seed=seed, protocol=protocol)
-            ),
+            "continent": _plain(region_accuracy(self.regions.continent_N, self.regions.predicted_continent_N)),
+            "by_continent": _groups(by_group(self.error_km_N, self.regions.continent_N, seed=seed, protocol=protocol)),
             "recall_percent": {
                 str(rank): {str(km): asdict(interval) for km, interval in shares.items()}
                 for rank, shares in recall(self.best_of_km_Nk, protocol).items()
@@ -60,12 +49,8 @@ class Details:
             },
         }
         if self.nearest_train_km_N is not None:
-            groups = by_group(
-                self.error_km_N, training_bins(self.nearest_train_km_N), seed=seed, protocol=protocol
-            )
-            found["by_training_km"] = _groups(
-                {name: groups[name] for name in TRAINING_BINS if name in groups}
-            )
+            groups = by_group(self.error_km_N, training_bins(self.nearest_train_km_N), seed=seed, protocol=protocol)
+            found["by_training_km"] = _groups({name: groups[name] for name in TRAINING_BINS if name in groups})
             found["training_places"] = self.training_places
         return found
 
@@ -78,10 +63,7 @@ class Details:
             "predicted_country": regions.predicted_country_N,
             "continent": regions.continent_N,
             "predicted_continent": regions.predicted_continent_N,
-            **{
-                f"best_of_{rank}_km": self.best_of_km_Nk[:, min(rank - 1, last)].round(6)
-                for rank in RECALL_RANKS[1:]
-            },
+            **{f"best_of_{rank}_km": self.best_of_km_Nk[:, min(rank - 1, last)].round(6) for rank in RECALL_RANKS[1:]},
             "probability": ranking.probability_N,
             **{f"probability_{km}_km": ranking.mass_km_N[km] for km in MASS_KM},
             "nll_nats": ranking.nll_N,
@@ -92,11 +74,7 @@ class Details:
 
 
 def detail(
-    predictions: Predictions,
-    gallery: Gallery,
-    *,
-    protocol: str = "sphere",
-    train_deg_T2: Floats | None = None,
+    predictions: Predictions, gallery: Gallery, *, protocol: str = "sphere", train_deg_T2: Floats | None = None
 ) -> Details:
     """Look up what can be said of each image.
 

@@ -57,9 +57,7 @@ def embed_table(
     def parts() -> Iterator[Embedded]:
         with tqdm(total=count, desc="embedding", unit="location", unit_scale=True) as bar:
             for chunk in read_chunks(table, columns, table.header):
-                embedding = embed_places(
-                    encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size
-                )
+                embedding = embed_places(encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size)
                 yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
                 bar.update(len(embedding))
 

@@ -35,9 +35,7 @@ class _Views(Dataset[tuple[int, Batch]]):
         self.chunks = [
             (number, start)
             for number, shard in enumerate(shards)
-            for start in range(
-                0, max(1, shard.samples), chunk
-            )  # of an empty shard one, so that it is written
+            for start in range(0, max(1, shard.samples), chunk)  # of an empty shard one, so that it is written
         ]
 
     def __len__(self) -> int:
@@ -87,17 +85,12 @@ def extract_features(
     skipped = SkipReport()
     mine = shards[world.rank :: world.size]
     left = [shard for shard in mine if not (folder / Path(shard.path).name).is_file()]
-    total, done = (
-        sum(shard.samples for shard in mine),
-        sum(shard.samples for shard in mine if shard not in left),
-    )
+    total, done = (sum(shard.samples for shard in mine), sum(shard.samples for shard in mine if shard not in left))
     with tqdm(
         total=total, initial=done, desc=f"features of {folder.name}", unit="image", disable=not world.is_main
     ) as bar:
         views = _Views(left, decoder, batch_size)
-        batches = read_in_processes(
-            views, count=len(views), workers=workers, timeout_s=timeout_s, limited_by=LIMIT
-        )
+        batches = read_in_processes(views, count=len(views), workers=workers, timeout_s=timeout_s, limited_by=LIMIT)
         with contextlib.closing(batches):
             encoded = _encoded(encoder, batches, world.device, precision, skipped, bar)
             for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
@@ -142,10 +135,7 @@ def _encoded(
 
 @torch.inference_mode()
 def _features(
-    encoder: ImageEncoder,
-    batch: Batch,
-    device: torch.device,
-    precision: Callable[[], AbstractContextManager[None]],
+    encoder: ImageEncoder, batch: Batch, device: torch.device, precision: Callable[[], AbstractContextManager[None]]
 ) -> tuple[Tensor, torch.cuda.Event | None]:
     """(B, 1 + V, F) float16 in the host's memory: all views of all pictures in one pass.
 
@@ -180,9 +170,7 @@ def _samples(
     if not halves_BVF.isfinite().all():
         raise DataError("this encoder's features do not fit 16 bits; is it a diverged checkpoint?")
     samples = []
-    for key, (lat, lon), features_VF in zip(
-        batch.keys, batch.gps_deg_B2.tolist(), halves_BVF.numpy(), strict=True
-    ):
+    for key, (lat, lon), features_VF in zip(batch.keys, batch.gps_deg_B2.tolist(), halves_BVF.numpy(), strict=True):
         location = json.dumps({"key": key, "lat": lat, "lon": lon}).encode()
         samples.append({"__key__": key, "npy": as_npy(features_VF), "json": location})
     return number, samples

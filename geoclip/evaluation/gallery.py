@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from geoclip.data.batch import copied_to
 from geoclip.data.galleries.countries import alpha2_codes, countries_of
-from geoclip.data.galleries.gallery_building import in_box
 from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 from geoclip.files import sha256_of_array
+from geoclip.geo.geodesy import in_box
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
 
@@ -71,9 +71,7 @@ def restricted(
         kept_G[kept_G] = np.isin(countries_of(places_G2[kept_G]), codes)
         parts.append(" ".join(codes))
     if not kept_G.any():
-        raise DataError(
-            f"none of the {len(places_G2):,} locations of the gallery are in {', '.join(parts[1:])}"
-        )
+        raise DataError(f"none of the {len(places_G2):,} locations of the gallery are in {', '.join(parts[1:])}")
     if kept_G.all():
         return gallery
     return Gallery(name=", ".join(parts), gps_deg_G2=gallery.gps_deg_G2[torch.from_numpy(kept_G)])

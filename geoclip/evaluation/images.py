@@ -53,9 +53,7 @@ def embed_images(
     """
     model.eval()
     embedded, skipped = list[Batch](), SkipReport()
-    with tqdm(
-        total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5
-    ) as bar:
+    with tqdm(total=total, desc="embedding images", unit="image", disable=total is None, mininterval=0.5) as bar:
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:

@@ -14,12 +14,7 @@ import pandas as pd
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import Floats
 
-MUST_AGREE = {
-    "gallery_sha256": None,
-    "protocol": "sphere",
-    "tta": "single",
-    "n": None,
-}  # and what older files mean
+MUST_AGREE = {"gallery_sha256": None, "protocol": "sphere", "tta": "single", "n": None}  # and what older files mean
 COLUMNS = ("key", "lat", "lon", "distance_km")
 REGIONS = ("country", "predicted_country")
 
@@ -84,10 +79,7 @@ def paired(a: Images, b: Images, *, force: bool = False) -> tuple[Images, Images
     """
     row_of_a, row_of_b = ({key: row for row, key in enumerate(one.keys)} for one in (a, b))
     shared = [key for key in a.keys if key in row_of_b]
-    lonely = [
-        [key for key in one if key not in other]
-        for one, other in ((row_of_a, row_of_b), (row_of_b, row_of_a))
-    ]
+    lonely = [[key for key in one if key not in other] for one, other in ((row_of_a, row_of_b), (row_of_b, row_of_a))]
     if (any(lonely) and not force) or not shared:
         told = "; ".join(
             f"{len(keys)} only in {one.run}{_some(keys)}" for one, keys in zip((a, b), lonely, strict=True)
@@ -97,9 +89,7 @@ def paired(a: Images, b: Images, *, force: bool = False) -> tuple[Images, Images
             f"{len(shared)} that they share with force=true"
         )
     differing = [
-        f"{key} {a.setting[key]} and {b.setting[key]}"
-        for key in MUST_AGREE
-        if a.setting[key] != b.setting[key]
+        f"{key} {a.setting[key]} and {b.setting[key]}" for key in MUST_AGREE if a.setting[key] != b.setting[key]
     ]
     if differing and not force:
         raise DataError(

@@ -93,9 +93,7 @@ def guess_locations(
         if settings.smooth_km > 0:
             smoothed = smooth_heat(heat_BG.cpu().numpy(), places_G2, settings.smooth_km)
             heat_BG = torch.from_numpy(smoothed.astype(np.float32)).to(image_BD.device)
-        ranked_BG = (
-            heat_BG if settings.smooth_km > 0 else cosine_BG
-        )  # a sharp softmax ties what the cosine tells apart
+        ranked_BG = heat_BG if settings.smooth_km > 0 else cosine_BG  # a sharp softmax ties what the cosine tells apart
         _, row_Bk = highest(ranked_BG, min(settings.k, len(gallery_GD)))
         probability_Bk, cosine_Bk = heat_BG.gather(1, row_Bk).cpu(), cosine_BG.gather(1, row_Bk).cpu()
         start_Bk2 = gallery.gps_deg_G2[row_Bk.cpu()]
@@ -127,9 +125,7 @@ def _guesses(
     truth_deg: tuple[float, float] | None,
 ) -> list[Guess]:
     """The guesses for one query, in the order of the heat; refined ones in that of their similarity."""
-    order = (
-        torch.arange(len(guess_k2)) if start_k2 is None else cosine_k.argsort(descending=True, stable=True)
-    )
+    order = torch.arange(len(guess_k2)) if start_k2 is None else cosine_k.argsort(descending=True, stable=True)
     distance_k = None
     if truth_deg is not None:
         distance_k = haversine_km(guess_k2, torch.tensor([truth_deg], dtype=torch.float64)).tolist()
@@ -153,7 +149,5 @@ def _local_spacing_km(places_G2: NDArray[np.float64], start_Bk2: Tensor) -> Tens
     tree = cKDTree(unit_vectors(torch.from_numpy(np.unique(places_G2, axis=0))).numpy())
     start = unit_vectors(start_Bk2.reshape(-1, 2)).numpy()
     chord_M2, _ = tree.query(start, k=2)
-    spacing = (
-        2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_M2[:, 1] / 2, 0, 1))
-    )  # of a single location: half the Earth
+    spacing = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_M2[:, 1] / 2, 0, 1))  # of a single location: half the Earth
     return torch.from_numpy(spacing).clamp(min=LEAST_REACH_KM).view(start_Bk2.shape[:2])

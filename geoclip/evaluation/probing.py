@@ -57,9 +57,7 @@ def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
     cell_N = cells_of(gps_deg_N2)
     cells = np.random.default_rng(seed).permutation(np.unique(cell_N))
     if len(cells) < 10:
-        raise DataError(
-            f"the places lie in {len(cells)} cells of 5°; a split of whole cells needs ten or more"
-        )
+        raise DataError(f"the places lie in {len(cells)} cells of 5°; a split of whole cells needs ten or more")
     tests, validations = round(TEST_SHARE * len(cells)), round(VALIDATION_SHARE * len(cells))
     part_of_cell = np.zeros(int(cells.max()) + 1, dtype=np.int64)
     part_of_cell[cells[:tests]] = 2
@@ -82,9 +80,7 @@ def only_known(label_N: NDArray[Any], split: CellSplit) -> CellSplit:
         )
     train = split.train[label_N[split.train] != ""]
     validation = split.validation[np.isin(label_N[split.validation], label_N[train])]
-    return CellSplit(
-        train=train, validation=validation, test=split.test[np.isin(label_N[split.test], label_N[train])]
-    )
+    return CellSplit(train=train, validation=validation, test=split.test[np.isin(label_N[split.test], label_N[train])])
 
 
 def probe(
@@ -126,9 +122,7 @@ def probe(
     _fit(head, x_NF[both], label_N[both])
     guess, truth = head.predict(x_NF[split.test]), label_N[split.test]
     score = score_numbers if is_number else score_classes
-    return Probed(
-        dims=features_NF.shape[1], penalty=best, scores=score(truth, guess, cell_N[split.test], seed)
-    )
+    return Probed(dims=features_NF.shape[1], penalty=best, scores=score(truth, guess, cell_N[split.test], seed))
 
 
 def climb(score: Callable[[float], float], grid: Sequence[float], start: int) -> float:
@@ -159,9 +153,7 @@ def standardised(features_NF: NDArray[np.floating], rows: Rows) -> NDArray[np.fl
     return scaled_NF
 
 
-def score_classes(
-    truth_N: NDArray[Any], guess_N: NDArray[Any], cell_N: Rows, seed: int
-) -> dict[str, Interval]:
+def score_classes(truth_N: NDArray[Any], guess_N: NDArray[Any], cell_N: Rows, seed: int) -> dict[str, Interval]:
     """Accuracy, and the mean over the classes that occur of F1 = 2 TP / (2 TP + FP + FN).
 
     The intervals are of whole cells, see `_over_cells`.
@@ -196,10 +188,7 @@ def score_numbers(truth_N: Floats, guess_N: Floats, cell_N: Rows, seed: int) -> 
 
     def measure(weight_RC: Floats) -> dict[str, Floats]:
         count_R, sum_R, square_R, error_R = (weight_RC @ sums_C4).T
-        return {
-            "r2": 1 - error_R / (square_R - sum_R**2 / count_R),
-            "rmse": np.sqrt(error_R / count_R),
-        }
+        return {"r2": 1 - error_R / (square_R - sum_R**2 / count_R), "rmse": np.sqrt(error_R / count_R)}
 
     return _over_cells(measure, len(sums_C4), seed)
 
@@ -236,9 +225,7 @@ def _head(penalty: float, is_number: bool) -> _Head:
             "pip install -c constraints.txt -e '.[probe]'"
         ) from None
     head: _Head = (
-        Ridge(alpha=penalty)
-        if is_number
-        else LogisticRegression(C=penalty, max_iter=MOST_ITERATIONS, tol=TOLERANCE)
+        Ridge(alpha=penalty) if is_number else LogisticRegression(C=penalty, max_iter=MOST_ITERATIONS, tol=TOLERANCE)
     )
     return head
 

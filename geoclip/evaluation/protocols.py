@@ -23,10 +23,7 @@ from geoclip.geo.geodesy import haversine_km
 ProtocolName = Literal["sphere", "released"]
 
 PAIRS_PER_THREAD = 1000  # at least: fewer are measured before a thread has started
-LEAST_RATIO, MOST_RATIO = (
-    0.9944,
-    1.0045,
-)  # of geodesic to great circle: WGS 84's extreme radii of curvature over R1
+LEAST_RATIO, MOST_RATIO = (0.9944, 1.0045)  # of geodesic to great circle: WGS 84's extreme radii of curvature over R1
 
 Floats = NDArray[np.float64]
 

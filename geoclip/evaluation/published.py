@@ -30,9 +30,7 @@ def references(benchmark: str) -> list[Reference]:
     path = Path(__file__).with_suffix(".yaml")
     found: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if benchmark not in found:
-        raise DataError(
-            f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(found))}"
-        )
+        raise DataError(f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(found))}")
     return [
         Reference(
             model=row["model"],

@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from geoclip.evaluation.accuracy import (
-    THRESHOLDS_KM,
-    Floats,
-    on_sphere,
-    pairs_around,
-)
+from geoclip.evaluation.accuracy import THRESHOLDS_KM, Floats, on_sphere, pairs_around
 from geoclip.evaluation.protocols import distance_km, within
 from geoclip.evaluation.retrieval import highest
 from geoclip.evaluation.significance import Interval, share_interval
@@ -88,9 +83,7 @@ def rank_gallery(
         row_Nk=row_Nk,
         cosine_Nk=cosine_Nk,
         probability_N=_four_digits(probability_N),
-        mass_km_N={
-            km: _four_digits(mass_N.clip(max=1.0)) for km, mass_N in zip(MASS_KM, mass_RN, strict=True)
-        },
+        mass_km_N={km: _four_digits(mass_N.clip(max=1.0)) for km, mass_N in zip(MASS_KM, mass_RN, strict=True)},
         nll_N=nll_N.round(3),
     )
 
@@ -112,9 +105,7 @@ def _odds_around(odds_BG: Tensor, best_B: Rows, tree: cKDTree) -> Floats:
     return np.stack(sums)
 
 
-def best_of_km(
-    row_Nk: Tensor, gallery_deg_G2: Floats, truth_deg_N2: Floats, protocol: str = "sphere"
-) -> Floats:
+def best_of_km(row_Nk: Tensor, gallery_deg_G2: Floats, truth_deg_N2: Floats, protocol: str = "sphere") -> Floats:
     """(N, k) distance in km from the truth to the nearest of the first 1 … k guesses."""
     count, k = row_Nk.shape
     guesses_M2 = gallery_deg_G2[row_Nk.reshape(-1).numpy()]
@@ -132,9 +123,6 @@ def recall(best_of_km_Nk: Floats, protocol: str = "sphere") -> dict[int, dict[in
     """
     last = best_of_km_Nk.shape[1] - 1
     return {
-        rank: {
-            km: share_interval(within(best_of_km_Nk[:, min(rank - 1, last)], km, protocol))
-            for km in THRESHOLDS_KM
-        }
+        rank: {km: share_interval(within(best_of_km_Nk[:, min(rank - 1, last)], km, protocol)) for km in THRESHOLDS_KM}
         for rank in RECALL_RANKS
     }

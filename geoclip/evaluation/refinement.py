@@ -52,17 +52,11 @@ def refine_places(
     for _ in range(levels):
         arc_MP = spacing_km_M[:, None] * distance_P / EARTH_RADIUS_KM
         around = destination(
-            place_M2.repeat_interleave(len(distance_P), dim=0),
-            arc_MP.reshape(-1),
-            azimuth_P.repeat(len(place_M2)),
+            place_M2.repeat_interleave(len(distance_P), dim=0), arc_MP.reshape(-1), azimuth_P.repeat(len(place_M2))
         ).view(len(place_M2), -1, 2)
         asked = around.reshape(-1, 2).float().to(image_ND.device)
-        embedded = torch.cat(
-            [F.normalize(encode_location(part).float(), dim=1) for part in asked.split(2048)]
-        )
-        cosine_MP = torch.einsum(
-            "md,mpd->mp", image_MD, embedded.view(len(place_M2), len(distance_P), -1)
-        ).cpu()
+        embedded = torch.cat([F.normalize(encode_location(part).float(), dim=1) for part in asked.split(2048)])
+        cosine_MP = torch.einsum("md,mpd->mp", image_MD, embedded.view(len(place_M2), len(distance_P), -1)).cpu()
         best_M, point_M = cosine_MP.max(dim=1)
         place_M2 = around[torch.arange(len(place_M2)), point_M]
         spacing_km_M = (spacing_km_M / HALF).clamp(min=step_m / 1000)

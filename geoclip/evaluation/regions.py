@@ -63,15 +63,9 @@ def region_accuracy(truth_N: Names, guess_N: Names) -> RegionAccuracy | None:
     return RegionAccuracy(n=len(right_N), percent=share_interval(right_N))
 
 
-def by_group(
-    error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere"
-) -> Mapping[str, Accuracy]:
+def by_group(error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere") -> Mapping[str, Accuracy]:
     """All measures within every group that occurs, by its name; an empty name is no group."""
-    return {
-        str(name): summarise(error_km_N[group_N == name], seed, protocol)
-        for name in np.unique(group_N)
-        if name
-    }
+    return {str(name): summarise(error_km_N[group_N == name], seed, protocol) for name in np.unique(group_N) if name}
 
 
 def training_bins(nearest_train_km_N: Floats) -> Names:

@@ -17,12 +17,7 @@ SPARE_BLOCKS = 4  # beyond k: half precision may rank the last of the k best som
 
 @torch.inference_mode()
 def nearest_in_gallery(
-    image_ND: Tensor,
-    gallery_GD: Tensor,
-    k: int,
-    *,
-    images_per_chunk: int = 512,
-    places_per_chunk: int = 65_536,
+    image_ND: Tensor, gallery_GD: Tensor, k: int, *, images_per_chunk: int = 512, places_per_chunk: int = 65_536
 ) -> tuple[Tensor, Tensor]:
     """The k locations of highest cosine similarity for every image.
 
@@ -87,9 +82,7 @@ def shortlist(image_ND: Tensor, half_GD: Tensor, k: int) -> Tensor:
 def _rescored(image_ND: Tensor, gallery_GD: Tensor, candidate_NR: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of every image's candidates by float32 cosines; of equals the lower row, which comes first."""
     scores, rows = [], []
-    for images, candidates in zip(
-        image_ND.split(IMAGES_RESCORED), candidate_NR.split(IMAGES_RESCORED), strict=True
-    ):
+    for images, candidates in zip(image_ND.split(IMAGES_RESCORED), candidate_NR.split(IMAGES_RESCORED), strict=True):
         score_BR = (gallery_GD[candidates].float() @ images[:, :, None].float()).squeeze(2)
         score, column = highest(score_BR, k)
         scores.append(score)

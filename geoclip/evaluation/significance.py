@@ -35,9 +35,7 @@ class McNemar(NamedTuple):
     p: float
 
 
-def bootstrap(
-    statistic: Callable[[Floats], Floats], n: int, seed: int = 0, *, exponential: bool = False
-) -> Floats:
+def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int = 0, *, exponential: bool = False) -> Floats:
     """(RESAMPLES, …) values of a statistic when n images are drawn with replacement.
 
     The same n and seed give the same draws, so two runs on the same images are resampled in pairs.

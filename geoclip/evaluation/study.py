@@ -63,9 +63,7 @@ def study_results(
     benchmarks = list(benchmarks) or study.get("benchmarks", [])
     if not benchmarks or not (by or study.get("name")):  # a study of no key: one variant, over its seeds
         raise DataError("these runs are of no study: say by=[KEY] and benchmarks=[NAME]")
-    benchmarks = [
-        file_name(name, f"benchmarks of {runs[0]}") for name in benchmarks
-    ]  # of files that are written
+    benchmarks = [file_name(name, f"benchmarks of {runs[0]}") for name in benchmarks]  # of files that are written
     found: dict[str, Any] = {}
     notes: list[str] = []
     for benchmark in benchmarks:
@@ -122,9 +120,7 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str) -> dict[
     order = sorted(groups, key=lambda labels: (labels != base, _order(groups[labels], by)))
     first = units[0].result
     found = {
-        labels: {
-            s: resampled(km_N, first["protocol"]) for s, km_N in _errors(groups[labels], units[0]).items()
-        }
+        labels: {s: resampled(km_N, first["protocol"]) for s, km_N in _errors(groups[labels], units[0]).items()}
         for labels in order
     }
     variants = []
@@ -139,11 +135,7 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str) -> dict[
         "n": first["n"],
         "protocol": first["protocol"],
         "tta": sorted({unit.result.get("tta", "single") for unit in units}),
-        "gallery": {
-            "name": first["gallery"],
-            "size": first["gallery_size"],
-            "sha256": first["gallery_sha256"],
-        },
+        "gallery": {"name": first["gallery"], "size": first["gallery_size"], "sha256": first["gallery_sha256"]},
         "ceiling_percent": first["ceiling_percent"],
         "variants": variants,
     }
@@ -235,9 +227,7 @@ def _by_continent(units: Sequence[Unit]) -> dict[str, Any]:
         if not group["n"]:
             continue
         shares = {
-            km: float(
-                np.mean([u.result["by_continent"][name]["accuracy_percent"][km]["value"] for u in units])
-            )
+            km: float(np.mean([u.result["by_continent"][name]["accuracy_percent"][km]["value"] for u in units]))
             for km in group["accuracy_percent"]
         }
         found[name] = {"n": group["n"], **shares}

@@ -39,10 +39,7 @@ class Resampled:
 def measures(error_km_N: Floats, protocol: str) -> dict[str, float]:
     """One run's metrics: shares within the distances in percent, median in km, GeoScore."""
     shares = {str(km): share for km, share in percent_within(error_km_N, protocol).items()}
-    return shares | {
-        "median_km": float(np.median(error_km_N)),
-        "geoscore": float(geoscore(error_km_N).mean()),
-    }
+    return shares | {"median_km": float(np.median(error_km_N)), "geoscore": float(geoscore(error_km_N).mean())}
 
 
 def resampled(error_km_N: Floats, protocol: str, seed: int = 0) -> Resampled:

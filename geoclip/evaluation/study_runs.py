@@ -75,9 +75,7 @@ def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]
         ]
     if not units:
         raise DataError(
-            f"none of {len(runs)} runs is finished"
-            if runs
-            else "no runs: name their folders, as in runs/scales-*"
+            f"none of {len(runs)} runs is finished" if runs else "no runs: name their folders, as in runs/scales-*"
         )
     return units, unfinished
 
@@ -91,12 +89,8 @@ def study_configuration(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         `common`, by dotted key the values that all runs share, and `points`, those that differ, a dict per run, sorted.
     """
-    flat = [
-        _flat(config_for_hash(dict(config), {}) | {"study": config.get("study", {})}) for config in configs
-    ]
-    shared = {
-        key: value for key, value in flat[0].items() if all(key in one and one[key] == value for one in flat)
-    }
+    flat = [_flat(config_for_hash(dict(config), {}) | {"study": config.get("study", {})}) for config in configs]
+    shared = {key: value for key, value in flat[0].items() if all(key in one and one[key] == value for one in flat)}
     points = [{key: value for key, value in sorted(one.items()) if key not in shared} for one in flat]
     return {"common": dict(sorted(shared.items())), "points": sorted(points, key=json.dumps)}
 
@@ -181,10 +175,7 @@ def refuse_mixtures(units: Sequence[Unit], by: Sequence[str], allow: Sequence[st
     first = units[0]
     for unit in units[1:]:
         for kind, one, other in zip(
-            ("data", "gallery", "budget", "revision", "rest"),
-            _facts(first, by),
-            _facts(unit, by),
-            strict=True,
+            ("data", "gallery", "budget", "revision", "rest"), _facts(first, by), _facts(unit, by), strict=True
         ):
             found = differences(one, other)
             if not found:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def random_frequencies(
-    count: int, sigma: float, axes: int = 2, generator: torch.Generator | None = None
-) -> Tensor:
+def random_frequencies(count: int, sigma: float, axes: int = 2, generator: torch.Generator | None = None) -> Tensor:
     """(count, axes) frequencies drawn from N(0, sigma²), in cycles per unit of the projected plane or space."""
     return torch.randn((count, axes), generator=generator) * sigma
 

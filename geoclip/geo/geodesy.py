@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius R1, Moritz, "Geodetic Reference System 1980", J. Geodesy 74, 2000
@@ -31,9 +33,7 @@ def haversine_km(a_deg_N2: Tensor, b_deg_N2: Tensor) -> Tensor:
 
 def pairwise_km(a_deg_N2: Tensor, b_deg_M2: Tensor) -> Tensor:
     """(N, M) great-circle distances in km, float64, from the chords between points of the unit sphere."""
-    chord_NM = torch.cdist(
-        unit_vectors(a_deg_N2), unit_vectors(b_deg_M2), compute_mode="donot_use_mm_for_euclid_dist"
-    )
+    chord_NM = torch.cdist(unit_vectors(a_deg_N2), unit_vectors(b_deg_M2), compute_mode="donot_use_mm_for_euclid_dist")
     return 2 * EARTH_RADIUS_KM * (chord_NM / 2).clamp(max=1).asin()
 
 
@@ -93,9 +93,7 @@ def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
     lon = torch.where(beyond, lon + 180, lon)
     wrapped = torch.remainder(lon + 180, 360) - 180
     inside_lat, inside_lon = lat.abs() <= 90, (lon >= -180) & (lon < 180)
-    return torch.stack(
-        (torch.where(inside_lat, lat, reflected), torch.where(inside_lon, lon, wrapped)), dim=-1
-    )
+    return torch.stack((torch.where(inside_lat, lat, reflected), torch.where(inside_lon, lon, wrapped)), dim=-1)
 
 
 def jitter(gps_deg_N2: Tensor, noise_m: float, normal_N2: Tensor) -> Tensor:
@@ -117,9 +115,7 @@ def jitter(gps_deg_N2: Tensor, noise_m: float, normal_N2: Tensor) -> Tensor:
     north_deg = noise_N2[:, 0] * (noise_m / METRES_PER_DEGREE)
     metre_of_pole = math.radians(1 / METRES_PER_DEGREE)
     east_deg = (
-        noise_N2[:, 1]
-        * (noise_m / METRES_PER_DEGREE)
-        / gps_deg_N2[:, 0].deg2rad().cos().clamp(min=metre_of_pole)
+        noise_N2[:, 1] * (noise_m / METRES_PER_DEGREE) / gps_deg_N2[:, 0].deg2rad().cos().clamp(min=metre_of_pole)
     )
     return wrap_degrees(gps_deg_N2 + torch.stack((north_deg, east_deg), dim=-1))
 
@@ -129,3 +125,11 @@ def uniform_on_sphere(count: int, generator: torch.Generator) -> Tensor:
     unit_N2 = torch.rand((count, 2), generator=generator, dtype=torch.float64)
     lat = (2 * unit_N2[:, 0] - 1).asin().rad2deg()
     return torch.stack((lat, 360 * unit_N2[:, 1] - 180), dim=-1).float()
+
+
+def in_box(gps_deg_N2: NDArray[np.float64], box_deg: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """(N,) whether a location is in south, west, north, east, edges included; west > east crosses the antimeridian."""
+    south, west, north, east = box_deg
+    width_deg = east - west if east >= west else east - west + 360
+    beyond_west_N = np.mod(gps_deg_N2[:, 1] - west, 360)
+    return (gps_deg_N2[:, 0] >= south) & (gps_deg_N2[:, 0] <= north) & (beyond_west_N <= width_deg)

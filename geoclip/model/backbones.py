@@ -103,9 +103,7 @@ class ResNetBackbone(nn.Module):
         from transformers import ResNetConfig, ResNetModel
 
         self.resnet = ResNetModel(
-            ResNetConfig(
-                embedding_size=stem_dim, hidden_sizes=list(widths), depths=list(depths), layer_type="basic"
-            )
+            ResNetConfig(embedding_size=stem_dim, hidden_sizes=list(widths), depths=list(depths), layer_type="basic")
         )
         for parent in list(self.resnet.modules()):
             for name, child in parent.named_children():
@@ -171,9 +169,7 @@ def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
         GeoclipError: of another architecture, damaged, or without some of its weights.
     """
     unreachable = "" if os.path.isdir(repo) else no_connection()
-    if unreachable and not is_cached(
-        repo, "config.json"
-    ):  # before transformers is imported, which takes seconds
+    if unreachable and not is_cached(repo, "config.json"):  # before transformers is imported, which takes seconds
         raise AssetError(_nowhere(repo, kind, unreachable))
     local = {"local_files_only": True} if unreachable else {}
     import transformers
@@ -192,9 +188,7 @@ def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
             "yet: pip install --upgrade transformers"
         )
     # The joint space's width stands above both towers' settings; the vision tower's own copy of it is often a default.
-    joint = (
-        {"projection_dim": config["projection_dim"]} if found == "clip" and "projection_dim" in config else {}
-    )
+    joint = {"projection_dim": config["projection_dim"]} if found == "clip" and "projection_dim" in config else {}
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):  # transformers 4 draws what it then overwrites
             model, report = getattr(transformers, architecture).from_pretrained(
@@ -203,9 +197,7 @@ def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
     except (OSError, ValueError) as error:
         raise AssetError(_nowhere(repo, kind, unreachable or _reason(error))) from error
     except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a damaged file
-        raise AssetError(
-            f"the weights in {repo!r} cannot be read ({_reason(error)}); fetch them again"
-        ) from error
+        raise AssetError(f"the weights in {repo!r} cannot be read ({_reason(error)}); fetch them again") from error
     # Of what the file lacks transformers would draw random numbers. A mask token is for pretraining alone.
     if missing := sorted(name for name in report["missing_keys"] if not name.endswith("mask_token")):
         raise GeoclipError(

@@ -19,12 +19,7 @@ CHUNK = 2048  # rows: what a processor's cache holds of the hidden layers
 
 
 def embed_places(
-    encoder: nn.Module,
-    coordinates: Any,
-    *,
-    normalise: bool = True,
-    batch_size: int = CHUNK,
-    device: str = "auto",
+    encoder: nn.Module, coordinates: Any, *, normalise: bool = True, batch_size: int = CHUNK, device: str = "auto"
 ) -> NDArray[np.float32]:
     """Embed coordinates.
 
@@ -70,11 +65,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
         frame = coordinates.rename(columns=str)
         columns = find_columns(list(frame.columns), "coordinates")
         given: Any = np.stack(
-            [
-                _numbers(frame[columns.lat], LATITUDE_LETTERS),
-                _numbers(frame[columns.lon], LONGITUDE_LETTERS),
-            ],
-            axis=1,
+            [_numbers(frame[columns.lat], LATITUDE_LETTERS), _numbers(frame[columns.lon], LONGITUDE_LETTERS)], axis=1
         )
     elif isinstance(coordinates, Tensor):
         given = coordinates.detach().cpu().double().numpy()
@@ -87,9 +78,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
     if gps_deg.shape == (2,):
         gps_deg = gps_deg[None]
     if gps_deg.ndim != 2 or gps_deg.shape[1] != 2:
-        raise DataError(
-            f"coordinates: (N, 2) latitude, longitude in degrees are needed, not the shape {gps_deg.shape}"
-        )
+        raise DataError(f"coordinates: (N, 2) latitude, longitude in degrees are needed, not the shape {gps_deg.shape}")
     good_N = (np.abs(gps_deg[:, 0]) <= 90) & (np.abs(gps_deg[:, 1]) <= 180)  # False for NaN
     if not good_N.all():
         row = int(np.argmin(good_N))

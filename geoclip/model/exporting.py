@@ -22,23 +22,17 @@ from geoclip.errors import GeoclipError
 from geoclip.files import write_bytes_atomic
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_places
+from geoclip.model.from_release import location_encoder_of
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.release_names import authors_location_name
+from geoclip.model.releases import read_release
 from geoclip.run_dir import write_json
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (N, 2) degrees -> (N, D)
 
 INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
 # Where projections have their edges: the poles, both sides of the antimeridian, the origin.
-EDGES_DEG = (
-    (90.0, 0.0),
-    (-90.0, 0.0),
-    (90.0, 180.0),
-    (-90.0, -180.0),
-    (0.0, 180.0),
-    (0.0, -180.0),
-    (0.0, 0.0),
-)
+EDGES_DEG = ((90.0, 0.0), (-90.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (0.0, 180.0), (0.0, -180.0), (0.0, 0.0))
 
 
 class UnitLocationEncoder(nn.Module):
@@ -67,15 +61,10 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
             f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
-    tensors = {
-        authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()
-    }
+    tensors = {authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
     write_bytes_atomic(folder / "model.safetensors", save(tensors))
     sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
-    write_json(
-        folder / "config.json",
-        {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma},
-    )
+    write_json(folder / "config.json", {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma})
 
 
 def is_authors_kind(encoder: nn.Module) -> bool:
@@ -186,8 +175,8 @@ def open_torch_export(path: Path) -> Embed:
 
 
 def open_safetensors(folder: Path) -> Embed:
-    """The encoder that `LocationEncoder.from_pretrained` makes of the folder, its embeddings brought to length 1."""
-    return _on_arrays(UnitLocationEncoder(LocationEncoder.from_pretrained(str(folder))))
+    """The encoder that `geoclip.load_location_encoder` makes of the folder, its embeddings brought to length 1."""
+    return _on_arrays(UnitLocationEncoder(location_encoder_of(read_release([folder / "model.safetensors"]))))
 
 
 def _on_arrays(module: Callable[[Tensor], Tensor]) -> Embed:

@@ -35,7 +35,7 @@ def model_of(release: Release, backbone: str | None, **download: Any) -> GeoCLIP
     first, last = release.tensors.get(f"{OUR_MLP}0.weight"), release.tensors.get(f"{OUR_MLP}2.weight")
     if first is None or last is None:
         raise CheckpointError(
-            f"{release.files[0]} has a location encoder alone; read it with LocationEncoder.from_pretrained"
+            f"{release.files[0]} has a location encoder alone; read it with geoclip.load_location_encoder"
         )
     if backbone == OWN:
         backbone = _own_backbone(release, download)
@@ -60,9 +60,7 @@ def location_encoder_of(release: Release) -> LocationEncoder:
     Raises:
         CheckpointError: tensors are missing, or do not fit together.
     """
-    tensors = {
-        name.removeprefix(LOCATION): one for name, one in release.tensors.items() if name.startswith(LOCATION)
-    }
+    tensors = {name.removeprefix(LOCATION): one for name, one in release.tensors.items() if name.startswith(LOCATION)}
     frequencies, head = tensors.get("branches.0.freq_KA"), tensors.get("branches.0.head.weight")
     if frequencies is None or head is None:
         raise CheckpointError(f"{release.files[0]} has no location encoder of GeoCLIP")

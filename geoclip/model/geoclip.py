@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import geoclip
 from geoclip.model.image_encoder import ImageEncoder
 
 
@@ -51,26 +49,6 @@ class GeoCLIP(nn.Module):
         start = torch.tensor(math.log(1 / temperature))
         self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path = "official", *, backbone: str | None = "own", **download: Any
-    ) -> GeoCLIP:
-        """A released or trained model in evaluation mode.
-
-        Args:
-            source: "official", the weights inside the pinned wheel on the package index; a Hub id or local folder in
-                the authors' layout (config.json, model.safetensors) or in ours; a .ckpt of the Lightning
-                re-implementation; a run's folder or checkpoint.
-            backbone: its CLIP as a Hub id or local folder; "own", the Hub id that the release names; None leaves it
-                out, for precomputed CLIP features through `encode_features`.
-            download: revision, token, cache_dir, local_files_only, for a Hub id.
-
-        Raises:
-            AssetError: the release or the backbone is neither at hand nor reachable.
-            CheckpointError: it is of another layout, or damaged.
-        """
-        return geoclip.load(source, backbone=backbone, **download)
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 pixels -> (B, D) unit vectors, float32."""

@@ -61,11 +61,7 @@ class GPSQueue:
     def state_dict(self) -> dict[str, Tensor | int | None]:
         """What a checkpoint holds."""
         embedding_SD = None if self.embedding_SD is None else self.embedding_SD.cpu()
-        return {
-            "gps_deg_S2": self.gps_deg_S2.cpu(),
-            "position": int(self.position),
-            "embedding_SD": embedding_SD,
-        }
+        return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": int(self.position), "embedding_SD": embedding_SD}
 
     def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
         """Take up a saved queue of the same size."""
@@ -92,7 +88,6 @@ def draw_queue_start(places_deg_N2: Tensor, size: int, generator: torch.Generato
     if places_deg_N2.shape[0] == 0 and size:
         raise ValueError("no places to draw the queue from")
     draws = [
-        torch.randperm(places_deg_N2.shape[0], generator=generator)
-        for _ in range(0, size, max(1, len(places_deg_N2)))
+        torch.randperm(places_deg_N2.shape[0], generator=generator) for _ in range(0, size, max(1, len(places_deg_N2)))
     ]
     return places_deg_N2[torch.cat(draws)[:size]] if draws else places_deg_N2[:0]

@@ -23,9 +23,7 @@ def no_connection() -> str:
     """Why the Hub cannot be reached from here, found within seconds; empty when it can, or where a proxy decides."""
     from huggingface_hub import constants
 
-    is_behind_proxy = any(
-        os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-    )
+    is_behind_proxy = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     return "" if constants.HF_HUB_OFFLINE or is_behind_proxy else _cannot_connect(constants.ENDPOINT)
 
 

@@ -23,12 +23,7 @@ class DirectEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        projection: str = "equal_earth",
-        hidden_dim: int = 1024,
-        depth: int = 3,
-        embedding_dim: int = 512,
+        self, *, projection: str = "equal_earth", hidden_dim: int = 1024, depth: int = 3, embedding_dim: int = 512
     ) -> None:
         super().__init__()
         self.projection = projection

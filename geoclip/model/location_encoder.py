@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import geoclip
-from geoclip.errors import CheckpointError
 from geoclip.geo.fourier import fourier_features, random_frequencies
 from geoclip.geo.projection import equal_earth, equirectangular, mercator, sphere
 
@@ -30,9 +26,7 @@ def checked_degrees(gps_deg_N2: Tensor) -> Tensor:
         ValueError: they are not (N, 2).
     """
     if gps_deg_N2.ndim != 2 or gps_deg_N2.shape[1] != 2:
-        raise ValueError(
-            f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}"
-        )
+        raise ValueError(f"coordinates must be (N, 2) latitude, longitude in degrees, got {tuple(gps_deg_N2.shape)}")
     return gps_deg_N2.float()
 
 
@@ -158,20 +152,6 @@ class LocationEncoder(nn.Module):
                 )
             )
         self.branches = nn.ModuleList(branches)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path = "official", **download: Any) -> LocationEncoder:
-        """The location encoder of a release in evaluation mode; sources and errors as `GeoCLIP.from_pretrained`.
-
-        Raises:
-            CheckpointError: of a run or folder of ours, too, whose location encoder is of another kind.
-        """
-        encoder = geoclip.load_location_encoder(source, **download)
-        if not isinstance(encoder, cls):
-            raise CheckpointError(
-                f"{source} has a {type(encoder).__name__}, no {cls.__name__}; read it with geoclip.load"
-            )
-        return encoder
 
     def projected(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, A) float32, whatever autocast says."""

@@ -9,17 +9,13 @@ LOCATION, IMAGE_MLP, OUR_MLP = "location_encoder.", "image_encoder.mlp.", "image
 _AUTHORS = re.compile(
     r"LocEnc(?P<branch>\d+)\.(?:capsule\.0\.b|(?:capsule\.(?P<layer>[1-9]\d*)|head\.0)\.(?P<name>weight|bias))"
 )
-_OURS = re.compile(
-    r"branches\.(?P<branch>\d+)\.(?:freq_KA|(?:mlp\.(?P<layer>\d+)|head)\.(?P<name>weight|bias))"
-)
+_OURS = re.compile(r"branches\.(?P<branch>\d+)\.(?:freq_KA|(?:mlp\.(?P<layer>\d+)|head)\.(?P<name>weight|bias))")
 _LIGHTNING = re.compile(
     r"LocationEncoderLayer(?P<branch>\d+)\."
     r"(?:fourier_encoding\.(?:batch|b)|(?:linear(?P<layer>\d+)|head\.0)\.(?P<name>weight|bias))"
 )
 # Its versions differ in the MLP: two layers by name, or the same two as a sequence with a ReLU between.
-_LIGHTNING_MLP = re.compile(
-    r"image_encoder\.linear(?:(?P<one>[12])|_layers\.(?P<row>[02]))\.(?P<name>weight|bias)"
-)
+_LIGHTNING_MLP = re.compile(r"image_encoder\.linear(?:(?P<one>[12])|_layers\.(?P<row>[02]))\.(?P<name>weight|bias)")
 _LIGHTNING_ELSEWHERE = re.compile(  # CLIP, which its own source brings; negatives and galleries, which are no weights
     r"image_encoder\.(?:\w*clip\w*|vision_model|text_model|visual_projection|text_projection)\..*|(?:\w*\.)?gps_\w+",
     re.IGNORECASE,

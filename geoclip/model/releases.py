@@ -16,20 +16,11 @@ from torch import Tensor
 
 from geoclip.data.assets import asset_path
 from geoclip.errors import CheckpointError
-from geoclip.model.release_names import (
-    LOCATION,
-    OUR_MLP,
-    our_location_name,
-    our_name,
-    our_name_from_lightning,
-)
+from geoclip.model.release_names import LOCATION, OUR_MLP, our_location_name, our_name, our_name_from_lightning
 
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
 OFFICIAL_WEIGHTS = ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")
-WHOLE, LOCATION_ALONE = (
-    "geoclip-geolocation",
-    "geoclip-location-encoder",
-)  # model_type in the authors' config.json
+WHOLE, LOCATION_ALONE = ("geoclip-geolocation", "geoclip-location-encoder")  # model_type in the authors' config.json
 OURS = "geoclip-ablations"  # model_type of what their layout cannot store, see geoclip.build.published
 FORMAT_VERSION = 1
 
@@ -88,13 +79,9 @@ def _authors_layout(folder: Path) -> Release:
             f"{LOCATION_ALONE!r} with {FORMAT_VERSION}"
         )
     sigma, gallery, backbone = config.get("sigma"), config.get("gallery_file"), config.get("backbone", {})
-    numbers = isinstance(sigma, list) and all(
-        type(one) in (int, float) and 0 < one < math.inf for one in sigma
-    )
+    numbers = isinstance(sigma, list) and all(type(one) in (int, float) and 0 < one < math.inf for one in sigma)
     if not sigma or not numbers:
-        raise CheckpointError(
-            f"{config_json}: sigma={sigma!r} must be a list of positive numbers, one for each scale"
-        )
+        raise CheckpointError(f"{config_json}: sigma={sigma!r} must be a list of positive numbers, one for each scale")
     if gallery is not None and not (
         isinstance(gallery, str) and Path(gallery).name == gallery and (folder / gallery).is_file()
     ):
@@ -132,9 +119,7 @@ def _lightning(path: Path) -> Release:
         ) from error
     renamed, given = _renamed(our_name_from_lightning, tensors, path)
     frequencies = {
-        int(name.split(".")[2]): one
-        for name, one in renamed.items()
-        if name.endswith("freq_KA") and one.ndim == 2
+        int(name.split(".")[2]): one for name, one in renamed.items() if name.endswith("freq_KA") and one.ndim == 2
     }
     return Release(
         tensors=renamed,

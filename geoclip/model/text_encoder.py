@@ -42,13 +42,9 @@ class TextEncoder(nn.Module):
         from transformers import AutoTokenizer
 
         try:
-            encoder = cls(
-                tower, AutoTokenizer.from_pretrained(repo, local_files_only=bool(no_connection()))
-            ).eval()
+            encoder = cls(tower, AutoTokenizer.from_pretrained(repo, local_files_only=bool(no_connection()))).eval()
             if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty one
-                raise ValueError(
-                    f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}"
-                )
+                raise ValueError(f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise AssetError(
@@ -63,9 +59,7 @@ class TextEncoder(nn.Module):
         for text, tokens in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(tokens) > self.longest:
                 log.warning("%r has %d tokens; the first %d are used", text, len(tokens), self.longest)
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-        )
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
         device = next(self.text_model.parameters()).device
         out: Tensor = self.text_model(
             input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)

@@ -7,9 +7,7 @@ import torch
 from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 
 
-def take_up_scales(
-    encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False
-) -> list[float]:
+def take_up_scales(encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False) -> list[float]:
     """Give every branch the weights of the trained branch of its sigma; a new scale's head starts at zero.
 
     So the embedding starts as that of the trained scales alone, and a new scale only adds to it.
@@ -43,7 +41,5 @@ def take_up_scales(
         branch.requires_grad_(not freeze)
         taken.append(sigma)
     if not taken:
-        raise ValueError(
-            f"none of the sigmas {list(encoder.sigmas)} is among those trained, {list(trained.sigmas)}"
-        )
+        raise ValueError(f"none of the sigmas {list(encoder.sigmas)} is among those trained, {list(trained.sigmas)}")
     return taken

@@ -45,12 +45,7 @@ class Checkpoint:
 
 
 def resolve_checkpoint(
-    checkpoint: str | Path,
-    runs_dir: str = "runs",
-    *,
-    best: bool = True,
-    hub_ids: bool = False,
-    **download: Any,
+    checkpoint: str | Path, runs_dir: str = "runs", *, best: bool = True, hub_ids: bool = False, **download: Any
 ) -> Checkpoint:
     """The model that a name stands for; a Hub repository and the official weights are fetched.
 
@@ -94,9 +89,7 @@ def resolve_run(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -
     """
     found = resolve_checkpoint(checkpoint, runs_dir, best=best)
     if found.kind is not CheckpointKind.run:
-        raise CheckpointError(
-            f"{checkpoint} is a release; name a run's folder, a checkpoint of a run, or latest"
-        )
+        raise CheckpointError(f"{checkpoint} is a release; name a run's folder, a checkpoint of a run, or latest")
     return found
 
 
@@ -113,7 +106,5 @@ def local_copy(source: str | Path, **download: Any) -> Path:
         if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
             raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
         if name.count("/") != 1:
-            raise AssetError(
-                f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name"
-            )
+            raise AssetError(f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name")
     return fetch(name.removeprefix(HUB), RELEASE, **download)

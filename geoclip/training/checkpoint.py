@@ -96,9 +96,7 @@ def read_checkpoint(path: Path) -> Tree:
             "delete or replace it"
         ) from error
     if tree is None:
-        raise CheckpointError(
-            f"{path} is damaged: its digest differs from its contents; delete or replace it"
-        )
+        raise CheckpointError(f"{path} is damaged: its digest differs from its contents; delete or replace it")
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this geoclip (format {FORMAT})")
     return tree
@@ -119,9 +117,7 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             tensors[path] = node.detach()
             return {TENSOR: path}
         case dict():
-            return {
-                key: _flatten(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()
-            }
+            return {key: _flatten(value, f"{path}/{key}" if path else key, tensors) for key, value in node.items()}
         case list() | tuple():
             return [_flatten(value, f"{path}/{number}", tensors) for number, value in enumerate(node)]
         case None | bool() | int() | float() | str():

@@ -70,9 +70,7 @@ class GraphedStep:
         addresses = (queue.gps_deg_S2, queue.position, queue.embedding_SD)
         with torch.cuda.graph(graph):
             self._outcome = device_step(state, self._batch, self._draws, recipe)
-            for fixed, pushed in zip(
-                addresses, (queue.gps_deg_S2, queue.position, queue.embedding_SD), strict=True
-            ):
+            for fixed, pushed in zip(addresses, (queue.gps_deg_S2, queue.position, queue.embedding_SD), strict=True):
                 if fixed is not None and pushed is not None:
                     fixed.copy_(pushed)
         queue.gps_deg_S2, queue.position, queue.embedding_SD = addresses

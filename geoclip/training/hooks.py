@@ -54,9 +54,7 @@ class RunContext:
     writer: CheckpointWriter | None = None
 
 
-def run_hooks(
-    context: RunContext, validation: Validation | None, facts: dict[str, Any], **every: int
-) -> Hooks:
+def run_hooks(context: RunContext, validation: Validation | None, facts: dict[str, Any], **every: int) -> Hooks:
     """The hooks of a run.
 
     Args:
@@ -91,9 +89,7 @@ def _last_good(context: RunContext) -> str:
     return str(next(iter(step_files(context.folder / "checkpoints")), "none yet"))
 
 
-def _validate(
-    context: RunContext, validation: Validation | None, facts: dict[str, Any], state: TrainState
-) -> bool:
+def _validate(context: RunContext, validation: Validation | None, facts: dict[str, Any], state: TrainState) -> bool:
     """Validate on rank 0 and keep the best weights; False, on every rank, where that was interrupted."""
     done = True
     if validation and context.recorder and context.writer:

@@ -191,11 +191,7 @@ class _Loop:
                 state.bad_steps += 1
                 bad = [key for key, is_bad in zip(keys, bad_rows_B.tolist(), strict=True) if is_bad]
                 last_keys = _listed([key for found in gather_objects(bad) for key in found], keys)
-                log.warning(
-                    "step %d: the gradient is not finite; the weights stay as they were. %s",
-                    number,
-                    last_keys,
-                )
+                log.warning("step %d: the gradient is not finite; the weights stay as they were. %s", number, last_keys)
             if state.bad_in_a_row > limit:
                 raise GeoclipError(
                     f"{state.bad_in_a_row} steps in a row up to step {number} had no finite gradient, more than "

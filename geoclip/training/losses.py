@@ -251,11 +251,7 @@ class Pairs:
         soft_BG = None if self.soft_BM is None else self.soft_BM[:, :columns]
         losses = [
             cross_entropy(
-                (embedded.scale * place_BD @ image_GD.T).float(),
-                self.target_B,
-                self.weight_B,
-                ignored_BG,
-                soft_BG,
+                (embedded.scale * place_BD @ image_GD.T).float(), self.target_B, self.weight_B, ignored_BG, soft_BG
             )[0]
             for image_GD in image_GVD.unbind(1)
         ]

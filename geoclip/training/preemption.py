@@ -80,9 +80,7 @@ class Agreement:
             return bool(self._stop.reason())
         agreed = self.last_answer()
         self._answer = torch.tensor([bool(self._stop.reason())], dtype=torch.uint8)
-        self._work = dist.all_reduce(
-            self._answer, dist.ReduceOp.MAX, group=self._world.control, async_op=True
-        )
+        self._work = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._world.control, async_op=True)
         return agreed
 
     def last_answer(self) -> bool:

@@ -191,9 +191,7 @@ def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
     backbone = model.image_encoder.backbone
     tuned = set() if backbone is None else {f"{BACKBONE}{name}" for name in tuned_tensors(backbone)}
     return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if name in tuned or not name.startswith(BACKBONE)
+        name: tensor for name, tensor in model.state_dict().items() if name in tuned or not name.startswith(BACKBONE)
     }
 
 
@@ -206,9 +204,7 @@ def load_weights(model: GeoCLIP, weights: dict[str, Tensor], path: Path) -> None
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} is of another architecture: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        raise CheckpointError(f"{path} is of another architecture: {str(error).splitlines()[-1].strip()}") from error
     wanted = set(trained_weights(model))
     lost = sorted(wanted.intersection(missing)) + unexpected
     if lost:
@@ -234,17 +230,11 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
 
 
 def _load_part(module: nn.Module, prefix: str, saved: Tree, problem: str) -> None:
-    weights = {
-        name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)
-    }
+    weights = {name.removeprefix(prefix): one for name, one in saved["model"].items() if name.startswith(prefix)}
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        why = (
-            str(error).splitlines()[-1].strip()
-            if weights
-            else "it has no such weights (a frozen backbone has none)"
-        )
+        why = str(error).splitlines()[-1].strip() if weights else "it has no such weights (a frozen backbone has none)"
         raise CheckpointError(f"{problem}: {why}") from error
 
 

@@ -41,9 +41,7 @@ class Recipe:
 class Outcome:
     """What a step reports, on the device: nobody waits for it."""
 
-    sums: (
-        Tensor  # (4,) as TrainState.sums: loss, in-batch recall, broken pictures, 1 where the step was taken
-    )
+    sums: Tensor  # (4,) as TrainState.sums: loss, in-batch recall, broken pictures, 1 where the step was taken
     bad_rows_B: Tensor  # whose embedding is not finite
 
 
@@ -71,9 +69,7 @@ def prepare_step(state: TrainState, batch: Batch, recipe: Recipe) -> Draws:
 
 def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -> Outcome:
     """What the device does in a step: candidates, loss, gradient, optimizer, queue. It depends on no host value."""
-    present_B = (
-        torch.ones_like(batch.gps_deg_B2[:, 0]) if batch.present_B is None else batch.present_B.float()
-    )
+    present_B = torch.ones_like(batch.gps_deg_B2[:, 0]) if batch.present_B is None else batch.present_B.float()
     # This rank's rows begin at `first`.
     rows_G3, first = gather_rows(torch.cat((batch.gps_deg_B2, present_B[:, None]), dim=1))
     gps_deg_G2, present_G = rows_G3[:, :2], rows_G3[:, 2]
@@ -81,9 +77,7 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     noisy_M2, true_M2 = objective.candidates(gps_deg_G2, state.queue.negatives(), draws)
     queue_SD = None
     if recipe.queue_embeddings != "encoded":
-        batch_G2, queue_S2, hard_H2 = noisy_M2.tensor_split(
-            [len(gps_deg_G2), len(gps_deg_G2) + len(state.queue)]
-        )
+        batch_G2, queue_S2, hard_H2 = noisy_M2.tensor_split([len(gps_deg_G2), len(gps_deg_G2) + len(state.queue)])
         queue_SD, noisy_M2 = _queue_embeddings(state, queue_S2, recipe), torch.cat((batch_G2, hard_H2))
     pairs = objective.pairs(batch.gps_deg_B2, true_M2, present_B, present_G, first, queue_SD)
     images, color = batch.images, batch.color_BK
@@ -98,9 +92,7 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     found = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     # A loss that is not finite would spoil the mean of the others.
     bad_N = ~image_ND.detach().isfinite().all(dim=1)
-    return Outcome(
-        sums=torch.where(found.isfinite(), found, 0), bad_rows_B=bad_N.view(-1, objective.views).any(dim=1)
-    )
+    return Outcome(sums=torch.where(found.isfinite(), found, 0), bad_rows_B=bad_N.view(-1, objective.views).any(dim=1))
 
 
 def end_step(state: TrainState, batch: Batch, outcome: Outcome) -> Outcome:
@@ -113,11 +105,7 @@ def end_step(state: TrainState, batch: Batch, outcome: Outcome) -> Outcome:
 
 
 def _backward(
-    state: TrainState,
-    images: Tensor,
-    noisy_M2: Tensor,
-    pairs: Pairs,
-    recipe: Recipe,
+    state: TrainState, images: Tensor, noisy_M2: Tensor, pairs: Pairs, recipe: Recipe
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the loss over all ranks; this rank's loss and recall, detached, and what was embedded."""
     precision = partial(matrix_products, images.device, recipe.autocast, recipe.tf32)

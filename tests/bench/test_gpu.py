@@ -68,9 +68,7 @@ def test_every_part_reports_rows_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whole_commands_run_as_the_card_will_run_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_commands_run_as_the_card_will_run_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands themselves; what is not tried is that Python starts and imports them, of which there are ten."""
     monkeypatch.setattr(runs, "_command", Started)
     try:

@@ -8,16 +8,7 @@ import time
 import pytest
 import torch
 
-from bench.harness import (
-    Row,
-    as_json,
-    bandwidth,
-    compare,
-    largest_difference,
-    matrix_rate,
-    products,
-    with_peak_mb,
-)
+from bench.harness import Row, as_json, bandwidth, compare, largest_difference, matrix_rate, products, with_peak_mb
 from bench.speed import ROWS, fallen, ratios, table
 
 

@@ -43,9 +43,7 @@ def problems_of(*overrides: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(conf_dir(), "experiment").glob("*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(Path(conf_dir(), "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_composes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("backbone", "bluemarble"):  # as make study-features leaves them
         (tmp_path / "features" / name).mkdir(parents=True)
@@ -58,9 +56,7 @@ def test_every_experiment_composes(path: Path, tmp_path: Path, monkeypatch: pyte
     assert all(train_problems(config, world_size) == [] for world_size in (1, 8))
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(conf_dir(), "benchmark").glob("*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(Path(conf_dir(), "benchmark").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_benchmark_composes(path: Path, tmp_path: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("evaluate", [f"benchmark={path.stem}", f"benchmark.root={tmp_path}"])
@@ -89,11 +85,7 @@ def test_every_config_says_how_it_is_used() -> None:
         *groups, name = path.relative_to(conf_dir()).with_suffix("").parts
         if name == "entry_point":
             continue
-        chosen = (
-            f"{'/'.join(groups).replace('experiment', '+experiment')}={name}"
-            if groups
-            else f" geoclip.{name}"
-        )
+        chosen = f"{'/'.join(groups).replace('experiment', '+experiment')}={name}" if groups else f" geoclip.{name}"
         assert "-m geoclip." in "".join(head) and chosen in "".join(head), f"{path} does not show {chosen}"
 
 
@@ -103,11 +95,7 @@ def test_the_paper_set_up_is_the_paper_set_up(tmp_path: Path) -> None:
     assert config.location.sigmas == [2**0, 2**4, 2**8]
     assert (config.queue.size, config.optim.batch_size) == (4096, 512)
     assert (config.queue.batch_noise_m, config.queue.queue_noise_m) == (150, 1000)
-    assert (config.location.frequencies, config.location.hidden_dim, config.location.embedding_dim) == (
-        256,
-        1024,
-        512,
-    )
+    assert (config.location.frequencies, config.location.hidden_dim, config.location.embedding_dim) == (256, 1024, 512)
 
 
 PROBLEMS: list[tuple[list[str], str]] = [
@@ -166,22 +154,13 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "a wrong type": (["train", "queue.size=many"], ["queue.size=many:"]),
     "a wrong choice": (["train", "optim.kind=sgd"], ["optim.kind=sgd:", "adam, adamw"]),
     "a wrong option": (["train", "encoder=vgg"], ["encoder=vgg:", "clip_vit_l14", "resnet_tiny"]),
-    "two wrong values": (
-        ["train", "queue.size=-1", "data.fraction=2"],
-        ["queue.size=-1:", "data.fraction=2.0:"],
-    ),
-    "missing shards": (
-        ["train", "+experiment=full_mp16"],
-        ["set MP16_SHARDS or data.root", "how to build them"],
-    ),
+    "two wrong values": (["train", "queue.size=-1", "data.fraction=2"], ["queue.size=-1:", "data.fraction=2.0:"]),
+    "missing shards": (["train", "+experiment=full_mp16"], ["set MP16_SHARDS or data.root", "how to build them"]),
     "missing photographs": (
         ["evaluate", "benchmark=yfcc4k"],
         ["set YFCC4K_DIR=FOLDER", "YFCC100M", "Revisiting IM2GPS"],
     ),
-    "a picture that is not there": (
-        ["predict", "image=nowhere.jpg"],
-        ["image=nowhere.jpg:"],
-    ),
+    "a picture that is not there": (["predict", "image=nowhere.jpg"], ["image=nowhere.jpg:"]),
     "no picture at all": (["predict"], ["image=FILE_OR_FOLDER"]),
 }
 
@@ -226,12 +205,7 @@ def test_a_folder_follows_from_the_science() -> None:
 
     base = run_path(plain_run(), FILES)
     assert base.name.startswith("bluemarble-") and base.parent == Path("runs")
-    same = (
-        {"compute.workers": 0},
-        {"logger": "jsonl"},
-        {"compute.device": "cpu"},
-        {"data.root": "elsewhere"},
-    )
+    same = ({"compute.workers": 0}, {"logger": "jsonl"}, {"compute.device": "cpu"}, {"data.root": "elsewhere"})
     assert all(run_path(plain_run(**changes), FILES) == base for changes in same)
     other = (
         {"seed": 1},

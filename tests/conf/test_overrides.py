@@ -136,9 +136,7 @@ def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
         ("gallery=foo", ["own", "released_100k"]),
     ],
 )
-def test_a_value_that_a_key_does_not_take_is_named_with_what_it_takes(
-    argument: str, taken: list[str]
-) -> None:
+def test_a_value_that_a_key_does_not_take_is_named_with_what_it_takes(argument: str, taken: list[str]) -> None:
     with pytest.raises(HydraException) as refused:
         composed("predict", PredictConfig, [argument])
     sentence = composition_sentence(refused.value, PredictConfig)

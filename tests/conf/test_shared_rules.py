@@ -59,9 +59,7 @@ def test_what_no_key_of_that_name_can_be_is_refused(command: str, schema: type[A
     assert override.lstrip("+").split("=")[0] in "\n".join(refused.value.problems)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "..", ".hidden", "a/b", "a\\b", "a\x1b[31mb", "a\nb", "*", "-rf", "x" * 200]
-)
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a\\b", "a\x1b[31mb", "a\nb", "*", "-rf", "x" * 200])
 def test_names_of_others_stay_inside_their_folder(name: str) -> None:
     assert name_problem(name)
     with pytest.raises(DataError, match=r"results\.json"):

@@ -79,9 +79,7 @@ def test_every_point_of_every_study_can_run_and_its_results_are_of_it(study: str
     config = points[0].config
     assert config.study.name == study == config.name and config.study.benchmarks
     assert bool(config.study.by) == bool(config.study.baseline)
-    assert {said.split("=")[0] for point in swept(points) for said in point.split(" ") if said} <= set(
-        config.study.by
-    )
+    assert {said.split("=")[0] for point in swept(points) for said in point.split(" ") if said} <= set(config.study.by)
 
     configs = [to_dict(replace(point.config, seed=seed)) for point in points for seed in SEEDS]
     today = json.loads(json.dumps(study_configuration(configs)))
@@ -94,12 +92,8 @@ def test_what_the_studies_have_in_common_can_run(here: Path) -> None:
         points = grid(compose("train", ["+experiment=protocol"], return_hydra_config=True))
     assert [point.config.seed for point in points] == list(SEEDS)
     assert points[0].config.study.benchmarks and points[0].config.optim.max_samples
-    in_conf = {
-        path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml") if "\nstudy:" in path.read_text()
-    }
-    assert in_conf - {"protocol"} == set(STUDIES), (
-        "a study is a file in conf/experiment and a folder in experiments"
-    )
+    in_conf = {path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml") if "\nstudy:" in path.read_text()}
+    assert in_conf - {"protocol"} == set(STUDIES), "a study is a file in conf/experiment and a folder in experiments"
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -118,14 +112,8 @@ def test_the_first_pages_tables_are_of_the_studies_results() -> None:
 
 
 def test_a_changed_a_lost_and_a_new_key_are_seen() -> None:
-    recorded: dict[str, Any] = {
-        "common": {"optim.lr": 0.1, "seed": 0, "gone": 1},
-        "points": [{"queue.size": 4}],
-    }
-    today = {
-        "common": {"optim.lr": 0.2, "seed": 0, "queue.embeddings": "stored"},
-        "points": [{"queue.size": 8}],
-    }
+    recorded: dict[str, Any] = {"common": {"optim.lr": 0.1, "seed": 0, "gone": 1}, "points": [{"queue.size": 4}]}
+    today = {"common": {"optim.lr": 0.2, "seed": 0, "queue.embeddings": "stored"}, "points": [{"queue.size": 8}]}
     assert [change.split(":")[0] for change in changes(recorded, today)] == [
         "gone",
         "optim.lr",

@@ -51,11 +51,7 @@ def batches_of() -> Callable[..., list[Batch]]:
     def batches(
         plan: StreamPlan, *, rank: int = 0, ranks: int = 1, workers: int = 0, first: int = 0, last: int = 12
     ) -> list[Batch]:
-        return list(
-            train_batches(
-                plan, rank=rank, world_size=ranks, workers=workers, first_step=first, last_step=last
-            )
-        )
+        return list(train_batches(plan, rank=rank, world_size=ranks, workers=workers, first_step=first, last_step=last))
 
     return batches
 
@@ -65,9 +61,7 @@ def global_keys(batches_of: Callable[..., list[Batch]]) -> Callable[..., list[li
     """Keys of every global batch: the ranks' batches side by side."""
 
     def keys(plan: StreamPlan, *, ranks: int = 1, **how: int) -> list[list[str]]:
-        parts = [
-            [batch.keys for batch in batches_of(plan, rank=rank, ranks=ranks, **how)] for rank in range(ranks)
-        ]
+        parts = [[batch.keys for batch in batches_of(plan, rank=rank, ranks=ranks, **how)] for rank in range(ranks)]
         return [[key for keys in step for key in keys] for step in zip(*parts, strict=True)]
 
     return keys

@@ -94,13 +94,9 @@ def test_a_damaged_wheel_is_refused_with_both_hashes(wheels: Path, empty_cache: 
 @pytest.mark.usefixtures("no_index")
 def test_two_processes_at_once_unpack_one_whole_copy(wheels: Path, empty_cache: Path) -> None:
     shutil.copy(wheels / RELEASED.filename, empty_cache)
-    ask = (
-        "from geoclip.data.assets import asset_path; print(asset_path('location_encoder.pth').stat().st_size)"
-    )
+    ask = "from geoclip.data.assets import asset_path; print(asset_path('location_encoder.pth').stat().st_size)"
     command = [sys.executable, "-c", ask]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=60) for process in both] == [("37806041\n", "")] * 2
     assert len([path for path in empty_cache.iterdir() if path.is_dir()]) == 1
 
@@ -126,9 +122,7 @@ def test_without_network_and_cache_one_sentence_says_what_to_bring(empty_cache: 
     assert not list(empty_cache.rglob("*.csv"))
 
 
-def test_a_cache_that_cannot_be_written_names_the_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("GEOCLIP_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(AssetError, match="GEOCLIP_CACHE"):

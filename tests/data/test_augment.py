@@ -78,15 +78,12 @@ def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
     expected = evaluation_pixels_of(as_bytes(upright), square(32)).astype(int)
     assert abs(evaluation_pixels_of(data, square(32)).astype(int) - expected).mean() < 3
     crops = [
-        training_pixels_of(which, square(32), CROP, np.random.default_rng(5))
-        for which in (data, as_bytes(upright))
+        training_pixels_of(which, square(32), CROP, np.random.default_rng(5)) for which in (data, as_bytes(upright))
     ]
     assert abs(crops[0].astype(int) - crops[1].astype(int)).mean() < 3
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
-)
+@pytest.mark.parametrize(("kind", "how"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
 def test_an_animation_shows_its_first_frame(kind: str, how: dict[str, Any]) -> None:
     red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
     data = as_bytes(red, kind, save_all=True, append_images=[blue], **how)
@@ -186,11 +183,7 @@ def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
         data = data[: rng.randrange(len(data))] if rng.random() < 0.3 else data
         try:
             assert evaluation_pixels_of(bytes(data), square(16)).shape == (3, 16, 16)
-            assert training_pixels_of(bytes(data), square(16), CROP, np.random.default_rng(0)).shape == (
-                3,
-                16,
-                16,
-            )
+            assert training_pixels_of(bytes(data), square(16), CROP, np.random.default_rng(0)).shape == (3, 16, 16)
         except ValueError:
             broken += 1
     assert broken > 10
@@ -202,8 +195,7 @@ def test_a_crop_from_a_scaled_jpeg_is_the_crop_from_the_whole() -> None:
     jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
     for seed in range(12):
         scaled, whole = (
-            training_pixels_of(data, square(64), CROP, np.random.default_rng(seed)).astype(int)
-            for data in (jpeg, png)
+            training_pixels_of(data, square(64), CROP, np.random.default_rng(seed)).astype(int) for data in (jpeg, png)
         )
         assert abs(scaled - whole).mean() < 2, seed
 

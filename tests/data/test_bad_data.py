@@ -76,41 +76,30 @@ def test_a_sample_without_picture_or_place_is_named_by_the_index(tiny_shards: Sh
     account = refuse_bad_shards(read_shards(str(shards.root), "train"), 0.05, "train")
     assert (account.found, account.used) == (40, 39)
     assert account.skipped.lines() == [f"1 × {reason}: 000000.tar:{victim}"]
-    with pytest.raises(
-        DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{re.escape(reason)}"
-    ):
+    with pytest.raises(DataError, match=rf"1 of 40 samples .* data\.max_bad_fraction=0\.01; .*{re.escape(reason)}"):
         refuse_bad_shards(read_shards(str(shards.root), "train"), 0.01, "train")
 
 
 @pytest.mark.parametrize("kind", IN_THE_STREAM)
 def test_a_broken_picture_keeps_its_row_and_is_not_present(
-    tiny_shards: Shards,
-    plan_of: Callable[..., StreamPlan],
-    batches_of: Callable[..., list[Batch]],
-    kind: str,
+    tiny_shards: Shards, plan_of: Callable[..., StreamPlan], batches_of: Callable[..., list[Batch]], kind: str
 ) -> None:
     shards = tiny_shards([20, 20])
     path, victim = shards.paths()[0], "train-00-0001"
     write(path, [(n, IN_THE_STREAM[kind] if n == f"{victim}.png" else data) for n, data in members_of(path)])
     for workers in (0, 2):
         batches = batches_of(plan_of(shards.root), workers=workers, last=5)
-        rows = [
-            row for batch in batches for row in zip(batch.keys, present(batch), batch.gps_deg_B2, strict=True)
-        ]
+        rows = [row for batch in batches for row in zip(batch.keys, present(batch), batch.gps_deg_B2, strict=True)]
         assert len(rows) == 40 and {key for key, there, _ in rows if not there} == {victim}
         (gps_deg,) = (place for key, _, place in rows if key == victim)
-        assert gps_deg.tolist() == pytest.approx(
-            shards.gps_deg[victim], abs=1e-4
-        )  # its place is a negative still
+        assert gps_deg.tolist() == pytest.approx(shards.gps_deg[victim], abs=1e-4)  # its place is a negative still
         report = SkipReport()
         for batch in batches:
             report.add(batch.skipped)
         assert report.counts.total() == 1 and "000000.tar:train-00-0001" in report.lines()[0]
     shard_list = read_shards(str(shards.root), "train")
     in_order = list(
-        evaluation_batches(
-            all_samples(shard_list), PictureDecoder(preprocessing=Preprocessing(image_px=16)), 8
-        )
+        evaluation_batches(all_samples(shard_list), PictureDecoder(preprocessing=Preprocessing(image_px=16)), 8)
     )
     keys = [key for batch in in_order for key in batch.keys]
     assert len(keys) == 39 and victim not in keys and keys == sorted(keys)
@@ -156,18 +145,13 @@ def damage(path: Path, rng: random.Random) -> set[str]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_whole_sample_is_delivered_exactly_once(
-    tiny_shards: Shards,
-    plan_of: Callable[..., StreamPlan],
-    batches_of: Callable[..., list[Batch]],
-    seed: int,
+    tiny_shards: Shards, plan_of: Callable[..., StreamPlan], batches_of: Callable[..., list[Batch]], seed: int
 ) -> None:
     rng = random.Random(seed)
     shards = tiny_shards([12, 9, 15, 11], size_px=8)
     if rng.random() < 0.5:
         read_shards(str(shards.root), "train")  # an index was kept before the damage
-    good = {key for path in shards.paths()[1:] for key in damage(path, rng)} | set(
-        open_index(shards.paths()[0]).keys
-    )
+    good = {key for path in shards.paths()[1:] for key in damage(path, rng)} | set(open_index(shards.paths()[0]).keys)
     plan = plan_of(shards.root, streams=1, batch_size=1, seed=seed, image_px=8)
     batches = batches_of(plan, workers=seed % 2, last=plan.samples)
     delivered = Counter(

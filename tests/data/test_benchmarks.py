@@ -17,9 +17,7 @@ from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 
 
-def picture(
-    path: Path, color: tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (40, 30)
-) -> Path:
+def picture(path: Path, color: tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (40, 30)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path, {".jpg": "JPEG", ".JPG": "JPEG"}.get(path.suffix))
     return path
@@ -83,9 +81,7 @@ def test_a_missing_photograph_does_not_get_its_namesakes_picture(tmp_path: Path)
 def test_a_name_that_fits_two_photographs_is_refused(tmp_path: Path) -> None:
     table(tmp_path, "IMG_ID,LAT,LON\n1.jpg,41.9,12.5\n")
     picture(tmp_path / "large" / "1.jpg"), picture(tmp_path / "small" / "1.jpg")
-    with pytest.raises(
-        DataError, match=r"1\.jpg .* fits .*large/1\.jpg and .*small/1\.jpg; set benchmark\.root"
-    ):
+    with pytest.raises(DataError, match=r"1\.jpg .* fits .*large/1\.jpg and .*small/1\.jpg; set benchmark\.root"):
         read_photos(tmp_path)
     photos, _ = read_photos(tmp_path / "small", str(tmp_path / "metadata.csv"))
     assert photos[0].path == tmp_path / "small" / "1.jpg"
@@ -93,9 +89,7 @@ def test_a_name_that_fits_two_photographs_is_refused(tmp_path: Path) -> None:
 
 def test_where_no_photograph_lies_the_message_says_which_was_sought(tmp_path: Path) -> None:
     table(tmp_path, "IMG_ID,LAT,LON\na.jpg,1,2\n")
-    with pytest.raises(
-        DataError, match=r"none of the 1 photographs of .*metadata\.csv is in .*, first a\.jpg"
-    ):
+    with pytest.raises(DataError, match=r"none of the 1 photographs of .*metadata\.csv is in .*, first a\.jpg"):
         read_photos(tmp_path)
 
 
@@ -146,9 +140,7 @@ def test_broken_photographs_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_pictures_of_any_shape_and_mode_become_squares_of_bytes(tmp_path: Path) -> None:
-    for number, (mode, size) in enumerate(
-        [("RGB", (90, 20)), ("L", (20, 90)), ("RGBA", (33, 33)), ("P", (7, 5))]
-    ):
+    for number, (mode, size) in enumerate([("RGB", (90, 20)), ("L", (20, 90)), ("RGBA", (33, 33)), ("P", (7, 5))]):
         Image.new(mode, size).save(tmp_path / f"{number}.png")
     (batch,) = photo_batches(list_photos(tmp_path)[0], Preprocessing(image_px=32), batch_size=8)
     assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.uint8

@@ -94,9 +94,7 @@ def gallery_of(root: Path) -> Places:
 
 def test_no_two_splits_share_a_place_nor_does_the_gallery_not_even_in_float32(root: Path) -> None:
     places = {split: places_of(root / split) for split in SPLITS} | {"gallery": gallery_of(root)}
-    as_sets = {
-        name: {tuple(row) for row in rows.astype(np.float32).tolist()} for name, rows in places.items()
-    }
+    as_sets = {name: {tuple(row) for row in rows.astype(np.float32).tolist()} for name, rows in places.items()}
     assert {name: len(rows) for name, rows in places.items()} == {name: len(s) for name, s in as_sets.items()}
     for one, other in combinations(as_sets, 2):
         assert not as_sets[one] & as_sets[other], f"{one} and {other} share places"
@@ -169,9 +167,7 @@ def test_somebodys_folder_is_never_replaced(tmp_path: Path) -> None:
 def build_elsewhere(root: Path, *, gallery_size: int = SMALL.gallery_size) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, str(root), str(gallery_size)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
 def test_two_processes_at_once_build_it_once(tmp_path: Path) -> None:

@@ -35,11 +35,7 @@ def pillow(pixels_CHW: Tensor, enhance: type, factor: float) -> Tensor:
 @pytest.mark.parametrize("factor", [0.6, 0.9, 1.4])
 @pytest.mark.parametrize(
     ("name", "enhance"),
-    [
-        ("brightness", ImageEnhance.Brightness),
-        ("contrast", ImageEnhance.Contrast),
-        ("saturation", ImageEnhance.Color),
-    ],
+    [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
 )
 def test_each_operation_is_pillows(name: str, enhance: type, factor: float) -> None:
     pixels = pictures(1)
@@ -53,9 +49,7 @@ def test_all_of_them_are_pillows_in_any_order() -> None:
     pixels = pictures(1)
     factors = {"brightness": 1.1, "contrast": 0.8, "saturation": 1.3}
     changed = jitter_colors(pixels, draw(**factors)[None])[0]
-    kinds = dict(
-        zip(factors, (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strict=True)
-    )
+    kinds = dict(zip(factors, (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strict=True))
     for order in itertools.permutations(factors):
         expected = pixels[0]
         for name in order:

@@ -29,9 +29,7 @@ PARIS = {1: "N", 2: rational(48, 51, 30.24), 3: "E", 4: rational(2, 17, 40.2)}
 def test_degrees_minutes_seconds_and_hemispheres(tmp_path: Path) -> None:
     assert exif_place(photograph(tmp_path / "a.jpg", PARIS)) == pytest.approx((48.8584, 2.2945), abs=1e-6)
     southwest = PARIS | {1: "S", 3: "W"}
-    assert exif_place(photograph(tmp_path / "b.jpg", southwest)) == pytest.approx(
-        (-48.8584, -2.2945), abs=1e-6
-    )
+    assert exif_place(photograph(tmp_path / "b.jpg", southwest)) == pytest.approx((-48.8584, -2.2945), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +79,6 @@ def test_coordinates_that_cannot_be_used_are_reported(
     assert "a.jpg" in record.getMessage() and seen in record.getMessage()
 
 
-def test_a_photograph_without_coordinates_needs_no_report(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_photograph_without_coordinates_needs_no_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert exif_place(photograph(tmp_path / "a.jpg", {})) is None
     assert not caplog.records

@@ -9,13 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from geoclip.conf_dir import conf_dir
-from geoclip.config import (
-    EvaluateConfig,
-    GalleryBuildConfig,
-    evaluate_problems,
-    gallery_build_problems,
-    typed,
-)
+from geoclip.config import EvaluateConfig, GalleryBuildConfig, evaluate_problems, gallery_build_problems, typed
 from geoclip.data.assets import asset_path
 from geoclip.data.benchmarks import metadata_file, read_photos
 from geoclip.data.tables import read_coordinates
@@ -24,10 +18,7 @@ from geoclip.gallery import build_gallery_file
 
 PUBLISHED = {"im2gps": 237, "im2gps3k": 2997, "yfcc4k": 4536, "yfcc26k": 25600, "gws15k": 14955}
 # Share of test places within 1, 25, 200, 750, 2500 km of the released gallery; median km; verbatim in it.
-CEILINGS = {
-    "im2gps3k": ((63.5, 95.2, 99.8, 100, 100), 0.46, 7),
-    "yfcc4k": ((62.4, 97.0, 99.9, 99.98, 100), 0.39, 424),
-}
+CEILINGS = {"im2gps3k": ((63.5, 95.2, 99.8, 100, 100), 0.46, 7), "yfcc4k": ((62.4, 97.0, 99.9, 99.98, 100), 0.39, 424)}
 
 
 @pytest.fixture
@@ -71,9 +62,7 @@ def test_the_metadata_in_circulation_has_the_published_rows(name: str, metadata:
 
 
 def test_the_released_gallery_has_the_ceilings_that_are_known(metadata: Path, tmp_path: Path) -> None:
-    path = build_gallery_file(
-        gallery_config("against=[yfcc4k,im2gps3k]", f"output={tmp_path / 'released.csv'}")
-    )
+    path = build_gallery_file(gallery_config("against=[yfcc4k,im2gps3k]", f"output={tmp_path / 'released.csv'}"))
     made = json.loads(path.with_suffix(".json").read_text())
     assert made["counts"] == {"read": 100_000, "distinct": 94_123}
     for name, (percent, median_km, verbatim) in CEILINGS.items():

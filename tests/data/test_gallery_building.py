@@ -15,12 +15,11 @@ from geoclip.data.galleries.gallery_building import (
     apart,
     build_places,
     distinct,
-    in_box,
     is_near,
 )
 from geoclip.errors import DataError
 from geoclip.evaluation.accuracy import nearest_place_km, verbatim_count
-from geoclip.geo.geodesy import haversine_km
+from geoclip.geo.geodesy import haversine_km, in_box
 
 NOBODY = np.empty((0, 2))
 
@@ -28,9 +27,7 @@ NOBODY = np.empty((0, 2))
 def crowded_places(count: int, seed: int = 0) -> Places:
     """Towns of photographers, one at the pole, one on the antimeridian, in random order; as many digits as Flickr's."""
     rng = np.random.default_rng(seed)
-    towns = np.array(
-        [[48.85, 2.35], [89.95, 10.0], [-17.0, 180.0], [0.0, 0.0], *rng.uniform(-80, 80, (20, 2))]
-    )
+    towns = np.array([[48.85, 2.35], [89.95, 10.0], [-17.0, 180.0], [0.0, 0.0], *rng.uniform(-80, 80, (20, 2))])
     places = towns[rng.integers(0, len(towns), count)] + rng.normal(0, 0.2, (count, 2))
     lon = (places[:, 1] + 180) % 360 - 180
     return np.stack((places[:, 0].clip(-90, 90), lon), axis=1).round(6)
@@ -105,9 +102,7 @@ def test_boxes_have_edges_and_cross_the_antimeridian(name: str) -> None:
     box_deg, inside = BOXES[name]
     places = np.array([[-17.0, 178.0], [-17.0, 180.0], [-17.0, -179.0], [-9.9, 178.0], [48.8, 2.3]])
     assert in_box(places, box_deg).tolist() == inside
-    assert in_box(np.array([[-17.0, -180.0]]), box_deg).tolist() == [inside[1]], (
-        "180° and -180° are one meridian"
-    )
+    assert in_box(np.array([[-17.0, -180.0]]), box_deg).tolist() == [inside[1]], "180° and -180° are one meridian"
 
 
 def test_the_very_coordinates_of_a_test_set_stay_out_and_its_neighbours_in() -> None:
@@ -141,9 +136,7 @@ def test_filters_come_in_their_order_and_are_counted() -> None:
 
 def test_too_few_places_are_no_silent_shortage() -> None:
     places = crowded_places(100)
-    with pytest.raises(
-        DataError, match=r"size=101 places cannot be drawn from the 100 .*read: 100, distinct: 100"
-    ):
+    with pytest.raises(DataError, match=r"size=101 places cannot be drawn from the 100 .*read: 100, distinct: 100"):
         build(places, size=101)
     with pytest.raises(DataError, match=r"no place is left .*distinct: 100, in box: 0"):
         build(places, box_deg=(-90, 0, -89, 1))

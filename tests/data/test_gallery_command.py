@@ -38,12 +38,7 @@ def places_csv(tmp_path: Path) -> Path:
 
 
 def test_the_same_command_writes_the_same_bytes(places_csv: Path, tmp_path: Path) -> None:
-    settings = {
-        "source": PlacesSource.csv,
-        "path": str(places_csv),
-        "output": str(tmp_path / "g.csv"),
-        "size": 150,
-    }
+    settings = {"source": PlacesSource.csv, "path": str(places_csv), "output": str(tmp_path / "g.csv"), "size": 150}
     made, files = build(**settings)
     assert build(**settings)[1] == files
     assert files[".csv"].startswith(b"LAT,LON\n") and files[".csv"].count(b"\n") == 151

@@ -37,12 +37,7 @@ from geoclip.data.galleries.gallery_sources import shard_places
 from geoclip.data.inspection.shard_inspection import inspect_shards
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.shard_index import index_shard, open_index
-from geoclip.data.shard_list import (
-    find_shards,
-    read_shards,
-    refuse_bad_shards,
-    refuse_skipped_shards,
-)
+from geoclip.data.shard_list import find_shards, read_shards, refuse_bad_shards, refuse_skipped_shards
 from geoclip.data.tar_members import EMPTY_SHARD
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
@@ -81,9 +76,7 @@ def place(lat: float, lon: float) -> bytes:
     return json.dumps({"lat": lat, "lon": lon}).encode()
 
 
-def sample(
-    key: str, lat: float = 3, lon: float = 4, data: bytes | None = None, suffix: str = "jpg"
-) -> Members:
+def sample(key: str, lat: float = 3, lon: float = 4, data: bytes | None = None, suffix: str = "jpg") -> Members:
     return [(f"{key}.{suffix}", picture() if data is None else data), (f"{key}.json", place(lat, lon))]
 
 
@@ -168,9 +161,7 @@ def test_what_looks_like_a_shard_and_is_none_is_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (files.account.found, files.account.used) == (9, 2)
     assert len(files.account.lines()) == 1 + len(set(reasons(files.skipped).values()))
-    with pytest.raises(
-        DataError, match=r"7 of 9 shards .*data\.limit=0\.5.*3\.tar\.gz.*train/\*\.tar"
-    ) as refused:
+    with pytest.raises(DataError, match=r"7 of 9 shards .*data\.limit=0\.5.*3\.tar\.gz.*train/\*\.tar") as refused:
         refuse_skipped_shards(files, 0.5, "data.limit")
     assert "train/**/*.tar" in str(refused.value)
     refuse_skipped_shards(files, 0.8, "data.limit")
@@ -265,11 +256,7 @@ def test_a_hostile_header_ends_and_the_samples_around_it_are_read(tmp_path: Path
 def test_a_null_character_in_a_name_is_a_fault(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
     text = place(1.5, 2.5)
-    pair = (
-        pax_header(path="a\0b.jpg")
-        + pax_header(path="a\0b.json", size=str(len(text)))
-        + text.ljust(512, b"\0")
-    )
+    pair = pax_header(path="a\0b.jpg") + pax_header(path="a\0b.json", size=str(len(text))) + text.ljust(512, b"\0")
     tar.write_bytes(pair + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
     assert index_shard(tar).keys == ["b"] and open_index(tar).keys == open_index(tar).keys
 
@@ -279,13 +266,7 @@ def test_an_index_that_is_cut_or_of_something_else_is_made_anew(tmp_path: Path) 
     keys = open_index(tar).keys
     kept = tmp_path / ".geoclip-index" / "0.tar.npz"
     whole = kept.read_bytes()
-    for damaged in (
-        whole[: len(whole) // 2],
-        whole[:-30],
-        b"",
-        b"PK\3\4",
-        whole[:200] + b"\xff" * 300 + whole[500:],
-    ):
+    for damaged in (whole[: len(whole) // 2], whole[:-30], b"", b"PK\3\4", whole[:200] + b"\xff" * 300 + whole[500:]):
         kept.write_bytes(damaged)
         assert open_index(tar).keys == keys
     with np.load(kept) as arrays:
@@ -343,9 +324,7 @@ def picture_of(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", KINDS)
-def test_every_picture_that_can_be_decoded_is_read_from_folders_tars_and_tables(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_every_picture_that_can_be_decoded_is_read_from_folders_tars_and_tables(tmp_path: Path, suffix: str) -> None:
     data = picture_of(KINDS[suffix])
     images = tmp_path / "images"
     images.mkdir()
@@ -370,9 +349,7 @@ def test_every_picture_that_cannot_be_decoded_is_named_and_counted(tmp_path: Pat
     photos, skipped = list_photos(images)
     assert [photo.key for photo in photos] == ["2.jpg"] and list(reasons(skipped)) == [f"1.{suffix}"]
     assert suffix.lower() in skipped[0].reason
-    tar = write_tar(
-        tmp_path / "0.tar", *sample("1", data=raw, suffix=suffix), *sample("2"), ("3.json", place(1, 2))
-    )
+    tar = write_tar(tmp_path / "0.tar", *sample("1", data=raw, suffix=suffix), *sample("2"), ("3.json", place(1, 2)))
     faults = reasons(index_shard(tar).faults)
     assert sorted(faults) == ["1", "3"] and f".{suffix.lower()}" in faults["1"]
     (images / "2.jpg").unlink()
@@ -522,9 +499,7 @@ def test_wherever_a_tar_is_cut_it_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_shard_shorter_than_its_index_says_is_refused(tmp_path: Path) -> None:
-    samples = [
-        {"__key__": f"{number}", "jpg": b"x" * 600, "json": b'{"lat": 1, "lon": 2}'} for number in range(4)
-    ]
+    samples = [{"__key__": f"{number}", "jpg": b"x" * 600, "json": b'{"lat": 1, "lon": 2}'} for number in range(4)]
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "000000.tar"
     write_index(tmp_path / "train", "train", [record_shard(path, write_shard(path, samples))])

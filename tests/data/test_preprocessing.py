@@ -40,9 +40,7 @@ BYTES: dict[str, Any] = {"do_normalize": False, "do_rescale": False}
 PROCESSORS: dict[str, Any] = {  # as the models' own preprocessor_config.json have it
     "clip_vit_l14": transformers.CLIPImageProcessor(**CROP_224, **BYTES),
     "clip_vit_l14_336": transformers.CLIPImageProcessor(**CROP_336, **BYTES),
-    "siglip2_b16": transformers.SiglipImageProcessor(
-        size={"height": 224, "width": 224}, resample=BILINEAR, **BYTES
-    ),
+    "siglip2_b16": transformers.SiglipImageProcessor(size={"height": 224, "width": 224}, resample=BILINEAR, **BYTES),
     "dinov2_b14": transformers.BitImageProcessor(**CROP_256, **BYTES),
     "dinov3_b16": dinov3,
 }
@@ -75,9 +73,7 @@ def grey_levels_apart(ours: NDArray[Any], theirs: Any) -> float:
 
 @pytest.mark.parametrize("option", PROCESSORS)
 @pytest.mark.parametrize("size", SIZES)
-def test_it_agrees_with_the_models_own_processor_to_one_grey_level(
-    option: str, size: tuple[int, int]
-) -> None:
+def test_it_agrees_with_the_models_own_processor_to_one_grey_level(option: str, size: tuple[int, int]) -> None:
     preprocessing = build_preprocessing(config_of(option).encoder)
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
     for image in (photograph(*size), noise):

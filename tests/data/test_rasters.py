@@ -61,23 +61,13 @@ def test_places_on_land_are_uniform_by_area_and_the_same_for_a_seed() -> None:
     places = uniform_on_land(4000, 0)
     assert is_land(places).all() and (places == uniform_on_land(4000, 0)).all()
     assert (places != uniform_on_land(4000, 1)).any()
-    inside = places[
-        (np.abs(places[:, 0]) < 12) & (places[:, 1] > 14) & (places[:, 1] < 28)
-    ]  # Africa, all land
+    inside = places[(np.abs(places[:, 0]) < 12) & (places[:, 1] > 14) & (places[:, 1] < 28)]  # Africa, all land
     sine = np.sin(np.radians(inside[:, 0]))
     assert kstest(sine, "uniform", args=(np.sin(np.radians(-12)), 2 * np.sin(np.radians(12)))).pvalue > 0.01
 
 
 def test_a_place_has_the_continent_of_its_country_and_none_at_sea() -> None:
-    places = [
-        [48.85, 2.35],
-        [35.7, 139.7],
-        [-1.3, 36.8],
-        [-33.9, 151.2],
-        [-15.8, -47.9],
-        [40, -100],
-        [-80, 0],
-    ]
+    places = [[48.85, 2.35], [35.7, 139.7], [-1.3, 36.8], [-33.9, 151.2], [-15.8, -47.9], [40, -100], [-80, 0]]
     names = ["Europe", "Asia", "Africa", "Oceania", "South America", "North America", "Antarctica"]
     assert continents_of(np.array([*places, [0.0, -30.0]], dtype=np.float64)).tolist() == [*names, ""]
 

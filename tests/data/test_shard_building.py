@@ -43,13 +43,7 @@ RejectedIn = Callable[[Path], list[tuple[str, str, str]]]
     ],
 )
 def test_every_layout_met_in_the_wild_becomes_a_shard(
-    tmp_path: Path,
-    photo: Photo,
-    build: Build,
-    samples_in: SamplesIn,
-    rejected_in: RejectedIn,
-    rows: str,
-    picture: str,
+    tmp_path: Path, photo: Photo, build: Build, samples_in: SamplesIn, rejected_in: RejectedIn, rows: str, picture: str
 ) -> None:
     path = tmp_path / "source" / picture
     path.parent.mkdir(parents=True)
@@ -58,9 +52,7 @@ def test_every_layout_met_in_the_wild_becomes_a_shard(
     (tmp_path / "source" / "t.csv").write_text(rows + "\n", encoding="utf-8")
     build(tmp_path / "shards", input=str(tmp_path / "source" / "t.csv"))
     ((key, (told, suffix, data)),) = samples_in(tmp_path / "shards" / "train").items()
-    named = dict(
-        zip(rows.lstrip("\ufeff").split("\n")[0].split(","), rows.split("\n")[1].split(","), strict=True)
-    )
+    named = dict(zip(rows.lstrip("\ufeff").split("\n")[0].split(","), rows.split("\n")[1].split(","), strict=True))
     assert (told["lat"], told["lon"], told["key"]) == (1.5, 2.5, rows.split("\n")[1].split(",")[0])
     assert key.replace("_", "/") in told["key"].replace("\\", "/").replace("_", "/") and "." not in key
     assert suffix == {".png": "png", ".webp": "webp"}.get(path.suffix, "jpg")
@@ -180,9 +172,7 @@ def test_shards_are_equal_shuffled_and_a_function_of_seed_and_keys(
     build(tmp_path / "a", input=str(table), samples_per_shard=10, val_samples=6)
     assert [shard.samples for shard in read_shards(str(tmp_path / "a"), "train")] == [10, 9, 9, 9]
     assert [shard.samples for shard in read_shards(str(tmp_path / "a"), "val")] == [6]
-    assert (tmp_path / "a" / "train" / ".geoclip-index" / "000003.tar.npz").is_file(), (
-        "nothing is left to count"
-    )
+    assert (tmp_path / "a" / "train" / ".geoclip-index" / "000003.tar.npz").is_file(), "nothing is left to count"
     train, val = list(samples_in(tmp_path / "a" / "train")), list(samples_in(tmp_path / "a" / "val"))
     assert sorted(train + val) == [f"{number:02d}" for number in range(43)]
     assert train != sorted(train)

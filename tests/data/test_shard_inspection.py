@@ -59,9 +59,7 @@ def add_tar(path: Path, *samples: dict[str, Any]) -> None:
             tar.write(sample)
 
 
-def sample(
-    key: str, lat: float = 1.0, lon: float = 2.0, size_px: tuple[int, int] = (30, 20)
-) -> dict[str, Any]:
+def sample(key: str, lat: float = 1.0, lon: float = 2.0, size_px: tuple[int, int] = (30, 20)) -> dict[str, Any]:
     picture = io.BytesIO()
     Image.new("RGB", size_px).save(picture, "JPEG")
     return {"__key__": key, "jpg": picture.getvalue(), "json": json.dumps({"lat": lat, "lon": lon}).encode()}
@@ -121,9 +119,7 @@ def add_halves(shards: Shards) -> None:
 
 def repeat_keys(shards: Shards) -> None:
     place = shards.train.gps_deg["train-00-0002"]
-    add_tar(
-        shards.tar(3), sample("train-00-0002", *place), sample("train-00-0003", 3, 4), sample("new", 5, 6)
-    )
+    add_tar(shards.tar(3), sample("train-00-0002", *place), sample("train-00-0003", 3, 4), sample("new", 5, 6))
 
 
 def damage_the_index(shards: Shards) -> None:
@@ -167,9 +163,7 @@ def test_what_was_kept_of_a_tar_is_not_believed(shards: Shards) -> None:
     tar.write_bytes(data.replace(b'"lat"', b'"lut"', 1))
     os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert open_index(tar).faults == [], "size and time are as they were"
-    assert shards.inspect().splits["train"].faults == {
-        "json without numbers lat and lon (it has key, lon, lut)": 1
-    }
+    assert shards.inspect().splits["train"].faults == {"json without numbers lat and lon (it has key, lon, lut)": 1}
 
 
 def test_a_picture_in_two_splits_is_broken_and_a_place_in_two_is_told(shards: Shards) -> None:
@@ -183,9 +177,7 @@ def test_a_picture_in_two_splits_is_broken_and_a_place_in_two_is_told(shards: Sh
 
 
 def test_a_folder_without_splits_or_index_is_inspected_too(tmp_path: Path) -> None:
-    add_tar(
-        tmp_path / "mine" / "0.tar", *(sample(str(number), size_px=(30 + number, 20)) for number in range(3))
-    )
+    add_tar(tmp_path / "mine" / "0.tar", *(sample(str(number), size_px=(30 + number, 20)) for number in range(3)))
     inspect(tmp_path / "mine", workers=1, max_pixels=MAX_PIXELS)
     assert (tmp_path / "mine" / "inspection.png").read_bytes().startswith(b"\x89PNG")
     summary = inspect_shards(tmp_path / "mine", workers=1)

@@ -20,9 +20,7 @@ def _command(table: Path, root: Path, workers: int) -> tuple[str, ...]:
 def _files(root: Path) -> dict[str, bytes]:
     """By name, what they hold; of those that tell when something was written, that they are there."""
     return {
-        str(path.relative_to(root)): b""
-        if path.name == "metadata.json" or path.suffix == ".npz"
-        else path.read_bytes()
+        str(path.relative_to(root)): b"" if path.name == "metadata.json" or path.suffix == ".npz" else path.read_bytes()
         for path in root.rglob("*")
         if path.is_file()
     }
@@ -34,9 +32,7 @@ def _progress(root: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(
-    tmp_path: Path, photo_table: Callable[..., Path]
-) -> None:
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, photo_table: Callable[..., Path]) -> None:
     table = photo_table(120, size_px=(96, 72))
     (table.parent / "07.jpg").write_bytes(b"no picture")
     finish(tmp_path, *_command(table, tmp_path / "whole" / "shards", workers=1))

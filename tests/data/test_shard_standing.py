@@ -27,16 +27,10 @@ RejectedIn = Callable[[Path], list[tuple[str, str, str]]]
 
 
 def bytes_below(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_the_same_command_again_does_nothing(
-    tmp_path: Path, build: Build, photo_table: Callable[..., Path]
-) -> None:
+def test_the_same_command_again_does_nothing(tmp_path: Path, build: Build, photo_table: Callable[..., Path]) -> None:
     table, root = str(photo_table(8)), tmp_path / "shards"
     assert build(root, input=table)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
@@ -61,9 +55,7 @@ def test_other_settings_are_refused_by_name_unless_wanted(
     assert [shard.samples for shard in read_shards(str(root), "train")] == [3, 3, 2]
 
 
-def test_somebodys_folder_is_never_touched(
-    tmp_path: Path, build: Build, photo_table: Callable[..., Path]
-) -> None:
+def test_somebodys_folder_is_never_touched(tmp_path: Path, build: Build, photo_table: Callable[..., Path]) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
     with pytest.raises(DataError, match="choose another root"):
@@ -114,9 +106,7 @@ def test_a_refused_build_asks_for_no_overwrite_and_harms_no_data_set_that_stands
 
 def test_swapped_columns_are_guessed(tmp_path: Path, build: Build, photo_table: Callable[..., Path]) -> None:
     table = photo_table(4)
-    table.write_text(
-        "IMG_ID,LAT,LON\n00.jpg,151.2,-33.9\n01.jpg,139.7,35.7\n02.jpg,2.4,48.9\n03.jpg,-122,37\n"
-    )
+    table.write_text("IMG_ID,LAT,LON\n00.jpg,151.2,-33.9\n01.jpg,139.7,35.7\n02.jpg,2.4,48.9\n03.jpg,-122,37\n")
     with pytest.raises(DataError, match="wrong way round"):
         build(tmp_path / "shards", input=str(table))
     assert build(tmp_path / "shards", input=str(table), columns=ColumnsConfig(lat="LON", lon="LAT"))
@@ -181,10 +171,7 @@ PROBLEMS: list[tuple[dict[str, object], str]] = [
     ({"source": ShardSource.csv}, "input='':"),
     ({"source": ShardSource.csv, "input": "nowhere.csv"}, "input=nowhere.csv:"),
     ({"source": ShardSource.csv, "input": __file__}, "root=data/bluemarble:"),
-    (
-        {"source": ShardSource.csv, "input": __file__, "root": str(Path(__file__).parent)},
-        f"input={__file__}:",
-    ),
+    ({"source": ShardSource.csv, "input": __file__, "root": str(Path(__file__).parent)}, f"input={__file__}:"),
     ({"source": ShardSource.csv, "images": "nowhere"}, "images=nowhere:"),
     ({"source": ShardSource.wds}, "input='':"),
     ({"source": ShardSource.wds, "images": "x"}, "images=x:"),
@@ -196,10 +183,7 @@ PROBLEMS: list[tuple[dict[str, object], str]] = [
     ({"source": ShardSource.wds, "split": "val", "val_samples": 3}, "val_samples"),
     ({"benchmark": BenchmarkConfig(name="y", kind=BenchmarkKind.shards)}, "benchmark=y:"),
     ({"benchmark": BenchmarkConfig(name="y", kind=BenchmarkKind.photos, variable="Y_DIR")}, "benchmark=y:"),
-    (
-        {"benchmark": BenchmarkConfig(name="y", kind=BenchmarkKind.photos, root="."), "input": "x"},
-        "benchmark=y:",
-    ),
+    ({"benchmark": BenchmarkConfig(name="y", kind=BenchmarkKind.photos, root="."), "input": "x"}, "benchmark=y:"),
     ({"inspect": "nowhere"}, "inspect=nowhere:"),
 ]
 

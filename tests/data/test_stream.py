@@ -27,16 +27,10 @@ BatchesOf = Callable[..., list[Batch]]
 def test_300_steps_are_the_same_for_all_ranks_workers_and_interruptions(
     tiny_shards: Shards, plan_of: PlanOf, global_keys: KeysOf, seed: int
 ) -> None:
-    plan = plan_of(
-        tiny_shards([30, 41, 30, 9]).root, seed=seed, image_px=4
-    )  # 110 samples: batches straddle epochs
+    plan = plan_of(tiny_shards([30, 41, 30, 9]).root, seed=seed, image_px=4)  # 110 samples: batches straddle epochs
     expected = global_keys(plan, last=300)
     stops = random.Random(seed).sample(range(1, 300), 3)
-    for before, after, stop in (
-        ((1, 1), (2, 2), stops[0]),
-        ((2, 0), (1, 2), stops[1]),
-        ((2, 1), (1, 0), stops[2]),
-    ):
+    for before, after, stop in (((1, 1), (2, 2), stops[0]), ((2, 0), (1, 2), stops[1]), ((2, 1), (1, 0), stops[2])):
         found = [
             *global_keys(plan, ranks=before[0], workers=before[1], last=stop),
             *global_keys(plan, ranks=after[0], workers=after[1], first=stop, last=300),
@@ -54,23 +48,16 @@ def test_every_epoch_shows_every_sample_exactly_once(
     rows = [[step[stream] for step in steps] for stream in range(4)]
     for epoch in range(4):
         sizes = [total // 4 + (stream < total % 4) for stream in range(4)]
-        seen = [
-            key
-            for row, size in zip(rows, sizes, strict=True)
-            for key in row[epoch * size : (epoch + 1) * size]
-        ]
+        seen = [key for row, size in zip(rows, sizes, strict=True) for key in row[epoch * size : (epoch + 1) * size]]
         if len(seen) == total:  # the longer streams end their last epoch behind the last step
             assert Counter(seen) == Counter(dict.fromkeys(shards.gps_deg, 1))
     first, second = (
-        [row[epoch * size : (epoch + 1) * size] for row, size in zip(rows, sizes, strict=True)]
-        for epoch in (0, 1)
+        [row[epoch * size : (epoch + 1) * size] for row, size in zip(rows, sizes, strict=True)] for epoch in (0, 1)
     )
     assert first != second
 
 
-def test_the_buffer_mixes_and_the_seed_decides(
-    tiny_shards: Shards, plan_of: PlanOf, global_keys: KeysOf
-) -> None:
+def test_the_buffer_mixes_and_the_seed_decides(tiny_shards: Shards, plan_of: PlanOf, global_keys: KeysOf) -> None:
     root = tiny_shards([40, 40]).root
     mixed = [key for step in global_keys(plan_of(root, streams=1)) for key in step]
     in_order = [key for step in global_keys(plan_of(root, streams=1, shuffle_buffer=1)) for key in step]
@@ -78,9 +65,7 @@ def test_the_buffer_mixes_and_the_seed_decides(
     assert global_keys(plan_of(root, seed=1)) != global_keys(plan_of(root))
 
 
-def test_pixels_and_places_belong_together(
-    tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf
-) -> None:
+def test_pixels_and_places_belong_together(tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf) -> None:
     shards = tiny_shards([16, 16])
     for batch in batches_of(plan_of(shards.root), workers=1, last=4):
         expected = torch.tensor([shards.gps_deg[key] for key in batch.keys])
@@ -122,9 +107,7 @@ def bytes_read() -> int:
     return int(status.read_text().split()[1])
 
 
-def test_a_fraction_reads_its_share_of_the_bytes_and_nothing_else(
-    tiny_shards: Shards, plan_of: PlanOf
-) -> None:
+def test_a_fraction_reads_its_share_of_the_bytes_and_nothing_else(tiny_shards: Shards, plan_of: PlanOf) -> None:
     shards = tiny_shards([60] * 10, size_px=64, noise=True)
     stored = sum(path.stat().st_size for path in shards.paths())
     seen: dict[float, set[str]] = {}
@@ -150,8 +133,6 @@ def test_going_on_reads_nothing_of_what_was_passed(tiny_shards: Shards, plan_of:
     assert bytes_read() - before < 0.1 * stored
 
 
-def test_too_few_samples_name_the_numbers(
-    tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf
-) -> None:
+def test_too_few_samples_name_the_numbers(tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf) -> None:
     with pytest.raises(DataError, match="7 training samples are fewer than one batch of 8"):
         batches_of(plan_of(tiny_shards([7]).root), last=1)

@@ -8,9 +8,7 @@ from geoclip.data.shard_index import SampleRange
 from geoclip.data.shard_list import Shard
 from geoclip.data.subset import all_samples, assign_to_streams, stream_sizes, take_fraction
 
-SHARDS = [
-    Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])
-]
+SHARDS = [Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])]
 TOTAL = 461
 
 
@@ -45,9 +43,7 @@ def test_streams_are_equally_long_to_within_one_and_everything_is_dealt_once(str
 def test_epochs_differ_and_repeat() -> None:
     subset = take_fraction(SHARDS, 1.0, 0)
     assert (
-        assign_to_streams(subset, 4, 0, 1)
-        == assign_to_streams(subset, 4, 0, 1)
-        != assign_to_streams(subset, 4, 0, 2)
+        assign_to_streams(subset, 4, 0, 1) == assign_to_streams(subset, 4, 0, 1) != assign_to_streams(subset, 4, 0, 2)
     )
 
 

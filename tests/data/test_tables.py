@@ -20,10 +20,7 @@ LAYOUTS = {
     "Im2GPS3k, YFCC26k": ("IMG_ID,AUTHOR,LAT,LON", ("IMG_ID", "LAT", "LON")),
     "YFCC4k": ("name,AUTHOR,lat,lon,license", ("name", "lat", "lon")),
     "Lightning re-implementation": ("id,latitude,longitude", ("id", "latitude", "longitude")),
-    "MP16-Pro": (
-        "IMG_ID,LAT,LON,neighbourhood,city,county,state,region,country,continent",
-        ("IMG_ID", "LAT", "LON"),
-    ),
+    "MP16-Pro": ("IMG_ID,LAT,LON,neighbourhood,city,county,state,region,country,continent", ("IMG_ID", "LAT", "LON")),
     "GWS15k": ("path,lat,lon", ("path", "lat", "lon")),
     "gallery": ("LAT,LON", ("", "LAT", "LON")),
     "another gallery": ("latitude,longitude", ("", "latitude", "longitude")),
@@ -54,18 +51,14 @@ def test_names_that_look_like_numbers_keep_their_zeros(tmp_path: Path) -> None:
 
 def test_what_the_user_names_comes_first(tmp_path: Path) -> None:
     named = Columns(key="photo", lat="y")
-    assert find_columns(["id", "photo", "LAT", "y", "LON"], "it", named) == Columns(
-        key="photo", lat="y", lon="LON"
-    )
+    assert find_columns(["id", "photo", "LAT", "y", "LON"], "it", named) == Columns(key="photo", lat="y", lon="LON")
     (tmp_path / "t.csv").write_text("key,photo,lat,y,LON\nwrong,a.jpg,9,1,2\n")
     row = read_coordinates(tmp_path / "t.csv", "table", named).iloc[0]
     assert (row["key"], row["lat"], row["lon"]) == ("a.jpg", 1, 2)
 
 
 def test_a_named_column_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(
-        DataError, match=r"t\.csv has no column 'y', which columns\.lat names; it has LAT, LON"
-    ):
+    with pytest.raises(DataError, match=r"t\.csv has no column 'y', which columns\.lat names; it has LAT, LON"):
         find_columns(["LAT", "LON"], "t.csv", Columns(lat="y"))
 
 
@@ -90,10 +83,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str]]] = {
     "no header": ("48.85,2.35\n1,2\n", ["48.85, 2.35", "LAT,LON"]),
     "both in one column": ("id,latlon\na,1\n", ["'latlon'"]),
     "another line between quotes": ('id,lat,lon\n"a\nb",1,2\nc,95,3\n', ["line 4", "lat='95'"]),
-    "a separator in a name": (
-        "name,lat,lon\nParis, France,48.85,2.35\n",
-        ["line 2", "Paris,  France", "quote"],
-    ),
+    "a separator in a name": ("name,lat,lon\nParis, France,48.85,2.35\n", ["line 2", "Paris,  France", "quote"]),
     "underscores": ("lat,lon\n4_8,2\n", ["line 2", "lat='4_8'"]),
     "two numbers in a cell": ("lat,lon\n48.85 2.35,2\n", ["line 2", "lat='48.85 2.35'"]),
     "the other's hemisphere": ("lat,lon\n48 E,2\n", ["line 2", "E", "lat='48 E'"]),

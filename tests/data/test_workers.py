@@ -72,9 +72,7 @@ def test_items_come_in_order(workers: int) -> None:
     assert processes_end()
 
 
-def test_readers_are_forked_from_a_process_without_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_readers_are_forked_from_a_process_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEOCLIP_TEST", "here")
     reading = read_in_processes(Facts(), count=4, workers=2)
@@ -95,9 +93,7 @@ def test_a_reader_that_fails_names_shard_and_sample(workers: int, happens: str, 
     assert processes_end()
 
 
-@pytest.mark.parametrize(
-    ("happens", "named"), [("killed", "SIGKILL"), ("exits", "status 3"), ("stopped", "SIGSTOP")]
-)
+@pytest.mark.parametrize(("happens", "named"), [("killed", "SIGKILL"), ("exits", "status 3"), ("stopped", "SIGSTOP")])
 def test_a_reader_that_is_gone_or_stopped_names_shard_and_sample(happens: str, named: str) -> None:
     reading = read_in_processes(Numbers(happens), count=12, workers=2, timeout_s=1, limited_by="some.key")
     with pytest.raises(DataError, match=r"train/000003.tar.* key5") as raised:

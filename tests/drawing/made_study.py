@@ -13,12 +13,7 @@ CEILING = {"1": 20.0, "25": 72.0, "200": 97.0, "750": 100.0, "2500": 100.0}
 
 
 def made_variant(
-    label: str,
-    values: Mapping[str, Any],
-    base: float,
-    gain: float | None,
-    *,
-    ceiling: Mapping[str, float] = CEILING,
+    label: str, values: Mapping[str, Any], base: float, gain: float | None, *, ceiling: Mapping[str, float] = CEILING
 ) -> dict[str, Any]:
     """A variant whose share within 200 km is `base`; its gain, where it has one, is sure from one point on."""
     means = {"1": base / 20, "25": base / 2, "200": base, "750": base + 5, "2500": base + 10}

@@ -77,9 +77,7 @@ def test_the_console_table_fits_80_columns_whole(result: dict[str, Any]) -> None
         console.print(table.rich())
         assert isinstance(console.file, io.StringIO)
         texts.append(console.file.getvalue())
-    assert [line.rstrip() for line in texts[0].splitlines()] == [
-        line.rstrip() for line in texts[1].splitlines()
-    ]
+    assert [line.rstrip() for line in texts[0].splitlines()] == [line.rstrip() for line in texts[1].splitlines()]
     assert "North America" in texts[0] and "< 2500" in texts[0]
 
 

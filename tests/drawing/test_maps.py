@@ -12,15 +12,7 @@ from PIL import Image
 
 from geoclip.drawing.maps import draw_distribution, draw_predictions, great_circles
 from geoclip.drawing.prediction_map import _draw_scale
-from geoclip.drawing.world import (
-    DPI,
-    WIDTH_IN,
-    height_in,
-    new_figure,
-    save_figure,
-    show_names_as_they_are,
-    south_north,
-)
+from geoclip.drawing.world import DPI, WIDTH_IN, height_in, new_figure, save_figure, show_names_as_they_are, south_north
 from geoclip.errors import DataError
 
 BLACK = np.zeros((90, 180, 3), dtype=np.uint8)
@@ -46,9 +38,7 @@ def only_poles(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.int16]:
 
 
 @pytest.mark.parametrize(("lat", "lon"), [(0.0, 0.0), (-33.9, 151.2), (64.1, -179.0)])
-def test_a_place_is_drawn_at_its_pixel(
-    tmp_path: Path, only_poles: NDArray[np.int16], lat: float, lon: float
-) -> None:
+def test_a_place_is_drawn_at_its_pixel(tmp_path: Path, only_poles: NDArray[np.int16], lat: float, lon: float) -> None:
     draw_distribution({"train": np.vstack((POLES, [[lat, lon]]))}, BLACK, tmp_path / "with.png")
     changed = np.abs(read(tmp_path / "with.png") - only_poles).max(axis=2) > 60
     changed[: round(0.4 * DPI)] = False  # the count above the map changes as well
@@ -109,10 +99,7 @@ def test_a_miss_is_tied_to_its_guess(tmp_path: Path) -> None:
     draw_predictions(truth, far, np.array([13_343.0, 1.6]), BLACK, tmp_path / "far.png")
     near_picture, far_picture = read(tmp_path / "near.png"), read(tmp_path / "far.png")
     width, top = (WIDTH_IN - 0.6) * DPI, 0.75 * DPI
-    row, middle = (
-        round(top + 85 / 360 * width),
-        round(0.3 * DPI + width / 2),
-    )  # (0, 0): the map shows 85° N to 60° S
+    row, middle = (round(top + 85 / 360 * width), round(0.3 * DPI + width / 2))  # (0, 0): the map shows 85° N to 60° S
     band = slice(row - 2, row + 3)
     change = np.abs(far_picture[band, middle - 5 : middle + 5] - near_picture[band, middle - 5 : middle + 5])
     assert change.max() > 40
@@ -128,9 +115,7 @@ def test_a_miss_is_tied_to_its_guess(tmp_path: Path) -> None:
         (np.array([1.0, 2.0]), "expected \\(N, 2\\)"),
     ],
 )
-def test_what_is_no_place_is_refused_with_its_row(
-    tmp_path: Path, places: NDArray[np.float64], words: str
-) -> None:
+def test_what_is_no_place_is_refused_with_its_row(tmp_path: Path, places: NDArray[np.float64], words: str) -> None:
     with pytest.raises(DataError, match=words):
         draw_distribution({"train": places}, BLACK, tmp_path / "map.png")
     assert not list(tmp_path.iterdir()), "nothing half-drawn is left behind"

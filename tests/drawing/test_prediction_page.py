@@ -192,12 +192,7 @@ def test_the_heat_spans_what_tells_places_apart() -> None:
 def test_places_and_probabilities_are_written_for_people() -> None:
     assert place_text(48.8584, 2.29448) == "48.8584° N, 2.2945° E"
     assert place_text(-33.85, -70.5) == "33.8500° S, 70.5000° W"
-    assert [probability_text(p) for p in (0.416, 0.0213, 0.005, 1.234e-7)] == [
-        "42 %",
-        "2.1 %",
-        "0.50 %",
-        "1e-05 %",
-    ]
+    assert [probability_text(p) for p in (0.416, 0.0213, 0.005, 1.234e-7)] == ["42 %", "2.1 %", "0.50 %", "1e-05 %"]
 
 
 @pytest.mark.parametrize(
@@ -211,9 +206,7 @@ def test_places_and_probabilities_are_written_for_people() -> None:
         ({"truth_deg": (np.nan, 0.0)}, "true place: row 0"),
     ],
 )
-def test_a_prediction_that_cannot_be_shown_is_refused(
-    tmp_path: Path, changed: dict[str, Any], words: str
-) -> None:
+def test_a_prediction_that_cannot_be_shown_is_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=f"photo.jpg.*{words}"):
         write_predictions_html(tmp_path / "page.html", GALLERY, [prediction(**changed)], BLACK)
     with pytest.raises(DataError, match="no prediction"):

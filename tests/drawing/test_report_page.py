@@ -72,9 +72,7 @@ def make_run(parent: Path) -> Path:
     for benchmark in ("yfcc4k", "test"):
         lat, lon, miss_deg = rng.uniform(-50, 80, 40), rng.uniform(-170, 170, 40), rng.exponential(1, 40)
         miss = {"predicted_lat": lat + miss_deg, "predicted_lon": lon, "distance_km": 111.2 * miss_deg}
-        table = pd.DataFrame(
-            {"key": [str(n) for n in range(40)], "lat": lat, "lon": lon, **miss, "score": 0.5}
-        )
+        table = pd.DataFrame({"key": [str(n) for n in range(40)], "lat": lat, "lon": lon, **miss, "score": 0.5})
         table.to_csv(folder / "eval" / f"{benchmark}.csv", index=False)
     (folder / "eval" / "test.json").write_text(json.dumps(result("test", "bluemarble")))
     other = result("yfcc4k", "released_100k", verbatim_in_gallery=4, published_n=4536)
@@ -121,9 +119,7 @@ def test_the_report_says_what_the_files_say(page: Path) -> None:
         "half of all guesses are more than 51.5 km off",
     ):
         assert fact in words
-    assert words.index("evaluate on test") < words.index("evaluate on yfcc4k"), (
-        "the run's own test comes first"
-    )
+    assert words.index("evaluate on test") < words.index("evaluate on yfcc4k"), "the run's own test comes first"
     assert "This does it" not in words, "nothing is missing"
 
 

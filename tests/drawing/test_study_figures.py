@@ -47,12 +47,7 @@ def count(path: Path, color: str) -> int:
 
 
 def test_a_swept_number_is_a_number_and_a_name_is_none() -> None:
-    assert swept_values(made_study("queue.size", QUEUES, "1024")) == {
-        "0": 0,
-        "256": 256,
-        "1024": 1024,
-        "4096": 4096,
-    }
+    assert swept_values(made_study("queue.size", QUEUES, "1024")) == {"0": 0, "256": 256, "1024": 1024, "4096": 4096}
     assert swept_values(made_study("loss.max", {"16": 16.0, "20": 20.0, "none": None}, "16")) == {
         "16": 16, "20": 20, "none": float("inf"),
     }  # fmt: skip
@@ -101,9 +96,7 @@ def test_twelve_variants_can_be_told_apart() -> None:
     assert list(ordered) == ["0", "256", "1024", "4096"], "the legend is in the order of the values"
 
 
-@pytest.mark.parametrize(
-    ("key", "swept", "baseline"), [("queue.size", QUEUES, "256"), ("location", NAMES, "single")]
-)
+@pytest.mark.parametrize(("key", "swept", "baseline"), [("queue.size", QUEUES, "256"), ("location", NAMES, "single")])
 def test_wins_and_losses_are_seen_in_the_picture(
     key: str, swept: dict[str, Any], baseline: str, tmp_path: Path
 ) -> None:
@@ -116,9 +109,7 @@ def test_wins_and_losses_are_seen_in_the_picture(
                 gain["excludes_zero"] = False
     draw_swept(unsure, tmp_path / "unsure.png")
     for color in (BETTER, WORSE):
-        assert count(tmp_path / "sure.png", color) > 3 * count(tmp_path / "unsure.png", color) > 0, (
-            "the legend has it"
-        )
+        assert count(tmp_path / "sure.png", color) > 3 * count(tmp_path / "unsure.png", color) > 0, "the legend has it"
     assert (tmp_path / "sure.png").stat().st_size < 150_000
 
 

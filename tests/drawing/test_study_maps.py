@@ -17,8 +17,7 @@ BLACK = np.zeros((90, 180, 3), dtype=np.uint8)
 
 def write_csv(path: Path, errors_km: dict[str, float], lat: float = 10.0) -> Path:
     rows = [
-        {"key": key, "lat": lat, "lon": float(n), "distance_km": km}
-        for n, (key, km) in enumerate(errors_km.items())
+        {"key": key, "lat": lat, "lon": float(n), "distance_km": km} for n, (key, km) in enumerate(errors_km.items())
     ]
     pd.DataFrame(rows).sample(frac=1, random_state=len(path.name)).to_csv(path, index=False)
     return path
@@ -29,9 +28,7 @@ def test_a_win_is_how_many_times_nearer_over_all_seeds(tmp_path: Path) -> None:
     other = [write_csv(tmp_path / "v0.csv", {"x": 50, "y": 0.1, "z": 30}),
              write_csv(tmp_path / "longer name.csv", {"x": 12.5, "y": 0.9, "z": 480})]  # fmt: skip
     wins = read_wins(base, other)
-    assert wins.log2_N == pytest.approx([2, 0, -2]), (
-        "twice and eight times nearer; under 1 km all are the same"
-    )
+    assert wins.log2_N == pytest.approx([2, 0, -2]), "twice and eight times nearer; under 1 km all are the same"
     assert wins.truth_deg_N2[:, 1].tolist() == [0, 1, 2]
 
 

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from geoclip.drawing.study_readme import (
-    fill_generated,
-    first_words,
-    generated_blocks,
-    read_sections,
-    study_list,
-)
+from geoclip.drawing.study_readme import fill_generated, first_words, generated_blocks, read_sections, study_list
 from geoclip.errors import DataError
 
 README = """# 03 · Scales

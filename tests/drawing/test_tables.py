@@ -60,18 +60,7 @@ def test_markdown_has_a_row_and_its_ceiling() -> None:
 def test_the_console_table_fits_80_columns_whole() -> None:
     text = shown(80)
     assert text == shown(200), "nothing is wrapped or cut at 80 columns"
-    for figure in (
-        "2.1",
-        "41.2",
-        "81.0",
-        "91.9",
-        "39.1–43.3",
-        "99.9–100",
-        "1,234 km",
-        "4,321",
-        "24.2",
-        "2,000 images",
-    ):
+    for figure in ("2.1", "41.2", "81.0", "91.9", "39.1–43.3", "99.9–100", "1,234 km", "4,321", "24.2", "2,000 images"):
         assert figure in text
 
 

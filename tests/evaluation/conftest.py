@@ -79,9 +79,7 @@ def write_run(folder: Path, gallery_csv: Path, seed: int = 0) -> None:
         gallery=GalleryConfig(name="tiny", path=str(gallery_csv)),
     )
     model = build_model(config)
-    write_checkpoint(
-        folder / "checkpoints" / "best.safetensors", pack(weights_tree(model, 1, config=to_dict(config)))
-    )
+    write_checkpoint(folder / "checkpoints" / "best.safetensors", pack(weights_tree(model, 1, config=to_dict(config))))
 
 
 @pytest.fixture

@@ -54,10 +54,7 @@ def add(path: Path, name: str, data: bytes) -> None:
 
 
 def test_an_evaluation_counts_the_rows_of_its_table_and_the_samples_of_its_shards(
-    asked: dict[str, Any],
-    photo_folder: Path,
-    tiny_shards: Callable[..., Any],
-    caplog: pytest.LogCaptureFixture,
+    asked: dict[str, Any], photo_folder: Path, tiny_shards: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     table = next(photo_folder.glob("*.csv"))
@@ -77,9 +74,7 @@ def test_an_evaluation_counts_the_rows_of_its_table_and_the_samples_of_its_shard
 def test_features_at_zero_zero_are_skipped_too(asked: dict[str, Any], tiny_run: Any, tmp_path: Path) -> None:
     dim = load_model(EvaluateConfig(**asked)).model.image_encoder.feature_dim
     np.savez(tmp_path / "f.npz", features=np.ones((3, dim)), lat=[0, 0, 1], lon=[0, 5, 1])
-    config = EvaluateConfig(
-        **asked, benchmark=BenchmarkConfig(name="x"), image_features=str(tmp_path / "f.npz")
-    )
+    config = EvaluateConfig(**asked, benchmark=BenchmarkConfig(name="x"), image_features=str(tmp_path / "f.npz"))
     queries, found = embed_benchmark(config, load_model(config))
     assert (found.found, found.used, queries.keys) == (3, 2, ["1", "2"])
 

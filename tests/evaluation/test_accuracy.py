@@ -47,12 +47,7 @@ def released_gallery() -> Floats:
     ],
 )
 def test_the_released_gallery_bounds_every_result(
-    repository: Path,
-    released_gallery: Floats,
-    file: str,
-    percent: tuple[float, ...],
-    median_km: float,
-    verbatim: int,
+    repository: Path, released_gallery: Floats, file: str, percent: tuple[float, ...], median_km: float, verbatim: int
 ) -> None:
     truth = repository.parent / "shared" / "benchmarks" / file
     if not truth.is_file():

@@ -43,9 +43,7 @@ def model() -> GeoCLIP:
     torch.manual_seed(0)
     backbone = ResNetBackbone(stem_dim=8, widths=[8, 16], depths=[1, 1])
     image = ImageEncoder(backbone, feature_dim=16, hidden_dim=16, embedding_dim=8, frozen=False)
-    return GeoCLIP(
-        image, LocationEncoder([1.0, 16.0], frequencies=32, hidden_dim=32, depth=1, embedding_dim=8)
-    )
+    return GeoCLIP(image, LocationEncoder([1.0, 16.0], frequencies=32, hidden_dim=32, depth=1, embedding_dim=8))
 
 
 @pytest.fixture
@@ -67,9 +65,7 @@ def test_an_oracle_reaches_the_ceiling_and_no_more(model: GeoCLIP, gallery: Gall
     truth = places(200, 1)
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
     rows = nearest_rows(truth, gallery)
-    result, predictions = evaluate_benchmark(
-        "oracle", queries_at(rows, truth, gallery_GD), gallery, gallery_GD
-    )
+    result, predictions = evaluate_benchmark("oracle", queries_at(rows, truth, gallery_GD), gallery, gallery_GD)
     assert {km: interval.value for km, interval in result.accuracy.percent.items()} == result.ceiling_percent
     assert 0 < result.ceiling_percent[750] < 100
     torch.testing.assert_close(predictions.guess_deg_N2, gallery.gps_deg_G2[rows])
@@ -86,9 +82,7 @@ def test_a_gallery_that_holds_the_answers_is_found_out(model: GeoCLIP, gallery: 
 def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_path: Path) -> None:
     truth = places(50, 1)
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
-    result, predictions = evaluate_benchmark(
-        "b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD
-    )
+    result, predictions = evaluate_benchmark("b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD)
     returned = result_row("b", result, checkpoint_sha256="abc", git_revision="def")
     write_result(tmp_path / "eval" / "b", returned, predictions)
     row = json.loads((tmp_path / "eval" / "b.json").read_text())
@@ -115,9 +109,7 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["b.csv", "b.json"]
 
 
-def test_training_asks_for_no_ranking_and_the_same_guesses_come_with_one(
-    model: GeoCLIP, gallery: Gallery
-) -> None:
+def test_training_asks_for_no_ranking_and_the_same_guesses_come_with_one(model: GeoCLIP, gallery: Gallery) -> None:
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
     images = F.normalize(torch.randn((40, 8), generator=torch.Generator().manual_seed(1)), dim=1)
     queries = Queries(image_ND=images, gps_deg_N2=places(40, 1), keys=[str(number) for number in range(40)])
@@ -179,9 +171,7 @@ def test_not_one_readable_image_is_an_error_that_names_them(model: GeoCLIP) -> N
         keys=[],
         skipped=[Skip(shard="photos", key="a.jpg", reason="unreadable picture (OSError)")],
     )
-    with pytest.raises(
-        DataError, match=r"not one readable image; 1 × unreadable picture \(OSError\): photos:a\.jpg"
-    ):
+    with pytest.raises(DataError, match=r"not one readable image; 1 × unreadable picture \(OSError\): photos:a\.jpg"):
         embed_images(model, [nothing], CPU)
 
 

@@ -122,16 +122,12 @@ def test_prediction_uses_it_and_does_not_know_what_is_too_far_off(
     assert [row["predictions"] for row in asked] == [row["predictions"] for row in plain]
     nothing = rows(abstain_km=0.001)
     assert not any(row["known"] for row in nothing) and "do not know" in capsys.readouterr().out
-    with pytest.raises(
-        GeoclipError, match=r"abstain_km=5 needs a calibration .*geoclip\.calibrate checkpoint="
-    ):
+    with pytest.raises(GeoclipError, match=r"abstain_km=5 needs a calibration .*geoclip\.calibrate checkpoint="):
         rows(abstain_km=5.0, box=[-90, -180, 0, 180])  # another gallery
     assert not rows(smooth_km=100.0)[0]["calibrated"]
 
 
-def test_a_calibration_of_something_else_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_calibration_of_something_else_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = Calibration(scale=2.0, raw_km=(1.0, 2.0), error_km=(3.0, 4.0), facts={"gallery_sha256": "a"})
     write_calibration(tmp_path, one)
     assert read_calibration(tmp_path, gallery_sha256="a") == one

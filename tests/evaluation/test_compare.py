@@ -69,9 +69,7 @@ def by_hand(a: Images, b: Images, seed: int) -> dict[str, Floats]:
 
 
 @pytest.mark.parametrize("count", [200, 201])  # the median of an even number is the mean of two
-def test_every_measure_is_that_of_a_loop_over_the_same_resamples(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_measure_is_that_of_a_loop_over_the_same_resamples(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoclip.evaluation.significance.COUNTS_AT_ONCE", 7 * count)  # 7 resamples at a time
     a, b = two_runs(count, 0, gain=1.2)
     found = compare_images(a, b, seed=5)
@@ -83,9 +81,7 @@ def test_every_measure_is_that_of_a_loop_over_the_same_resamples(
         beyond = min((expected[name] <= 1e-12).sum(), (expected[name] >= -1e-12).sum())
         assert difference.p == pytest.approx(min(1, 2 * (1 + beyond) / (RESAMPLES + 1)), abs=1e-12)
         assert difference.value == pytest.approx(difference.b - difference.a)
-    assert found["200"].value == pytest.approx(
-        100 * ((b.error_km_N < 200).mean() - (a.error_km_N < 200).mean())
-    )
+    assert found["200"].value == pytest.approx(100 * ((b.error_km_N < 200).mean() - (a.error_km_N < 200).mean()))
     assert found["median_km"].a == pytest.approx(np.median(a.error_km_N))
     assert found["country"].n == count - int(np.isnan(a.country_right_N).sum())  # type: ignore[arg-type]
 
@@ -176,9 +172,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     return write_run(tmp_path, "A", a.error_km_N), write_run(tmp_path, "B", b.error_km_N)
 
 
-def test_the_command_writes_table_json_and_figure(
-    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_table_json_and_figure(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     a, b = runs
     config = CompareConfig(benchmark=TEST, a=str(a), b=str(b))
     assert compare_problems(config) == []
@@ -203,9 +197,7 @@ def test_rows_in_another_order_are_the_same_images(runs: tuple[Path, Path]) -> N
     a, b = runs
     expected = compare_images(*paired(read_images(a, "test"), read_images(b, "test")))
     path = b / "eval" / "test.csv"
-    pd.read_csv(path, dtype=str, keep_default_na=False).sample(frac=1, random_state=0).to_csv(
-        path, index=False
-    )
+    pd.read_csv(path, dtype=str, keep_default_na=False).sample(frac=1, random_state=0).to_csv(path, index=False)
     assert compare_images(*paired(read_images(a, "test"), read_images(b, "test"))) == expected
 
 
@@ -216,17 +208,13 @@ def test_what_cannot_be_compared_is_named(runs: tuple[Path, Path], tmp_path: Pat
         ({"gallery_sha256": "h"}, "not measured alike: gallery_sha256 g and h"),
         ({"protocol": "released"}, "protocol sphere and released"),
     ):
-        other = read_images(
-            write_run(tmp_path / words[:5] / str(changes), "C", read.error_km_N, **changes), "test"
-        )
+        other = read_images(write_run(tmp_path / words[:5] / str(changes), "C", read.error_km_N, **changes), "test")
         with pytest.raises(DataError, match=words):
             paired(read, other)
         assert len(paired(read, other, force=True)[1].keys) == 120
     edit(b, key=[f"{number:03d}" for number in range(3, 123)])
     other = read_images(b, "test")
-    with pytest.raises(
-        DataError, match=r"3 only in A \(000, 001, 002\); 3 only in B \(120, 121, 122\).*117 that they"
-    ):
+    with pytest.raises(DataError, match=r"3 only in A \(000, 001, 002\); 3 only in B \(120, 121, 122\).*117 that they"):
         paired(read, other)
     with pytest.raises(DataError, match=r"117 images have other true places in A than in B, first 003"):
         paired(read, other, force=True)

@@ -39,9 +39,7 @@ HOLDERS: dict[str, Any] = {
     "tensor": torch.tensor(PAIRS, requires_grad=True),
     "lat, lon": pd.DataFrame(PAIRS, columns=["lat", "lon"]),
     "LON, LAT and more": pd.DataFrame([[lon, "x", lat] for lat, lon in PAIRS], columns=["LON", "id", "LAT"]),
-    "text, with another index": pd.DataFrame(
-        PAIRS, columns=["latitude", "longitude"], index=[9, 8, 7, 6, 5]
-    ).map(str),
+    "text, with another index": pd.DataFrame(PAIRS, columns=["latitude", "longitude"], index=[9, 8, 7, 6, 5]).map(str),
 }
 
 
@@ -63,10 +61,7 @@ def test_length_is_one_unless_told_otherwise(encoder: LocationEncoder) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    (
-        [[1.0, 2.0], [91.0, 0.0]],
-        r"coordinates, row 1: latitude 91.0, longitude 0.0 is no place on Earth \(1 such",
-    ),
+    ([[1.0, 2.0], [91.0, 0.0]], r"coordinates, row 1: latitude 91.0, longitude 0.0 is no place on Earth \(1 such"),
     ([[1.0, float("nan")]], "row 0: latitude 1.0, longitude nan is no place"),
     (torch.tensor([[0.0, 181.0], [0.0, -181.0]]), r"row 0: .*\(2 such rows\)"),
     ([[1.0, 2.0, 3.0]], r"not the shape \(1, 3\)"),
@@ -114,10 +109,7 @@ def test_every_file_holds_the_embeddings_in_the_order_of_the_rows(
             found = beside.iloc[:, 4:].to_numpy(np.float32)
         case _:
             stored = pd.read_parquet(output)
-            assert stored["note"].tolist() == ["", "1e400"] and stored["Longitude"].tolist() == [
-                "2.350",
-                "180",
-            ]
+            assert stored["note"].tolist() == ["", "1e400"] and stored["Longitude"].tolist() == ["2.350", "180"]
             found = np.stack(stored["embedding"].to_list())
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -99,10 +99,7 @@ def test_all_that_is_said_can_be_computed_again_from_the_csv(
         assert (row[region]["n"], row[region]["percent"]["value"]) == (len(on_land), pytest.approx(share))
     for name, group in on_land.groupby("continent"):
         found = row["by_continent"][name]
-        assert (found["n"], found["median_km"]["value"]) == (
-            len(group),
-            pytest.approx(group["distance_km"].median()),
-        )
+        assert (found["n"], found["median_km"]["value"]) == (len(group), pytest.approx(group["distance_km"].median()))
         assert found["accuracy_percent"]["2500"]["value"] == 100 * (group["distance_km"] <= 2500).mean()
     for rank, column in (("1", "distance_km"), ("5", "best_of_5_km"), ("10", "best_of_10_km")):
         share = row["recall_percent"][rank]["2500"]["value"]
@@ -136,9 +133,7 @@ def test_the_training_places_are_those_of_the_runs_own_fraction(
 
 def test_training_places_that_are_no_file_are_refused(own_gallery: GalleryConfig, tmp_path: Path) -> None:
     benchmark = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(tmp_path))
-    config = EvaluateConfig(
-        checkpoint=str(tmp_path), gallery=own_gallery, benchmark=benchmark, train_places="no.csv"
-    )
+    config = EvaluateConfig(checkpoint=str(tmp_path), gallery=own_gallery, benchmark=benchmark, train_places="no.csv")
     (problem,) = evaluate_problems(config)
     assert problem.startswith("train_places=no.csv:")
 
@@ -150,9 +145,7 @@ def test_a_benchmark_that_was_built_into_shards_is_read_from_them(
     (shards.root / "test" / "index.json").write_text(
         json.dumps({"shards": [{"name": path.name, "samples": 1} for path in shards.paths("test")]})
     )
-    benchmark = BenchmarkConfig(
-        name="photos", kind=BenchmarkKind.photos, built=str(shards.root), published_n=10
-    )
+    benchmark = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, built=str(shards.root), published_n=10)
     row, *_ = run_evaluate(benchmark=benchmark)
     assert row["n"] == 9 and "9 images, but photos as published has 10" in said()
     (shards.root / "test" / "index.json").unlink()
@@ -215,12 +208,8 @@ def test_the_released_model_retrieves_from_features_without_its_backbone(
     assert len(row["checkpoint_sha256"]) == 64
 
 
-def test_the_released_model_without_its_backbone_says_how_to_bring_it(
-    run_evaluate: Evaluate, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        AssetError, match=r"neither a local folder nor reachable on the Hub.*backbone"
-    ) as found:
+def test_the_released_model_without_its_backbone_says_how_to_bring_it(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"neither a local folder nor reachable on the Hub.*backbone") as found:
         run_evaluate(checkpoint="official", backbone=str(tmp_path / "no-clip"))
     assert len(str(found.value).splitlines()) == 1
 
@@ -275,9 +264,7 @@ def test_a_gallery_with_the_answers_is_warned_of(
 
 
 @pytest.mark.parametrize(("benchmark", "variable"), [("yfcc4k", "YFCC4K_DIR"), ("im2gps3k", "IM2GPS3K_DIR")])
-def test_without_photographs_one_sentence_says_what_to_set(
-    tmp_path: Path, benchmark: str, variable: str
-) -> None:
+def test_without_photographs_one_sentence_says_what_to_set(tmp_path: Path, benchmark: str, variable: str) -> None:
     status, printed = commands.run(tmp_path, "evaluate", "checkpoint=official", f"benchmark={benchmark}")
     assert status == 1 and "Traceback" not in printed
     assert f"set {variable}=FOLDER or benchmark.root=FOLDER" in printed

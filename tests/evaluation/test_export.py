@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import nn
 
+from geoclip import load_location_encoder
 from geoclip.conf_dir import conf_dir
 from geoclip.config import ExportConfig, ExportFormat, export_problems, typed
 from geoclip.data.assets import asset_path
@@ -72,14 +73,14 @@ def test_the_released_encoder_in_onnx_errs_by_no_more_than_its_phases_magnify(tm
     """At sigma 2^8 a rounding difference of the projection reaches the phase 2 pi * 256 * 3 times as large."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    encoder = LocationEncoder.from_pretrained("official")
+    encoder = load_location_encoder("official")
     exporting.export_onnx(encoder, tmp_path / "official.onnx")
     opened = exporting.open_onnx(tmp_path / "official.onnx")
     assert exporting.largest_difference(encoder, opened, exporting.comparison_deg(300)) < 5e-4
 
 
 def test_safetensors_bear_the_names_of_the_authors_file(tmp_path: Path) -> None:
-    encoder = LocationEncoder.from_pretrained("official")
+    encoder = load_location_encoder("official")
     exporting.export_safetensors(encoder, tmp_path)
     released = torch.load(asset_path("location_encoder.pth"), weights_only=True)
     written = load_file(tmp_path / "model.safetensors")
@@ -92,7 +93,7 @@ def test_safetensors_bear_the_names_of_the_authors_file(tmp_path: Path) -> None:
 def test_safetensors_are_read_back_whatever_the_dimensions(tmp_path: Path) -> None:
     encoder = LocationEncoder((0.5, 16.0), frequencies=8, depth=2, **SMALL).eval()
     exporting.export_safetensors(encoder, tmp_path)
-    again = LocationEncoder.from_pretrained(str(tmp_path))
+    again = load_location_encoder(str(tmp_path))
     assert again.sigmas == (0.5, 16.0)
     places = exporting.comparison_deg(50)
     assert (embed_places(encoder, places) == embed_places(again, places)).all()
@@ -129,22 +130,10 @@ def test_the_command_writes_reads_back_and_compares(form: str, tiny_run: Any, tm
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"output": "a.pt", "format": ExportFormat.torch_export}, "output=a.pt:"),
-    (
-        {"output": ".", "format": ExportFormat.torchscript},
-        "output=.:",
-    ),
-    (
-        {"output": "held", "format": ExportFormat.safetensors},
-        "output=held:",
-    ),
-    (
-        {"output": "held", "format": ExportFormat.torchscript},
-        "output=held:",
-    ),
-    (
-        {"output": "b.pt", "compare_on": "no.csv", "format": ExportFormat.torchscript},
-        "compare_on=no.csv:",
-    ),
+    ({"output": ".", "format": ExportFormat.torchscript}, "output=.:"),
+    ({"output": "held", "format": ExportFormat.safetensors}, "output=held:"),
+    ({"output": "held", "format": ExportFormat.torchscript}, "output=held:"),
+    ({"output": "b.pt", "compare_on": "no.csv", "format": ExportFormat.torchscript}, "compare_on=no.csv:"),
     ({"output": "b.pt", "checkpoint": "no", "format": ExportFormat.torchscript}, "checkpoint=no:"),
 ]
 

@@ -14,12 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
 from geoclip.build import model_from_checkpoint
 from geoclip.conf_dir import conf_dir
@@ -73,14 +68,7 @@ def photographs(tiny_shards: Callable[..., Any], tmp_path: Path) -> list[str]:
 
 
 def features_config(photographs: list[str], clip: Path, root: Path, *more: str) -> FeaturesConfig:
-    overrides = [
-        *photographs,
-        "encoder=clip_vit_l14",
-        f"encoder.repo={clip}",
-        *SMALL,
-        f"root={root}",
-        "views=2",
-    ]
+    overrides = [*photographs, "encoder=clip_vit_l14", f"encoder.repo={clip}", *SMALL, f"root={root}", "views=2"]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("features", [*overrides, "compute.workers=0", "batch_size=4", *more])
         return typed(cfg, FeaturesConfig, features_problems)
@@ -91,12 +79,7 @@ def train_config(photographs: list[str], clip: Path, tmp_path: Path, *more: str)
         *("+experiment=full_mp16", *photographs, f"encoder.repo={clip}", *SMALL),
         *("location.hidden_dim=16", "location.frequencies=8", "location.embedding_dim=8"),
         *("data.streams=4", "optim.batch_size=8", "optim.epochs=3", "queue.size=8", "compute.workers=0"),
-        *(
-            "logger=jsonl",
-            "gallery=csv",
-            f"gallery.path={tmp_path / 'gallery.csv'}",
-            "compute.log_every_steps=1",
-        ),
+        *("logger=jsonl", "gallery=csv", f"gallery.path={tmp_path / 'gallery.csv'}", "compute.log_every_steps=1"),
         f"runs_dir={tmp_path / 'runs'}",
     ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -108,14 +91,10 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"]
 
 
-def test_training_on_features_is_training_on_pictures(
-    photographs: list[str], clip: Path, tmp_path: Path
-) -> None:
+def test_training_on_features_is_training_on_pictures(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     folder = extract(features_config(photographs, clip, tmp_path / "features"))
     on_pictures = train_run(train_config(photographs, clip, tmp_path, "optim.lr=0.001"))
-    cached = train_config(
-        photographs, clip, tmp_path, "optim.lr=0.001", "encoder=cached", f"encoder.features={folder}"
-    )
+    cached = train_config(photographs, clip, tmp_path, "optim.lr=0.001", "encoder=cached", f"encoder.features={folder}")
     on_features = train_run(cached)
     assert on_pictures != on_features
     expected, found = losses(on_pictures), losses(on_features)
@@ -138,12 +117,7 @@ def test_features_of_another_encoder_are_trained_on_under_its_own_name(
 ) -> None:
     torch.manual_seed(0)
     tower = SiglipVisionConfig(
-        hidden_size=12,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
+        hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
     )
     SiglipVisionModel(tower).save_pretrained(tmp_path / "siglip")
     siglip = ["encoder=siglip2_b16", f"encoder.repo={tmp_path / 'siglip'}"]
@@ -192,9 +166,7 @@ def test_it_goes_on_where_it_was_killed(photographs: list[str], clip: Path, tmp_
     assert len(open_index(shards[0])) == 14
 
 
-def test_keys_with_dots_are_read_and_none_is_written(
-    photographs: list[str], clip: Path, tmp_path: Path
-) -> None:
+def test_keys_with_dots_are_read_and_none_is_written(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path / "features", "splits=[train]")
     for path in Path(config.data.root, "train").glob("*.tar"):
         with tarfile.open(path) as tar:
@@ -203,9 +175,7 @@ def test_keys_with_dots_are_read_and_none_is_written(
             for info, data in members:
                 info.name = info.name.replace("train-0", "train.0")
                 tar.addfile(info, io.BytesIO(data))
-    keys = [
-        key for path in sorted((extract(config) / "train").glob("*.tar")) for key in open_index(path).keys
-    ]
+    keys = [key for path in sorted((extract(config) / "train").glob("*.tar")) for key in open_index(path).keys]
     assert keys and all(key.startswith("train_0") for key in keys)
 
 
@@ -213,10 +183,7 @@ def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
     from geoclip.data.batch import Sample
 
     features = np.arange(12, dtype=np.float16).reshape(3, 4)
-    train, plain = (
-        FeatureDecoder(feature_dim=4, views=2, training=True),
-        FeatureDecoder(feature_dim=4, views=2),
-    )
+    train, plain = (FeatureDecoder(feature_dim=4, views=2, training=True), FeatureDecoder(feature_dim=4, views=2))
 
     def row(decoder: FeatureDecoder, epoch: int) -> list[float]:
         sample = Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0), epoch=epoch)
@@ -225,16 +192,12 @@ def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
     assert [row(train, epoch)[0] for epoch in range(4)] == [4, 8, 4, 8]
     assert row(plain, 3) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="another shape"):
-        FeatureDecoder(feature_dim=5, views=2)(
-            Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0))
-        )
+        FeatureDecoder(feature_dim=5, views=2)(Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0)))
 
 
 def test_what_cannot_run_is_said_first(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path)
-    wrong = replace(
-        config, views=-1, splits=[], encoder=replace(config.encoder, tune=Tune.full, features="x")
-    )
+    wrong = replace(config, views=-1, splits=[], encoder=replace(config.encoder, tune=Tune.full, features="x"))
     text = "\n".join([*key_problems(wrong), *features_problems(wrong)])
     for part in ("views=-1:", "splits=[]:", "encoder=", "encoder.features=x:"):
         assert part in text

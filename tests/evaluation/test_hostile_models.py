@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import geoclip
+from geoclip import load
 from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, GalleryConfig, PublishConfig
 from geoclip.drawing.model_card import CardFacts, model_card
 from geoclip.errors import CheckpointError, DataError, GeoclipError
@@ -67,7 +67,7 @@ def test_a_configuration_that_comes_with_weights_is_plain_data(
     write_checkpoint(tiny_run.best, pack(tree))
     for source, file in ((published, "config.json"), (tiny_run.folder, "best.safetensors")):
         with pytest.raises(CheckpointError) as refused:
-            geoclip.load(source, backbone=None)
+            load(source, backbone=None)
         assert file in str(refused.value) and key.split(".")[-1] in str(refused.value)
         assert SECRET not in str(refused.value)
 
@@ -77,14 +77,14 @@ def test_a_configuration_of_another_shape_is_refused(published: Path, config: An
     held = json.loads((published / "config.json").read_text()) | {"config": config}
     (published / "config.json").write_text(json.dumps(held))
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        geoclip.load(published, backbone=None)
+        load(published, backbone=None)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"model_type": ', "\udcff"])
 def test_a_config_json_that_is_none_is_named(published: Path, text: str) -> None:
     (published / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=str(published)):
-        geoclip.load(published, backbone=None)
+        load(published, backbone=None)
 
 
 def test_a_release_brings_its_gallery(published: Path) -> None:
@@ -93,17 +93,12 @@ def test_a_release_brings_its_gallery(published: Path) -> None:
     held["config"]["gallery"]["path"] = "/etc/hostname"
     (published / "config.json").write_text(json.dumps(held))
     with pytest.raises(CheckpointError, match="gallery_file"):
-        geoclip.load(published, backbone=None)
+        load(published, backbone=None)
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
-        "a: !!python/object/apply:os.system [id]\n",
-        "- a\n",
-        "a: [",
-    ],
+    ["a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "a: !!python/object/apply:os.system [id]\n", "- a\n", "a: ["],
 )
 def test_a_runs_yaml_is_plain_data(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
@@ -128,10 +123,7 @@ def test_a_lightning_checkpoint_is_tensors_alone(
     with pytest.raises(CheckpointError, match=r"evil\.ckpt"):
         read_release([Path("evil.ckpt")])
     assert not Path("executed").exists()
-    torch.save(
-        {"state_dict": {"location_encoder.LocationEncoderLayer0.fourier_encoding.b": frequencies}},
-        "flat.ckpt",
-    )
+    torch.save({"state_dict": {"location_encoder.LocationEncoderLayer0.fourier_encoding.b": frequencies}}, "flat.ckpt")
     with pytest.raises(CheckpointError, match=r"flat\.ckpt: its frequencies"):
         read_release([Path("flat.ckpt")])
 

@@ -23,11 +23,7 @@ Predict = Callable[..., Path]
 @pytest.fixture
 def config_of(tiny_run: Any, own_gallery: GalleryConfig) -> Callable[..., PredictConfig]:
     def config(**changes: Any) -> PredictConfig:
-        settings: dict[str, Any] = {
-            "checkpoint": str(tiny_run.folder),
-            "gallery": own_gallery,
-            "device": "cpu",
-        }
+        settings: dict[str, Any] = {"checkpoint": str(tiny_run.folder), "gallery": own_gallery, "device": "cpu"}
         return PredictConfig(**(settings | changes))
 
     return config
@@ -50,9 +46,7 @@ def view(tmp_path: Path) -> Path:
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     Image.fromarray(noise).save(folder / "test-000000.jpg")
-    (folder / "test-000000.json").write_text(
-        json.dumps({"key": "test-000000", "lat": 48.8584, "lon": 2.2945})
-    )
+    (folder / "test-000000.json").write_text(json.dumps({"key": "test-000000", "lat": 48.8584, "lon": 2.2945}))
     return folder / "test-000000.jpg"
 
 
@@ -61,9 +55,7 @@ def test_a_picture_gets_a_table_a_json_and_two_maps(
 ) -> None:
     folder = run_predict(image=str(view), top_k=3)
     assert folder == tiny_run.folder / "predictions"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        f"test-000000.{s}" for s in ("html", "json", "png")
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == [f"test-000000.{s}" for s in ("html", "json", "png")]
     row = json.loads((folder / "test-000000.json").read_text())
     guesses = row["predictions"]
     assert [guess["rank"] for guess in guesses] == [1, 2, 3]
@@ -179,11 +171,7 @@ def test_what_cannot_run_is_said_before_anything_is_built(
 
 def test_results_never_land_among_the_pictures(config_of: Callable[..., PredictConfig], view: Path) -> None:
     """test-000000.json would be overwritten with a prediction, and a second run would take the maps for photographs."""
-    for image, output in (
-        (view, view.parent),
-        (view.parent, view.parent),
-        (view.parent, view.parent / "out"),
-    ):
+    for image, output in ((view, view.parent), (view.parent, view.parent), (view.parent, view.parent / "out")):
         (problem,) = predict_problems(config_of(image=str(image), output=str(output)))
         assert problem.startswith(f"output={output}:")
     assert predict_problems(config_of(image=str(view.parent), output=str(view.parent.with_name("out")))) == []

@@ -57,13 +57,9 @@ def test_a_sharp_model_still_ranks_by_similarity() -> None:
 
 
 def test_a_small_gallery_gives_as_many_guesses_as_it_has_places() -> None:
-    two = Gallery(
-        name="two", gps_deg_G2=torch.tensor([[48.8584, 2.2945], [-33.85, -151.2]], dtype=torch.float64)
-    )
+    two = Gallery(name="two", gps_deg_G2=torch.tensor([[48.8584, 2.2945], [-33.85, -151.2]], dtype=torch.float64))
     embedded = on_the_ball(two.gps_deg_G2)
-    (answer,) = guess_locations(
-        embedded[1:], [None], two, embedded, on_the_ball, GuessSettings(scale=20.0, k=5)
-    )
+    (answer,) = guess_locations(embedded[1:], [None], two, embedded, on_the_ball, GuessSettings(scale=20.0, k=5))
     assert len(answer.guesses) == 2 and answer.guesses[0].distance_km is None
     assert answer.guesses[0].map == "https://www.google.com/maps?q=-33.850000,-151.200000"
 
@@ -109,12 +105,7 @@ def test_a_refined_guess_is_at_least_as_similar_and_says_where_it_started() -> N
     plain, refined = (
         list(
             guess_locations(
-                queries,
-                [None] * 5,
-                GALLERY,
-                embedded,
-                on_the_ball,
-                GuessSettings(scale=20.0, k=3, refine_m=m),
+                queries, [None] * 5, GALLERY, embedded, on_the_ball, GuessSettings(scale=20.0, k=3, refine_m=m)
             )
         )
         for m in (None, 1000.0)
@@ -131,8 +122,7 @@ def test_a_refined_guess_is_at_least_as_similar_and_says_where_it_started() -> N
 
 def test_a_region_is_cut_out_of_the_gallery_before_the_softmax() -> None:
     gallery = Gallery(
-        name="towns",
-        gps_deg_G2=torch.tensor([[48.86, 2.35], [52.52, 13.4], [40.4, -3.7], [-17.7, 178.0]]).double(),
+        name="towns", gps_deg_G2=torch.tensor([[48.86, 2.35], [52.52, 13.4], [40.4, -3.7], [-17.7, 178.0]]).double()
     )
     assert restricted(gallery, None) is gallery
     europe = restricted(gallery, (35.0, -10.0, 60.0, 20.0))

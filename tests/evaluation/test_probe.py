@@ -51,12 +51,8 @@ def test_held_out_cells_share_no_cell_with_those_trained_on(places: NDArray[np.f
     cells = [set(cell_N[rows]) for rows in parts(split)]
     assert not cells[0] & cells[1] and not cells[0] & cells[2] and not cells[1] & cells[2]
     assert sorted(np.concatenate(parts(split))) == list(range(3000)), "every place is in one part"
-    assert [len(part) / len(set().union(*cells)) for part in cells] == pytest.approx(
-        [0.6, 0.2, 0.2], abs=0.01
-    )
-    assert all(
-        (one == other).all() for one, other in zip(parts(split), parts(split_cells(places, 0)), strict=True)
-    )
+    assert [len(part) / len(set().union(*cells)) for part in cells] == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
+    assert all((one == other).all() for one, other in zip(parts(split), parts(split_cells(places, 0)), strict=True))
     assert set(split_cells(places, 1).test) != set(split.test)
     with pytest.raises(DataError, match=r"lie in 1 cells of 5°"):
         split_cells(np.ones((50, 2)), 0)
@@ -110,16 +106,10 @@ def test_scores_are_those_of_the_library() -> None:
     from sklearn.metrics import accuracy_score, f1_score, r2_score
 
     rng = np.random.default_rng(0)
-    truth, guess, cell_N = (
-        rng.choice(list("abc"), 500),
-        rng.choice(list("abcd"), 500),
-        rng.integers(0, 40, 500),
-    )
+    truth, guess, cell_N = (rng.choice(list("abc"), 500), rng.choice(list("abcd"), 500), rng.integers(0, 40, 500))
     found = score_classes(truth, guess, cell_N, 0)
     assert found["accuracy"].value == pytest.approx(accuracy_score(truth, guess))
-    assert found["macro_f1"].value == pytest.approx(
-        f1_score(truth, guess, average="macro", labels=list("abc"))
-    )
+    assert found["macro_f1"].value == pytest.approx(f1_score(truth, guess, average="macro", labels=list("abc")))
     metres, guessed = rng.normal(900, 300, 500), rng.normal(900, 300, 500)
     numbers = score_numbers(metres, guessed, cell_N, 0)
     assert numbers["r2"].value == pytest.approx(r2_score(metres, guessed))
@@ -190,8 +180,7 @@ def test_the_table_says_how_it_was_measured(result: dict[str, Any]) -> None:
     cells = land_sea["cells"]["train"] + land_sea["cells"]["validation"]
     assert "Seed 3; 1,500 places on the sphere" in text
     assert (
-        f"land or sea: {fitted:,} places of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}"
-        in text
+        f"land or sea: {fitted:,} places of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}" in text
     )
     assert fitted + test == 1500 and "95 % intervals of 2,000 bootstrap weightings" in text
     with pytest.raises(DataError, match="holds no task"):
@@ -210,9 +199,7 @@ def test_every_feature_set_has_a_row_per_place(places: NDArray[np.float64]) -> N
 
 
 @pytest.mark.slow
-def test_the_command_probes_a_run_beside_the_released_encoder(
-    tiny_run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_probes_a_run_beside_the_released_encoder(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the small feature sets alone: heads on 1,600 numbers would be most of the work."""
     pytest.importorskip("h5py")
     pytest.importorskip("pvlib")
@@ -229,9 +216,7 @@ def test_the_command_probes_a_run_beside_the_released_encoder(
         assert list(task["features"])[-2:] == ["GeoCLIP, released", "tiny-1"]
         assert task["features"]["tiny-1"]["dims"] == 8
         measure = "r2" if task["unit"] else "accuracy"
-        released, nothing = (
-            task["features"][name]["scores"][measure] for name in ("GeoCLIP, released", "nothing")
-        )
+        released, nothing = (task["features"][name]["scores"][measure] for name in ("GeoCLIP, released", "nothing"))
         assert released["value"] > nothing["value"]
     assert path.with_suffix(".png").is_file() and "| tiny-1 | 8 |" in path.with_suffix(".md").read_text()
 

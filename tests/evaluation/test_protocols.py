@@ -50,8 +50,7 @@ def test_released_is_what_the_released_code_counts(released_eval: ModuleType) ->
 
 
 @pytest.mark.parametrize(
-    ("azimuth", "lat", "sphere_is_longer"),
-    [("north", 0.0, True), ("east", 0.0, False), ("north", 75.0, False)],
+    ("azimuth", "lat", "sphere_is_longer"), [("north", 0.0, True), ("east", 0.0, False), ("north", 75.0, False)]
 )
 @pytest.mark.parametrize("km", THRESHOLDS_KM[:4])
 def test_places_between_the_two_count_in_one_protocol_alone(
@@ -61,12 +60,9 @@ def test_places_between_the_two_count_in_one_protocol_alone(
     here = np.array([[lat, 10.0]])
     step = np.array([[1.0, 0.0]]) if azimuth == "north" else np.array([[0.0, 1.0]])
     per_degree = [
-        distance_km(here, here + step * km / 111, protocol)[0] / (km / 111)
-        for protocol in ("sphere", "released")
+        distance_km(here, here + step * km / 111, protocol)[0] / (km / 111) for protocol in ("sphere", "released")
     ]
-    there = here + step * km / np.mean(
-        per_degree
-    )  # halfway: beyond the distance in one, within it in the other
+    there = here + step * km / np.mean(per_degree)  # halfway: beyond the distance in one, within it in the other
     sphere, released = (distance_km(here, there, protocol) for protocol in ("sphere", "released"))
     assert (sphere[0] > km > released[0]) if sphere_is_longer else (sphere[0] < km < released[0])
     assert percent_within(sphere, "sphere")[km] == (0 if sphere_is_longer else 100)
@@ -100,9 +96,7 @@ def test_the_nearest_place_by_geodesics_is_that_of_all_geodesics() -> None:
         row, km = nearest_place(test, gallery, protocol)
         assert km == pytest.approx(all_km.min(axis=1), abs=1e-6)
         assert distance_km(test, gallery[row], protocol) == pytest.approx(km, abs=1e-6)
-    rows = [
-        nearest_place(np.array([[10.0, 20.0]]), ring, protocol)[0][0] for protocol in ("sphere", "released")
-    ]
+    rows = [nearest_place(np.array([[10.0, 20.0]]), ring, protocol)[0][0] for protocol in ("sphere", "released")]
     assert rows[0] != rows[1]
 
 

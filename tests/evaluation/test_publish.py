@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-import geoclip
+from geoclip import load, load_location_encoder
 from geoclip.build import build_model
 from geoclip.build.model import config_of
 from geoclip.config import (
@@ -32,8 +32,6 @@ from geoclip.config import (
 from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluate import evaluate
-from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.location_encoder import LocationEncoder
 from geoclip.publish import publish
 from geoclip.run_dir import to_dict
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
@@ -45,9 +43,7 @@ PLACES = torch.tensor([[48.86, 2.35], [-33.9, 151.2]])
 
 
 @pytest.fixture
-def run_evaluate(
-    photo_folder: Path, own_gallery: GalleryConfig, tiny_run: Any
-) -> Callable[..., dict[str, Any]]:
+def run_evaluate(photo_folder: Path, own_gallery: GalleryConfig, tiny_run: Any) -> Callable[..., dict[str, Any]]:
     """Evaluates a checkpoint on the photographs; gives the JSON."""
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
 
@@ -89,7 +85,7 @@ def test_the_card_holds_the_runs_own_numbers(tiny_run: Any, run_evaluate: Callab
     assert "gallery tiny of 60 places; 0 of 5 test coordinates stand in it verbatim" in card.text
     assert "must not be used" in card.text
     assert result["checkpoint_sha256"] in card.text
-    assert 'GeoCLIP.from_pretrained("me/geo")' in card.text
+    assert 'load("me/geo")' in card.text
     assert json.loads((folder / "eval" / "photos.json").read_text()) == result
 
 
@@ -104,31 +100,22 @@ def test_what_is_published_is_the_model_and_its_gallery(
     assert theirs["median_km"] == mine["median_km"]
     assert theirs["gallery_sha256"] == mine["gallery_sha256"]
     assert (theirs["model"], mine["model"]) == ("given", "tiny-1")
-    doors = (GeoCLIP.from_pretrained(folder), geoclip.load(folder), GeoCLIP.from_pretrained(tiny_run.folder))
-    for model in (*doors, GeoCLIP.from_pretrained(tiny_run.best)):
+    doors = (load(folder), load(folder), load(tiny_run.folder))
+    for model in (*doors, load(tiny_run.best)):
         assert torch.equal(model.encode_location(PLACES), doors[0].encode_location(PLACES))
         pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
         assert torch.equal(model.encode_image(pixels), doors[0].encode_image(pixels))
-    assert torch.equal(LocationEncoder.from_pretrained(folder)(PLACES), doors[0].location_encoder(PLACES))
+    assert torch.equal(load_location_encoder(folder)(PLACES), doors[0].location_encoder(PLACES))
 
 
-def test_nothing_of_this_machine_is_published(
-    tiny_run: Any, run_evaluate: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_nothing_of_this_machine_is_published(tiny_run: Any, run_evaluate: Callable[..., Any], tmp_path: Path) -> None:
     data = config_of(read_checkpoint(tiny_run.best), tiny_run.best).data
     rewritten(tiny_run, data=replace(data, root=str(tmp_path / "secret"), train=str(tmp_path / "x.tar")))
     run_evaluate(tiny_run.folder)
     folder = publish(PublishConfig(checkpoint=str(tiny_run.folder)))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
-        *(
-            "README.md",
-            "config.json",
-            "gallery.csv",
-            "model.safetensors",
-            "photos.json",
-            "training_config.yaml",
-        )
+        *("README.md", "config.json", "gallery.csv", "model.safetensors", "photos.json", "training_config.yaml")
     }
     assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()]
 
@@ -185,13 +172,13 @@ def test_the_papers_kind_is_published_for_the_authors_code(
         sigma=config["sigma"], from_pretrained=False
     )
     hub.load_geoclip_weights(theirs, weights)
-    ours = geoclip.load(clip_run.folder)
+    ours = load(clip_run.folder)
     assert torch.allclose(theirs.location_encoder(PLACES), ours.location_encoder(PLACES), atol=1e-6)
     assert len(hub.read_gallery(path, config)) == 60
     card = (folder / "README.md").read_text()
     assert "their package, `geoclip` on the package index from version 1.3.0,\nreads them as well" in card
     assert "Image encoder a/clip: MIT" in card
-    with_pictures = GeoCLIP.from_pretrained(folder, backbone=str(tmp_path / "clip"))
+    with_pictures = load(folder, backbone=str(tmp_path / "clip"))
     pixels = torch.zeros(1, 3, 28, 28, dtype=torch.uint8)
     assert torch.equal(with_pictures.encode_image(pixels), ours.encode_image(pixels))
     mine, others = run_evaluate(clip_run.folder), run_evaluate(folder, backbone=str(tmp_path / "clip"))
@@ -200,9 +187,7 @@ def test_the_papers_kind_is_published_for_the_authors_code(
 
 
 def test_a_backbone_from_a_folder_must_be_named(clip_run: Any) -> None:
-    with pytest.raises(
-        GeoclipError, match=r"encoder\.repo=.* is a folder of this machine; .*backbone=owner/name"
-    ):
+    with pytest.raises(GeoclipError, match=r"encoder\.repo=.* is a folder of this machine; .*backbone=owner/name"):
         publish(PublishConfig(checkpoint=str(clip_run.folder), force=True))
 
 
@@ -221,7 +206,7 @@ def test_a_clip_that_the_authors_layout_cannot_describe_gets_our_own(
     folder = publish(PublishConfig(checkpoint=str(clip_run.folder), backbone="a/clip", force=True))
     assert misfit in said()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "geoclip-ablations"
-    theirs, ours = GeoCLIP.from_pretrained(folder, backbone=before.repo), geoclip.load(clip_run.folder)
+    theirs, ours = load(folder, backbone=before.repo), load(clip_run.folder)
     pixels = torch.arange(2352, dtype=torch.uint8).reshape(1, 3, 28, 28)
     assert torch.equal(theirs.encode_image(pixels), ours.encode_image(pixels))
 
@@ -232,7 +217,7 @@ def test_a_location_encoder_of_another_kind_is_published_too(tiny_run: Any) -> N
     )
     rewritten(tiny_run, location=location)
     folder = publish(PublishConfig(checkpoint=str(tiny_run.folder), force=True))
-    theirs, ours = GeoCLIP.from_pretrained(folder), geoclip.load(tiny_run.folder)
+    theirs, ours = load(folder), load(tiny_run.folder)
     assert torch.equal(theirs.encode_location(PLACES), ours.encode_location(PLACES))
     assert "spherical_harmonics, 8 dimensions" in (folder / "README.md").read_text()
 
@@ -248,8 +233,8 @@ def test_push_sends_the_folder_and_a_dry_run_sends_nothing(
         folder = publish(replace(asked, push=True))
         names = {"README.md", "config.json", "gallery.csv", "model.safetensors", "training_config.yaml"}
         assert set(hub.files["me/geo"]) == names
-        there = GeoCLIP.from_pretrained("me/geo", cache_dir=tmp_path / "cache")
-    assert torch.equal(there.encode_location(PLACES), geoclip.load(folder).encode_location(PLACES))
+        there = load("me/geo", cache_dir=tmp_path / "cache")
+    assert torch.equal(there.encode_location(PLACES), load(folder).encode_location(PLACES))
 
 
 @pytest.mark.parametrize(

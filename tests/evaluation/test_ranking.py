@@ -50,9 +50,7 @@ def world() -> World:
 
 
 @pytest.mark.parametrize("at_once", [1, 701 * 7, 10**9])
-def test_chunks_give_what_the_whole_softmax_gives(
-    world: World, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_give_what_the_whole_softmax_gives(world: World, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
     found, probability = world.rank(), world.probability()
     cosine, row = nearest_in_gallery(world.images, world.embedded, 10)

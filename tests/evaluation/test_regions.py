@@ -7,13 +7,7 @@ import pytest
 
 from geoclip.data.galleries.countries import continents_of, countries_of, regions_of
 from geoclip.evaluation.accuracy import summarise
-from geoclip.evaluation.regions import (
-    TRAINING_BINS,
-    by_group,
-    look_up_regions,
-    region_accuracy,
-    training_bins,
-)
+from geoclip.evaluation.regions import TRAINING_BINS, by_group, look_up_regions, region_accuracy, training_bins
 
 PARIS, BERLIN, WINDHOEK, ATLANTIC, MALE = (
     [48.8566, 2.3522], [52.52, 13.405], [-22.56, 17.08], [30.0, -40.0], [4.1755, 73.5093],
@@ -52,9 +46,7 @@ def test_the_interval_of_a_share_is_the_bootstraps() -> None:
     found = region_accuracy(np.full(400, "FR"), np.where(right, "FR", "DE"))
     drawn = 100 * right[rng.integers(0, 400, (4000, 400))].mean(axis=1)
     assert found is not None
-    assert (found.percent.low, found.percent.high) == pytest.approx(
-        np.percentile(drawn, (2.5, 97.5)), abs=0.6
-    )
+    assert (found.percent.low, found.percent.high) == pytest.approx(np.percentile(drawn, (2.5, 97.5)), abs=0.6)
 
 
 def test_groups_are_measured_as_if_alone() -> None:

@@ -49,9 +49,7 @@ def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
         return product
 
     monkeypatch.setattr(Tensor, "__matmul__", watched)
-    nearest_in_gallery(
-        unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, places_per_chunk=50
-    )
+    nearest_in_gallery(unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, places_per_chunk=50)
     assert largest == 10 * 50
 
 

@@ -14,13 +14,7 @@ import pytest
 import yaml
 
 from geoclip.config import StudyCommandConfig, study_problems
-from geoclip.drawing.study_table import (
-    study_csv,
-    study_latex,
-    study_markdown,
-    study_summary,
-    study_tables,
-)
+from geoclip.drawing.study_table import study_csv, study_latex, study_markdown, study_summary, study_tables
 from geoclip.errors import DataError
 from geoclip.evaluation.published import references
 from geoclip.evaluation.study import study_results
@@ -108,15 +102,10 @@ def test_intervals_cover_and_nothing_is_no_win() -> None:
             seeds = rng.normal(0, 0.2, 3)  # what a seed does to its whole run
             skill_SN = difficulty_N + shift + seeds[:, None] + rng.normal(0, 0.5, (3, n))
             runs.append(
-                {
-                    seed: resampled(np.where(row > 0, 10.0, 100.0), "sphere", study)
-                    for seed, row in enumerate(skill_SN)
-                }
+                {seed: resampled(np.where(row > 0, 10.0, 100.0), "sphere", study) for seed, row in enumerate(skill_SN)}
             )
         found = gains(runs[0], runs[1], "sphere", study)["25"]
-        spread = np.hypot(
-            1, np.hypot(0.2, 0.5)
-        )  # of the sum of the three, so that the truth is a normal's share
+        spread = np.hypot(1, np.hypot(0.2, 0.5))  # of the sum of the three, so that the truth is a normal's share
         truth = 100 * (_phi(gain / spread) - 0.5)
         covered += found.low <= truth <= found.high
         wins += found.excludes_zero and not gain
@@ -206,9 +195,9 @@ def test_by_a_key_a_group_without_a_node_and_an_evaluations_field(tmp_path: Path
     assert [variant["label"] for variant in faults] == ["f4", "f16"]
     one = [write_run(tmp_path, "one", seed, errors(rng, 0.5)) for seed in (0, 1)]
     for seed in (0, 1):
-        write_run(
-            tmp_path, "one", seed, errors(rng, 0.9), evaluation="test+ten_crop", result__tta="ten_crop"
-        ).rename(tmp_path / f"moved-{seed}")
+        write_run(tmp_path, "one", seed, errors(rng, 0.9), evaluation="test+ten_crop", result__tta="ten_crop").rename(
+            tmp_path / f"moved-{seed}"
+        )
         for path in (tmp_path / f"moved-{seed}" / "eval").iterdir():
             path.rename(one[seed] / "eval" / path.name)
     crops = study_results(one, by=["eval.tta"], baseline="single")["benchmarks"]["test"]["variants"]

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTokenizer
 
+from geoclip import load
 from geoclip.config import GalleryConfig, PredictConfig, key_problems, predict_problems
 from geoclip.errors import AssetError, GeoclipError
 from geoclip.evaluation.gallery import encode_gallery, read_gallery
-from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.text_encoder import TextEncoder
 from geoclip.predict import predict
 
@@ -33,9 +33,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text(
-        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n"
-    )
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
@@ -96,7 +94,7 @@ def test_texts_are_asked_through_the_image_mlp_and_drawn_side_by_side(
     ask: Callable[..., Path], clip: Path, tiny_run: Any
 ) -> None:
     folder = ask(text=TEXTS, top_k=3)
-    model = GeoCLIP.from_pretrained("official", backbone=None)
+    model = load("official", backbone=None)
     gallery = read_gallery(tiny_run.gallery_csv, "tiny")
     gallery_GD = encode_gallery(model.location_encoder, gallery, torch.device("cpu"))
     with torch.inference_mode():
@@ -107,9 +105,7 @@ def test_texts_are_asked_through_the_image_mlp_and_drawn_side_by_side(
         row = json.loads((folder / f"{name}.json").read_text())
         best = (gallery_GD @ vector_D).topk(3)
         assert row["text"] == text and "image" not in row
-        assert [guess["cosine"] for guess in row["predictions"]] == pytest.approx(
-            best.values.tolist(), abs=1e-4
-        )
+        assert [guess["cosine"] for guess in row["predictions"]] == pytest.approx(best.values.tolist(), abs=1e-4)
         assert [guess["lat"] for guess in row["predictions"]] == gallery.gps_deg_G2[best.indices, 0].tolist()
     drawn = sorted(path.name for path in folder.glob("*.png"))
     assert drawn == ["a_desert.png", "a_tropical_beach_at_noon.png", "texts.png", "the_Eiffel_Tower.png"]

@@ -87,9 +87,7 @@ def mean_similarity(model: GeoCLIP, path: Path, tta: Tta, places_deg_G2: Tensor)
 
 
 @pytest.mark.parametrize("tta", [Tta.five_crop, Tta.ten_crop])
-def test_similarities_are_averaged_over_the_views(
-    tta: Tta, model: GeoCLIP, tiny_run: Any, photo_folder: Path
-) -> None:
+def test_similarities_are_averaged_over_the_views(tta: Tta, model: GeoCLIP, tiny_run: Any, photo_folder: Path) -> None:
     photos, _ = list_photos(photo_folder)
     batches = photo_batches(photos, Preprocessing(image_px=16, tta=tta.value), 3)
     queries, skipped = embed_images(model, batches, torch.device("cpu"))
@@ -110,12 +108,7 @@ def asked(tiny_run: Any, own_gallery: GalleryConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tta", VIEWS)
 def test_evaluation_of_a_folder_and_of_shards(
-    tta: Tta,
-    asked: dict[str, Any],
-    photo_folder: Path,
-    model: GeoCLIP,
-    tiny_run: Any,
-    tiny_shards: Callable[..., Any],
+    tta: Tta, asked: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tiny_shards: Callable[..., Any]
 ) -> None:
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
     path = evaluate(EvaluateConfig(**asked, benchmark=photos, tta=tta))
@@ -123,9 +116,7 @@ def test_evaluation_of_a_folder_and_of_shards(
     assert row["tta"] == tta.value and row["n"] == 5 and sum(row["skipped"].values()) == 1
     if tta is not Tta.single:
         places = torch.from_numpy(tiny_run.gallery_deg_G2)
-        for key, lat, lon, score in table[["key", "predicted_lat", "predicted_lon", "score"]].itertuples(
-            index=False
-        ):
+        for key, lat, lon, score in table[["key", "predicted_lat", "predicted_lon", "score"]].itertuples(index=False):
             similarity_G = mean_similarity(model, photo_folder / "images" / key, tta, places)
             assert tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist() == [lat, lon]
             assert score == pytest.approx(similarity_G.max().item(), abs=2e-5)
@@ -139,9 +130,7 @@ def test_prediction_averages_its_views(
     asked: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tmp_path: Path
 ) -> None:
     image = photo_folder / "images" / "3.jpg"
-    config = PredictConfig(
-        **asked, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
-    )
+    config = PredictConfig(**asked, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out"))
     folder = predict(config)
     row = json.loads((folder / "3.json").read_text())
     assert row["tta"] == "ten_crop" and "ten_crop" in (folder / "3.html").read_text()
@@ -159,10 +148,7 @@ def printed(table: object) -> str:
 
 
 def test_every_record_of_averaged_views_says_so(
-    asked: dict[str, Any],
-    photo_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    asked: dict[str, Any], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
     capsys.readouterr()
@@ -176,9 +162,7 @@ def test_every_record_of_averaged_views_says_so(
     assert "tta" not in accuracy_table([unnamed | {"tta": "single"}]).markdown()
 
     out = predict(
-        PredictConfig(
-            **asked, image=str(photo_folder), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
-        )
+        PredictConfig(**asked, image=str(photo_folder), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out"))
     )
     assert "tta=ten_crop" in capsys.readouterr().out
     assert {json.loads(path.read_text())["tta"] for path in out.glob("*.json")} == {"ten_crop"}
@@ -197,9 +181,7 @@ def test_runs_that_saw_other_views_are_not_compared(tmp_path: Path) -> None:
         paired(a, b)
 
 
-def test_one_view_of_saved_features_is_not_ten(
-    asked: dict[str, Any], photo_folder: Path, tmp_path: Path
-) -> None:
+def test_one_view_of_saved_features_is_not_ten(asked: dict[str, Any], photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "features.npz").touch()
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
     config = EvaluateConfig(**asked, benchmark=photos, image_features=str(tmp_path / "features.npz"))

@@ -7,14 +7,7 @@ import math
 import pytest
 import torch
 
-from geoclip.geo.geodesy import (
-    EARTH_RADIUS_KM,
-    haversine_km,
-    jitter,
-    uniform_on_sphere,
-    unit_vectors,
-    wrap_degrees,
-)
+from geoclip.geo.geodesy import EARTH_RADIUS_KM, haversine_km, jitter, uniform_on_sphere, unit_vectors, wrap_degrees
 
 
 def degrees(*rows: tuple[float, float]) -> torch.Tensor:
@@ -63,9 +56,7 @@ def test_haversine_is_the_angle_between_unit_vectors() -> None:
         ((10, 180), (10, -180)),
     ],
 )
-def test_coordinates_that_walked_off_the_map_come_back(
-    walked: tuple[float, float], home: tuple[float, float]
-) -> None:
+def test_coordinates_that_walked_off_the_map_come_back(walked: tuple[float, float], home: tuple[float, float]) -> None:
     torch.testing.assert_close(wrap_degrees(degrees(walked)), degrees(home), atol=1e-4, rtol=0)
 
 
@@ -74,9 +65,7 @@ def test_noise_is_in_metres_everywhere(place: tuple[float, float]) -> None:
     start = torch.tensor([place]).double().repeat(20_000, 1)
     moved = jitter(start, 1000.0, normal(len(start), 0))
     off_km = haversine_km(start, moved)
-    assert off_km.square().mean().sqrt().item() == pytest.approx(
-        math.sqrt(2), rel=0.02
-    )  # 1 km on each of two axes
+    assert off_km.square().mean().sqrt().item() == pytest.approx(math.sqrt(2), rel=0.02)  # 1 km on each of two axes
     assert moved[:, 0].abs().max() <= 90
     assert moved[:, 1].min() >= -180 and moved[:, 1].max() < 180
 

@@ -26,9 +26,7 @@ def test_it_is_the_equal_earth_of_proj() -> None:
     lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 1000))), rng.uniform(-180, 180, 1000)
     x, y = Proj(proj="eqearth", R=1)(lon, lat)
     ours = equal_earth(torch.tensor(np.stack((lat, lon), axis=1)))
-    torch.testing.assert_close(
-        ours, torch.tensor(np.stack((x, y), axis=1)) * 66.50336 / 180, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(ours, torch.tensor(np.stack((x, y), axis=1)) * 66.50336 / 180, atol=1e-6, rtol=0)
 
 
 def test_fourier_features_are_cosines_then_sines() -> None:

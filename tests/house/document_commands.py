@@ -12,9 +12,7 @@ FENCE = re.compile(r"^( *)```bash\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 STARTS = re.compile(r"(?:[A-Z_]\w*=\S+ )*(?:make |torchrun .*-m |(?:\.venv/bin/)?python -m )")
-IN_CONF = re.compile(
-    r"(?:# )?((?:[A-Z_0-9]+=\S+ )*(?:python -m geoclip\.|torchrun |make )\S.*?)(?:  |, |; |$)"
-)
+IN_CONF = re.compile(r"(?:# )?((?:[A-Z_0-9]+=\S+ )*(?:python -m geoclip\.|torchrun |make )\S.*?)(?:  |, |; |$)")
 OPERATORS = set(";&|()")
 SHELL = {"cat", "head", "do", "done", "exit", "fi", "for", "if", "rm", "test", "then", "trap", "wait", "["}
 OTHERS = {"scontrol", "scancel", "pip", "hf", "ray", "pre-commit"}  # programs that are not ours to try
@@ -81,18 +79,14 @@ def block_commands(block: str, where: str) -> Iterator[Command]:
             if "-c" in words or words[1:2] == ["-"]:
                 continue
             at = words.index("-m")
-            counts = [
-                word.split("=")[1] for word in words[:at] if re.match(r"--(nnodes|nproc-per-node)=\d+$", word)
-            ]
+            counts = [word.split("=")[1] for word in words[:at] if re.match(r"--(nnodes|nproc-per-node)=\d+$", word)]
             ranks = 1
             for count in counts:
                 ranks *= int(count)
             yield Command(where=where, text=text, module=words[at + 1], arguments=tuple(words[at + 2 :]),
                           environment=environment, ranks=ranks)  # fmt: skip
         else:
-            raise AssertionError(
-                f"{where}: {words[0]} in {text!r} is no program that a test knows how to try"
-            )
+            raise AssertionError(f"{where}: {words[0]} in {text!r} is no program that a test knows how to try")
 
 
 def simple_commands(block: str) -> Iterator[list[str]]:

@@ -20,13 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
-    for pattern in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/*.md",
-        "experiments/README.md",
-        "experiments/00_*/README.md",
-    )
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "experiments/README.md", "experiments/00_*/README.md")
     for path in sorted(ROOT.glob(pattern))
 ]
 EXAMPLE = re.compile(
@@ -45,9 +39,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (clone / "tests" / "house").mkdir(parents=True)
     for name in ("try_commands.py", "document_commands.py"):
         shutil.copy(HERE / name, clone / "tests" / "house")
-    shutil.copytree(
-        ROOT / "experiments", clone / "experiments", ignore=shutil.ignore_patterns("*.png", "*.json")
-    )
+    shutil.copytree(ROOT / "experiments", clone / "experiments", ignore=shutil.ignore_patterns("*.png", "*.json"))
     for path in ROOT.glob("docs/add_*.md"):
         for name, text in EXAMPLE.findall(path.read_text()):
             (clone / name).parent.mkdir(exist_ok=True)
@@ -58,8 +50,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def try_all(clone: Path, commands: dict[str, list[Command]]) -> dict[str, list[str]]:
     """By document, what was wrong with each of its commands, in a process of its own."""
     groups = {
-        name: {"in_order": name != "conf", "commands": list(map(asdict, given))}
-        for name, given in commands.items()
+        name: {"in_order": name != "conf", "commands": list(map(asdict, given))} for name, given in commands.items()
     }
     done = subprocess.run(
         [sys.executable, "tests/house/try_commands.py"],
@@ -81,16 +72,10 @@ def problems(clone: Path) -> dict[str, list[str]]:
         for command in conf_commands(path, path.relative_to(ROOT).as_posix())
     ]
     with ThreadPoolExecutor(2) as pool:
-        halves = pool.map(
-            lambda names: try_all(clone, {name: commands[name] for name in names}), (DOCUMENTS, ["conf"])
-        )
+        halves = pool.map(lambda names: try_all(clone, {name: commands[name] for name in names}), (DOCUMENTS, ["conf"]))
         found = {name: said for half in halves for name, said in half.items()}
     return {
-        name: [
-            f"{c.where}: {c.text}\n  {said}"
-            for c, said in zip(commands[name], found[name], strict=True)
-            if said
-        ]
+        name: [f"{c.where}: {c.text}\n  {said}" for c, said in zip(commands[name], found[name], strict=True) if said]
         for name in commands
     }
 

@@ -12,37 +12,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
 FLOORS = (
-    {
-        "geo",
-        "config",
-        "conf_dir",
-        "console",
-        "files",
-        "distributed",
-        "errors",
-        "percent",
-        "processes",
-    },
+    {"geo", "config", "conf_dir", "console", "files", "distributed", "errors", "percent", "processes"},
     {"model", "data", "run_dir", "recorder", "run_log", "wandb_process"},
     {"training", "evaluation", "drawing"},
-    {
-        "build",
-        "pretrained",
-        "trained",
-        "queries",
-        "run_shards",
-        "entry",
-        "overrides",
-        "preflight",
-        "resume",
-        "sweep",
-    }
+    {"build", "pretrained", "trained", "queries", "run_shards", "entry", "overrides", "preflight", "resume", "sweep"}
     | {"search", "search_record", "sweep_axes"},
 )
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
-ENTRY_POINTS = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text()
-)
+ENTRY_POINTS = sorted(path.stem for path in PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text())
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -75,9 +52,7 @@ def test_nothing_imports_upward(path: Path) -> None:
 
 
 def test_no_two_rooms_import_each_other() -> None:
-    arrows = {
-        (room(path), there) for path in MODULES if room(path) != "__init__" for there in imported_rooms(path)
-    }
+    arrows = {(room(path), there) for path in MODULES if room(path) != "__init__" for there in imported_rooms(path)}
     assert not {(here, there) for here, there in arrows if here < there and (there, here) in arrows}
 
 

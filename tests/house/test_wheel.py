@@ -24,9 +24,7 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_carries_the_package_and_every_config(wheel: Path, repository: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
-    configs = {
-        f"geoclip/{path.relative_to(repository).as_posix()}" for path in repository.glob("conf/**/*.yaml")
-    }
+    configs = {f"geoclip/{path.relative_to(repository).as_posix()}" for path in repository.glob("conf/**/*.yaml")}
     package = {
         path.relative_to(repository).as_posix()
         for path in repository.glob("geoclip/**/*.*")
@@ -40,24 +38,12 @@ def test_wheel_in_an_empty_environment_composes_its_config(wheel: Path, tmp_path
     environment = tmp_path / "env"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
-    install = [
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
+    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, *install], check=True, capture_output=True)
 
     # The dependencies are borrowed from this environment: its own .pth files, and so the checkout, stay behind.
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "borrowed.pth").write_text(
-        "\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    )
+    (site / "borrowed.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}))
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*arguments: str) -> str:
@@ -66,8 +52,5 @@ def test_wheel_in_an_empty_environment_composes_its_config(wheel: Path, tmp_path
         return done.stdout
 
     assert Path(run("-c", "import geoclip; print(geoclip.__file__)").strip()).is_relative_to(site)
-    assert (
-        Path(run("-c", "from geoclip.conf_dir import conf_dir; print(conf_dir())").strip())
-        == site / "geoclip/conf"
-    )
+    assert Path(run("-c", "from geoclip.conf_dir import conf_dir; print(conf_dir())").strip()) == site / "geoclip/conf"
     run("-m", "geoclip.train", "check_only=true")

@@ -61,15 +61,7 @@ def try_group(commands: list[dict[str, Any]], *, in_order: bool) -> list[str]:
         for name in FILES.split():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text("LAT,LON\n0,0\n" if name.endswith(".csv") else "")
-        for name in (
-            "experiments",
-            "conf",
-            "Makefile",
-            "data.mk",
-            "pyproject.toml",
-            "constraints.txt",
-            CONSTRAINTS,
-        ):
+        for name in ("experiments", "conf", "Makefile", "data.mk", "pyproject.toml", "constraints.txt", CONSTRAINTS):
             Path(name).symlink_to(CLONE / name)
         exported = {} if in_order else dict(word.split("=") for word in DATA.split())
         found = []
@@ -78,12 +70,8 @@ def try_group(commands: list[dict[str, Any]], *, in_order: bool) -> list[str]:
                 exported |= command["environment"]
                 found.append("")
                 continue
-            environment = {
-                name: _relative(value) for name, value in {**exported, **command["environment"]}.items()
-            }
-            with _environment(
-                environment | {"WORLD_SIZE": environment.get("WORLD_SIZE", str(command["ranks"]))}
-            ):
+            environment = {name: _relative(value) for name, value in {**exported, **command["environment"]}.items()}
+            with _environment(environment | {"WORLD_SIZE": environment.get("WORLD_SIZE", str(command["ranks"]))}):
                 found.append(_try(command["module"], [_relative(word) for word in command["arguments"]]))
         return found
 
@@ -139,9 +127,7 @@ def _compose_and_check(name: str, words: list[str]) -> None:
     """
     schema = OmegaConf.get_type(ConfigStore.instance().load(f"{name}_schema.yaml").node)
     assert schema is not None
-    positional = getattr(
-        importlib.import_module(f"geoclip.{name}"), "with_positional_runs", lambda given: given
-    )
+    positional = getattr(importlib.import_module(f"geoclip.{name}"), "with_positional_runs", lambda given: given)
     words = positional([word for word in words if word != "--help"])
     if "-m" in words:
         sys.argv = [f"geoclip.{name}", *words, *(["check_only=true"] if name == "train" else [])]
@@ -153,9 +139,7 @@ def _compose_and_check(name: str, words: list[str]) -> None:
     ranks = (int(os.environ["WORLD_SIZE"]),) if name == "train" else ()
     rewritten = getattr(entry, "literal_overrides", lambda given, _: given)(words, schema)
     try:
-        with initialize_config_dir(
-            conf_dir(), version_base="1.3"
-        ):  # half the time of hydra.main, which composes twice
+        with initialize_config_dir(conf_dir(), version_base="1.3"):  # half the time of hydra.main, which composes twice
             cfg = compose(name, rewritten)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([entry.composition_sentence(error, schema)]) from None
@@ -178,15 +162,11 @@ def _write_outputs(words: list[str]) -> None:
 
 def _try_make(words: list[str]) -> str:
     """What `make -n` would run, each of our commands in it tried in turn."""
-    given = (
-        [] if any(word.startswith("PYTHON=") for word in words) else ["PYTHON=python3"]
-    )  # as quick as sure
+    given = [] if any(word.startswith("PYTHON=") for word in words) else ["PYTHON=python3"]  # as quick as sure
     done = subprocess.run([*words, *given, "-n"], capture_output=True, text=True, timeout=60)
     if done.returncode:
         return done.stderr.strip()
-    newest = re.sub(
-        r"\$\(ls [^)]*\)", "runs/NAME", done.stdout.replace("\\\n", " ")
-    )  # of the runs made before
+    newest = re.sub(r"\$\(ls [^)]*\)", "runs/NAME", done.stdout.replace("\\\n", " "))  # of the runs made before
     for line in newest.splitlines():
         if made := re.match(r"mkdir -p (\S+)", line):
             Path(made.group(1)).mkdir(parents=True, exist_ok=True)
@@ -203,7 +183,5 @@ if __name__ == "__main__":
     preflight.Preflight.look_at = lambda self, config, *, here: preflight.Findings()  # type: ignore[method-assign]
     groups = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
-        found = {
-            name: try_group(group["commands"], in_order=group["in_order"]) for name, group in groups.items()
-        }
+        found = {name: try_group(group["commands"], in_order=group["in_order"]) for name, group in groups.items()}
     json.dump(found, sys.stdout)

@@ -14,22 +14,14 @@ from hydra import compose, initialize_config_dir
 from geoclip.conf_dir import conf_dir
 from geoclip.config import EncoderConfig, TrainConfig, typed
 
-TOWER: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+TOWER: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT: dict[str, Any] = TOWER | {"vocab_size": 20, "max_position_embeddings": 8}
 SQUARE: dict[str, Any] = {"image_size": 16, "patch_size": 8}
 
 
 def clip(activation: str) -> Any:
     """Both towers, as people publish them; OpenCLIP's weights come with gelu, OpenAI's with quick_gelu."""
-    sides: dict[str, Any] = {
-        "vision_config": TOWER | SQUARE | {"hidden_act": activation},
-        "text_config": TEXT,
-    }
+    sides: dict[str, Any] = {"vision_config": TOWER | SQUARE | {"hidden_act": activation}, "text_config": TEXT}
     return transformers.CLIPModel(transformers.CLIPConfig(**sides, projection_dim=12))
 
 

@@ -16,12 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 from geoclip.data.assets import asset_path
 
 TINY_PX = 28  # pictures of the tiny CLIP
-TOWER: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+TOWER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def load_released(name: str) -> ModuleType:
@@ -30,9 +25,7 @@ def load_released(name: str) -> ModuleType:
     for package, place in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
         if package not in sys.modules:
             init = place / "__init__.py" if package.endswith("rff") else None
-            spec = importlib.util.spec_from_file_location(
-                package, init, submodule_search_locations=[str(place)]
-            )
+            spec = importlib.util.spec_from_file_location(package, init, submodule_search_locations=[str(place)])
             if spec is None or spec.loader is None:
                 module = ModuleType(package)
                 module.__path__ = [str(place)]

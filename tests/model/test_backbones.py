@@ -138,9 +138,7 @@ def test_weights_that_are_nowhere_say_what_to_set(backbone: Any) -> None:
 )
 def test_another_architecture_is_named(kind: str, held: str, cure: str, small_encoder: Encoders) -> None:
     config = replace(small_encoder(held), kind=EncoderKind(kind))
-    with pytest.raises(
-        GeoclipError, match=rf"holds a model of the type .* but encoder\.kind={kind} takes"
-    ) as no:
+    with pytest.raises(GeoclipError, match=rf"holds a model of the type .* but encoder\.kind={kind} takes") as no:
         build_image_encoder(config, 4)
     assert cure in str(no.value) and config.repo in str(no.value)
 
@@ -182,9 +180,7 @@ def test_dino_takes_any_multiple_of_its_patches(small_encoder: Encoders) -> None
     assert encoder.features(torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).shape == (1, 16)
 
 
-def test_weights_are_never_made_up(
-    small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_weights_are_never_made_up(small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path) -> None:
     """A vision tower without its projection would get a random one."""
     tower = transformers.CLIPVisionModel.from_pretrained(pretrained("clip_vit_l14"))
     tower.save_pretrained(tmp_path)

@@ -25,9 +25,7 @@ def test_no_two_backbones_are_taken_for_each_other(small_encoder: Encoders) -> N
     identities = [encoder_identity(encoder) for encoder in encoders]
     assert all(one not in identities[:number] for number, one in enumerate(identities))
     same = replace(clip, hidden_dim=99, mean=[0.0, 0.0, 0.0])
-    assert encoder_identity(same) == identities[0], (
-        "neither the MLP behind it nor what it sees is the backbone"
-    )
+    assert encoder_identity(same) == identities[0], "neither the MLP behind it nor what it sees is the backbone"
 
 
 @pytest.mark.parametrize(
@@ -35,28 +33,16 @@ def test_no_two_backbones_are_taken_for_each_other(small_encoder: Encoders) -> N
     [
         ("siglip2_b16", ["repo="], "encoder.repo='':"),
         ("dinov2_b14", ["repo="], "encoder.repo='':"),
-        (
-            "vit_tiny",
-            ["patch_px=7"],
-            "encoder.image_px=16:",
-        ),
+        ("vit_tiny", ["patch_px=7"], "encoder.image_px=16:"),
         ("vit_tiny", ["heads=3"], "encoder.feature_dim=16:"),
         ("vit_tiny", ["tune=frozen"], "encoder.tune=frozen:"),
         ("vit_tiny", ["tune=lora"], "encoder.tune=lora:"),
         ("vit_tiny", ["repo=nowhere"], "encoder.repo=nowhere:"),
-        (
-            "vit_tiny",
-            ["tune=last_blocks", "last_blocks=3"],
-            "encoder.last_blocks=3:",
-        ),
+        ("vit_tiny", ["tune=last_blocks", "last_blocks=3"], "encoder.last_blocks=3:"),
         ("dinov2_b14", ["resize_px=8"], "encoder.resize_px=8:"),
         ("siglip2_b16", ["resize_px=20"], "encoder.resize_px=20:"),
         ("clip_vit_l14", ["prediction_mean=[0,0,0]"], "encoder.prediction_mean"),
-        (
-            "clip_vit_l14",
-            ["prediction_std=[1,1]"],
-            "encoder.prediction_std=[1.0, 1.0]:",
-        ),
+        ("clip_vit_l14", ["prediction_std=[1,1]"], "encoder.prediction_std=[1.0, 1.0]:"),
     ],
 )
 def test_what_cannot_be_built_is_named(

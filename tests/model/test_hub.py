@@ -11,11 +11,10 @@ import huggingface_hub
 import pytest
 import torch
 
+from geoclip import load, load_location_encoder
 from geoclip.errors import AssetError, GeoclipError
 from geoclip.model.backbones import ClipBackbone
-from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.hub import fetch, no_connection, send
-from geoclip.model.location_encoder import LocationEncoder
 from geoclip.model.release_writing import write_authors_layout
 from tests.local_hub import COMMIT, LocalHub, serving
 from tests.model.released import write_tiny_clip
@@ -44,12 +43,12 @@ def release(tmp_path: Path) -> Path:
 def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: Path, source: str) -> None:
     hub.files["a/geo"] = files_of(release) | {"pickle.bin": b"never fetched"}
     kept = tmp_path / "cache"
-    model = GeoCLIP.from_pretrained(source, backbone=None, cache_dir=kept, revision="v1", token="secret")
+    model = load(source, backbone=None, cache_dir=kept, revision="v1", token="secret")
     assert same(model, small_model())
     asked = list(hub.revisions)
     assert asked[0] == "v1"
     assert not list(kept.rglob("pickle.bin"))
-    again = LocationEncoder.from_pretrained(source, cache_dir=kept, revision="v1", local_files_only=True)
+    again = load_location_encoder(source, cache_dir=kept, revision="v1", local_files_only=True)
     assert torch.equal(again(torch.ones(1, 2)), model.location_encoder(torch.ones(1, 2)))
     assert hub.revisions == asked, "nothing was asked for again"
 
@@ -61,22 +60,20 @@ def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_
     (tmp_path / "r" / "gallery.csv").write_text("LAT,LON\n1,2\n")
     write_authors_layout(tmp_path / "r", model, backbone="a/clip", revision=COMMIT)
     hub.files["a/clip"] = files_of(write_tiny_clip(tmp_path / "clip"))
-    found = GeoCLIP.from_pretrained(tmp_path / "r", cache_dir=tmp_path / "cache")
+    found = load(tmp_path / "r", cache_dir=tmp_path / "cache")
     assert found.image_encoder.backbone is not None
     assert set(hub.revisions) == {COMMIT}
 
 
 def test_a_repository_that_is_not_there_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
-    with pytest.raises(
-        AssetError, match=r"'a/gone' at revision v1 is neither .* run `hf download a/gone"
-    ) as caught:
-        GeoCLIP.from_pretrained("a/gone", cache_dir=tmp_path, revision="v1")
+    with pytest.raises(AssetError, match=r"'a/gone' at revision v1 is neither .* run `hf download a/gone") as caught:
+        load("a/gone", cache_dir=tmp_path, revision="v1")
     assert "\n" not in str(caught.value)
 
 
 def test_no_way_to_the_hub_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="nor to be had from the Hub") as caught:
-        GeoCLIP.from_pretrained("a/geo", cache_dir=tmp_path)
+        load("a/geo", cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "README.md").write_text("x")
     with pytest.raises(GeoclipError, match=r"'a/geo' was not published .* unset HF_HUB_OFFLINE"):

@@ -47,9 +47,7 @@ def test_clip_features_are_those_of_transformers(clip_folder: Path) -> None:
 
 
 def test_a_frozen_backbone_never_moves(clip_folder: Path) -> None:
-    encoder = ImageEncoder(
-        ClipBackbone.from_pretrained(str(clip_folder)), feature_dim=24, embedding_dim=8, frozen=True
-    )
+    encoder = ImageEncoder(ClipBackbone.from_pretrained(str(clip_folder)), feature_dim=24, embedding_dim=8, frozen=True)
     encoder.train()
     assert encoder.backbone is not None and not encoder.backbone.training and encoder.head.training
     encoder(pixels(1)).sum().backward()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoclip import load_location_encoder
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model import local_encoding
@@ -54,7 +55,8 @@ def test_the_embeddings_are_those_of_the_plain_forward(kind: dict[str, Any], cou
 
 
 def test_the_released_encoder_says_the_same() -> None:
-    one, gps_deg_N2 = LocationEncoder.from_pretrained(), places(60)
+    one, gps_deg_N2 = load_location_encoder(), places(60)
+    assert isinstance(one, LocationEncoder)
     gps_deg_N2 = torch.cat((gps_deg_N2, gps_deg_N2[:20] + 1e-4, gps_deg_N2[:20]))  # neighbours and duplicates
     gallery = Gallery(name="g", gps_deg_G2=gps_deg_N2.double())
     found = encode_gallery(one, gallery, torch.device("cpu"), chunk=25)

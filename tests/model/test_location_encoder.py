@@ -5,23 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from geoclip import load, load_location_encoder
 from geoclip.data.assets import asset_path
 from geoclip.errors import AssetError
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.geo.projection import equal_earth
-from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 from tests.model.released import load_released
 
-CORNERS = [
-    [90.0, 0.0],
-    [-90.0, 0.0],
-    [90.0, 180.0],
-    [0.0, 180.0],
-    [0.0, -180.0],
-    [0.0, 0.0],
-    [-33.9, 179.99999],
-]
+CORNERS = [[90.0, 0.0], [-90.0, 0.0], [90.0, 180.0], [0.0, 180.0], [0.0, -180.0], [0.0, 0.0], [-33.9, 179.99999]]
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +26,14 @@ def released() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def ours() -> LocationEncoder:
-    return LocationEncoder.from_pretrained("official")
+    encoder = load_location_encoder("official")
+    assert isinstance(encoder, LocationEncoder)
+    return encoder
 
 
 @torch.inference_mode()
 def test_agrees_at_poles_antimeridian_and_origin(ours: LocationEncoder, released: torch.nn.Module) -> None:
-    torch.testing.assert_close(
-        ours(torch.tensor(CORNERS)), released(torch.tensor(CORNERS)), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(ours(torch.tensor(CORNERS)), released(torch.tensor(CORNERS)), atol=1e-5, rtol=0)
 
 
 def test_has_as_many_parameters_as_the_released_one(ours: LocationEncoder) -> None:
@@ -49,16 +41,14 @@ def test_has_as_many_parameters_as_the_released_one(ours: LocationEncoder) -> No
 
 
 def test_official_model_without_its_backbone() -> None:
-    model = GeoCLIP.from_pretrained("official", backbone=None)
+    model = load("official", backbone=None)
     assert model.logit_scale.item() == pytest.approx(3.6810, abs=1e-4)
     assert sum(parameter.numel() for parameter in model.image_encoder.head.parameters()) == 984_320
     assert model.encode_features(torch.randn(3, 768)).norm(dim=1).tolist() == pytest.approx([1, 1, 1])
     with pytest.raises(RuntimeError, match="no backbone"):
         model.encode_image(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
-    with pytest.raises(
-        AssetError, match="'offical' is no file or folder here, not 'official', and no Hub id"
-    ):
-        GeoCLIP.from_pretrained("offical")
+    with pytest.raises(AssetError, match="'offical' is no file or folder here, not 'official', and no Hub id"):
+        load("offical")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

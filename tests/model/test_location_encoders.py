@@ -11,14 +11,9 @@ import torch
 from scipy.special import sph_harm_y
 from torch import Tensor, nn
 
+from geoclip import load_location_encoder
 from geoclip.build.model import build_location_encoder, sigmas_of
-from geoclip.config import (
-    Combine,
-    LocationConfig,
-    LocationKind,
-    Projection,
-    Sphere2VecKind,
-)
+from geoclip.config import Combine, LocationConfig, LocationKind, Projection, Sphere2VecKind
 from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.geo.harmonics import real_spherical_harmonics
@@ -153,7 +148,7 @@ def test_a_new_scale_starts_at_nothing_beside_those_taken_up() -> None:
 
 
 def test_the_released_scales_are_taken_up_by_their_sigma() -> None:
-    official = LocationEncoder.from_pretrained("official")
+    official = load_location_encoder("official")
     finer = built(LocationConfig(name="", sigmas=[1, 16, 256, 4096], init="official"))
     torch.testing.assert_close(finer(EVERYWHERE), official(EVERYWHERE))
     with pytest.raises(GeoclipError, match=r"location\.init=official: none of the sigmas"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from geoclip.model.geoclip import GeoCLIP
+from geoclip import load
 from tests.model.released import tiny_released_geoclip, write_tiny_clip
 
 
@@ -39,9 +39,7 @@ def test_pictures_get_the_logits_that_the_released_model_gives_them(found: dict[
     assert found["picture_logit_difference"] < 1e-4
 
 
-def test_queries_find_the_same_five_places_with_the_same_probabilities(
-    found: dict[str, Any],
-) -> None:
+def test_queries_find_the_same_five_places_with_the_same_probabilities(found: dict[str, Any]) -> None:
     assert found["same_top_5"] == found["queries"] == 200
     assert found["probability_difference"] < 5e-5
     least, *_, most = found["best_probability_quartiles"]
@@ -50,7 +48,7 @@ def test_queries_find_the_same_five_places_with_the_same_probabilities(
 
 def test_another_model_would_be_noticed(parity: ModuleType, tmp_path: Path) -> None:
     clip = write_tiny_clip(tmp_path)
-    ours = GeoCLIP.from_pretrained("official", backbone=str(clip))
+    ours = load("official", backbone=str(clip))
     theirs = tiny_released_geoclip(clip).eval()
     gps_deg = torch.tensor([[10.0, 20.0], [-30.0, 40.0]])
     assert parity.compare_pictures(ours, theirs, gps_deg) < 1e-4

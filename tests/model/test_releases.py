@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-import geoclip
+from geoclip import load, load_location_encoder
 from geoclip.errors import AssetError, CheckpointError
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
@@ -44,15 +44,15 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    assert same(GeoCLIP.from_pretrained(folder, backbone=None), small_model())
-    encoder = LocationEncoder.from_pretrained(str(folder))
+    assert same(load(folder, backbone=None), small_model())
+    encoder = load_location_encoder(str(folder))
     assert same(encoder, small_model().location_encoder)
     assert encoder.sigmas == tuple(SIGMAS)
-    assert same(geoclip.load(folder, backbone=None), small_model())
+    assert same(load(folder, backbone=None), small_model())
 
 
 def test_the_authors_code_reads_what_is_written_here(tmp_path: Path) -> None:
-    model = GeoCLIP.from_pretrained("official", backbone=None)
+    model = load("official", backbone=None)
     (tmp_path / "release").mkdir()
     (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
     write_authors_layout(tmp_path / "release", model, backbone="a/clip", revision="abc")
@@ -85,7 +85,7 @@ def test_what_the_authors_publish_is_read_here(tmp_path: Path) -> None:
     config |= {"gallery_file": "g.csv", "backbone": {"repo_id": str(clip), "revision": "any"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "g.csv").write_text("LAT,LON\n1,2\n")
-    ours = GeoCLIP.from_pretrained(tmp_path)
+    ours = load(tmp_path)
     assert torch.allclose(ours.location_encoder(PLACES), theirs(PLACES), atol=1e-6)
     features = torch.randn(2, 768)
     assert torch.allclose(ours.image_encoder.head(features), mlp(features), atol=1e-6)
@@ -99,9 +99,9 @@ def test_the_location_encoder_that_the_authors_publish_alone(tmp_path: Path) -> 
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     config = {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": [8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert torch.allclose(LocationEncoder.from_pretrained(tmp_path)(PLACES), theirs(PLACES), atol=1e-6)
+    assert torch.allclose(load_location_encoder(tmp_path)(PLACES), theirs(PLACES), atol=1e-6)
     with pytest.raises(CheckpointError, match="a location encoder alone"):
-        GeoCLIP.from_pretrained(tmp_path)
+        load(tmp_path)
 
 
 def lightning_names(model: GeoCLIP, prefix: str, *, as_sequence: bool) -> dict[str, torch.Tensor]:
@@ -133,17 +133,17 @@ def test_a_lightning_checkpoint(tmp_path: Path, prefix: str, as_sequence: bool) 
     ).eval()
     state = lightning_names(model, prefix, as_sequence=as_sequence)
     torch.save({"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.1"}, tmp_path / "last.ckpt")
-    ours = GeoCLIP.from_pretrained(tmp_path / "last.ckpt", backbone=None)
+    ours = load(tmp_path / "last.ckpt", backbone=None)
     assert same(ours, model)
     assert ours.location_encoder.sigmas == (1, 16, 256), "told from the spread of the frequencies"
-    assert same(LocationEncoder.from_pretrained(tmp_path / "last.ckpt"), model.location_encoder)
+    assert same(load_location_encoder(tmp_path / "last.ckpt"), model.location_encoder)
 
 
 def test_names_that_nobody_knows_are_named(tmp_path: Path) -> None:
     state = lightning_names(small_model(), "", as_sequence=False)
     torch.save({"state_dict": state | {"decoder.weight": torch.zeros(1)}}, tmp_path / "odd.ckpt")
     with pytest.raises(CheckpointError, match=r"odd\.ckpt: 'decoder\.weight' is no name of the Lightning"):
-        GeoCLIP.from_pretrained(tmp_path / "odd.ckpt")
+        load(tmp_path / "odd.ckpt")
 
 
 class Trap:
@@ -160,10 +160,10 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     torch.save({"state_dict": {"logit_scale": torch.zeros(())}, "hyper": Trap(sprung)}, tmp_path / "bad.ckpt")
     with pytest.raises(CheckpointError, match=r"bad\.ckpt cannot be read .* without executing"):
-        GeoCLIP.from_pretrained(tmp_path / "bad.ckpt")
+        load(tmp_path / "bad.ckpt")
     (tmp_path / "worse.ckpt").write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(CheckpointError, match=r"worse\.ckpt"):
-        GeoCLIP.from_pretrained(tmp_path / "worse.ckpt")
+        load(tmp_path / "worse.ckpt")
     assert not sprung.exists()
 
 
@@ -184,12 +184,10 @@ def change(folder: Path, **values: Any) -> None:
         ({"backbone": "a/clip"}, "backbone='a/clip' must"),
     ],
 )
-def test_a_config_that_does_not_fit_names_key_and_value(
-    folder: Path, values: dict[str, Any], said: str
-) -> None:
+def test_a_config_that_does_not_fit_names_key_and_value(folder: Path, values: dict[str, Any], said: str) -> None:
     change(folder, **values)
     with pytest.raises(CheckpointError, match=said):
-        GeoCLIP.from_pretrained(folder, backbone=None)
+        load(folder, backbone=None)
 
 
 def retensor(folder: Path, **changed: torch.Tensor | None) -> None:
@@ -202,27 +200,25 @@ def test_tensors_that_do_not_fit_are_named_as_in_their_file(folder: Path) -> Non
     name = "location_encoder.LocEnc1.capsule.1.weight"
     retensor(folder, **{name: torch.zeros(3, 3)})
     with pytest.raises(CheckpointError, match=rf"{name} has the shape \(3, 3\), .* must have \(8, 8\)"):
-        GeoCLIP.from_pretrained(folder, backbone=None)
+        load(folder, backbone=None)
     retensor(folder, **{name: None})
     with pytest.raises(CheckpointError, match=f"missing {name}; not known nothing"):
-        GeoCLIP.from_pretrained(folder, backbone=None)
+        load(folder, backbone=None)
     retensor(folder, **{"location_encoder.LocEnc1.scale": torch.zeros(3)})
-    with pytest.raises(
-        CheckpointError, match=r"'LocEnc1\.scale' is no name of the released location encoder"
-    ):
-        GeoCLIP.from_pretrained(folder, backbone=None)
+    with pytest.raises(CheckpointError, match=r"'LocEnc1\.scale' is no name of the released location encoder"):
+        load(folder, backbone=None)
     (folder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
-        GeoCLIP.from_pretrained(folder, backbone=None)
+        load(folder, backbone=None)
 
 
 def test_a_backbone_of_another_width_is_refused(folder: Path, tmp_path: Path) -> None:
     clip = write_tiny_clip(tmp_path / "clip")
     with pytest.raises(CheckpointError, match=r"takes 10 features, but the backbone .*clip gives 768"):
-        GeoCLIP.from_pretrained(folder, backbone=str(clip))
+        load(folder, backbone=str(clip))
 
 
 @pytest.mark.parametrize("source", ["./gone", "/gone/away", Path("gone"), "gone.ckpt"])
 def test_a_path_that_is_not_there_is_not_sought_on_the_hub(source: Any) -> None:
     with pytest.raises(AssetError, match="does not exist"):
-        GeoCLIP.from_pretrained(source)
+        load(source)

@@ -100,9 +100,7 @@ def test_forgotten_activations_change_no_gradient() -> None:
         nonlocal calls
         calls += 1
 
-    backbone.vision_model.get_submodule("vision_model.encoder.layers.1.layer_norm1").register_forward_hook(
-        count
-    )
+    backbone.vision_model.get_submodule("vision_model.encoder.layers.1.layer_norm1").register_forward_hook(count)
     for one in (plain, backbone):
         one(PIXELS).square().sum().backward()
     for mine, theirs in zip(backbone.parameters(), plain.parameters(), strict=True):
@@ -147,9 +145,7 @@ def test_buffers_change_where_anything_is_trained() -> None:
 
 def test_what_cannot_be_tuned_is_said() -> None:
     for blocks in (-1, 0, 4):
-        with pytest.raises(
-            ValueError, match=f"has 3 blocks, of which {blocks} cannot be trained: give 1 to 3"
-        ):
+        with pytest.raises(ValueError, match=f"has 3 blocks, of which {blocks} cannot be trained: give 1 to 3"):
             tune_last_blocks(clip(), blocks)
     with pytest.raises(ValueError, match="ResNetBackbone has 2 blocks, of which 3"):
         tune_last_blocks(resnet(), 3)

@@ -42,9 +42,7 @@ SMALL = (
     "compute.workers=0",
 )
 GONE_ON = 75
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="ranks are found through /proc"
-)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ranks are found through /proc")
 CURVE = (
     *("optim.max_steps=50", "optim.lr=3e-5", "optim.kind=adam", "compute.log_every_steps=1"),
     *("validate_every_steps=50", "compute.checkpoint_every_steps=50"),
@@ -134,9 +132,7 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     if isinstance(node, torch.Tensor):
         return {path: node.tolist()}
     if isinstance(node, dict):
-        return {
-            name: leaf for key, value in node.items() for name, leaf in flat(value, f"{path}/{key}").items()
-        }
+        return {name: leaf for key, value in node.items() for name, leaf in flat(value, f"{path}/{key}").items()}
     if isinstance(node, list):
         return flat({str(number): value for number, value in enumerate(node)}, path)
     return {path: node}
@@ -195,13 +191,7 @@ def test_the_walltime_stops_it_too(folder: Path) -> None:
 
 def test_another_configuration_is_refused_with_what_differs_unless_forced(folder: Path) -> None:
     first = finish(folder, "runs_dir=first", "optim.max_steps=4")
-    other = (
-        "runs_dir=other",
-        "seed=7",
-        "queue.queue_noise_m=5",
-        f"resume={first}",
-        "optim.max_steps=6",
-    )
+    other = ("runs_dir=other", "seed=7", "queue.queue_noise_m=5", f"resume={first}", "optim.max_steps=6")
     process = begin(folder, *other)
     process.join(60)
     printed = (folder / "printed.txt").read_text()
@@ -331,9 +321,7 @@ ENDLESS = ("optim.max_steps=5000", "optim.epochs=50000")
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("happens", "ranks"), [("shards removed", 1), ("reader killed", 2), ("reader stopped", 1)]
-)
+@pytest.mark.parametrize(("happens", "ranks"), [("shards removed", 1), ("reader killed", 2), ("reader stopped", 1)])
 def test_readers_that_fail_end_the_run_with_shard_and_sample(
     folder: Path, data: Path, happens: str, ranks: int
 ) -> None:

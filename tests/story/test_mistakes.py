@@ -15,12 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from geoclip import train
 from geoclip.config import ConfigError, TrainConfig
 from geoclip.distributed import device_problem, initialise
-from geoclip.entry import (
-    os_error_sentence,
-    require_rendezvous,
-    run_entry_point,
-    world_size_from_environment,
-)
+from geoclip.entry import os_error_sentence, require_rendezvous, run_entry_point, world_size_from_environment
 from geoclip.errors import GeoclipError
 
 SMALL = (
@@ -59,9 +54,7 @@ def folder(tmp_path: Path, tiny_shards: Callable[..., Any]) -> Path:
 def test_a_folder_that_cannot_be_written_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same command in this process, which need not import everything anew."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(
-        sys, "argv", ["geoclip.train", *SMALL, f"data.root={folder}/shards", "runs_dir=file/runs"]
-    )
+    monkeypatch.setattr(sys, "argv", ["geoclip.train", *SMALL, f"data.root={folder}/shards", "runs_dir=file/runs"])
     try:
         with pytest.raises(SystemExit, match="file/runs"):
             run_entry_point("train", TrainConfig, train.main)
@@ -70,8 +63,7 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_help_needs_no_encoding(tmp_path: Path, environment: dict[str, str]) -> None:
     done = run(tmp_path, "geoclip.embed", "--help", **environment)

@@ -88,10 +88,7 @@ def test_a_search_killed_half_way_goes_on_with_the_same_point(
     monkeypatch.chdir(folder)
     caplog.set_level("INFO")
     searched(command, monkeypatch)
-    assert (
-        "search: 3 points, 3 to run" in caplog.text
-        and "search: 3 points, 2 finished, 1 failed" in caplog.text
-    )
+    assert "search: 3 points, 3 to run" in caplog.text and "search: 3 points, 2 finished, 1 failed" in caplog.text
     assert path.with_suffix(".png").is_file()
     found = json.loads(path.with_suffix(".json").read_text())
     trials = found["trials"]

@@ -19,13 +19,7 @@ from tests.commands import begin, begin_ranks, finish, wait_until
 
 STEPS = 12
 SMALL = (
-    *(
-        "name=story",
-        f"optim.max_steps={STEPS}",
-        "optim.batch_size=32",
-        "queue.size=64",
-        "validate_samples=100",
-    ),
+    *("name=story", f"optim.max_steps={STEPS}", "optim.batch_size=32", "queue.size=64", "validate_samples=100"),
     *("validate_every_steps=6", "compute.checkpoint_every_steps=3", "compute.log_every_steps=1"),
     *("optim.warmup_steps=2", "compute.workers=0", "gallery=csv", "gallery.path=gallery.csv"),
 )
@@ -124,18 +118,14 @@ def evaluated(folder: Path, trained: Path) -> str:
 
 
 @pytest.mark.parametrize("benchmark", ["test", "test_unseen_cells"])
-def test_evaluation_says_how_far_off_and_how_far_one_could_get(
-    trained: Path, evaluated: str, benchmark: str
-) -> None:
+def test_evaluation_says_how_far_off_and_how_far_one_could_get(trained: Path, evaluated: str, benchmark: str) -> None:
     assert benchmark in evaluated and "2500 km" in evaluated and "ceiling" in evaluated
     result = json.loads((trained / "eval" / f"{benchmark}.json").read_text())
     assert result["n"] >= 300 and result["gallery_size"] == GALLERY and result["verbatim_in_gallery"] == 0
     for km in ("1", "25", "200", "750", "2500"):
         share = result["accuracy_percent"][km]
         assert 0 <= share["low"] <= share["value"] <= share["high"] <= result["ceiling_percent"][km] <= 100
-    assert {"median_km", "mean_km", "geoscore", "checkpoint_sha256", "gallery_sha256", "git_revision"} <= set(
-        result
-    )
+    assert {"median_km", "mean_km", "geoscore", "checkpoint_sha256", "gallery_sha256", "git_revision"} <= set(result)
     rows = list(csv.DictReader(io.StringIO((trained / "eval" / f"{benchmark}.csv").read_text())))
     assert len(rows) == result["n"]
     within = sum(float(row["distance_km"]) < 750 for row in rows) / len(rows) * 100

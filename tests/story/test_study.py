@@ -106,11 +106,7 @@ def write_run(run: Path, size: int, seed: int, benchmark: str = "val") -> None:
 
 def config_of(**changes: Any) -> StudyCommandConfig:
     return StudyCommandConfig(
-        name="sizes",
-        device="cpu",
-        jobs=2,
-        logger=LoggerConfig(mode=LoggerMode.offline, patience_s=120),
-        **changes,
+        name="sizes", device="cpu", jobs=2, logger=LoggerConfig(mode=LoggerMode.offline, patience_s=120), **changes
     )
 
 

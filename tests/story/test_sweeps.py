@@ -46,9 +46,7 @@ def sweep(folder: Path, launcher: str, *more: str, **variables: str) -> tuple[in
         metadata.version(plugin)
     except metadata.PackageNotFoundError:
         pytest.skip(f"{plugin} is not installed: pip install -c constraints.txt -e '.[sweeps]'")
-    return commands.run(
-        folder, "train", "-m", "seed=0,1", f"hydra/launcher={launcher}", *SMALL, *more, **variables
-    )
+    return commands.run(folder, "train", "-m", "seed=0,1", f"hydra/launcher={launcher}", *SMALL, *more, **variables)
 
 
 @pytest.mark.slow
@@ -92,10 +90,7 @@ def test_a_launcher_whose_plugin_is_missing_says_what_to_install(folder: Path, t
 
 def test_slurm_is_asked_to_signal_early_and_to_queue_again(folder: Path) -> None:
     (folder / "bin").mkdir()
-    answers = {
-        "srun": "exit 1",
-        "sbatch": 'cat "$1" > asked.sh; echo "no partition of that name" >&2; exit 1',
-    }
+    answers = {"srun": "exit 1", "sbatch": 'cat "$1" > asked.sh; echo "no partition of that name" >&2; exit 1'}
     for name, answer in answers.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{answer}\n")
         (folder / "bin" / name).chmod(0o755)

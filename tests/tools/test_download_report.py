@@ -64,22 +64,14 @@ def download(tmp_path: Path) -> Path:
     (tmp_path / "list.csv").write_text("\n".join(["id,url,lat,lon", *lines]))
     write_url_list(tmp_path / "list.csv", tmp_path / "list", tar_rows=3)
     write_tar(tmp_path / "tars", 0, b"picture", {"HTTP Error 410: Gone": 2})
-    write_tar(
-        tmp_path / "tars", 1, b"picture", {"HTTP Error 429: Too Many Requests": 1, "Image decoding error": 1}
-    )
+    write_tar(tmp_path / "tars", 1, b"picture", {"HTTP Error 429: Too Many Requests": 1, "Image decoding error": 1})
     write_tar(tmp_path / "tars", 2, b"picture", {"HTTP Error 410: Gone": 1, EMPTY: 1})
     return tmp_path
 
 
 def test_dead_links_and_what_was_no_picture_are_counted_by_reason(download: Path) -> None:
     report = read_report(download / "list", download / "tars")
-    assert (report.links, report.downloaded, report.dead, report.no_picture, report.passing) == (
-        9,
-        3,
-        4,
-        2,
-        1,
-    )
+    assert (report.links, report.downloaded, report.dead, report.no_picture, report.passing) == (9, 3, 4, 2, 1)
     assert report.reasons == {
         "HTTP Error 410: Gone": 3,
         "HTTP Error 429: Too Many Requests": 1,
@@ -90,16 +82,12 @@ def test_dead_links_and_what_was_no_picture_are_counted_by_reason(download: Path
     assert "4 (44.4 %) dead links" in str(report)
 
 
-def test_a_download_with_a_hole_is_not_handed_over(
-    download: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_download_with_a_hole_is_not_handed_over(download: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--list", str(download / "list"), "--tars", str(download / "tars")]
     main(given)
     assert "RETRY=1" in capsys.readouterr().out
     assert json.loads((download / "links.json").read_text())["dead"] == 4
-    (
-        download / "tars" / "00001_stats.json"
-    ).unlink()  # img2dataset was killed, or gave the tar up with status 0
+    (download / "tars" / "00001_stats.json").unlink()  # img2dataset was killed, or gave the tar up with status 0
     with pytest.raises(SystemExit, match="1 tars are missing; the same command goes on"):
         main(given)
 

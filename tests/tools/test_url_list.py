@@ -45,9 +45,7 @@ def places(tmp_path: Path) -> Path:
     )
 
 
-def test_links_and_coordinates_are_joined_by_name_in_the_links_order(
-    tmp_path: Path, urls: Path, places: Path
-) -> None:
+def test_links_and_coordinates_are_joined_by_name_in_the_links_order(tmp_path: Path, urls: Path, places: Path) -> None:
     made = write_url_list(urls, tmp_path / "list", places)
     assert rows(tmp_path / "list") == [
         {"img_id": "45/77/1.jpg", "url": f"{FLICKR}/1_ab.jpg", "lat": 46.778991, "lon": 23.611207},
@@ -55,11 +53,7 @@ def test_links_and_coordinates_are_joined_by_name_in_the_links_order(
         {"img_id": "11/22/007.jpg", "url": f"{FLICKR}/007_ab.jpg", "lat": -33.5, "lon": 151.25},
     ]
     assert made.rows == 3 and not made.rejected
-    assert sorted(path.name for path in (tmp_path / "list").iterdir()) == [
-        "list.json",
-        "rejected.csv",
-        "urls",
-    ]
+    assert sorted(path.name for path in (tmp_path / "list").iterdir()) == ["list.json", "rejected.csv", "urls"]
 
 
 def test_a_row_of_no_use_is_not_downloaded_but_named_with_its_reason(tmp_path: Path) -> None:

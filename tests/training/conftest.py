@@ -25,27 +25,18 @@ def new_state() -> Callable[..., TrainState]:
     """`new_state(seed, embedding_dim=4, frozen=False, dropout=0, ema=None)`: pictures of 2 × 2 pixels."""
 
     def make(
-        seed: int = 0,
-        *,
-        embedding_dim: int = 4,
-        frozen: bool = False,
-        dropout: float = 0.0,
-        ema: float | None = None,
+        seed: int = 0, *, embedding_dim: int = 4, frozen: bool = False, dropout: float = 0.0, ema: float | None = None
     ) -> TrainState:
         torch.manual_seed(seed)
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Dropout(dropout))
-        image = ImageEncoder(
-            backbone, feature_dim=6, hidden_dim=5, embedding_dim=embedding_dim, frozen=frozen
-        )
+        image = ImageEncoder(backbone, feature_dim=6, hidden_dim=5, embedding_dim=embedding_dim, frozen=frozen)
         location = LocationEncoder([1.0], frequencies=3, hidden_dim=5, depth=1, embedding_dim=embedding_dim)
         model = GeoCLIP(image, location).train()
         return TrainState(
             model=model,
             parallel=model,
             queue=GPSQueue(uniform_on_sphere(6, torch.Generator().manual_seed(seed))),
-            optimizer=torch.optim.AdamW(
-                [p for p in model.parameters() if p.requires_grad], lr=1e-2, fused=True
-            ),
+            optimizer=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, fused=True),
             noise=torch.Generator().manual_seed(seed),
             average=None if ema is None else WeightAverage.of(model, decay=ema),
         )

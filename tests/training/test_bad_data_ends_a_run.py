@@ -30,8 +30,7 @@ def batches(broken_per_batch: int) -> Iterator[Batch]:
     for _ in range(1000):
         present = torch.arange(8) >= broken_per_batch
         skipped = [
-            Skip(shard="000007.tar", key=str(row), reason="truncated picture")
-            for row in range(broken_per_batch)
+            Skip(shard="000007.tar", key=str(row), reason="truncated picture") for row in range(broken_per_batch)
         ]
         yield Batch(
             images=torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8),
@@ -42,16 +41,10 @@ def batches(broken_per_batch: int) -> Iterator[Batch]:
         )
 
 
-def run(
-    broken_per_batch: int, max_bad_fraction: float, steps: int = 12
-) -> tuple[list[dict[str, float]], int]:
+def run(broken_per_batch: int, max_bad_fraction: float, steps: int = 12) -> tuple[list[dict[str, float]], int]:
     torch.manual_seed(0)
     encoder = ImageEncoder(
-        ResNetBackbone(stem_dim=8, widths=[8], depths=[1]),
-        feature_dim=8,
-        hidden_dim=8,
-        embedding_dim=8,
-        frozen=False,
+        ResNetBackbone(stem_dim=8, widths=[8], depths=[1]), feature_dim=8, hidden_dim=8, embedding_dim=8, frozen=False
     )
     model = GeoCLIP(encoder, LocationEncoder([1.0], frequencies=4, hidden_dim=8, depth=1, embedding_dim=8))
     state = TrainState(
@@ -72,10 +65,7 @@ def run(
     )
     rows: list[dict[str, float]] = []
     hooks = Hooks(
-        record=lambda _, values: rows.append(values),
-        validate=lambda _: True,
-        checkpoint=lambda _: None,
-        record_every=4,
+        record=lambda _, values: rows.append(values), validate=lambda _: True, checkpoint=lambda _: None, record_every=4
     )
     report = train(state, batches(broken_per_batch), recipe, hooks, WORLD)
     return rows, report.counts.total()
@@ -90,12 +80,7 @@ def test_a_few_broken_pictures_are_counted_and_the_loss_stays_a_number() -> None
 def test_too_many_end_the_run_and_name_the_shards() -> None:
     with pytest.raises(DataError) as stopped:
         run(broken_per_batch=3, max_bad_fraction=0.3)
-    for part in (
-        "12 of 32 pictures",
-        "data.max_bad_fraction=0.3",
-        "000007.tar (12)",
-        "12 × truncated picture",
-    ):
+    for part in ("12 of 32 pictures", "data.max_bad_fraction=0.3", "000007.tar (12)", "12 × truncated picture"):
         assert part in str(stopped.value)
 
 

@@ -33,9 +33,7 @@ def test_parts_teach_what_the_whole_teaches(
             torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_both_passes_drop_the_same_units(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch]
-) -> None:
+def test_both_passes_drop_the_same_units(new_state: Callable[..., TrainState], new_batch: Callable[..., Batch]) -> None:
     batch, gradients = new_batch(0), []
     for cached in (False, True):
         model = new_state(0, dropout=0.5).model

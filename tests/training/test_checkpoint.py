@@ -27,10 +27,7 @@ from geoclip.training.checkpoint import (
 TREE: dict[str, Any] = {
     "format": FORMAT,
     "model": {"a.weight": torch.arange(600.0).reshape(20, 30), "scale": torch.tensor(2.5)},
-    "optimizer": {
-        "state": {"0": {"step": torch.tensor(3.0)}},
-        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}],
-    },
+    "optimizer": {"state": {"0": {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
     "half": torch.ones(3, dtype=torch.bfloat16),
     "empty": torch.zeros(0, 2),
     "config": {"name": "x", "sigmas": [1.0, 16.0], "none": None, "yes": True},
@@ -145,11 +142,7 @@ def test_a_full_disk_ends_in_a_sentence_and_an_intact_earlier_checkpoint(tmp_pat
     """The limit on a file's size stands for the disk: every user may set it."""
     write(step_file(tmp_path, 10), step=10)
     limited = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path.cwd(),
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True, cwd=Path.cwd()
     )
     assert "step-00000020.safetensors cannot be written" in limited.stdout
     assert "it takes 4.0 MB" in limited.stdout and "make room" in limited.stdout
@@ -162,9 +155,7 @@ def test_a_full_disk_ends_in_a_sentence_and_an_intact_earlier_checkpoint(tmp_pat
 def test_a_full_tmpfs_does_the_same(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root may mount a small disk here")
     try:

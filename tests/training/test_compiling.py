@@ -53,9 +53,7 @@ def test_of_a_transformer_the_equal_blocks_are_compiled_not_the_whole() -> None:
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
     config = CLIPVisionConfig(**shape, num_hidden_layers=3, image_size=28, patch_size=14, projection_dim=6)
     backbone = ClipBackbone(CLIPVisionModelWithProjection(config))
-    model = GeoCLIP(
-        ImageEncoder(backbone, feature_dim=6, hidden_dim=8, embedding_dim=4), tiny().location_encoder
-    )
+    model = GeoCLIP(ImageEncoder(backbone, feature_dim=6, hidden_dim=8, embedding_dim=4), tiny().location_encoder)
     assert compile_layers(model, CPU)
     blocks = [one for one in backbone.modules() if type(one).__name__ == "CLIPEncoderLayer"]
     assert len(blocks) == 3 and all(one._compiled_call_impl is not None for one in blocks)

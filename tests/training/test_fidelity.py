@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geoclip import load_location_encoder
 from geoclip.build import build_objective
 from geoclip.config import TrainConfig
 from geoclip.data.batch import Batch
@@ -20,7 +21,6 @@ from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.gps_queue import GPSQueue, normal_on_circle
 from geoclip.model.image_encoder import ImageEncoder
-from geoclip.model.location_encoder import LocationEncoder
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 from tests.conf.test_configs import train_config
@@ -74,11 +74,9 @@ def their_losses(model: nn.Module, config: TrainConfig) -> list[float]:
 
 def our_losses(released: Any, tiny_clip: Path, config: TrainConfig, steps: int = STEPS) -> list[float]:
     """Our step from the same start on the same batches, by the configuration's objective and normalisation."""
-    image = ImageEncoder(
-        ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std
-    )
+    image = ImageEncoder(ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std)
     image.head.load_state_dict(released.image_encoder.mlp.state_dict())
-    model = GeoCLIP(image, LocationEncoder.from_pretrained()).train()
+    model = GeoCLIP(image, load_location_encoder()).train()
     with torch.no_grad():
         model.logit_scale.copy_(released.logit_scale)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -104,9 +102,7 @@ def our_losses(released: Any, tiny_clip: Path, config: TrainConfig, steps: int =
 
 
 @pytest.mark.slow
-def test_released_fidelity_minimises_what_the_released_loop_minimises(
-    released: nn.Module, tiny_clip: Path
-) -> None:
+def test_released_fidelity_minimises_what_the_released_loop_minimises(released: nn.Module, tiny_clip: Path) -> None:
     config = train_config("fidelity=released")
     ours = our_losses(released, tiny_clip, config)
     paper = our_losses(released, tiny_clip, train_config("fidelity=paper"), steps=5)

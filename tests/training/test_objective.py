@@ -19,9 +19,7 @@ from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
 
-PLACES = torch.tensor(
-    [[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]]
-)  # 11.1 km apart, far, the first again
+PLACES = torch.tensor([[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]])  # 11.1 km apart, far, the first again
 QUEUE = torch.tensor([[50.0, 50.01], [-30.0, 10.0]])
 
 
@@ -32,9 +30,7 @@ def candidates(objective: Objective, seed: int) -> tuple[Tensor, Tensor]:
 
 def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
     generator = torch.Generator().manual_seed(0)
-    image, location = (
-        F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (rows * views, columns)
-    )
+    image, location = (F.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (rows * views, columns))
     return Embedded(image, location, torch.tensor(5.0))
 
 
@@ -48,14 +44,10 @@ def loss(objective: Objective, found: Embedded, present: Tensor | None = None) -
 def test_near_candidates_are_left_out_or_count_as_right_by_their_distance() -> None:
     found = embedded(4, 6)
     logits = found.scale * found.image_BD @ found.location_MD.T
-    km = torch.tensor(
-        [[haversine_km(a[None], b[None]).item() for b in torch.cat((PLACES, QUEUE))] for a in PLACES]
-    )
+    km = torch.tensor([[haversine_km(a[None], b[None]).item() for b in torch.cat((PLACES, QUEUE))] for a in PLACES])
     masked, softened = 0.0, 0.0
     for row in range(4):
-        kept = [
-            column for column in range(6) if column == row or (km[row, column] >= 25 and km[row, column] > 0)
-        ]
+        kept = [column for column in range(6) if column == row or (km[row, column] >= 25 and km[row, column] > 0)]
         masked -= logits[row, kept].log_softmax(dim=0)[kept.index(row)].item() / 4
         there = [column for column in range(6) if column == row or km[row, column] > 0]
         weight = (-km[row, there] / 25).exp()
@@ -72,17 +64,13 @@ def test_the_other_direction_finds_the_picture_of_each_place_among_those_that_co
     for row, kept in ((0, [0, 1]), (1, [0, 1, 3]), (3, [1, 3])):  # 0 and 3 are one place; 2 is broken
         by_hand -= logits[row, kept].log_softmax(dim=0)[kept.index(row)].item() / 3
     one_way = loss(Objective(), found, present)
-    assert loss(Objective(kind="symmetric"), found, present) == pytest.approx(
-        (one_way + by_hand) / 2, rel=1e-5
-    )
+    assert loss(Objective(kind="symmetric"), found, present) == pytest.approx((one_way + by_hand) / 2, rel=1e-5)
 
 
 def test_several_views_weigh_as_much_as_one() -> None:
     found = embedded(4, 6, views=3)
     for kind in ("one_way", "symmetric"):
-        alone = [
-            loss(Objective(kind=kind), found._replace(image_BD=found.image_BD[view::3])) for view in range(3)
-        ]
+        alone = [loss(Objective(kind=kind), found._replace(image_BD=found.image_BD[view::3])) for view in range(3)]
         assert loss(Objective(kind=kind, views=3), found) == pytest.approx(sum(alone) / 3, rel=1e-5)
 
 

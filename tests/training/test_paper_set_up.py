@@ -17,9 +17,7 @@ from geoclip.recorder import read_rows
 from geoclip.train import train_run
 
 
-def test_full_mp16_trains_from_shards_with_a_local_clip(
-    tiny_shards: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_full_mp16_trains_from_shards_with_a_local_clip(tiny_shards: Callable[..., Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     clip = CLIPVisionConfig(
         hidden_size=16,
@@ -42,12 +40,7 @@ def test_full_mp16_trains_from_shards_with_a_local_clip(
         *("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12"),
         *("location.hidden_dim=16", "location.frequencies=8", "location.embedding_dim=8"),
         *("data.streams=4", "optim.batch_size=8", "optim.epochs=2", "queue.size=16", "compute.workers=0"),
-        *(
-            "logger=jsonl",
-            "gallery=csv",
-            f"gallery.path={tmp_path / 'gallery.csv'}",
-            f"runs_dir={tmp_path / 'runs'}",
-        ),
+        *("logger=jsonl", "gallery=csv", f"gallery.path={tmp_path / 'gallery.csv'}", f"runs_dir={tmp_path / 'runs'}"),
     ]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         config = typed(compose("train", overrides), TrainConfig, lambda found: train_problems(found, 1))

@@ -72,9 +72,7 @@ def test_a_stale_queue_holds_what_the_weights_of_then_said(
     assert not torch.allclose(state.queue.embedding_SD, now_SD, atol=1e-4), "they are of the weights of then"
 
 
-def test_a_stale_queue_survives_a_kill(
-    tmp_path: Path, new_state: States, new_batch: Batches, recipe: Recipes
-) -> None:
+def test_a_stale_queue_survives_a_kill(tmp_path: Path, new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     state, again, stale = new_state(0), new_state(1), recipe(queue_embeddings="stale")
     for number in range(3):
         train_step(state, new_batch(number), stale)

@@ -67,22 +67,11 @@ def project(tiny_shards: Callable[..., Any], tmp_path: Path, monkeypatch: pytest
     return here
 
 
-SAME = (
-    "gallery_sha256",
-    "accuracy_percent",
-    "median_km",
-    "evaluation",
-    "training_places",
-    "checkpoint_sha256",
-)
+SAME = ("gallery_sha256", "accuracy_percent", "median_km", "evaluation", "training_places", "checkpoint_sha256")
 
 
 def test_a_run_is_used_from_another_folder(
-    project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    photo_of: Path,
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, photo_of: Path
 ) -> None:
     run = trained("name=head", "encoder.tune=frozen", f"encoder.repo={trained('name=backbone')}")
     assert not run.is_absolute()

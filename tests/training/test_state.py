@@ -38,10 +38,7 @@ def through_a_file(state: TrainState, folder: Path) -> dict[str, object]:
 
 
 def test_a_restored_state_goes_on_bit_for_bit(
-    tmp_path: Path,
-    new_state: Callable[..., TrainState],
-    new_batch: Callable[..., Batch],
-    recipe: Callable[..., Recipe],
+    tmp_path: Path, new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
 ) -> None:
     """Dropout, noise on coordinates and an average of the weights make every piece of the state matter."""
     state, restored = (new_state(seed, dropout=0.5, ema=0.9) for seed in (1, 2))
@@ -79,9 +76,7 @@ def test_every_generator_goes_on_where_it_stood(tmp_path: Path, new_state: Calla
     seed_generators(8)
     restore_state(new_state(), saved, PATH)
     assert here == (random.random(), numpy_draw(), torch.rand(1).item())
-    restore_state(
-        new_state(), saved, PATH, rank=1, world_size=2
-    )  # a rank more than before draws numbers of its own
+    restore_state(new_state(), saved, PATH, rank=1, world_size=2)  # a rank more than before draws numbers of its own
     assert random.random() != here[0]
 
 
@@ -91,9 +86,7 @@ def test_a_frozen_backbone_is_not_in_the_checkpoint(new_state: Callable[..., Tra
         assert any("backbone" in name for name in names) is not frozen
 
 
-def test_of_a_backbone_only_what_is_trained_is_in_the_checkpoint(
-    new_state: Callable[..., TrainState],
-) -> None:
+def test_of_a_backbone_only_what_is_trained_is_in_the_checkpoint(new_state: Callable[..., TrainState]) -> None:
     model = new_state().model
     model.image_encoder.backbone[1].weight.requires_grad_(False)  # type: ignore[index]
     names = [name for name in weights_tree(model, 1)["model"] if "backbone" in name]
@@ -129,9 +122,7 @@ def test_an_average_is_what_its_formula_says(new_state: Callable[..., TrainState
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_means(new_state: Callable[..., TrainState]) -> None:
-    ranks = [
-        rank_tree(new_state()) | {"sums": torch.tensor(sums)} for sums in ([2.0, 1, 3, 5], [4.0, 0, 1, 5])
-    ]
+    ranks = [rank_tree(new_state()) | {"sums": torch.tensor(sums)} for sums in ([2.0, 1, 3, 5], [4.0, 0, 1, 5])]
     saved = state_tree(new_state(), ranks, SkipReport())
     for size in (1, 2, 4):
         states = [new_state() for _ in range(size)]

@@ -93,9 +93,7 @@ def test_it_trains_goes_on_and_answers(setting: tuple[str, ...], tmp_path: Path,
         way, 0 < len(backbone) < whole_backbone
     )
     if way == "last_blocks":
-        with pytest.raises(
-            GeoclipError, match="tune=last_blocks: ClipBackbone has 2 blocks, of which 5 cannot"
-        ):
+        with pytest.raises(GeoclipError, match="tune=last_blocks: ClipBackbone has 2 blocks, of which 5 cannot"):
             train(chosen, "encoder.last_blocks=5", f"runs_dir={tmp_path / 'many'}")
     if way == "lora":
         assert all("lora_" in name for name in backbone)

@@ -65,9 +65,7 @@ def learn(rank: int, world_size: int, objective: Objective) -> Learnt:
     losses, gradients = [], []
     for _ in range(STEPS):
         views = (objective.views,) if objective.views > 1 else ()
-        pixels = torch.randint(
-            0, 256, (GLOBAL_BATCH, *views, 3, 32, 32), generator=generator, dtype=torch.uint8
-        )
+        pixels = torch.randint(0, 256, (GLOBAL_BATCH, *views, 3, 32, 32), generator=generator, dtype=torch.uint8)
         gps_deg = uniform_on_sphere(GLOBAL_BATCH, generator)
         gps_deg[5] = gps_deg[1]  # one place twice, on different ranks
         share = GLOBAL_BATCH // world_size
@@ -75,13 +73,9 @@ def learn(rank: int, world_size: int, objective: Objective) -> Learnt:
         present = torch.ones(GLOBAL_BATCH, dtype=torch.bool)
         present[:2] = False  # two broken pictures, both on the first of two ranks
         pixels[:2] = 0
-        batch = Batch(
-            images=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share, present_B=present[mine]
-        )
+        batch = Batch(images=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share, present_B=present[mine])
         losses.append(train_step(state, batch, recipe).sums[0].item())
-        gradients.append(
-            {name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None}
-        )
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None})
     return losses, gradients, state.queue.negatives()
 
 

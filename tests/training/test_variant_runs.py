@@ -51,9 +51,7 @@ def test_a_sigmoid_run_keeps_its_bias(run: Callable[..., Path]) -> None:
     assert model.encode_location(torch.zeros(1, 2)).shape == (1, 8)
 
 
-def test_both_directions_several_views_hard_negatives_and_harmonics_at_once(
-    run: Callable[..., Path],
-) -> None:
+def test_both_directions_several_views_hard_negatives_and_harmonics_at_once(run: Callable[..., Path]) -> None:
     folder = run(
         *("loss=symmetric", "loss.views=2", "loss.hard_negatives=1", "loss.near=soften"),
         *("location=spherical_harmonics", "location.degree=4", "location.embedding_dim=8"),

@@ -54,9 +54,7 @@ class BlueMarbleSettings:
     seed: int
 
 
-def build_blue_marble(
-    root: Path, settings: BlueMarbleSettings, *, draw: Draw, overwrite: bool = False
-) -> bool:
+def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, overwrite: bool = False) -> bool:
     """Build the shards at `root`, whole or not at all; nothing is done where they already stand.
 
     Args:
@@ -99,9 +97,7 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
         seed=settings.seed,
     )
     folder.mkdir(parents=True)
-    np.savetxt(
-        folder / "gallery.csv", splits["gallery"], fmt="%.6f", delimiter=",", header="LAT,LON", comments=""
-    )
+    np.savetxt(folder / "gallery.csv", splits["gallery"], fmt="%.6f", delimiter=",", header="LAT,LON", comments="")
     earth_HW3 = read_earth()
     padded_3HW = pad_sideways(torch.from_numpy(earth_HW3).permute(2, 0, 1))
     views = {name: rows for name, rows in splits.items() if name != "gallery"}
@@ -123,9 +119,7 @@ def _samples(
     """Webdataset samples; the next chunks are cut and compressed while this one is written."""
 
     def jpegs(chunk: Places) -> list[bytes]:
-        views = cut_views(
-            padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px
-        )
+        views = cut_views(padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px)
         files = [io.BytesIO() for _ in chunk]
         for view_SS3, file in zip(views.permute(0, 2, 3, 1).contiguous().numpy(), files, strict=True):
             Image.fromarray(view_SS3).save(file, "JPEG", quality=settings.jpeg_quality, subsampling=0)
@@ -138,9 +132,7 @@ def _samples(
             pictures = ahead.popleft().result()
             if number + 3 < len(chunks):
                 ahead.append(pool.submit(jpegs, chunks[number + 3]))
-            for index, (picture, gps_deg) in enumerate(
-                zip(pictures, chunk.tolist(), strict=True), number * CHUNK
-            ):
+            for index, (picture, gps_deg) in enumerate(zip(pictures, chunk.tolist(), strict=True), number * CHUNK):
                 place = {"key": f"{split}-{index:06d}", "lat": gps_deg[0], "lon": gps_deg[1]}
                 yield {"__key__": place["key"], "jpg": picture, "json": json.dumps(place).encode()}
             bar.update(len(chunk))
@@ -158,9 +150,7 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
         "settings": asdict(settings),
         "counts": {name: len(rows) for name, rows in splits.items()},
         "distinct_places": distinct,
-        "versions": {
-            package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")
-        },
+        "versions": {package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")},
     }
     (folder / "metadata.json").write_text(json.dumps(described, indent=2) + "\n")
     counts = "\n".join(f"| {name} | {len(rows):,} |" for name, rows in splits.items())

@@ -138,12 +138,8 @@ def _readme(described: dict[str, Any]) -> str:
         share = f"{published['built']:,} of the benchmark's {published['samples']:,} published photographs."
         lines += ["", f"{share} {published['source']}"]
     size = settings["max_side_px"]
-    scaled = (
-        f"scaled to {size} px at most, JPEG quality {settings['jpeg_quality']}" if size else "byte for byte"
-    )
-    source = ", ".join(
-        f"{key} {value}" for key, value in settings.items() if key.startswith(("input", "images"))
-    )
+    scaled = f"scaled to {size} px at most, JPEG quality {settings['jpeg_quality']}" if size else "byte for byte"
+    source = ", ".join(f"{key} {value}" for key, value in settings.items() if key.startswith(("input", "images")))
     lines += [
         "",
         f"Each sample is a picture ({scaled}) and a json with `key`, `lat`, `lon` (degrees, WGS 84) and the source's "

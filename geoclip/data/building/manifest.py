@@ -58,9 +58,7 @@ class Row(NamedTuple):
     extra: str = ""  # what else the json is to hold, for its source to read
     place: str = ""  # of the picture, where the source knows it already
     reason: str = ""
-    origin: str = (
-        ""  # of sources whose parts may use the same keys: what to put before a key that another part has
-    )
+    origin: str = ""  # of sources whose parts may use the same keys: what to put before a key that another part has
 
 
 class Planned(NamedTuple):
@@ -197,9 +195,7 @@ class Manifest:
         with self._open(change=True) as database:
             database.execute("DROP TABLE IF EXISTS picked")
             database.execute("CREATE TABLE picked (position INTEGER PRIMARY KEY, id INTEGER)")
-            database.execute(
-                "INSERT INTO picked (id) SELECT id FROM rows WHERE reason = '' ORDER BY rank, name"
-            )
+            database.execute("INSERT INTO picked (id) SELECT id FROM rows WHERE reason = '' ORDER BY rank, name")
             count = database.execute("SELECT COUNT(*) FROM picked").fetchone()[0]
             database.execute("INSERT OR REPLACE INTO state VALUES ('picked', ?)", (str(count),))
             database.execute("DELETE FROM state WHERE key = 'refused'")
@@ -226,25 +222,19 @@ class Manifest:
         """All rows; an empty shard is none."""
         with self._open() as database:
             return int(
-                database.execute(
-                    "SELECT COUNT(*) FROM rows WHERE reason IS NOT ?", (EMPTY_SHARD,)
-                ).fetchone()[0]
+                database.execute("SELECT COUNT(*) FROM rows WHERE reason IS NOT ?", (EMPTY_SHARD,)).fetchone()[0]
             )
 
     def rejected(self) -> Iterator[tuple[str, str, Any, Any, str]]:
         """Line, key, latitude, longitude and reason of every rejected row, in the source's order."""
         with self._open() as database:
-            yield from database.execute(
-                "SELECT line, key, lat, lon, reason FROM rows WHERE reason != '' ORDER BY id"
-            )
+            yield from database.execute("SELECT line, key, lat, lon, reason FROM rows WHERE reason != '' ORDER BY id")
 
     def finish_shard(self, split: str, record: ShardRecord) -> None:
         """Note a shard that is on disk."""
         with self._open(change=True) as database:
             row = {"split": split} | asdict(record)
-            database.execute(
-                "INSERT OR REPLACE INTO shards VALUES (:split, :name, :samples, :bytes, :sha256)", row
-            )
+            database.execute("INSERT OR REPLACE INTO shards VALUES (:split, :name, :samples, :bytes, :sha256)", row)
 
     def finished_shards(self, split: str) -> dict[str, ShardRecord]:
         """The shards that were on disk when they were noted, by name."""

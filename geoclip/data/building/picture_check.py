@@ -29,10 +29,7 @@ class Resize:
         Raises:
             ValueError: it cannot be read.
         """
-        if (
-            self.max_side_px is None
-            or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px
-        ):
+        if self.max_side_px is None or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px:
             return data, suffix
         least_px = -(-self.max_side_px // 2)  # which leaves both sides twice that, where they were
         image = decode(data, least_px, max_pixels=self.max_pixels)
@@ -59,10 +56,7 @@ def examine(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
 def check_chunk(chunk: int, manifest: Manifest, source: ShardSource, max_pixels: int) -> list[Verdict]:
     """Find, read and decode the pictures of a chunk of planned rows."""
     planned = manifest.planned(chunk)
-    return [
-        _verdict(row, found, source, max_pixels)
-        for row, found in zip(planned, source.find(planned), strict=True)
-    ]
+    return [_verdict(row, found, source, max_pixels) for row, found in zip(planned, source.find(planned), strict=True)]
 
 
 def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -> Verdict:

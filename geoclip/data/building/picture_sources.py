@@ -44,9 +44,7 @@ class Pictures:
             return
         members = {"folder": _folder_places, ".zip": _zip_places, ".tar": _tar_places}[self.kind](self.path)
         try:
-            build_picture_index(
-                self.index, tqdm(members, desc=f"listing {self.path.name}", unit="file", delay=1)
-            )
+            build_picture_index(self.index, tqdm(members, desc=f"listing {self.path.name}", unit="file", delay=1))
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(f"images={self.path} cannot be read: {error}") from error
 
@@ -72,9 +70,7 @@ class Pictures:
 
     def description(self) -> dict[str, str | int]:
         """Path, and of an archive the size, for metadata.json: what two builds must share to be the same."""
-        size: dict[str, str | int] = (
-            {} if self.kind == "folder" else {"images_bytes": self.path.stat().st_size}
-        )
+        size: dict[str, str | int] = {} if self.kind == "folder" else {"images_bytes": self.path.stat().st_size}
         return {"images": str(self.path)} | size
 
 

@@ -27,15 +27,11 @@ def distinct_places(path: Path) -> Places:
 
 def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
     """(N,) the number of the 5° cell that each place lies in."""
-    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(
-        np.int64
-    )
+    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(np.int64)
     return row_column_N2[:, 0] * int(360 / CELL_DEG) + row_column_N2[:, 1]
 
 
-def split_places(
-    gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int
-) -> dict[str, Places]:
+def split_places(gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int) -> dict[str, Places]:
     """Gallery, train, val, test at random, and test_unseen_cells: whole 5° cells without any training place.
 
     The gallery is drawn first and over the whole Earth, unseen cells included: a place can only be found if the

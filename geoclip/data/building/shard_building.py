@@ -141,12 +141,7 @@ def _check(manifest: Manifest, source: ShardSource, workers: int, max_pixels: in
 
 
 def _write(
-    manifest: Manifest,
-    source: ShardSource,
-    root: Path,
-    settings: BuildSettings,
-    workers: int,
-    max_pixels: int,
+    manifest: Manifest, source: ShardSource, root: Path, settings: BuildSettings, workers: int, max_pixels: int
 ) -> dict[str, list[ShardRecord]]:
     """The shards that are not on disk yet. Returns all of them by split, in order."""
     picked = manifest.noted("picked")
@@ -160,9 +155,7 @@ def _write(
         for name, record in manifest.finished_shards(folder.name).items():
             if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
                 records[folder.name, name] = record
-    resize = Resize(
-        max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels
-    )
+    resize = Resize(max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels)
     left = [task for task in tasks if (task.split, task.path.name) not in records]
     write = partial(write_shard, manifest=manifest, source=source, resize=resize)
     done = count - sum(task.stop - task.start for task in left)

@@ -10,14 +10,7 @@ from pathlib import Path
 from geoclip.data.building.manifest import Manifest, Picked
 from geoclip.data.building.picture_check import Resize
 from geoclip.data.building.shard_sources import ShardSource
-from geoclip.data.building.shard_writing import (
-    RawSample,
-    ShardRecord,
-    record_shard,
-    shard_name,
-    shard_sizes,
-    write_tar,
-)
+from geoclip.data.building.shard_writing import RawSample, ShardRecord, record_shard, shard_name, shard_sizes, write_tar
 from geoclip.data.shard_index import open_index
 from geoclip.data.workers import note
 from geoclip.errors import DataError

@@ -60,9 +60,7 @@ class TableSource:
             )
         where = tuple(header.index(name) for name in (columns.key, columns.lat, columns.lon))
         others = [
-            (at, name)
-            for at, name in enumerate(header)
-            if at not in where and not name.startswith("Unnamed: ")
+            (at, name) for at, name in enumerate(header) if at not in where and not name.startswith("Unnamed: ")
         ]  # pandas writes a nameless index
         for line, cells, fault in table.rows(progress=f"planning {self.table.name}"):
             if fault:

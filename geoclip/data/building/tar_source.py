@@ -100,9 +100,7 @@ def _rows_of_tar(numbered: tuple[int, str, str], key_field: str) -> list[Row]:
                     jsons.setdefault(member.key, member)
             origin = f"{tar_key(as_path(os.path.splitext(name)[0]))}_"
             places = zip(index.offset_N.tolist(), index.size_N.tolist(), strict=True)
-            for key, (offset, size), (lat, lon) in zip(
-                index.keys, places, index.gps_deg_N2.tolist(), strict=True
-            ):
+            for key, (offset, size), (lat, lon) in zip(index.keys, places, index.gps_deg_N2.tolist(), strict=True):
                 fields = jsons[key]
                 if key_field:
                     text = os.pread(file.fileno(), fields.size, fields.offset)

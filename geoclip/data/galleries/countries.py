@@ -122,12 +122,8 @@ def _nearest_border(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:
     """(N,) the number of the polygon whose border is nearest; -1 beyond the territorial sea."""
     tree, owner_B = _borders()
     longest = 2 * np.sin(TERRITORIAL_SEA_KM / EARTH_RADIUS_KM / 2)
-    _, nearest_N = tree.query(
-        unit_vectors(torch.from_numpy(gps_deg_N2)).numpy(), distance_upper_bound=longest
-    )
-    numbers: NDArray[np.int64] = np.append(owner_B, -1)[
-        nearest_N
-    ]  # the tree answers its length where nothing is near
+    _, nearest_N = tree.query(unit_vectors(torch.from_numpy(gps_deg_N2)).numpy(), distance_upper_bound=longest)
+    numbers: NDArray[np.int64] = np.append(owner_B, -1)[nearest_N]  # the tree answers its length where nothing is near
     return numbers
 
 

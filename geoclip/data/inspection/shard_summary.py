@@ -61,10 +61,7 @@ def summarise_split(files: ShardFiles, findings: list[ShardFindings], samples: p
     twice = samples.duplicated(SAMPLE)
     named = samples[twice].head(SHOWN)
     wrong = [*files.skipped, *(skip for one in findings for skip in (*one.faults, *one.broken))][:SHOWN]
-    wrong += [
-        Skip(shard=shard, key=key, reason=TWICE)
-        for shard, key in zip(named["shard"], named["key"], strict=True)
-    ]
+    wrong += [Skip(shard=shard, key=key, reason=TWICE) for shard, key in zip(named["shard"], named["key"], strict=True)]
     decoded = samples.loc[samples["width"] > 0, ["width", "height"]]
     counts = [len(one) for one in findings]
     return SplitSummary(
@@ -121,9 +118,7 @@ def _differences(path: Path, findings: list[ShardFindings]) -> list[str] | None:
         said = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["shards"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"index.json is damaged ({error!r})"]
-    differences = [
-        f"{name} is missing" for name in said if name not in {Path(one.path).name for one in findings}
-    ]
+    differences = [f"{name} is missing" for name in said if name not in {Path(one.path).name for one in findings}]
     for one in findings:
         name = Path(one.path).name
         if name not in said:

@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from bench.gpu_rows.encoder import VIT_L14, operations
-from geoclip.drawing.study_readme import fill_generated
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.studies.readme import fill_generated
 from geoclip.training.losses import Objective
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,20 +20,21 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geoclip.build import build_model, build_optimizer, build_preprocessing, build_queue, build_recipe
-from geoclip.conf_dir import conf_dir
 from geoclip.config import QueueStart, TrainConfig, typed
+from geoclip.config.composed import conf_dir
 from geoclip.data.batch import Batch, Decoder, PictureDecoder
-from geoclip.data.feature_shards import FeatureDecoder, ViewsDecoder
-from geoclip.data.shard_list import Shard, read_shards
+from geoclip.data.features import FeatureDecoder, ViewsDecoder
+from geoclip.data.shards import Shard, all_samples, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Augmentation
 from geoclip.distributed import World
-from geoclip.evaluation.extraction import close_split, extract_features
+from geoclip.factory.data import build_preprocessing
+from geoclip.factory.model import build_model
+from geoclip.factory.training import build_optimizer, build_queue, build_recipe
 from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.inference.extraction import close_split, extract_features
 from geoclip.model.backbones import ClipBackbone
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.run_dir import provenance, write_json
 from geoclip.training.state import TrainState
 from geoclip.training.step import train_step
 

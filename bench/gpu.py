@@ -26,7 +26,7 @@ import torch
 
 from bench.card import Card, describe, measure_limits
 from bench.gpu_rows import encoder, features, reading, retrieval, runs, syncs
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.run_dir import provenance, write_json
 
 HERE = Path(__file__).parent
 PARTS: dict[str, Callable[[Card], None]] = {

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from bench.features import WORLD, config_of, state_of
-from geoclip.build import build_recipe
 from geoclip.config import TrainConfig
 from geoclip.data.batch import Batch, SkipReport
+from geoclip.factory.training import build_recipe
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.recorder import Recorder, WandbMirror
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.metrics import Recorder, WandbMirror
+from geoclip.runs.run_dir import provenance, write_json
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import rank_tree, state_tree
 from geoclip.training.step import train_step

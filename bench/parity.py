@@ -25,7 +25,7 @@ from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import read_gallery
 from geoclip.evaluation.retrieval import nearest_in_gallery
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.run_dir import provenance, write_json
 from tests.model.released import TINY_PX, tiny_released_geoclip, write_tiny_clip
 
 QUERIES, PLACES, TOP = 1000, 100_000, 5

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 
 from geoclip.data.batch import PictureDecoder
-from geoclip.data.shard_list import Shard, read_shards
+from geoclip.data.shards import Shard, read_shards, take_fraction
 from geoclip.data.stream import StreamPlan, TrainStream
-from geoclip.data.subset import take_fraction
 from geoclip.data.transforms import Preprocessing
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.run_dir import provenance, write_json
 
 STREAMS, BATCH = 16, 256
 

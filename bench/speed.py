@@ -20,8 +20,8 @@ import torch
 from tqdm import tqdm
 
 from bench.harness import Row, as_json, bandwidth, matrix_rate
-from geoclip.drawing.study_readme import fill_generated
-from geoclip.run_dir import provenance, write_json
+from geoclip.runs.run_dir import provenance, write_json
+from geoclip.studies.readme import fill_generated
 
 HERE = Path(__file__).parent
 ROWS = sorted(path.stem for path in (HERE / "rows").glob("*.py") if path.stem != "__init__")

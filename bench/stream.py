@@ -29,12 +29,11 @@ from PIL import Image, features
 from bench.released_loader import MEAN, STD, random_box, released_sample
 from geoclip.data.batch import Batch, PictureDecoder
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.building import shard_writing
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shards import all_samples, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Augmentation, Preprocessing, jitter_colors
-from geoclip.run_dir import provenance, write_json
+from geoclip.prepare import shard_writing
+from geoclip.runs.run_dir import provenance, write_json
 
 MP16 = Augmentation(crop_scale_min=0.08, crop_ratio=4 / 3, flip=True, color_jitter=0.8, grayscale=0.2)
 BATCH = 32

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point, typed_beside_run
 from geoclip.config import CalibrateConfig, calibrate_problems
-from geoclip.console import setup_logging
-from geoclip.entry import run_entry_point, typed_beside_run
+from geoclip.system.console import setup_logging
 
 log = logging.getLogger("geoclip")
 
@@ -31,8 +31,6 @@ def calibrate(config: CalibrateConfig) -> Path:
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
     """
-    from geoclip.drawing.calibration_figure import draw_calibration
-    from geoclip.evaluation.accuracy import nearest_place
     from geoclip.evaluation.calibration import (
         Calibration,
         expected_curve,
@@ -41,10 +39,10 @@ def calibrate(config: CalibrateConfig) -> Path:
         summary,
         write_calibration,
     )
-    from geoclip.evaluation.protocols import distance_km
-    from geoclip.queries import embed_benchmark
-    from geoclip.run_dir import git_revision, saving
-    from geoclip.trained import load_model
+    from geoclip.evaluation.metrics import distance_km, nearest_place
+    from geoclip.factory.loading import embed_benchmark, load_model
+    from geoclip.plotting.curves import draw_calibration
+    from geoclip.runs.run_dir import git_revision, saving
 
     loaded = load_model(config, needs_backbone=not config.image_features)
     queries, _ = embed_benchmark(config, loaded)

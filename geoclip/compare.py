@@ -8,9 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import CompareConfig, compare_problems, typed
-from geoclip.console import setup_logging, show
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging, show
 
 log = logging.getLogger("geoclip")
 
@@ -31,12 +31,10 @@ def compare(config: CompareConfig) -> Path:
     Raises:
         DataError: an evaluation cannot be read, or the two cannot be compared.
     """
-    from geoclip.drawing.comparison_figure import draw_comparison
-    from geoclip.drawing.comparison_table import comparison_table
-    from geoclip.evaluation.comparison import compare_images
-    from geoclip.evaluation.paired_images import paired, read_images
+    from geoclip.evaluation.comparison import compare_images, paired, read_images
     from geoclip.evaluation.significance import RESAMPLES
-    from geoclip.run_dir import saving, write_json
+    from geoclip.plotting.comparison import comparison_table, draw_comparison
+    from geoclip.runs.run_dir import saving, write_json
 
     whole = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
     a, b = paired(*whole, force=config.force)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import EmbedConfig, embed_output, embed_problems, typed
-from geoclip.console import setup_logging
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging
 
 log = logging.getLogger("geoclip")
 
@@ -30,9 +30,9 @@ def embed(config: EmbedConfig) -> Path:
     Raises:
         GeoclipError: the checkpoint or the table cannot be read, or a row is no location on Earth.
     """
-    from geoclip.build.published import read_location_encoder
     from geoclip.distributed import initialise
-    from geoclip.evaluation.embedding_tables import embed_table
+    from geoclip.factory.loading import read_location_encoder
+    from geoclip.inference.embedding_tables import embed_table
     from geoclip.pretrained.resolver import resolve_checkpoint
 
     output = embed_output(config)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point, typed_beside_run
 from geoclip.config import BenchmarkConfig, EvaluateConfig, Protocol, Tta, evaluate_problems
-from geoclip.console import setup_logging, show
-from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import DataError
+from geoclip.system.console import setup_logging, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,14 +37,13 @@ def evaluate(config: EvaluateConfig) -> Path:
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
     """
-    from geoclip.data.building.picture_index import MISSING
-    from geoclip.drawing.details_table import details_table
-    from geoclip.drawing.tables import accuracy_table
+    from geoclip.data.picture_sources import MISSING
     from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
     from geoclip.evaluation.details import detail
-    from geoclip.queries import embed_benchmark
-    from geoclip.run_dir import git_revision, saving
-    from geoclip.trained import load_model
+    from geoclip.factory.loading import embed_benchmark, load_model
+    from geoclip.plotting.details import details_table
+    from geoclip.plotting.tables import accuracy_table
+    from geoclip.runs.run_dir import git_revision, saving
 
     loaded = load_model(config, needs_backbone=not config.image_features)
     queries, account = embed_benchmark(config, loaded)
@@ -106,11 +105,10 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
     Of a run they are read from the indices of its shards, for the fraction that it took.
     """
     from geoclip.data.shard_index import coordinates_in
-    from geoclip.data.shard_list import read_shards
-    from geoclip.data.subset import take_fraction
+    from geoclip.data.shards import read_shards, take_fraction
     from geoclip.data.tables import read_gps_deg
-    from geoclip.evaluation.study_runs import read_config
-    from geoclip.run_dir import located
+    from geoclip.runs.run_dir import located
+    from geoclip.studies.results import read_config
 
     if config.train_places:
         return read_gps_deg(Path(config.train_places), "train_places")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import ExportConfig, export_problems, typed
-from geoclip.console import setup_logging
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging
 
 log = logging.getLogger("geoclip")
 
@@ -30,9 +30,9 @@ def export(config: ExportConfig) -> tuple[Path, float]:
     Raises:
         GeoclipError: the checkpoint cannot be read, or this format cannot store its encoder.
     """
-    from geoclip.build.published import read_location_encoder
     from geoclip.data.tables import read_gps_deg
-    from geoclip.model import exporting
+    from geoclip.factory.loading import read_location_encoder
+    from geoclip.pretrained import exporting
     from geoclip.pretrained.resolver import resolve_checkpoint
 
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)

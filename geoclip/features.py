@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import require_rendezvous, run_entry_point, world_size_from_environment
 from geoclip.config import FeaturesConfig, features_problems, typed
-from geoclip.console import setup_logging
-from geoclip.entry import require_rendezvous, run_entry_point, world_size_from_environment
+from geoclip.system.console import setup_logging
 
 if TYPE_CHECKING:
-    from geoclip.data.shard_list import Shard
+    from geoclip.data.shards import Shard
 
 log = logging.getLogger("geoclip")
 
@@ -32,13 +32,14 @@ def extract(config: FeaturesConfig) -> Path:
     Raises:
         GeoclipError: shards or encoder cannot be read.
     """
-    from geoclip.build import build_augmentation, build_image_encoder, build_precision, build_preprocessing
     from geoclip.data.account import Account
-    from geoclip.data.feature_shards import ViewsDecoder, write_record
+    from geoclip.data.features import ViewsDecoder, write_record
     from geoclip.distributed import gather_objects, initialise, wait_for_all
-    from geoclip.evaluation.extraction import close_split, extract_features
-    from geoclip.run_dir import fingerprint_of
-    from geoclip.run_shards import open_splits
+    from geoclip.factory.data import build_augmentation, build_preprocessing, open_splits
+    from geoclip.factory.model import build_image_encoder
+    from geoclip.factory.training import build_precision
+    from geoclip.inference.extraction import close_split, extract_features
+    from geoclip.runs.run_dir import fingerprint_of
 
     size = world_size_from_environment()
     require_rendezvous(size)
@@ -91,8 +92,9 @@ def extract(config: FeaturesConfig) -> Path:
 
 def _record(config: FeaturesConfig, views: int, splits: dict[str, list[Shard]], encoder: Any) -> dict[str, Any]:
     """Whose features these are: encoder, transform and data set, so that no others are taken for them."""
-    from geoclip.build import encoder_identity, transform_identity
-    from geoclip.data.shard_list import fingerprint
+    from geoclip.data.shards import fingerprint
+    from geoclip.factory.data import transform_identity
+    from geoclip.factory.model import encoder_identity
     from geoclip.model.backbones import weights_sha256
 
     return {

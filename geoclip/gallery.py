@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -18,15 +19,13 @@ from geoclip.config import (
     option,
     typed,
 )
-from geoclip.console import setup_logging, show
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging, show
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from geoclip.data.galleries.gallery_building import GalleryRules
-    from geoclip.data.galleries.gallery_sources import SourcedPlaces
+    from geoclip.prepare.galleries import GalleryRules, SourcedPlaces
 
 log = logging.getLogger("geoclip")
 
@@ -51,8 +50,7 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     """
     import numpy as np
 
-    from geoclip.data.galleries.gallery_building import build_places
-    from geoclip.data.galleries.gallery_files import gallery_csv, identity_of, refuse_another, write_gallery
+    from geoclip.prepare.galleries import build_places, gallery_csv, identity_of, refuse_another, write_gallery
 
     source = _read_source(config)
     rules = _rules(config)
@@ -71,15 +69,15 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     log.info("%s", ", ".join(f"{stage}: {count:,}" for stage, count in counts.items()))
     log.info("written: %s, .json and .png; use it: gallery=csv gallery.path=%s", path, path)
     if test_sets:
-        from geoclip.drawing.ceiling_table import ceiling_table
+        from geoclip.plotting.tables import ceiling_table
 
         show(ceiling_table(test_sets, f"{path.name} ({len(places):,} places)"))
     return path
 
 
 def _rules(config: GalleryBuildConfig) -> GalleryRules:
-    from geoclip.data.galleries.countries import alpha2_codes
-    from geoclip.data.galleries.gallery_building import GalleryRules
+    from geoclip.data.countries import alpha2_codes
+    from geoclip.prepare.galleries import GalleryRules
 
     south_west_north_east = tuple(config.box)
     countries = one_or_many(config.country)
@@ -94,7 +92,7 @@ def _rules(config: GalleryBuildConfig) -> GalleryRules:
 
 
 def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
-    from geoclip.data.galleries.gallery_sources import csv_places, released_places, shard_places
+    from geoclip.prepare.galleries import csv_places, released_places, shard_places
 
     match config.source:
         case PlacesSource.released_100k:
@@ -108,7 +106,7 @@ def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
 def _read_test_set(name: str) -> SourcedPlaces:
     """The coordinates of a benchmark, from its CSV or its shards alone, or of a CSV that is named itself."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.galleries.gallery_sources import csv_places, shard_places
+    from geoclip.prepare.galleries import csv_places, shard_places
 
     benchmark = None if Path(name).is_file() else option("benchmark", name, BenchmarkConfig)
     if benchmark is None:
@@ -128,7 +126,7 @@ def _read_test_set(name: str) -> SourcedPlaces:
 
 
 def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -> dict[str, Any]:
-    from geoclip.evaluation.ceiling import measure_ceiling
+    from geoclip.evaluation.gallery import measure_ceiling
 
     return {
         name: measure_ceiling(found.gps_deg_N2, places).as_json() | {"made_of": found.made_of}
@@ -138,7 +136,7 @@ def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -
 
 def _draw(places: NDArray[np.float64], path: Path) -> None:
     from geoclip.data.blue_marble import map_background
-    from geoclip.drawing.maps import draw_distribution
+    from geoclip.plotting.maps import draw_distribution
 
     name = "gallery" if len(places) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(places):,}"
     draw_distribution({name: places[:MOST_DOTS]}, map_background(), path)

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point, typed_beside_run
 from geoclip.config import PredictConfig, one_or_many, predict_problems
-from geoclip.console import printable, setup_logging, show
-from geoclip.entry import run_entry_point, typed_beside_run
 from geoclip.errors import GeoclipError
+from geoclip.system.console import printable, setup_logging, show
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoclip.drawing.answers import Drawn
-    from geoclip.evaluation.answer_rows import Query
     from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
-    from geoclip.evaluation.prediction import QueryResult
-    from geoclip.trained import LoadedModel
+    from geoclip.factory.loading import LoadedModel
+    from geoclip.inference.pictures import Drawn
+    from geoclip.inference.prediction import Query, QueryResult
 
 log = logging.getLogger("geoclip")
 
@@ -47,10 +46,9 @@ def predict(config: PredictConfig) -> Path:
     """
     from tqdm import tqdm
 
-    from geoclip.evaluation.answer_rows import file_names
-    from geoclip.evaluation.prediction import GuessSettings, guess_locations
+    from geoclip.factory.loading import load_model
     from geoclip.geo.geodesy import unit_vectors
-    from geoclip.trained import load_model
+    from geoclip.inference.prediction import GuessSettings, file_names, guess_locations
 
     loaded = load_model(config, needs_backbone=bool(config.image), predicting=True)
     gallery = _restricted(loaded.gallery, config)
@@ -103,11 +101,10 @@ class _Output:
 
     def add(self, query: Query, result: QueryResult, name: str, *, shown: bool) -> None:
         """Print a prediction if `shown`, write NAME.json, and keep what the CSV and the maps need."""
-        from geoclip.drawing.answers import Drawn
-        from geoclip.drawing.guesses import guesses_table
-        from geoclip.drawing.tables import tta_note
-        from geoclip.evaluation.answer_rows import answer_row, summary_row
-        from geoclip.run_dir import write_json
+        from geoclip.inference.pictures import Drawn, guesses_table
+        from geoclip.inference.prediction import answer_row, summary_row
+        from geoclip.plotting.tables import tta_note
+        from geoclip.runs.run_dir import write_json
 
         config, expected_km = self.config, None
         if self.calibration:
@@ -140,9 +137,9 @@ class _Output:
         """
         import pandas as pd
 
-        from geoclip.drawing.answers import draw_answers
-        from geoclip.files import write_text_atomic
-        from geoclip.run_dir import saving
+        from geoclip.inference.pictures import draw_answers
+        from geoclip.runs.run_dir import saving
+        from geoclip.system.files import write_text_atomic
 
         count, maps = len(self.rows), self.config.maps
         with saving(self.folder):
@@ -190,7 +187,7 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
     """The queries and their (N, D) unit vectors; broken images are logged and skipped."""
     import torch
 
-    from geoclip.evaluation.answer_rows import Query
+    from geoclip.inference.prediction import Query
 
     queries: list[Query] = []
     vectors: list[Tensor] = []
@@ -201,7 +198,7 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
     if config.image:
         from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
-        from geoclip.data.exif import exif_place
+        from geoclip.data.coordinates import exif_place
         from geoclip.evaluation.images import embed_images
 
         listed, unreadable = list_photos(Path(config.image))

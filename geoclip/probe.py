@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import ProbeConfig, probe_problems, typed
-from geoclip.console import setup_logging, show
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging, show
 
 log = logging.getLogger("geoclip")
 
@@ -30,14 +30,13 @@ def probe(config: ProbeConfig) -> Path:
     Raises:
         GeoclipError: the checkpoint or a map cannot be read.
     """
-    from geoclip.build.published import read_location_encoder
     from geoclip.distributed import initialise
-    from geoclip.drawing.probe_figure import draw_probe
-    from geoclip.drawing.probe_table import probe_table
-    from geoclip.evaluation.probe_tasks import baseline_features, embedding_features, measure_probe, probe_places
-    from geoclip.files import sha256_of, write_text_atomic
+    from geoclip.evaluation.probing import baseline_features, embedding_features, measure_probe, probe_places
+    from geoclip.factory.loading import read_location_encoder
+    from geoclip.plotting.probes import draw_probe, probe_table
     from geoclip.pretrained.resolver import resolve_checkpoint
-    from geoclip.run_dir import provenance, saving, write_json
+    from geoclip.runs.run_dir import provenance, saving, write_json
+    from geoclip.system.files import sha256_of, write_text_atomic
 
     device = initialise(config.device).device
     checkpoint = resolve_checkpoint(config.checkpoint, config.runs_dir)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import PublishConfig, publish_problems, typed
-from geoclip.console import setup_logging
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging
 
 log = logging.getLogger("geoclip")
 
@@ -30,7 +30,7 @@ def publish(config: PublishConfig) -> Path:
     Raises:
         GeoclipError: a checkpoint, a gallery or evaluations that are missing; no way to the Hub.
     """
-    from geoclip.build.publishing import results_of, write_card, write_model
+    from geoclip.factory.publishing import results_of, write_card, write_model
     from geoclip.model.hub import send
     from geoclip.pretrained.resolver import resolve_run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import ReportConfig, typed
-from geoclip.console import setup_logging
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging
 
 log = logging.getLogger("geoclip")
 
@@ -19,11 +19,10 @@ def main(cfg: DictConfig) -> None:
     config = typed(cfg, ReportConfig, lambda _: [])
     setup_logging()
     from geoclip.data.blue_marble import map_background
-    from geoclip.drawing.report_figures import read_results
-    from geoclip.drawing.report_page import write_report
-    from geoclip.drawing.tables import accuracy_table
-    from geoclip.files import write_text_atomic
-    from geoclip.run_dir import latest_run
+    from geoclip.plotting.report import read_results, write_report
+    from geoclip.plotting.tables import accuracy_table
+    from geoclip.runs.run_dir import latest_run
+    from geoclip.system.files import write_text_atomic
 
     run = latest_run(config.runs_dir) if config.run == "latest" else Path(config.run)
     log.info("written: %s", write_report(run, background=map_background()))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import ShardsConfig, ShardSource, shards_problems, shards_root, typed
-from geoclip.console import setup_logging, show
-from geoclip.entry import run_entry_point
+from geoclip.system.console import setup_logging, show
 
 if TYPE_CHECKING:
-    from geoclip.data.building.shard_sources import ShardSource as Source
+    from geoclip.prepare.sources import ShardSource as Source
 
 log = logging.getLogger("geoclip")
 
@@ -42,10 +42,9 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
         DataError: they are not sound.
     """
     from geoclip.data.blue_marble import map_background
-    from geoclip.data.inspection.shard_inspection import inspect_shards
-    from geoclip.drawing.inspection_table import inspection_table
-    from geoclip.drawing.maps import draw_distribution
     from geoclip.errors import DataError
+    from geoclip.plotting.maps import draw_distribution
+    from geoclip.prepare.inspection import inspect_shards, inspection_table
 
     summary = inspect_shards(root, workers or None, max_pixels)
     if summary.drawn:
@@ -63,13 +62,12 @@ def build(config: ShardsConfig, root: Path) -> bool:
         GeoclipError: they cannot be built.
     """
     if config.benchmark is None and config.source is ShardSource.bluemarble:
-        from geoclip.build import build_blue_marble_data
+        from geoclip.factory.data import build_blue_marble_data
 
         return build_blue_marble_data(str(root), config.bluemarble, overwrite=config.overwrite)
-    from geoclip.data.building.build_report import Published
-    from geoclip.data.building.job_pool import cores
-    from geoclip.data.building.shard_building import build_shards
-    from geoclip.data.building.shard_tasks import BuildSettings
+    from geoclip.data.workers import cores
+    from geoclip.prepare.build_report import Published
+    from geoclip.prepare.shard_building import BuildSettings, build_shards
 
     benchmark = config.benchmark
     return build_shards(
@@ -96,11 +94,10 @@ def build(config: ShardsConfig, root: Path) -> bool:
 def _source(config: ShardsConfig) -> Source:
     """Rows and pictures, as configured."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.data.building.picture_sources import open_pictures
-    from geoclip.data.building.table_source import TableSource
-    from geoclip.data.building.tar_source import TarSource
-    from geoclip.data.shard_list import find_shards, refuse_skipped_shards
+    from geoclip.data.picture_sources import open_pictures
+    from geoclip.data.shards import find_shards, refuse_skipped_shards
     from geoclip.data.tables import Columns
+    from geoclip.prepare.sources import TableSource, TarSource
 
     if config.benchmark is None and config.source is ShardSource.wds:
         tars = find_shards("", config.input, "set input")

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from omegaconf import DictConfig
 
+from geoclip.cli.app import run_entry_point
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -32,8 +33,7 @@ from geoclip.config import (
     study_problems,
     typed,
 )
-from geoclip.console import markdown_text, setup_logging, show
-from geoclip.entry import run_entry_point
+from geoclip.system.console import markdown_text, setup_logging, show
 
 log = logging.getLogger("geoclip")
 
@@ -61,13 +61,12 @@ def write_study(config: StudyCommandConfig) -> Path:
     Raises:
         GeoclipError: runs that cannot be evaluated or compared.
     """
-    from geoclip.build.study import draw_study
-    from geoclip.drawing.study_readme import fill_generated
-    from geoclip.drawing.study_table import study_markdown, write_tables
-    from geoclip.evaluation.study import study_results
-    from geoclip.evaluation.study_runs import read_config
-    from geoclip.files import write_text_atomic
-    from geoclip.run_dir import is_finished, write_json
+    from geoclip.runs.run_dir import is_finished, write_json
+    from geoclip.studies.figures import draw_study
+    from geoclip.studies.readme import fill_generated
+    from geoclip.studies.results import read_config, study_results
+    from geoclip.studies.tables import study_markdown, write_tables
+    from geoclip.system.files import write_text_atomic
 
     (folder,) = Path(config.experiments).glob(f"[0-9][0-9]_{config.name}")
     runs = sorted(path.parent for path in Path(config.runs_dir).glob(f"{config.name}-*/config.yaml"))
@@ -100,9 +99,9 @@ def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
     Raises:
         DataError: a run was not evaluated, or the runs cannot be compared.
     """
-    from geoclip.drawing.study_table import study_rich, write_tables
-    from geoclip.evaluation.study import study_results
-    from geoclip.run_dir import write_json
+    from geoclip.runs.run_dir import write_json
+    from geoclip.studies.results import study_results
+    from geoclip.studies.tables import study_rich, write_tables
 
     results = study_results(
         run_folders(config.runs),
@@ -137,9 +136,9 @@ def write_lists(experiments: Path) -> None:
 
     A generated block in the README beside the folder that is named like a study becomes that study's summary.
     """
-    from geoclip.drawing.study_readme import fill_generated, generated_blocks, study_list
-    from geoclip.drawing.study_table import study_summary
-    from geoclip.files import write_text_atomic
+    from geoclip.studies.readme import fill_generated, generated_blocks, study_list
+    from geoclip.studies.tables import study_summary
+    from geoclip.system.files import write_text_atomic
 
     readme = experiments / "README.md"
     if readme.is_file():
@@ -158,8 +157,8 @@ def write_lists(experiments: Path) -> None:
 
 def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
     """Every number and every figure to wandb, in the group of the study's runs."""
-    from geoclip.drawing.study_table import study_rows
-    from geoclip.recorder import mirror_study
+    from geoclip.runs.metrics import mirror_study
+    from geoclip.studies.tables import study_rows
 
     if config.logger.mode is LoggerMode.disabled:
         return
@@ -177,8 +176,8 @@ def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequen
 
 
 def _training_seconds(run: Path) -> float:
-    from geoclip.drawing.report_page import training_seconds
-    from geoclip.recorder import read_rows
+    from geoclip.plotting.report import training_seconds
+    from geoclip.runs.metrics import read_rows
 
     return training_seconds([row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "train"])
 
@@ -205,7 +204,7 @@ def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str)
         ConfigError: some of it cannot be; every problem is listed.
     """
     from geoclip.evaluate import evaluation_name
-    from geoclip.run_dir import located
+    from geoclip.runs.run_dir import located
 
     wanted, problems = [], []
     for run, as_given in configs.items():
@@ -254,7 +253,7 @@ def _evaluate_all(wanted: Sequence[EvaluateConfig], jobs: int) -> None:
     """Evaluate, `jobs` at a time; their tables are not printed."""
     from tqdm import tqdm
 
-    from geoclip.data.building.job_pool import in_processes
+    from geoclip.data.workers import in_processes
 
     if not wanted:
         return
@@ -266,7 +265,7 @@ def _evaluate_all(wanted: Sequence[EvaluateConfig], jobs: int) -> None:
 def _quietly(config: EvaluateConfig, jobs: int) -> None:
     import torch
 
-    from geoclip.data.building.job_pool import cores
+    from geoclip.data.workers import cores
     from geoclip.evaluate import evaluate
 
     if jobs > 1:

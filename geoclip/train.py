@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from geoclip.config import ConfigError, LoggerMode, TrainConfig, train_problems, typed
-from geoclip.console import setup_logging
-from geoclip.entry import (
+from geoclip.cli.app import (
     chosen_options,
     in_sweep,
     join_submitit,
@@ -22,12 +20,14 @@ from geoclip.entry import (
     run_entry_point,
     world_size_from_environment,
 )
+from geoclip.cli.sweep import end_sweep
+from geoclip.config import ConfigError, LoggerMode, TrainConfig, train_problems, typed
 from geoclip.errors import Preempted
-from geoclip.sweep import end_sweep
+from geoclip.system.console import setup_logging
 
 if TYPE_CHECKING:
     from geoclip.data.stream import StreamPlan
-    from geoclip.recorder import Recorder
+    from geoclip.runs.metrics import Recorder
     from geoclip.training.hooks import RunContext
     from geoclip.training.preemption import StopRequest
     from geoclip.training.state import TrainState
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> float | None:
         check(config)
         return None
     require_rendezvous(size)
-    from geoclip.run_dir import read_summary
+    from geoclip.runs.run_dir import read_summary
 
     return float(read_summary(train_run(config, chosen_options()))["geoscore"])
 
@@ -61,7 +61,7 @@ def check(config: TrainConfig) -> None:
     Raises:
         ConfigError: it cannot; every problem is listed.
     """
-    from geoclip.preflight import Preflight
+    from geoclip.cli.preflight import Preflight
 
     setup_logging()
     found = Preflight().look_at(config, here=True)
@@ -98,15 +98,22 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
 
 def _train_or_stop(config: TrainConfig, choices: Mapping[str, str], stop: StopRequest) -> Path:
     """`train_run`, while `stop` listens to signals and the walltime."""
-    from geoclip.build import build_gallery, build_recipe, build_state, build_stream_plan, require_negatives
-    from geoclip.data.feature_shards import read_record
-    from geoclip.data.shard_list import fingerprint
+    from geoclip.data.features import read_record
+    from geoclip.data.shards import fingerprint
     from geoclip.data.workers import start_fork_server
     from geoclip.distributed import broadcast_from_main, initialise, wait_for_all
-    from geoclip.resume import resume
-    from geoclip.run_dir import claimed, fingerprint_of, is_finished, run_path, to_dict, write_identity, write_summary
-    from geoclip.run_log import log_to_file, setup_console
-    from geoclip.run_shards import open_shards
+    from geoclip.factory.data import build_gallery, build_stream_plan, open_shards
+    from geoclip.factory.training import build_recipe, build_state, require_negatives, resume
+    from geoclip.runs.logs import log_to_file, setup_console
+    from geoclip.runs.run_dir import (
+        claimed,
+        fingerprint_of,
+        is_finished,
+        run_path,
+        to_dict,
+        write_identity,
+        write_summary,
+    )
     from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
 
@@ -173,8 +180,8 @@ def _train(
     """The training itself, with what it reads and all that it writes open."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.build import build_batches, build_hooks, build_step
     from geoclip.data.account import Account
+    from geoclip.factory.training import build_batches, build_hooks, build_step
     from geoclip.training.checkpoint import CheckpointWriter
     from geoclip.training.hooks import draw_training_curves
     from geoclip.training.loop import train
@@ -224,9 +231,9 @@ def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_
 
 def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: int) -> Recorder:
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
-    from geoclip.evaluation.study_runs import variant_tags
-    from geoclip.recorder import Recorder, WandbMirror
-    from geoclip.run_dir import read_provenance, to_dict
+    from geoclip.runs.metrics import Recorder, WandbMirror
+    from geoclip.runs.run_dir import read_provenance, to_dict
+    from geoclip.studies.results import variant_tags
 
     mirror = None
     if config.logger.mode is not LoggerMode.disabled:

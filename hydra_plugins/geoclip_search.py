@@ -1,4 +1,4 @@
-"""hydra/sweeper=optuna. Hydra takes sweepers from this package alone; what this one does is geoclip/search.py."""
+"""hydra/sweeper=optuna. Hydra takes sweepers from this package alone; what this one does is geoclip/cli/search.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OptunaSearch(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Go through the search."""
-        from geoclip.search import search  # every program that uses Hydra imports this file
+        from geoclip.cli.search import search
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         search(self.config, self.hydra_context.config_loader, self.launcher, arguments, **self.settings)

@@ -21,6 +21,8 @@ os.environ["WANDB_SILENT"] = "true"
 torch.set_flush_denormal(True)  # as our programs do: the released weights hold numbers that take seventy times as long
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
+pytest_plugins = ("tests.fixtures.data", "tests.fixtures.runs", "tests.fixtures.backbones", "tests.fixtures.training")
+
 LONGEST_FIRST = (
     "tests/story/test_faults.py",
     "tests/house/test_documents.py",

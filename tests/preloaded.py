@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 import transformers.models.resnet.modeling_resnet
 
+import geoclip.cli.app
 import geoclip.config
 import geoclip.data.blue_marble
-import geoclip.data.building.shard_building
-import geoclip.drawing.report_page
-import geoclip.entry
-import geoclip.trained
+import geoclip.factory.loading
+import geoclip.plotting.report
+import geoclip.prepare.shard_building
 import geoclip.training.hooks
 
 torch.set_num_threads(1)

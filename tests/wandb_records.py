@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from geoclip.wandb_process import records
+from geoclip.runs.wandb_process import records
 
 
 def wandb_history(path: Path) -> dict[int, dict[str, Any]]:

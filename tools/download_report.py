@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geoclip.console import printable
 from geoclip.errors import DataError
-from geoclip.percent import percent_text
-from geoclip.run_dir import write_json
+from geoclip.runs.run_dir import write_json
+from geoclip.system.console import percent_text, printable
 from tools.url_list import read_url_list
 
 # A server that is tired, or a net that broke; 404 and 410 are for ever.

@@ -9,8 +9,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from geoclip.data.degrees import LATITUDE_LETTERS, LATITUDES, LONGITUDE_LETTERS, LONGITUDES, known_name, parse_degrees
-from geoclip.data.places_json import place_fault
+from geoclip.data.coordinates import (
+    LATITUDE_LETTERS,
+    LATITUDES,
+    LONGITUDE_LETTERS,
+    LONGITUDES,
+    known_name,
+    parse_degrees,
+    place_fault,
+)
 from geoclip.data.tables import KEY_NAMES, URL_NAMES, open_table
 from geoclip.errors import DataError
 

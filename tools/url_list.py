@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from geoclip.errors import DataError
-from geoclip.run_dir import write_json
+from geoclip.runs.run_dir import write_json
 from tools.published_lists import Listed, joined
 
 PART_ROWS = 100_000  # img2dataset holds one part in memory

@@ -15,9 +15,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from bench.card import Card, GpuRow
 from bench.gpu_rows.state import LARGE, SMALL, recipe_of, state_of
-from geoclip.build.compiling import compile_layers
 from geoclip.data.batch import Batch
 from geoclip.data.stream import on_device
+from geoclip.factory.training import compile_layers
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP

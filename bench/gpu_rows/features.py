@@ -18,8 +18,8 @@ from bench.card import Card, GpuRow
 from bench.gpu_rows.state import LARGE, SMALL, Sizes, recipe_of, state_of
 from bench.released import untrained_released_geoclip
 from bench.rows.training_step import linear_layers, released_loop
-from geoclip.build.compiling import compile_layers
 from geoclip.data.batch import Batch, SkipReport
+from geoclip.factory.training import compile_layers
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint

@@ -14,9 +14,8 @@ from PIL import Image
 from bench.card import Card, GpuRow
 from bench.stream import MP16, write_shards
 from geoclip.data.batch import PictureDecoder
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shards import all_samples, read_shards
 from geoclip.data.stream import StreamPlan, train_batches
-from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Preprocessing
 
 BATCH = 512

@@ -9,9 +9,9 @@ import torch
 from bench.card import Card
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.queue import GPSQueue
 from geoclip.training.losses import Objective
 from geoclip.training.state import SUMS, TrainState
 from geoclip.training.step import Recipe

@@ -16,7 +16,7 @@ from bench.harness import Row, compare, products
 from bench.released import clip_features, released_gallery, released_geoclip
 from geoclip.data.assets import asset_path
 from geoclip.evaluation.gallery import encode_gallery
-from geoclip.evaluation.protocols import distance_km, within
+from geoclip.evaluation.metrics import distance_km, within
 from geoclip.evaluation.retrieval import nearest_in_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
 

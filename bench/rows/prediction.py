@@ -11,7 +11,7 @@ from bench.harness import Row, compare, reading
 from bench.parity import TOP, queries_for
 from bench.released import released_gallery, released_geoclip
 from geoclip.evaluation.gallery import encode_gallery, without_denormals
-from geoclip.evaluation.prediction import GuessSettings, guess_locations
+from geoclip.inference.prediction import GuessSettings, guess_locations
 
 BATCH = 64
 Best = list[tuple[list[tuple[float, float]], list[float]]]  # of each image: places in degrees, and probabilities

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from bench.harness import Row, compare, products
 from bench.released import clip_features, released_geoclip
-from geoclip.build.compiling import compile_layers
 from geoclip.data.batch import Batch
 from geoclip.evaluation.gallery import without_denormals
+from geoclip.factory.training import compile_layers
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.queue import GPSQueue
 from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step

@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoclip.build.model import model_from_checkpoint
-from geoclip.data.galleries.countries import regions_of
-from geoclip.drawing.charts import INK, MUTED, PAPER
-from geoclip.drawing.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.data.countries import regions_of
+from geoclip.factory.model import model_from_checkpoint
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, destination
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.run_dir import checkpoint_file
+from geoclip.plotting.curves import INK, MUTED, PAPER
+from geoclip.plotting.world import WIDTH_IN, add_axes, new_figure, save_figure, write
+from geoclip.runs.run_dir import checkpoint_file
 
 POINT, CENTER_DEG = "Paris", (48.8566, 2.3522)
 ZOOMS_KM = (None, 2000.0, 200.0, 20.0)

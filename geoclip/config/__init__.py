@@ -191,7 +191,7 @@ __all__ = [
 
 _store = ConfigStore.instance()
 _store.store(  # here, so that conf/ holds no names of classes; conf/train.yaml chooses it
-    group="hydra/callbacks", name="sweep", node={"sweep": {"_target_": "geoclip.sweep.SweepWatch"}}
+    group="hydra/callbacks", name="sweep", node={"sweep": {"_target_": "geoclip.cli.sweep.SweepWatch"}}
 )
 _store.store(group="hydra/sweeper", name="optuna_schema", node=SearchConfig)
 for _name, _schema in SCHEMAS.items():

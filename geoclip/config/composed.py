@@ -1,4 +1,4 @@
-"""What Hydra composed, as checked dataclasses."""
+"""The composed configuration of a command: where conf/ is, what its groups offer, and the typed result."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from geoclip.conf_dir import conf_dir
 from geoclip.config.keys import key_problems, section_of, type_problem
+
+
+def conf_dir() -> str:
+    """Absolute path of the configuration folder, for `hydra.main(config_path=conf_dir())`."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no conf/train.yaml in {package} or beside it; reinstall geoclip-ablations")
+
 
 ConfigT = TypeVar("ConfigT")
 

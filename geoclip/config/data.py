@@ -10,7 +10,7 @@ from typing import Any
 from geoclip.config.choices import BenchmarkKind, DataKind, GalleryKind, PlacesSource, ShardSource
 from geoclip.config.composed import option, options
 from geoclip.config.keys import key, name_key, seed_key, shown
-from geoclip.files import name_problem
+from geoclip.system.files import name_problem
 
 MAX_PIXELS = 89_478_485  # decoded at most: a quarter GiB of RGB
 BLUE_MARBLE_ROOT = "data/bluemarble"  # the embedded default's, which no other data set may take

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from hydra.conf import HydraConf
 from omegaconf import MISSING
 
-from geoclip.files import name_problem
+from geoclip.system.files import name_problem
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
 LARGEST_INT = 2**63 - 1

@@ -17,8 +17,8 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from geoclip.errors import AssetError
-from geoclip.files import sha256_of
-from geoclip.processes import locked
+from geoclip.system.files import sha256_of
+from geoclip.system.processes import locked
 
 DOWNLOAD_S = 3600.0  # of 150 MB at most
 

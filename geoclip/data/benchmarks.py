@@ -18,18 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoclip.console import printable
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
-from geoclip.data.building.picture_index import Wanted
-from geoclip.data.building.picture_names import as_path, last_part
-from geoclip.data.building.picture_sources import open_pictures
-from geoclip.data.picture_kinds import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
-from geoclip.data.places_json import place_fault, place_of
+from geoclip.data.coordinates import place_fault, place_of
+from geoclip.data.picture_sources import Wanted, as_path, last_part, open_pictures
+from geoclip.data.pictures import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.tables import read_coordinates
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
-from geoclip.files import files_below, read_plain
+from geoclip.system.console import printable
+from geoclip.system.files import files_below, read_plain
 
 log = logging.getLogger("geoclip")
 

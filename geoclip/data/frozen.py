@@ -3,6 +3,8 @@
 Searching it would copy its memory into every reader, and delay the fork server's end by seconds.
 """
 
+from __future__ import annotations
+
 import gc
 
 gc.freeze()

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geoclip.data.batch import Batch, Skip, copied_to
-from geoclip.data.feature_shards import FeatureDecoder
+from geoclip.data.features import FeatureDecoder
 from geoclip.data.shard_index import OpenShard, SampleRange, open_index
 from geoclip.data.stream import RankStreams, StreamPlan, epoch_positions, epochs_from, worker_streams
 from geoclip.data.workers import TIMEOUT_S, note

@@ -27,7 +27,7 @@ from webdataset.filters import shuffle
 
 from geoclip.data.batch import Batch, Decoder, Sample, decode_batch, named_tensors, only_present
 from geoclip.data.shard_index import OpenShard, SampleRange, read_samples
-from geoclip.data.subset import assign_to_streams, stream_sizes
+from geoclip.data.shards import assign_to_streams, stream_sizes
 from geoclip.data.workers import LIMIT, TIMEOUT_S, note, read_in_processes
 from geoclip.errors import DataError
 

@@ -26,8 +26,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from geoclip.data.degrees import LATITUDE_LETTERS, LATITUDES, LONGITUDE_LETTERS, LONGITUDES, known_name, parse_degrees
-from geoclip.data.places_json import FULL_CIRCLE, require_on_earth
+from geoclip.data.coordinates import (
+    FULL_CIRCLE,
+    LATITUDE_LETTERS,
+    LATITUDES,
+    LONGITUDE_LETTERS,
+    LONGITUDES,
+    known_name,
+    parse_degrees,
+    require_on_earth,
+)
 from geoclip.errors import DataError
 
 log = logging.getLogger("geoclip")

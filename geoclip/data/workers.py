@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -31,7 +31,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from geoclip.errors import DataError, GeoclipError
-from geoclip.processes import STOP_SIGNALS, is_stopped, stop_signals_blocked
+from geoclip.system.processes import STOP_SIGNALS, is_stopped, stop_signals_blocked
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ STARTING_S = 120.0  # at least so long may a reader take to its first sample, im
 POLL_S = 0.25
 # What readers use, and what a command imports at its top, which each of them runs again.
 PRELOADED = (
-    *("geoclip.data.stream", "geoclip.data.on_device", "geoclip.data.building.shard_tasks"),
-    *("geoclip.entry", "geoclip.sweep", "geoclip.data.frozen"),
+    *("geoclip.data.stream", "geoclip.data.on_device", "geoclip.prepare.shard_building"),
+    *("geoclip.cli.app", "geoclip.cli.sweep", "geoclip.data.frozen"),
 )
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CAUSES = {
@@ -343,3 +343,46 @@ def _exit_after(wait: Callable[[], None]) -> None:
     """End this process when its parent is gone, also one that was gone before; other systems have this alone."""
     wait()
     os._exit(1)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Jobs(Dataset["Result"], Generic[Item, Result]):
+    """The results of a function, by the number of what it is called with."""
+
+    def __init__(self, do: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.do, self.items = do, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Result:
+        return self.do(self.items[number])
+
+
+def in_processes(
+    do: Callable[[Item], Result], items: Sequence[Item], workers: int, timeout_s: float = TIMEOUT_S
+) -> Generator[Result, None, None]:
+    """`do(item)` of every item, in order.
+
+    Args:
+        do: picklable; it calls `geoclip.data.workers.note`, which distinguishes a process that stopped from a slow one.
+        items: what it is called with.
+        workers: processes; 1 computes here.
+        timeout_s: a process that makes no progress for so long ends them all.
+
+    Raises:
+        DataError: a process failed, was killed or stopped.
+        GeoclipError: what `do` raised.
+    """
+    workers = min(workers, len(items))
+    return read_in_processes(
+        _Jobs(do, items), count=len(items), workers=0 if workers <= 1 else workers, timeout_s=timeout_s
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""A benchmark's result from image embeddings: the same function in training, evaluation and prediction."""
+"""Evaluate embedded images against a gallery: every distance, every metric, one result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from geoclip.errors import DataError
-from geoclip.evaluation.accuracy import Accuracy, nearest_place, percent_within, summarise, verbatim_count
 from geoclip.evaluation.details import Details
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions, Queries
-from geoclip.evaluation.protocols import distance_km
-from geoclip.evaluation.ranking import rank_gallery
-from geoclip.evaluation.retrieval import nearest_in_gallery
-from geoclip.files import write_text_atomic
-from geoclip.run_dir import write_json
+from geoclip.evaluation.metrics import Accuracy, distance_km, nearest_place, percent_within, summarise, verbatim_count
+from geoclip.evaluation.retrieval import nearest_in_gallery, rank_gallery
+from geoclip.runs.run_dir import write_json
+from geoclip.system.files import write_text_atomic
 
 
 @dataclass(kw_only=True, slots=True)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
 from torch import Tensor
 
-from geoclip.evaluation.accuracy import Floats
-from geoclip.evaluation.confidence import reliability
-from geoclip.evaluation.ranking import MASS_KM, Rows, rank_gallery
+from geoclip.evaluation.details import reliability
+from geoclip.evaluation.metrics import Floats
+from geoclip.evaluation.retrieval import MASS_KM, Rows, rank_gallery
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
-from geoclip.run_dir import write_json
+from geoclip.runs.run_dir import write_json
 
 log = logging.getLogger("geoclip")
 

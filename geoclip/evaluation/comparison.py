@@ -1,15 +1,127 @@
-"""Two runs on the same images: by how much one is better, and whether chance among the images could have done it."""
+"""Compare two evaluations on the images that both have."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from geoclip.evaluation.accuracy import THRESHOLDS_KM, Floats, geoscore
-from geoclip.evaluation.paired_images import Images
-from geoclip.evaluation.protocols import within
+from geoclip.errors import DataError
+from geoclip.evaluation.metrics import THRESHOLDS_KM, Floats, geoscore, within
 from geoclip.evaluation.significance import LEVEL, bootstrap, bounds_of, mcnemar, weighted_medians
+
+MUST_AGREE = {"gallery_sha256": None, "protocol": "sphere", "tta": "single", "n": None}  # and what older files mean
+COLUMNS = ("key", "lat", "lon", "distance_km")
+REGIONS = ("country", "predicted_country")
+
+
+@dataclass(kw_only=True, slots=True)
+class Images:
+    """One run on one benchmark: one row per image."""
+
+    run: str
+    keys: list[str]
+    truth_deg_N2: Floats
+    error_km_N: Floats
+    ceiling_km_N: Floats  # to the nearest place of the gallery; NaN where it was not written
+    country_right_N: Floats | None  # 1, 0, or NaN where the truth lies in no country; None: not looked up
+    setting: dict[str, Any]
+
+
+def read_images(run: Path, benchmark: str) -> Images:
+    """What eval/<benchmark>.json and .csv of a run say.
+
+    Raises:
+        DataError: one of them is missing or damaged, or names an image twice.
+    """
+    path = run / "eval" / f"{benchmark}.csv"
+    again = f"evaluate again: python -m geoclip.evaluate checkpoint={run} benchmark={benchmark}"
+    try:
+        result = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        # NA is Namibia: an empty cell alone is missing.
+        table = pd.read_csv(path, dtype={"key": str}, keep_default_na=False, na_values={"distance_km": [""]})
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} and its .json cannot be read ({error}); {again}") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}; {again}")
+    if table["key"].duplicated().any():
+        twice = table["key"][table["key"].duplicated()].iloc[0]
+        raise DataError(f"{path} holds the image {twice} twice: which is which cannot be told; {again}")
+    right_N: Floats | None = None
+    if set(REGIONS) <= set(table):
+        country, predicted = (table[name].to_numpy(dtype=object) for name in REGIONS)
+        right_N = np.where(country == "", np.nan, (country == predicted).astype(np.float64))
+    return Images(
+        run=run.resolve().name,
+        keys=table["key"].tolist(),
+        truth_deg_N2=table[["lat", "lon"]].to_numpy(np.float64),
+        error_km_N=table["distance_km"].to_numpy(np.float64),
+        ceiling_km_N=table.reindex(columns=["ceiling_km"])["ceiling_km"].to_numpy(np.float64),
+        country_right_N=right_N,
+        setting={key: result.get(key, default) for key, default in MUST_AGREE.items()},
+    )
+
+
+def paired(a: Images, b: Images, *, force: bool = False) -> tuple[Images, Images]:
+    """Both with the same images in the order of `a`.
+
+    Args:
+        a: one run.
+        b: another.
+        force: compare what both have, whatever else differs.
+
+    Raises:
+        DataError: other images, places, gallery or protocol; the message says which.
+    """
+    row_of_a, row_of_b = ({key: row for row, key in enumerate(one.keys)} for one in (a, b))
+    shared = [key for key in a.keys if key in row_of_b]
+    lonely = [[key for key in one if key not in other] for one, other in ((row_of_a, row_of_b), (row_of_b, row_of_a))]
+    if (any(lonely) and not force) or not shared:
+        told = "; ".join(
+            f"{len(keys)} only in {one.run}{_some(keys)}" for one, keys in zip((a, b), lonely, strict=True)
+        )
+        raise DataError(
+            f"these runs were evaluated on different images: {told}; evaluate both on the same, or compare the "
+            f"{len(shared)} that they share with force=true"
+        )
+    differing = [
+        f"{key} {a.setting[key]} and {b.setting[key]}" for key in MUST_AGREE if a.setting[key] != b.setting[key]
+    ]
+    if differing and not force:
+        raise DataError(
+            f"{a.run} and {b.run} were not measured alike: {'; '.join(differing)}; evaluate one of them again as the "
+            "other was, or compare them nevertheless with force=true"
+        )
+    one, other = _rows(a, [row_of_a[key] for key in shared]), _rows(b, [row_of_b[key] for key in shared])
+    moved = np.flatnonzero(np.abs(one.truth_deg_N2 - other.truth_deg_N2).max(axis=1) > 1e-6)
+    if len(moved):
+        raise DataError(
+            f"{len(moved)} images have other true places in {a.run} than in {b.run}, first {shared[moved[0]]}: these "
+            "are different benchmarks of one name"
+        )
+    return one, other
+
+
+def _rows(images: Images, rows: Sequence[int]) -> Images:
+    right_N = images.country_right_N
+    return Images(
+        run=images.run,
+        keys=[images.keys[row] for row in rows],
+        truth_deg_N2=images.truth_deg_N2[rows],
+        error_km_N=images.error_km_N[rows],
+        ceiling_km_N=images.ceiling_km_N[rows],
+        country_right_N=None if right_N is None else right_N[rows],
+        setting=images.setting,
+    )
+
+
+def _some(keys: Sequence[str]) -> str:
+    return f" ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" if keys else ""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""What an evaluation says beyond distances: regions, groups, ranks, confidence. Training asks for none of it."""
+"""Details of an evaluation: regions, groups of images, ranks and confidence."""
 
 from __future__ import annotations
 
@@ -7,16 +7,127 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from geoclip.evaluation.accuracy import Accuracy, Floats, nearest_place_km
-from geoclip.evaluation.confidence import reliability
+from geoclip.data.countries import regions_of
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
-from geoclip.evaluation.protocols import within
-from geoclip.evaluation.ranking import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
-from geoclip.evaluation.regions import TRAINING_BINS, Regions, by_group, look_up_regions, region_accuracy, training_bins
-from geoclip.evaluation.significance import mean_interval
+from geoclip.evaluation.metrics import Accuracy, Floats, nearest_place_km, summarise, within
+from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
+from geoclip.evaluation.significance import Interval, mean_interval, share_interval
+
+TRAINING_BIN_EDGES_KM = (1, 25, 200, 750)
+TRAINING_BINS = ("0-1", "1-25", "25-200", "200-750", "750-")  # km, the lower end included
+
+Names = NDArray[np.str_]
+
+
+@dataclass(kw_only=True, slots=True)
+class Regions:
+    """One row per image; names are empty at sea."""
+
+    country_N: Names  # ISO 3166 alpha-2
+    predicted_country_N: Names
+    continent_N: Names
+    predicted_continent_N: Names
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class RegionAccuracy:
+    """Share of images whose guess lies in the same region as the truth."""
+
+    n: int  # images whose truth lies in a region: the others cannot be right
+    percent: Interval
+
+
+def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> Regions:
+    """Country and continent of every truth and every guess, of each distinct place once."""
+    both_2N = np.concatenate((truth_deg_N2, guess_deg_N2))
+    places_P2, place_2N = np.unique(both_2N, axis=0, return_inverse=True)
+    country_P, continent_P = regions_of(places_P2)
+    country_2N, continent_2N = country_P[place_2N.reshape(-1)], continent_P[place_2N.reshape(-1)]
+    count = len(truth_deg_N2)
+    return Regions(
+        country_N=country_2N[:count],
+        predicted_country_N=country_2N[count:],
+        continent_N=continent_2N[:count],
+        predicted_continent_N=continent_2N[count:],
+    )
+
+
+def region_accuracy(truth_N: Names, guess_N: Names) -> RegionAccuracy | None:
+    """Share of guesses that name the truth's region, in percent; None where no truth lies in one.
+
+    A truth at sea has no right answer and does not count. A guess at sea does, as wrong.
+    """
+    known_N = truth_N != ""
+    if not known_N.any():
+        return None
+    right_N = truth_N[known_N] == guess_N[known_N]
+    return RegionAccuracy(n=len(right_N), percent=share_interval(right_N))
+
+
+def by_group(error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere") -> Mapping[str, Accuracy]:
+    """All measures within every group that occurs, by its name; an empty name is no group."""
+    return {str(name): summarise(error_km_N[group_N == name], seed, protocol) for name in np.unique(group_N) if name}
+
+
+def training_bins(nearest_train_km_N: Floats) -> Names:
+    """(N,) which of TRAINING_BINS each distance to the nearest training place falls in."""
+    bin_N = np.searchsorted(TRAINING_BIN_EDGES_KM, nearest_train_km_N, side="right")
+    return np.array(TRAINING_BINS)[bin_N]
+
+
+BINS = 15  # as Guo et al. have it
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Bin:
+    """Images of similar confidence."""
+
+    n: int
+    confidence: float  # mean of what the model says, in [0, 1]
+    share: float  # of the images for which it came true
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Reliability:
+    """How far what a model says of itself lies from what came true."""
+
+    ece: float  # expected calibration error in [0, 1]
+    overconfidence: float  # mean confidence minus the share that came true; negative: too modest
+    bins: tuple[Bin, ...]  # by rising confidence
+
+
+def reliability(confidence_N: Floats, came_true_N: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Expected calibration error over bins that hold equally many images, and the bins.
+
+    Of n images even a calibrated model shows an error of about 0.4 · sqrt(bins / n): 0.02 of 4,500.
+
+    Args:
+        confidence_N: (N,) probabilities.
+        came_true_N: (N,) whether what they are of came true.
+        bins: at most so many; fewer images have one each.
+
+    Raises:
+        ValueError: no images.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3; with bins of equal mass
+    after Nguyen, O'Connor, "Posterior calibration and exploratory analysis for natural language processing models",
+    EMNLP 2015, section 4.
+    """
+    if not len(confidence_N):
+        raise ValueError("no images to measure calibration on")
+    order = np.argsort(confidence_N, kind="stable")
+    found = tuple(
+        Bin(n=len(rows), confidence=float(confidence_N[rows].mean()), share=float(came_true_N[rows].mean()))
+        for rows in np.array_split(order, min(bins, len(order)))
+    )
+    gaps = [one.n * abs(one.confidence - one.share) for one in found]
+    return Reliability(
+        ece=sum(gaps) / len(order), overconfidence=float(confidence_N.mean() - came_true_N.mean()), bins=found
+    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,25 +1,33 @@
-"""Galleries: the coordinates that a prediction is drawn from."""
+"""Galleries: the coordinates that a prediction is chosen from, their cached embeddings, and the ceiling they set."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoclip.data.batch import copied_to
-from geoclip.data.galleries.countries import alpha2_codes, countries_of
+from geoclip.data.countries import alpha2_codes, countries_of
 from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
-from geoclip.files import sha256_of_array
+from geoclip.evaluation.metrics import Floats, nearest_place_km, percent_within, verbatim_count
 from geoclip.geo.geodesy import in_box
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.system.files import atomic_path, sha256_of_array
 
 CPU_CHUNK = 1024  # rows whose hidden layers fit into a processor's cache
 GPU_CHUNK = 131_072  # rows that keep a GPU busy longer than their kernels take to launch
@@ -112,3 +120,111 @@ def without_denormals(module: nn.Module) -> nn.Module:
     for one in module.parameters():
         one.masked_fill_(one.abs() < tiny, 0)
     return module
+
+
+log = logging.getLogger("geoclip")
+
+FORMAT = 1  # another when what `encode_gallery` returns changes by more than rounding
+LEAST_PLACES = 10_000  # fewer are encoded as soon as a file is read
+PLAIN = (bool, int, float, str, tuple)
+LARGEST_BYTES = 5_000_000_000  # of all files together; the longest unused go first
+
+
+def embedded_gallery(
+    location_encoder: nn.Module, gallery: Gallery, device: torch.device, folder: Path | None
+) -> Tensor:
+    """As `encode_gallery`: (G, D) unit vectors, float32, on `device`; from disk where they were encoded before.
+
+    Args:
+        location_encoder: whose every weight decides which file it is.
+        gallery: whose coordinates do, too; its name does not.
+        device: of the encoder and of what is returned.
+        folder: of the kept galleries; None: encode, keep nothing.
+
+    A file that cannot be read is made anew, and a folder that cannot be written costs a warning and nothing else.
+    """
+    if folder is None or len(gallery.gps_deg_G2) < LEAST_PLACES:
+        return encode_gallery(location_encoder, gallery, device)
+    path = folder / f"{_key(location_encoder, gallery)}.safetensors"
+    kept = _read(path, len(gallery.gps_deg_G2))
+    if kept is not None:
+        return kept.to(device)
+    gallery_GD = encode_gallery(location_encoder, gallery, device)
+    try:
+        with atomic_path(path) as partial:
+            save_file({"gallery_GD": gallery_GD.cpu().contiguous()}, partial)
+        _make_room(folder)
+    except (OSError, SafetensorError) as error:
+        log.warning("the embedded gallery is not kept for the next call: %s", error)
+    return gallery_GD
+
+
+def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
+    """SHA-256 of all that decides the embeddings."""
+    digest = hashlib.sha256(f"{FORMAT} {location_encoder} {gallery.sha256}".encode())
+    for module in location_encoder.modules():  # what is no weight: projection, concat, degree
+        digest.update(type(module).__qualname__.encode())
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, PLAIN) and name != "training" and not name.startswith("_"):
+                digest.update(f"{name}={value!r}".encode())
+    for name, one in sorted(location_encoder.state_dict().items()):
+        digest.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
+        digest.update(one.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path, size: int) -> Tensor | None:
+    if not path.exists():
+        return None
+    try:
+        gallery_GD = load_file(path)["gallery_GD"]
+    except (OSError, SafetensorError, KeyError) as error:
+        log.warning("%s cannot be read (%s): the gallery is encoded anew", path, error)
+        return None
+    with suppress(OSError):  # others' files can be read all the same
+        os.utime(path)  # used last
+    return gallery_GD if len(gallery_GD) == size else None
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the galleries that were not used for longest, until the others fit."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process made room just now
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    total_bytes = 0
+    for _, size_bytes, path in sorted(found, reverse=True):
+        total_bytes += size_bytes
+        if total_bytes > LARGEST_BYTES:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Ceiling:
+    """The best that a perfect model could reach on a test set with a gallery, and how far the gallery flatters it."""
+
+    n: int
+    ceiling_percent: dict[int, float]  # share of the test places with a place of the gallery within each distance
+    median_km: float  # of the distance to the nearest place of the gallery
+    verbatim_in_gallery: int  # test places whose very coordinates stand in the gallery
+
+    def as_json(self) -> dict[str, Any]:
+        """As evaluations have it: distances as text."""
+        return asdict(self) | {"ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()}}
+
+
+def measure_ceiling(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Ceiling:
+    """The ceiling of a gallery on a test set.
+
+    Args:
+        test_deg_N2: (N, 2) latitude, longitude in degrees.
+        gallery_deg_G2: (G, 2) likewise.
+    """
+    nearest_km_N = nearest_place_km(test_deg_N2, gallery_deg_G2)
+    return Ceiling(
+        n=len(test_deg_N2),
+        ceiling_percent=percent_within(nearest_km_N),
+        median_km=float(np.median(nearest_km_N)),
+        verbatim_in_gallery=verbatim_count(test_deg_N2, gallery_deg_G2),
+    )

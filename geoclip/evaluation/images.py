@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from geoclip.data.batch import Batch, SkipReport
 from geoclip.errors import DataError
-from geoclip.evaluation.ranking import Ranking
+from geoclip.evaluation.retrieval import Ranking
 from geoclip.model.geoclip import GeoCLIP
 
 VIEWS_NDIM = 5  # of a batch of pictures in several views each

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoclip.data.degrees import LATITUDE_LETTERS, LONGITUDE_LETTERS, parse_degrees
+from geoclip.data.coordinates import LATITUDE_LETTERS, LONGITUDE_LETTERS, parse_degrees
 from geoclip.data.tables import find_columns
 from geoclip.errors import DataError
 

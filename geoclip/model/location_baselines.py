@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from geoclip.geo.encodings import real_spherical_harmonics
 from geoclip.geo.geodesy import EARTH_RADIUS_KM
-from geoclip.geo.harmonics import real_spherical_harmonics
 from geoclip.model.location_encoder import PROJECTIONS, checked_degrees, relu_mlp
 
 

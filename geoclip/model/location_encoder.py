@@ -8,8 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from geoclip.geo.fourier import fourier_features, random_frequencies
-from geoclip.geo.projection import equal_earth, equirectangular, mercator, sphere
+from geoclip.geo.encodings import equal_earth, equirectangular, fourier_features, mercator, random_frequencies, sphere
 
 PROJECTIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many axes their points have
     "equal_earth": (equal_earth, 2),

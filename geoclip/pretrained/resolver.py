@@ -9,10 +9,10 @@ from typing import Any
 
 from geoclip.data.assets import asset_path
 from geoclip.errors import AssetError, CheckpointError
-from geoclip.files import sha256_of
 from geoclip.model.hub import HUB, RELEASE, fetch
-from geoclip.model.releases import OFFICIAL_WEIGHTS, OURS, read_release_config
-from geoclip.run_dir import checkpoint_file, run_of
+from geoclip.pretrained.releases import OFFICIAL_WEIGHTS, OURS, read_release_config
+from geoclip.runs.run_dir import checkpoint_file, run_of
+from geoclip.system.files import sha256_of
 
 
 class CheckpointKind(Enum):

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from geoclip.errors import CheckpointError
-from geoclip.files import atomic_path
+from geoclip.system.files import atomic_path
 
 log = logging.getLogger("geoclip")
 

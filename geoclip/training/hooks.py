@@ -14,20 +14,19 @@ import torch
 from geoclip.data.account import Account
 from geoclip.data.batch import Batch, Decoder
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.shard_list import Shard
+from geoclip.data.shards import Shard, all_samples
 from geoclip.data.stream import evaluation_batches
-from geoclip.data.subset import all_samples
 from geoclip.distributed import World, broadcast_from_main, gather_objects
-from geoclip.drawing.curves import draw_training
-from geoclip.drawing.maps import draw_predictions
-from geoclip.drawing.tables import median_text
 from geoclip.errors import AssetError, DataError
 from geoclip.evaluation.benchmark import BenchmarkResult, evaluate_benchmark
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.evaluation.images import Predictions, embed_images
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.percent import percent_text
-from geoclip.recorder import Recorder, read_rows
+from geoclip.plotting.curves import draw_training
+from geoclip.plotting.maps import draw_predictions
+from geoclip.plotting.tables import median_text
+from geoclip.runs.metrics import Recorder, read_rows
+from geoclip.system.console import percent_text
 from geoclip.training.checkpoint import CheckpointWriter, step_files
 from geoclip.training.loop import Hooks, skipped_on_all_ranks
 from geoclip.training.preemption import StopRequest

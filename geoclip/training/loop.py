@@ -16,7 +16,7 @@ from geoclip.data.batch import Batch, SkipReport
 from geoclip.data.stream import on_device
 from geoclip.distributed import Heartbeat, World, gather_objects, mean_over_ranks
 from geoclip.errors import DataError, GeoclipError, Preempted
-from geoclip.percent import percent_text
+from geoclip.system.console import percent_text
 from geoclip.training.preemption import Agreement, StopRequest
 from geoclip.training.state import TrainState
 from geoclip.training.step import Outcome, Recipe, train_step

@@ -18,8 +18,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from geoclip.data.batch import SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue
-from geoclip.model.tuning import tuned_tensors
+from geoclip.model.image_encoder import tuned_tensors
+from geoclip.model.queue import GPSQueue
 from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
 BACKBONE = "image_encoder.backbone."

@@ -16,9 +16,8 @@ import pytest
 
 from geoclip.data.batch import Batch, PictureDecoder, SkipReport
 from geoclip.data.shard_index import index_shard, open_index
-from geoclip.data.shard_list import fingerprint, read_shards, refuse_bad_shards
+from geoclip.data.shards import all_samples, fingerprint, read_shards, refuse_bad_shards
 from geoclip.data.stream import StreamPlan, evaluation_batches
-from geoclip.data.subset import all_samples
 from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from geoclip.data.benchmarks import list_photos, photo_batches, read_features, read_photos
-from geoclip.data.building.picture_index import MISSING
+from geoclip.data.picture_sources import MISSING
 from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geoclip.data.galleries.countries import alpha2_codes, countries_of, world_map
+from geoclip.data.countries import alpha2_codes, countries_of, world_map
 from geoclip.errors import DataError
 
 CITIES = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from geoclip.data.exif import exif_place
+from geoclip.data.coordinates import exif_place
 
 
 def photograph(path: Path, gps: dict[int, Any]) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from geoclip.conf_dir import conf_dir
 from geoclip.config import EvaluateConfig, GalleryBuildConfig, evaluate_problems, gallery_build_problems, typed
+from geoclip.config.composed import conf_dir
 from geoclip.data.assets import asset_path
 from geoclip.data.benchmarks import metadata_file, read_photos
 from geoclip.data.tables import read_coordinates

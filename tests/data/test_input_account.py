@@ -23,25 +23,20 @@ from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
-from geoclip.data.building.picture_index import MISSING
-from geoclip.data.building.picture_sources import open_pictures
-from geoclip.data.building.shard_building import build_shards
-from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.shard_writing import distinct_key, record_shard, write_index
-from geoclip.data.building.shard_writing import write_tar as write_shard
-from geoclip.data.building.table_source import TableSource
-from geoclip.data.building.tar_source import TarSource
-from geoclip.data.degrees import parse_degrees
-from geoclip.data.exif import exif_place
-from geoclip.data.galleries.gallery_sources import shard_places
-from geoclip.data.inspection.shard_inspection import inspect_shards
+from geoclip.data.coordinates import exif_place, parse_degrees
+from geoclip.data.picture_sources import MISSING, open_pictures
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
-from geoclip.data.shard_index import index_shard, open_index
-from geoclip.data.shard_list import find_shards, read_shards, refuse_bad_shards, refuse_skipped_shards
-from geoclip.data.tar_members import EMPTY_SHARD
+from geoclip.data.shard_index import EMPTY_SHARD, index_shard, open_index
+from geoclip.data.shards import find_shards, read_shards, refuse_bad_shards, refuse_skipped_shards
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
-from geoclip.files import open_plain
+from geoclip.prepare.galleries import shard_places
+from geoclip.prepare.inspection import inspect_shards
+from geoclip.prepare.shard_building import BuildSettings, build_shards
+from geoclip.prepare.shard_writing import distinct_key, record_shard, write_index
+from geoclip.prepare.shard_writing import write_tar as write_shard
+from geoclip.prepare.sources import TableSource, TarSource
+from geoclip.system.files import open_plain
 
 Members = list[tuple[str, bytes]]
 

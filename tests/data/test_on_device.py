@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from geoclip.data.batch import Batch
-from geoclip.data.building.shard_writing import write_tar
-from geoclip.data.feature_shards import FeatureDecoder, as_npy
+from geoclip.data.features import FeatureDecoder, as_npy
 from geoclip.data.on_device import load_features, resident_batches
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shards import read_shards, take_fraction
 from geoclip.data.stream import StreamPlan, on_device, train_batches
-from geoclip.data.subset import take_fraction
+from geoclip.prepare.shard_writing import write_tar
 
 DIM, VIEWS, CPU = 5, 3, torch.device("cpu")
 

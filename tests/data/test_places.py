@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoclip.data.building.places import Places, cells_of, distinct_places, split_places
+from geoclip.data.blue_marble import Places, cells_of, distinct_places, split_places
 from geoclip.errors import DataError
 
 SIZES = {"gallery": 1500, "val": 200, "test": 200, "unseen": 300}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from geoclip.data.places_json import place_of
+from geoclip.data.coordinates import place_of
 
 POINT = {"type": "Point", "coordinates": [-2.25, 48.5]}
 READ: dict[str, Any] = {

@@ -14,13 +14,13 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from geoclip.build import build_preprocessing, transform_identity
-from geoclip.conf_dir import conf_dir
 from geoclip.config import Fit, Interpolation, TrainConfig, typed
+from geoclip.config.composed import conf_dir
 from geoclip.data.batch import PictureDecoder, Sample
-from geoclip.data.feature_shards import ViewsDecoder
+from geoclip.data.features import ViewsDecoder
 from geoclip.data.pictures import decode
 from geoclip.data.transforms import Augmentation, Preprocessing, evaluation_pixels, evaluation_pixels_of
+from geoclip.factory.data import build_preprocessing, transform_identity
 
 SIZES = [(640, 480), (333, 500), (224, 224), (230, 1000), (100, 61), (7, 300), (1601, 1203)]
 CROP_224: dict[str, Any] = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from geoclip.data import rasters
-from geoclip.data.galleries.countries import continents_of
-from geoclip.data.rasters import elevation_m, is_land, uniform_on_land
+from geoclip.data import blue_marble
+from geoclip.data.blue_marble import elevation_m, is_land, uniform_on_land
+from geoclip.data.countries import continents_of
 from geoclip.errors import GeoclipError
 
 PLACES = {
@@ -51,9 +51,9 @@ def test_two_ends_of_a_parallel_are_one_place() -> None:
 
 
 def test_a_third_of_the_earth_is_land() -> None:
-    mask = rasters.land_sea_mask()
+    mask = blue_marble.land_sea_mask()
     lat = np.linspace(-90, 90, 8641)[:-1] + 180 / 8640 / 2
-    land_of_parallel = (mask == rasters.LAND).mean(axis=1)
+    land_of_parallel = (mask == blue_marble.LAND).mean(axis=1)
     assert np.average(land_of_parallel, weights=np.cos(np.radians(lat))) == pytest.approx(0.29, abs=0.01)
 
 
@@ -74,6 +74,6 @@ def test_a_place_has_the_continent_of_its_country_and_none_at_sea() -> None:
 
 def test_without_the_reader_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    rasters._altitudes.cache_clear()
+    blue_marble._altitudes.cache_clear()
     with pytest.raises(GeoclipError, match=r"h5py is not installed: pip install .*\[probe\]"):
         elevation_m(np.zeros((1, 2)))

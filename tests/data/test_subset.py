@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from geoclip.data.shard_index import SampleRange
-from geoclip.data.shard_list import Shard
-from geoclip.data.subset import all_samples, assign_to_streams, stream_sizes, take_fraction
+from geoclip.data.shards import Shard, all_samples, assign_to_streams, stream_sizes, take_fraction
 
 SHARDS = [Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])]
 TOTAL = 461

@@ -27,10 +27,9 @@ from geoclip.config import (
 from geoclip.data.account import Account
 from geoclip.distributed import World
 from geoclip.errors import DataError
+from geoclip.factory.data import open_splits
+from geoclip.factory.loading import embed_benchmark, load_model
 from geoclip.predict import predict
-from geoclip.queries import embed_benchmark
-from geoclip.run_shards import open_splits
-from geoclip.trained import load_model
 
 CPU = "cpu"
 

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 
 from geoclip.data.assets import asset_path
 from geoclip.data.tables import read_coordinates
-from geoclip.evaluation.accuracy import (
+from geoclip.evaluation.metrics import (
     GEOSCORE_KM,
     THRESHOLDS_KM,
     Floats,

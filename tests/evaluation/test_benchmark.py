@@ -15,15 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoclip.data.batch import Batch, PictureDecoder, Skip
-from geoclip.data.shard_list import read_shards
+from geoclip.data.shards import read_shards
 from geoclip.data.transforms import Preprocessing
 from geoclip.errors import DataError
-from geoclip.evaluation.accuracy import THRESHOLDS_KM
 from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.evaluation.images import Queries, embed_features, embed_images
-from geoclip.evaluation.protocols import distance_km
+from geoclip.evaluation.metrics import THRESHOLDS_KM, distance_km
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP

@@ -14,12 +14,11 @@ from PIL import Image
 
 from geoclip.compare import compare
 from geoclip.config import BenchmarkConfig, CompareConfig, compare_problems
-from geoclip.drawing.report_figures import read_results
 from geoclip.errors import DataError
-from geoclip.evaluation.accuracy import THRESHOLDS_KM, geoscore
-from geoclip.evaluation.comparison import Difference, compare_images
-from geoclip.evaluation.paired_images import Images, paired, read_images
+from geoclip.evaluation.comparison import Difference, Images, compare_images, paired, read_images
+from geoclip.evaluation.metrics import THRESHOLDS_KM, geoscore
 from geoclip.evaluation.significance import RESAMPLES
+from geoclip.plotting.report import read_results
 
 Floats = NDArray[np.float64]
 MEASURES = [*(str(km) for km in THRESHOLDS_KM), "country", "geoscore", "median_km"]

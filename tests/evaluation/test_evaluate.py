@@ -27,13 +27,11 @@ from geoclip.config import (
     evaluate_problems,
 )
 from geoclip.data.shard_index import open_index
-from geoclip.data.shard_list import read_shards
-from geoclip.data.subset import take_fraction
+from geoclip.data.shards import read_shards, take_fraction
 from geoclip.errors import AssetError, CheckpointError, DataError
 from geoclip.evaluate import evaluate
-from geoclip.evaluation.accuracy import nearest_place_km
-from geoclip.evaluation.confidence import reliability
-from geoclip.evaluation.protocols import distance_km
+from geoclip.evaluation.details import reliability
+from geoclip.evaluation.metrics import distance_km, nearest_place_km
 from tests import commands
 
 Evaluate = Callable[..., Any]

@@ -10,9 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geoclip.evaluation import gallery_cache
-from geoclip.evaluation.gallery import Gallery, encode_gallery, without_denormals
-from geoclip.evaluation.gallery_cache import embedded_gallery
+from geoclip.evaluation.gallery import Gallery, embedded_gallery, encode_gallery, without_denormals
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.location_encoder import LocationEncoder
 
@@ -21,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def keeps_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_cache, "LEAST_PLACES", 10)
+    monkeypatch.setattr("geoclip.evaluation.gallery.LEAST_PLACES", 10)
 
 
 def encoder(seed: int = 0) -> LocationEncoder:
@@ -97,7 +95,7 @@ def test_the_longest_unused_make_room(tmp_path: Path, monkeypatch: pytest.Monkey
         os.utime(new, (seed, seed))
         kept.append(new)
     embedded_gallery(encoder(0), places(), CPU, tmp_path)  # used again: now the newest
-    monkeypatch.setattr(gallery_cache, "LARGEST_BYTES", int(2.5 * kept[0].stat().st_size))
+    monkeypatch.setattr("geoclip.evaluation.gallery.LARGEST_BYTES", int(2.5 * kept[0].stat().st_size))
     embedded_gallery(encoder(9), places(), CPU, tmp_path)
     assert kept[0].exists() and not kept[1].exists() and not kept[2].exists()
     assert len(list(tmp_path.iterdir())) == 2

@@ -13,17 +13,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
-from geoclip.conf_dir import conf_dir
 from geoclip.config import ProbeConfig, commands, probe_problems, typed
-from geoclip.data.building.places import cells_of
-from geoclip.drawing.probe_figure import draw_probe
-from geoclip.drawing.probe_table import probe_table
+from geoclip.config.composed import conf_dir
+from geoclip.data.blue_marble import cells_of
 from geoclip.errors import DataError
-from geoclip.evaluation import probe_tasks
-from geoclip.evaluation.probe_tasks import LabelledPlaces, baseline_features, measure_probe
+from geoclip.evaluation import probing
 from geoclip.evaluation.probing import (
     CellSplit,
+    LabelledPlaces,
+    baseline_features,
     climb,
+    measure_probe,
     only_known,
     probe,
     score_classes,
@@ -32,6 +32,7 @@ from geoclip.evaluation.probing import (
     standardised,
 )
 from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.plotting.probes import draw_probe, probe_table
 from geoclip.probe import probe as probe_command
 
 pytest.importorskip("sklearn")
@@ -204,7 +205,7 @@ def test_the_command_probes_a_run_beside_the_released_encoder(tiny_run: Any, mon
     pytest.importorskip("h5py")
     pytest.importorskip("pvlib")
     few = dict(list(baseline_features(0).items())[:3])
-    monkeypatch.setattr(probe_tasks, "baseline_features", lambda seed, device: few)
+    monkeypatch.setattr(probing, "baseline_features", lambda seed, device: few)
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         overrides = [f"checkpoint={tiny_run.folder}", "places=500", "device=cpu"]
         config = typed(compose("probe", overrides), ProbeConfig, probe_problems)

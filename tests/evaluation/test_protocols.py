@@ -11,8 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from geoclip.data.assets import asset_path
-from geoclip.evaluation.accuracy import THRESHOLDS_KM, nearest_place, percent_within, summarise
-from geoclip.evaluation.protocols import LEAST_RATIO, MOST_RATIO, distance_km, within
+from geoclip.evaluation.metrics import (
+    LEAST_RATIO,
+    MOST_RATIO,
+    THRESHOLDS_KM,
+    distance_km,
+    nearest_place,
+    percent_within,
+    summarise,
+    within,
+)
 
 Floats = NDArray[np.float64]
 

@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from geoclip.evaluation import ranking
-from geoclip.evaluation.accuracy import nearest_place
-from geoclip.evaluation.confidence import reliability
-from geoclip.evaluation.protocols import distance_km
-from geoclip.evaluation.ranking import Ranking, best_of_km, rank_gallery, recall
-from geoclip.evaluation.retrieval import nearest_in_gallery
+from geoclip.evaluation import retrieval
+from geoclip.evaluation.details import reliability
+from geoclip.evaluation.metrics import distance_km, nearest_place
+from geoclip.evaluation.retrieval import Ranking, best_of_km, nearest_in_gallery, rank_gallery, recall
 
 SCALE = 20.0
 Floats = NDArray[np.float64]
@@ -51,7 +49,7 @@ def world() -> World:
 
 @pytest.mark.parametrize("at_once", [1, 701 * 7, 10**9])
 def test_chunks_give_what_the_whole_softmax_gives(world: World, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", at_once)
     found, probability = world.rank(), world.probability()
     cosine, row = nearest_in_gallery(world.images, world.embedded, 10)
     assert np.array_equal(world.places[found.row_Nk.numpy()], world.places[row.numpy()])  # or a copy of it

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geoclip.data.galleries.countries import continents_of, countries_of, regions_of
-from geoclip.evaluation.accuracy import summarise
-from geoclip.evaluation.regions import TRAINING_BINS, by_group, look_up_regions, region_accuracy, training_bins
+from geoclip.data.countries import continents_of, countries_of, regions_of
+from geoclip.evaluation.details import TRAINING_BINS, by_group, look_up_regions, region_accuracy, training_bins
+from geoclip.evaluation.metrics import summarise
 
 PARIS, BERLIN, WINDHOEK, ATLANTIC, MALE = (
     [48.8566, 2.3522], [52.52, 13.405], [-22.56, 17.08], [30.0, -40.0], [4.1755, 73.5093],

@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from torch import Tensor
 
-from geoclip.build import model_from_checkpoint
 from geoclip.config import (
     BenchmarkConfig,
     BenchmarkKind,
@@ -30,16 +29,17 @@ from geoclip.config import (
 )
 from geoclip.data.benchmarks import list_photos, photo_batches
 from geoclip.data.transforms import Preprocessing, evaluation_pixels
-from geoclip.drawing.details_table import details_table
-from geoclip.drawing.tables import accuracy_table
 from geoclip.errors import DataError
 from geoclip.evaluate import evaluate
+from geoclip.evaluation.comparison import paired, read_images
 from geoclip.evaluation.images import embed_images
-from geoclip.evaluation.paired_images import paired, read_images
+from geoclip.factory.loading import load_model
+from geoclip.factory.model import model_from_checkpoint
 from geoclip.model.geoclip import GeoCLIP
+from geoclip.plotting.details import details_table
+from geoclip.plotting.tables import accuracy_table
 from geoclip.predict import predict
-from geoclip.run_dir import to_dict
-from geoclip.trained import load_model
+from geoclip.runs.run_dir import to_dict
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from pyproj import Proj
 
-from geoclip.geo.fourier import fourier_features, random_frequencies
-from geoclip.geo.projection import equal_earth
+from geoclip.geo.encodings import equal_earth, fourier_features, random_frequencies
 
 
 def test_the_map_has_the_stated_extent() -> None:

@@ -52,5 +52,6 @@ def test_wheel_in_an_empty_environment_composes_its_config(wheel: Path, tmp_path
         return done.stdout
 
     assert Path(run("-c", "import geoclip; print(geoclip.__file__)").strip()).is_relative_to(site)
-    assert Path(run("-c", "from geoclip.conf_dir import conf_dir; print(conf_dir())").strip()) == site / "geoclip/conf"
+    found = run("-c", "from geoclip.config.composed import conf_dir; print(conf_dir())").strip()
+    assert Path(found) == site / "geoclip/conf"
     run("-m", "geoclip.train", "check_only=true")

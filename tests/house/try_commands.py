@@ -27,9 +27,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from geoclip import config, entry, preflight
-from geoclip.conf_dir import conf_dir
+from geoclip import config
+from geoclip.cli import app, preflight
 from geoclip.config import ConfigError, typed
+from geoclip.config.composed import conf_dir
 from tests.house.document_commands import simple_commands
 
 DATA = "MP16_SHARDS=SHARDS YFCC4K_DIR=FOLDER IM2GPS3K_DIR=FOLDER"  # of a reader who has the data
@@ -131,18 +132,18 @@ def _compose_and_check(name: str, words: list[str]) -> None:
     words = positional([word for word in words if word != "--help"])
     if "-m" in words:
         sys.argv = [f"geoclip.{name}", *words, *(["check_only=true"] if name == "train" else [])]
-        entry.run_entry_point(name, schema, lambda _: None)
+        app.run_entry_point(name, schema, lambda _: None)
         return
     problems: Callable[..., list[str]] = getattr(
         config, f"{name}_problems", getattr(config, f"{name}_build_problems", lambda _: [])
     )
     ranks = (int(os.environ["WORLD_SIZE"]),) if name == "train" else ()
-    rewritten = getattr(entry, "literal_overrides", lambda given, _: given)(words, schema)
+    rewritten = getattr(app, "literal_overrides", lambda given, _: given)(words, schema)
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):  # half the time of hydra.main, which composes twice
             cfg = compose(name, rewritten)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([entry.composition_sentence(error, schema)]) from None
+        raise ConfigError([app.composition_sentence(error, schema)]) from None
     if words:  # without them it is --help
         typed(cfg, schema, lambda config: problems(config, *ranks))
 

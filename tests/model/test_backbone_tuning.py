@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geoclip.build import build_image_encoder
 from geoclip.config import EncoderConfig
+from geoclip.factory.model import build_image_encoder
 from geoclip.model.image_encoder import ImageEncoder
 
 OPTIONS = ("clip_vit_l14", "siglip2_b16", "dinov2_b14", "dinov3_b16", "vit_tiny")

@@ -21,10 +21,9 @@ from transformers.utils.constants import (
     OPENAI_CLIP_STD,
 )
 
-from geoclip.build import build_image_encoder, build_model
-from geoclip.build.encoder import build_backbone
 from geoclip.config import EncoderConfig, EncoderKind
 from geoclip.errors import AssetError, GeoclipError
+from geoclip.factory.model import build_backbone, build_image_encoder, build_model
 from geoclip.model.backbones import ClipBackbone, DinoBackbone, SiglipBackbone, ViTBackbone
 
 Encoders = Callable[..., EncoderConfig]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
-from geoclip.model.gps_queue import GPSQueue, draw_queue_start
+from geoclip.model.queue import GPSQueue, draw_queue_start
 
 
 def rows(start: int, count: int) -> torch.Tensor:

@@ -15,10 +15,10 @@ from geoclip import load, load_location_encoder
 from geoclip.errors import AssetError, GeoclipError
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.hub import fetch, no_connection, send
-from geoclip.model.release_writing import write_authors_layout
+from geoclip.pretrained.exporting import write_authors_layout
 from tests.local_hub import COMMIT, LocalHub, serving
 from tests.model.released import write_tiny_clip
-from tests.model.test_releases import same, small_model
+from tests.pretrained.test_releases import same, small_model
 
 
 @pytest.fixture

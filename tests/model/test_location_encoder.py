@@ -8,8 +8,8 @@ import torch
 from geoclip import load, load_location_encoder
 from geoclip.data.assets import asset_path
 from geoclip.errors import AssetError
+from geoclip.geo.encodings import equal_earth
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.geo.projection import equal_earth
 from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 from tests.model.released import load_released
 

@@ -12,15 +12,14 @@ from scipy.special import sph_harm_y
 from torch import Tensor, nn
 
 from geoclip import load_location_encoder
-from geoclip.build.model import build_location_encoder, sigmas_of
 from geoclip.config import Combine, LocationConfig, LocationKind, Projection, Sphere2VecKind
 from geoclip.errors import GeoclipError
+from geoclip.factory.model import build_location_encoder, sigmas_of
+from geoclip.geo.encodings import equirectangular, mercator, real_spherical_harmonics, sphere
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.geo.harmonics import real_spherical_harmonics
-from geoclip.geo.projection import equirectangular, mercator, sphere
 from geoclip.model.location_baselines import sphere2vec_features
 from geoclip.model.location_encoder import PROJECTIONS, FourierBranch, LocationEncoder
-from geoclip.model.warm_start import take_up_scales
+from geoclip.pretrained.warm_start import take_up_scales
 
 SMALL: dict[str, Any] = {"frequencies": 8, "hidden_dim": 16, "depth": 2, "embedding_dim": 12}
 VARIANTS: list[tuple[LocationKind, str, dict[str, Any]]] = [

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geoclip.model.backbones import ClipBackbone, ResNetBackbone
-from geoclip.model.tuning import add_lora, checkpoint_activations, tune_last_blocks, tuned_tensors
+from geoclip.model.image_encoder import add_lora, checkpoint_activations, tune_last_blocks, tuned_tensors
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 

@@ -20,10 +20,10 @@ import psutil
 import pytest
 import torch
 
-from geoclip.recorder import read_rows
-from geoclip.run_dir import git_revision
+from geoclip.runs.metrics import read_rows
+from geoclip.runs.run_dir import git_revision
+from geoclip.runs.wandb_process import records
 from geoclip.training.checkpoint import read_checkpoint
-from geoclip.wandb_process import records
 from tests import commands
 from tests.commands import begin_ranks, start_module, wait_until
 from tests.tiny_shards import write_shards
@@ -204,7 +204,7 @@ def test_another_configuration_is_refused_with_what_differs_unless_forced(folder
 
 
 def test_two_processes_do_not_write_one_run(folder: Path) -> None:
-    from geoclip.run_dir import claimed
+    from geoclip.runs.run_dir import claimed
 
     run = finish(folder, "optim.max_steps=4")
     for path in [*(run / "checkpoints").iterdir(), run / "summary.json"]:

@@ -13,9 +13,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from geoclip import train
+from geoclip.cli.app import os_error_sentence, require_rendezvous, run_entry_point, world_size_from_environment
 from geoclip.config import ConfigError, TrainConfig
 from geoclip.distributed import device_problem, initialise
-from geoclip.entry import os_error_sentence, require_rendezvous, run_entry_point, world_size_from_environment
 from geoclip.errors import GeoclipError
 
 SMALL = (

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from geoclip.errors import AssetError
-from geoclip.recorder import read_rows
+from geoclip.runs.metrics import read_rows
 from geoclip.training.checkpoint import read_checkpoint
 from tests.commands import begin, begin_ranks, finish, wait_until
 

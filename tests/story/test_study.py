@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from geoclip.build import build_model
 from geoclip.config import (
     ComputeConfig,
     ConfigError,
@@ -30,7 +29,8 @@ from geoclip.config import (
     TrainConfig,
     study_problems,
 )
-from geoclip.run_dir import to_dict, write_identity, write_summary
+from geoclip.factory.model import build_model
+from geoclip.runs.run_dir import to_dict, write_identity, write_summary
 from geoclip.study import write_lists, write_study
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import weights_tree

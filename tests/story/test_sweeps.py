@@ -13,7 +13,7 @@ import pytest
 import webdataset as wds
 import yaml
 
-from geoclip.recorder import read_rows
+from geoclip.runs.metrics import read_rows
 from tests import commands
 from tests.commands import REPOSITORY, begin, finish, run_module, wait_until
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from geoclip.data.building.shard_building import build_shards
-from geoclip.data.building.shard_tasks import BuildSettings
-from geoclip.data.building.tar_source import TarSource
 from geoclip.data.shard_index import index_shard
-from geoclip.data.shard_list import find_shards
+from geoclip.data.shards import find_shards
+from geoclip.prepare.shard_building import BuildSettings, build_shards
+from geoclip.prepare.sources import TarSource
 from tools.download_report import forget_passing, main, read_report
 from tools.url_list import write_url_list
 

@@ -14,9 +14,9 @@ from geoclip.errors import DataError
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.queue import GPSQueue
 from geoclip.training.loop import Hooks, train
 from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState

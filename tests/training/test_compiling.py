@@ -12,7 +12,7 @@ import torch._inductor.config as inductor
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geoclip.build.compiling import compile_layers, compiler_problem
+from geoclip.factory.training import compile_layers, compiler_problem
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP

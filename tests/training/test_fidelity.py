@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from geoclip import load_location_encoder
-from geoclip.build import build_objective
 from geoclip.config import TrainConfig
 from geoclip.data.batch import Batch
+from geoclip.factory.training import build_objective
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
-from geoclip.model.gps_queue import GPSQueue, normal_on_circle
 from geoclip.model.image_encoder import ImageEncoder
+from geoclip.model.queue import GPSQueue, normal_on_circle
 from geoclip.training.state import TrainState
 from geoclip.training.step import Recipe, train_step
-from tests.conf.test_configs import train_config
+from tests.config.test_configs import train_config
 from tests.model.released import TINY_PX, released_train, tiny_released_geoclip, write_tiny_clip
 
 STEPS, BATCH, QUEUE, PX = 20, 4, 16, TINY_PX

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.build import build_objective
 from geoclip.config import LossConfig, QueueConfig
 from geoclip.data.batch import Batch
+from geoclip.factory.training import build_objective
 from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
 from geoclip.model.geoclip import Embedded
 from geoclip.training.losses import Objective

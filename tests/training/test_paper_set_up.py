@@ -10,10 +10,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geoclip.build import model_from_checkpoint
-from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig, train_problems, typed
-from geoclip.recorder import read_rows
+from geoclip.config.composed import conf_dir
+from geoclip.factory.model import model_from_checkpoint
+from geoclip.runs.metrics import read_rows
 from geoclip.train import train_run
 
 

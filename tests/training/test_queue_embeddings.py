@@ -13,7 +13,7 @@ from geoclip.data.batch import Batch
 from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState, restore_state
 from geoclip.training.step import Recipe, train_step
-from tests.conf.test_configs import problems_of
+from tests.config.test_configs import problems_of
 from tests.training.test_state import PATH, through_a_file
 
 States = Callable[..., TrainState]

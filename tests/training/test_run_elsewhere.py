@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from geoclip.build.model import model_from_checkpoint
-from geoclip.conf_dir import conf_dir
+from geoclip.cli.app import typed_beside_run
 from geoclip.config import (
     CalibrateConfig,
     EvaluateConfig,
@@ -23,10 +22,11 @@ from geoclip.config import (
     train_problems,
     typed,
 )
-from geoclip.entry import typed_beside_run
+from geoclip.config.composed import conf_dir
 from geoclip.evaluate import evaluate
+from geoclip.factory.model import model_from_checkpoint
 from geoclip.predict import predict
-from geoclip.run_dir import checkpoint_file, first_existing, located, origins
+from geoclip.runs.run_dir import checkpoint_file, first_existing, located, origins
 from geoclip.train import train_run
 from geoclip.training.checkpoint import read_checkpoint
 from tests.training.test_variant_runs import SMALL

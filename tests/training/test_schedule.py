@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from geoclip.build import build_optimizer
 from geoclip.config import OptimConfig
 from geoclip.data.batch import Batch
+from geoclip.factory.training import build_optimizer
 from geoclip.training.state import BACKBONE, TrainState
 from geoclip.training.step import Recipe, step_lr, train_step, warmup_cosine_lr
 

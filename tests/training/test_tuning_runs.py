@@ -11,12 +11,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geoclip.build import model_from_checkpoint
-from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig, train_problems, typed
+from geoclip.config.composed import conf_dir
 from geoclip.errors import GeoclipError, Preempted
+from geoclip.factory.model import model_from_checkpoint
 from geoclip.model.backbones import ClipBackbone
-from geoclip.recorder import read_rows
+from geoclip.runs.metrics import read_rows
 from geoclip.train import train_run
 from geoclip.training.checkpoint import read_checkpoint
 

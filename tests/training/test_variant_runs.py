@@ -11,12 +11,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from geoclip.build import model_from_checkpoint
-from geoclip.conf_dir import conf_dir
 from geoclip.config import TrainConfig, train_problems, typed
+from geoclip.config.composed import conf_dir
 from geoclip.errors import GeoclipError
-from geoclip.recorder import read_rows
-from geoclip.run_dir import checkpoint_file
+from geoclip.factory.model import model_from_checkpoint
+from geoclip.runs.metrics import read_rows
+from geoclip.runs.run_dir import checkpoint_file
 from geoclip.train import train_run
 
 SMALL = (

@@ -1,0 +1,362 @@
+"""A search: each point is drawn by the results of earlier ones on the validation split; its record."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict
+
+from geoclip.cli.axes import Axis, Choice, axes_of, corners, described, override_of, problems_of
+from geoclip.cli.sweep import trains_here
+from geoclip.config import ConfigError, TrainConfig, train_problems, typed
+from geoclip.runs.run_dir import config_for_hash, fingerprint_of, to_dict, write_json
+from geoclip.system.console import setup_logging
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchRecord:
+    """What is known of one space; its files are `stem`.db, .json and .png."""
+
+    name: str
+    stem: Path
+    axes: list[Axis]
+    fixed: list[str]  # overrides that all points share
+    study: Study
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every point so far, also those that failed or were cut short."""
+        return self.study.get_trials(deepcopy=False)
+
+    def cut_short(self) -> list[Trial]:
+        """Points that an earlier start left behind: nobody else searches here."""
+        from optuna.trial import Trial, TrialState
+
+        return [Trial(self.study, trial._trial_id) for trial in self.trials() if trial.state is TrialState.RUNNING]
+
+    def note(self, trial: Trial, geoscore: float | None, error: str) -> None:
+        """How a point came out: its score, or what went wrong."""
+        from optuna.trial import TrialState
+
+        if geoscore is None:
+            trial.set_user_attr("error", error)
+            self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.tell(trial, geoscore)
+
+    def best(self) -> FrozenTrial | None:
+        """The point with the highest score, the earliest of equals."""
+        scored = [trial for trial in self.trials() if trial.value is not None]
+        return max(scored, key=lambda trial: trial.value or 0.0, default=None)
+
+    def overrides(self, trial: FrozenTrial) -> list[str]:
+        """What tells a point from the others, as it stands on a command line."""
+        return [override_of(axis, trial.params[axis.key]) for axis in self.axes if axis.key in trial.params]
+
+    def command(self, trial: FrozenTrial) -> str:
+        """What trains a point again, with other seeds."""
+        grid = ["-m", *self.fixed, "hydra/sweeper=basic", "hydra.sweeper.params=null"]
+        return shlex.join(["python", "-m", "geoclip.train", *grid, *self.overrides(trial), "seed=1,2,3"])
+
+    def account(self) -> dict[str, Any]:
+        """What the .json holds: every point with its score on the validation split, and the best one's command."""
+        rows = [
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                "geoscore": trial.value,
+                "error": trial.user_attrs.get("error"),
+                "values": trial.params,
+                "overrides": self.overrides(trial),
+            }
+            for trial in self.trials()
+        ]
+        best = self.best()
+        return {
+            "name": self.name,
+            "split": "val",
+            "axes": [asdict(axis) for axis in self.axes],
+            "trials": rows,
+            "best": None if best is None else {**rows[best.number], "command": self.command(best)},
+        }
+
+    def write(self) -> dict[str, Any]:
+        """Renew the .json; returns what it holds."""
+        account = self.account()
+        write_json(self.stem.with_name(f"{self.stem.name}.json"), account)
+        return account
+
+
+@contextmanager
+def claimed_search(stem: Path) -> Iterator[None]:
+    """While inside, no other process on this file system goes on with this search.
+
+    Raises:
+        SystemExit: one does.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{stem}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SystemExit(f"geoclip: another process goes on with {stem}.db; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_study(stem: Path) -> Study:
+    """What is known of this space so far, in `stem`.db."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{stem}.db")
+    return optuna.create_study(storage=storage, study_name=stem.name, direction="maximize", load_if_exists=True)
+
+
+def suggested(trial: Trial, axis: Axis) -> str | float:
+    """The trial's value on an axis, drawn now unless it was drawn before."""
+    if isinstance(axis, Choice):
+        return str(trial.suggest_categorical(axis.key, axis.values))
+    if axis.whole:
+        return trial.suggest_int(axis.key, int(axis.low), int(axis.high), log=axis.log)
+    return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
+
+
+log = logging.getLogger("geoclip")
+
+HOPELESS = 3  # so many failures and no success: the mistake is in what the points have in common
+
+
+def search(
+    config: DictConfig,
+    loader: ConfigLoader,
+    launcher: Launcher,
+    arguments: Sequence[str],
+    *,
+    trials: int,
+    at_once: int,
+    random_trials: int,
+    seed: int,
+    params: Mapping[str, str] | None,
+) -> None:
+    """Run the points that are missing, and say which one came out best.
+
+    Args:
+        config: what Hydra composed for the sweep.
+        loader: composes a point.
+        launcher: runs points; each returns its GeoScore on the validation split.
+        arguments: what stands on the command line.
+        trials: how many points in all, those of earlier starts included.
+        at_once: how many the launcher is given together.
+        random_trials: how many are drawn at random before the others are drawn by what came out.
+        seed: of the draws.
+        params: the axes.
+
+    Raises:
+        ConfigError: Optuna is missing, or no point of this space can run.
+        SystemExit: another process searches here, or nothing but failures; with status 0 after check_only=true.
+    """
+    axes, fixed = axes_of(params, arguments)
+    _refuse_early(axes, trials, at_once)
+    first = _checked_corners(config, loader, axes, fixed)
+    facts = [[asdict(axis) for axis in axes], config_for_hash(to_dict(first), {}), seed, random_trials]
+    stem = Path(first.runs_dir, ".search", f"{first.name}-{fingerprint_of(facts)}")
+    if first.check_only:
+        print(
+            "\n".join(
+                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes), "OK"]
+            )
+        )
+        raise SystemExit(0)
+    setup_logging()
+    with claimed_search(stem):
+        record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
+        Search(
+            record=record,
+            config=config,
+            loader=loader,
+            launcher=launcher,
+            trials=trials,
+            at_once=at_once,
+            random_trials=random_trials,
+            seed=seed,
+        ).run()
+        _close(record)
+
+
+def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
+    problems = problems_of(axes)
+    if not axes:
+        problems.append("nothing is searched: give hydra.sweeper.params, or key=interval(low,high) with -m")
+    for key, value in (("trials", trials), ("at_once", at_once)):
+        if value < 1:
+            problems.append(f"hydra.sweeper.{key}={value} must be 1 or more")
+    if importlib.util.find_spec("optuna") is None:
+        problems.append(
+            "hydra/sweeper=optuna needs a library that is not installed: pip install -c constraints.txt -e '.[sweeps]'"
+        )
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        problems.append(
+            "a search is launched by one process, not by torchrun; "
+            "hydra/launcher=submitit_slurm starts many ranks for each point"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _composed(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> tuple[TrainConfig, list[str]]:
+    """A point, and why it cannot run."""
+    composed = loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    found = typed(composed, TrainConfig, lambda _: [])
+    return found, train_problems(found, 1)
+
+
+def _checked_corners(
+    config: DictConfig, loader: ConfigLoader, axes: Sequence[Axis], fixed: Sequence[str]
+) -> TrainConfig:
+    """The first corner. A key or a type that is wrong ends here, and so does a problem that all corners have."""
+    found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
+    everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
+    if not everywhere:
+        from geoclip.cli.preflight import Preflight
+
+        preflight, first = Preflight(), found[0][0]
+        everywhere = preflight.look_at(first, here=trains_here(config)).problems
+        for corner, _ in found[1:]:
+            if not everywhere:
+                break
+            others = preflight.look_at(corner, here=trains_here(config)).problems
+            everywhere = [problem for problem in everywhere if problem in others]
+    if everywhere:
+        raise ConfigError(everywhere)
+    return found[0][0]
+
+
+@dataclass(kw_only=True, slots=True)
+class Search:
+    """One start of a search."""
+
+    record: SearchRecord
+    config: DictConfig
+    loader: ConfigLoader
+    launcher: Launcher
+    trials: int
+    at_once: int
+    random_trials: int
+    seed: int
+    begun_s: float = field(default_factory=time.monotonic)
+    seen: int = 0  # points of this start
+    launched: int = 0  # of these, that could run
+    scored: int = 0
+
+    def run(self) -> None:
+        """Go on with what a kill cut short, from its checkpoints, and then with new points up to `trials`."""
+        record, left = self.record, self.record.cut_short()
+        missing = max(0, self.trials - len(record.trials())) + len(left)
+        log.info("%s: %d points, %d to run, in %s.db", record.name, self.trials, missing, record.stem)
+        while True:
+            batch, left = left[: self.at_once], left[self.at_once :]
+            while len(batch) < self.at_once and len(record.trials()) < self.trials:
+                batch.append(record.study.ask())
+            if not batch:
+                return
+            self._launch(batch)
+            missing -= len(batch)
+            record.write()
+            log.info("%s", self._progress(missing))
+
+    def _launch(self, batch: Sequence[Trial]) -> None:
+        """Draw, run and note down some points."""
+        first, drawn = self.seen, []
+        self.seen += len(batch)
+        for trial in batch:
+            point = [*self.record.fixed, *self._draw(trial)]
+            _, problems = _composed(self.config, self.loader, point)
+            if problems:
+                self._note(trial, None, "; ".join(problems))
+            else:
+                drawn.append((trial, point))
+        ended = self.launcher.launch([point for _, point in drawn], first) if drawn else []
+        for (trial, _), job in zip(drawn, ended, strict=True):
+            self._note(trial, *_outcome(job))
+        self.launched += len(drawn)
+        if self.launched >= HOPELESS and not self.scored:
+            raise SystemExit(f"geoclip: the first {self.launched} points all failed, see above")
+
+    def _draw(self, trial: Trial) -> list[str]:
+        """The point's overrides; drawn once, and read from the record after that."""
+        from optuna.samplers import TPESampler
+
+        # A generator of its own for each point: a search that was killed draws what it would have drawn.
+        self.record.study.sampler = TPESampler(
+            seed=self.seed * 100_003 + trial.number, n_startup_trials=self.random_trials
+        )
+        return [override_of(axis, suggested(trial, axis)) for axis in self.record.axes]
+
+    def _note(self, trial: Trial, geoscore: float | None, error: str) -> None:
+        self.record.note(trial, geoscore, error)
+        self.scored += geoscore is not None
+        if geoscore is None:
+            log.warning("point %d failed: %s", trial.number, error)
+
+    def _progress(self, missing: int) -> str:
+        from tqdm import tqdm
+
+        passed_s = time.monotonic() - self.begun_s
+        left_s = passed_s / self.seen * missing
+        best, clock, ended = self.record.best(), tqdm.format_interval, len(self.record.trials())
+        told = f"; best {best.value:,.0f} by {' '.join(self.record.overrides(best))}" if best else ""
+        return (
+            f"{self.record.name}: {ended} of {ended + missing} points in {clock(passed_s)}, "
+            f"about {clock(left_s)} left{told}"
+        )
+
+
+def _outcome(job: JobReturn) -> tuple[float | None, str]:
+    """GeoScore, or None and what went wrong.
+
+    Raises:
+        PointEnded: the point was asked to stop, and so is the search; its next start goes on with this point.
+    """
+    value = job._return_value
+    if job.status is JobStatus.COMPLETED:
+        return (float(value), "") if isinstance(value, int | float) else (None, f"{value} is no GeoScore")
+    if isinstance(value, Exception) and value.args and isinstance(value.args[0], int):
+        raise value
+    return None, (str(value).splitlines() or [repr(value)])[0].removeprefix("geoclip: ")
+
+
+def _close(record: SearchRecord) -> None:
+    """The picture, and the best point as a command."""
+    from geoclip.studies.figures import draw_search
+
+    account = record.write()
+    states = [row["state"] for row in account["trials"]]
+    finished, failed = states.count("complete"), states.count("fail")
+    log.info("%s: %d points, %d finished, %d failed", record.name, len(states), finished, failed)
+    if account["best"] is None:
+        raise SystemExit(f"geoclip: no point of {record.stem}.db was finished")
+    draw_search(account, record.stem.with_name(f"{record.stem.name}.png"))
+    log.info("written: %s.json and .png", record.stem)
+    best = account["best"]
+    log.info("best: GeoScore %.0f on val; with other seeds:\n  %s", best["geoscore"], best["command"])

@@ -1,0 +1,269 @@
+"""What a sweep does beside its points: all are checked before the first begins, progress over all, an account.
+
+Hydra calls `SweepWatch`: at the sweep's start here, at each point's end in whichever process ran it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+
+from geoclip.config import ConfigError, TrainConfig, train_problems, typed
+from geoclip.errors import DataError, GeoclipError
+from geoclip.runs.run_dir import config_for_hash, fingerprint_of, is_finished, read_yaml, to_dict, write_json
+from geoclip.system.console import setup_logging
+
+if TYPE_CHECKING:
+    from geoclip.cli.preflight import Findings
+
+
+log = logging.getLogger("geoclip")
+
+POLL_S = 1.0
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    overrides: tuple[str, ...]
+    config: TrainConfig
+
+
+class SweepWatch(Callback):
+    """Hydra's callback; what it holds travels to the processes that run points, so it holds nothing."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Compose and check every point of a grid; another sweeper (a search) has points that nobody knows yet.
+
+        Raises:
+            ConfigError: some points cannot run; all their problems are listed.
+            SystemExit: with status 0 after the list of points, where check_only asks for no more.
+        """
+        if os.environ.get("RANK", "0") != "0" or not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+            return
+        try:
+            points = grid(config)
+        except HydraException as error:  # Hydra would print it as a warning, and start
+            raise ConfigError([" ".join(str(error).split())]) from None
+        names = {(point.config.runs_dir, point.config.name) for point in points}
+        done = set().union(*(finished_configs(Path(runs), name) for runs, name in names))
+        is_done = [_science(point.config) in done for point in points]
+        finished, name = sum(is_done), points[0].config.name
+        findings = look_at_points(points, is_done, here=trains_here(config))
+        listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
+        if points[0].config.check_only:
+            rows = (
+                f"  {'finished' if end else 'to run  '}  {point}"
+                for point, end in zip(swept(points), is_done, strict=True)
+            )
+            first = next((one for one in findings if one is not None), None)
+            summary = ["of the first to run:", *(f"  {line}" for line in first.lines())] if first else []
+            print("\n".join([listed, *rows, *summary, "OK"]), flush=True)
+            raise SystemExit(0)
+        setup_logging()
+        log.info("%s", listed)
+        _Progress.begin(_folder(config), points, finished)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Leave word of how a point ended, for the process that launched it."""
+        if config.hydra.mode is None or config.hydra.mode.name != "MULTIRUN":
+            return
+        error = job_return._return_value if job_return.status is JobStatus.FAILED else None
+        if error is not None and not isinstance(error, GeoclipError) and type(error).__name__ != "PointEnded":
+            log.error("this point failed", exc_info=error)
+        message = str(error).splitlines()[0] if error is not None and str(error) else repr(error)
+        write_json(
+            _folder(config) / f"{int(config.hydra.job.num):05d}.json",
+            {
+                "point": int(config.hydra.job.num),
+                "error": None if error is None else message,
+                "value": None if error is not None else job_return.return_value,
+            },
+        )
+
+
+def _folder(config: DictConfig) -> Path:
+    return Path(config.hydra.sweep.dir) / str(config.name)
+
+
+def trains_here(config: DictConfig) -> bool:
+    """Whether a multirun's points train on this machine: everywhere but as jobs of Slurm."""
+    return not config.hydra.launcher._target_.rpartition(".")[2].startswith("Slurm")
+
+
+def grid(config: DictConfig) -> list[Point]:
+    """Every point of Hydra's own sweeper, composed and checked.
+
+    Args:
+        config: what `on_multirun_start` is given.
+
+    Raises:
+        ConfigError: some cannot run.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    loader = hydra.config_loader
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    points, problems = [], []
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    for overrides in batch:
+        composed = loader.load_sweep_config(config, list(overrides))
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            checked = typed(composed, TrainConfig, lambda found: train_problems(found, size))
+        except ConfigError as error:
+            problems += [f"{' '.join(_varying(overrides, batch))}: {problem}" for problem in error.problems]
+        else:
+            points.append(Point(overrides=tuple(overrides), config=checked))
+    if problems:
+        raise ConfigError(problems, f"{len(batch)} points, of which some cannot run; none was started")
+    return points
+
+
+def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bool) -> list[Findings | None]:
+    """What is known of each point that is still to run; None of the others.
+
+    Raises:
+        ConfigError: some cannot run, and none is started.
+    """
+    from geoclip.cli.preflight import Preflight
+
+    setup_logging()
+    preflight, problems = Preflight(), list[str]()
+    found = [
+        None if done else preflight.look_at(point.config, here=here)
+        for point, done in zip(points, is_done, strict=True)
+    ]
+    for point, one in zip(swept(points), found, strict=True):
+        problems += [f"{point}: {problem}" for problem in (one.problems if one else [])]
+    problems = problems or _same_runs(points, found)
+    if problems:
+        raise ConfigError(problems, f"{len(points)} points, of which some cannot run; none was started")
+    return found
+
+
+def _same_runs(points: Sequence[Point], found: Sequence[Findings | None]) -> list[str]:
+    """A problem for each run that several points would be: what they vary makes no other run, so one would train."""
+    by_run: dict[Path, list[str]] = {}
+    for point, one in zip(swept(points), found, strict=True):
+        if one is not None and one.run is not None:
+            by_run.setdefault(one.run, []).append(point)
+    return [
+        f"{' and '.join(same)} are one run, {run}: nothing under compute or logger makes another; add name= to tell "
+        "them apart, or start them one by one"
+        for run, same in by_run.items()
+        if len(same) > 1
+    ]
+
+
+def swept(points: Sequence[Point]) -> list[str]:
+    """What tells each point from the others, as it stands on a command line."""
+    batch = [point.overrides for point in points]
+    return [" ".join(_varying(overrides, batch)) for overrides in batch]
+
+
+def _varying(overrides: Sequence[str], batch: Sequence[Sequence[str]]) -> list[str]:
+    common = set(batch[0]).intersection(*batch)
+    return [override for override in overrides if override not in common]
+
+
+def finished_configs(runs_dir: Path, name: str) -> set[str]:
+    """What the finished runs of this name have computed, whatever the files they read."""
+    found = set()
+    for path in runs_dir.glob(f"{name}-*/config.yaml"):
+        with suppress(DataError, KeyError, TypeError):  # of another program: no point is finished by it
+            if is_finished(path.parent):
+                found.add(fingerprint_of(config_for_hash(read_yaml(path), {})))
+    return found
+
+
+def _science(config: TrainConfig) -> str:
+    return fingerprint_of(config_for_hash(to_dict(config), {}))
+
+
+class _Progress:
+    """Of the sweep that this process launched: how far it is, and how its points ended."""
+
+    current: _Progress | None = None
+
+    def __init__(self, folder: Path, points: Sequence[Point], done: int) -> None:
+        self.folder, self.points, self.done = folder, points, done
+        self.ended = threading.Event()
+        self.begun_s = time.monotonic()
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="sweep")
+
+    @classmethod
+    def begin(cls, folder: Path, points: Sequence[Point], done: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        cls.current = cls(folder, points, done)
+        cls.current.thread.start()
+
+    def _watch(self) -> None:
+        """A line whenever a point has ended; the points' own bars show the steps."""
+        logged = 0
+        while not self.ended.wait(POLL_S):
+            ended = len(list(self.folder.glob("*.json")))
+            if ended > logged:
+                logged = ended
+                log.info("%s", self._progress(ended))
+
+    def _progress(self, ended: int) -> str:
+        from tqdm import tqdm
+
+        passed_s = time.monotonic() - self.begun_s
+        run = max(1, ended - self.done)  # finished ones end at once, and are no measure of the others
+        left_s = passed_s / run * (len(self.points) - ended)
+        clock = tqdm.format_interval
+        name = self.points[0].config.name
+        return f"{name}: {ended} of {len(self.points)} points in {clock(passed_s)}, about {clock(left_s)} left"
+
+    def close(self) -> None:
+        """Say which points failed, and how to go on."""
+        self.ended.set()
+        self.thread.join(timeout=10 * POLL_S)  # a slow disk, at most
+        ended = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
+        failed = [point for point in ended if point["error"]]
+        missing = len(self.points) - len(ended)
+        log.info(
+            "%s: %d points, %d finished, %d failed%s",
+            self.points[0].config.name,
+            len(self.points),
+            len(ended) - len(failed),
+            len(failed),
+            f", {missing} not begun or not ended" if missing else "",
+        )
+        names = swept(self.points)
+        for point in failed:
+            log.info("  failed: %s: %s", names[point["point"]], point["error"])
+        if failed or missing:
+            log.info("the same command does only what is missing")
+
+
+def end_sweep() -> None:
+    """Close the account of the sweep that this process launched, if it did."""
+    if _Progress.current:
+        _Progress.current.close()
+        _Progress.current = None

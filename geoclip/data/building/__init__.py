@@ -1,1 +1,0 @@
-"""Shards from what people have: planned, checked, shuffled, written."""

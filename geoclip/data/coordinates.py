@@ -1,0 +1,256 @@
+"""Coordinates from what files contain: text in degrees, JSON beside a picture, EXIF."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+LATITUDES = ("lat", "latitude", "gpslat", "gpslatitude", "decimallatitude", "geolat", "geolatitude")
+LONGITUDES = ("lon", "lng", "long", "longitude", "gpslon", "gpslng", "gpslong", "gpslongitude", "decimallongitude",
+              "geolon", "geolng", "geolong", "geolongitude")  # fmt: skip
+LONGEST = 60  # characters of degrees, minutes and seconds; the pattern below takes long for thousands of digits
+LATITUDE_LETTERS, LONGITUDE_LETTERS = "NS", "EW"  # the second of each is negative
+
+_NUMBER = r"\d+(?:[.,]\d*)?|[.,]\d+"
+_DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+,\d*|,\d+)")
+_PARTS = re.compile(
+    rf"""(?P<before>[NSEW])?\s*(?P<sign>[+-])?\s*
+    (?P<degrees>{_NUMBER})\s*(?P<mark>°|º|deg\b|:)?\s*
+    (?:(?P<minutes>{_NUMBER})\s*(?:['′’´]|:)?\s*
+       (?:(?P<seconds>{_NUMBER})\s*(?:["″”]|''|’’|′′)?)?)?\s*
+    (?P<after>[NSEW])?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def known_name(name: str) -> str:
+    """A column's or field's name without case, separators and unit: `GPS Latitude (deg)` is gpslatitude."""
+    return re.sub(r"(?<=.)(?:deg|degrees|wgs84)$", "", re.sub(r"[\W_]+", "", name.lower()))
+
+
+def parse_degrees(text: str, letters: str) -> float:
+    """One coordinate in degrees, written as a number, with a decimal comma, or in degrees, minutes and seconds.
+
+    Args:
+        text: `48.8584`, `48,8584`, `48°51'30.24"N`, `48:51:30`, `2.35 W`, `48 deg 51' 30.24" N`.
+        letters: LATITUDE_LETTERS or LONGITUDE_LETTERS.
+
+    Raises:
+        ValueError: anything that can be read in more than one way, such as `48 51` (a pair, or minutes?).
+    """
+    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    if _DECIMAL_COMMA.fullmatch(text):  # nobody groups thousands below 180
+        text = text.replace(",", ".")
+    if "_" not in text:  # float reads 1_0 as 10
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    parts = _PARTS.fullmatch(text) if len(text) <= LONGEST else None
+    if parts is None:
+        raise ValueError("coordinates are no numbers")
+    letter = "".join(parts[name] or "" for name in ("before", "after")).upper()
+    degrees, minutes, seconds = (parts[name] for name in ("degrees", "minutes", "seconds"))
+    whole = [part for part, finer in ((degrees, minutes), (minutes, seconds)) if finer]
+    if not (letter or parts["mark"]) or any(not part.isdigit() for part in whole):
+        raise ValueError("coordinates are no numbers")
+    if len(letter) > 1 or (letter and (letter not in letters or parts["sign"])):
+        raise ValueError(f"hemisphere {letter} does not belong to this coordinate")
+    values = [float((part or "0").replace(",", ".")) for part in (degrees, minutes, seconds)]
+    if max(values[1:]) >= 60:
+        raise ValueError("60 or more minutes or seconds")
+    value = values[0] + values[1] / 60 + values[2] / 3600
+    return -value if parts["sign"] == "-" or letter == letters[1] else value
+
+
+FULL_CIRCLE = "longitude of 0 to 360 degrees, not -180 to 180"
+NO_FIX = "coordinates are (0, 0)"
+MAX_DEPTH = 4  # of nested objects
+SHOWN_NAMES = 6
+
+
+def place_of(text: bytes) -> tuple[float, float]:
+    """Latitude and longitude in degrees.
+
+    Args:
+        text: a json object with lat and lon by any name of LATITUDES and LONGITUDES; or with such an object in it,
+            under any name; or a GeoJSON Point, Feature or `geometry`, whose `coordinates` have the longitude first.
+
+    Raises:
+        ValueError: no such numbers, several different ones, or no place on Earth; the message is a short reason to
+            count by.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("damaged json") from None
+    if not isinstance(fields, dict):
+        raise ValueError("json that is no object")
+    lat, lon = fields.get("lat"), fields.get("lon")
+    pair = (lat, lon) if isinstance(lat, float) and isinstance(lon, float) else _pair_of(fields)
+    require_place(*pair)
+    return pair
+
+
+def _pair_of(fields: dict[str, Any]) -> tuple[float, float]:
+    own = _pair_in(fields)
+    pairs = [own] if own else list(dict.fromkeys(_nested_pairs(fields, MAX_DEPTH)))
+    if len(pairs) > 1:
+        raise ValueError("json with several different coordinates")
+    if not pairs:
+        names = ", ".join(sorted(map(str, fields))[:SHOWN_NAMES]) or "nothing"
+        raise ValueError(f"json without numbers lat and lon (it has {names})")
+    return pairs[0]
+
+
+def _nested_pairs(fields: dict[str, Any], depth: int) -> list[tuple[float, float]]:
+    """Of the objects in an object, the outermost that have any."""
+    found: list[tuple[float, float]] = []
+    for value in fields.values() if depth else ():
+        if isinstance(value, dict):
+            pair = _pair_in(value)
+            found += [pair] if pair else _nested_pairs(value, depth - 1)
+    return found
+
+
+def _pair_in(fields: dict[str, Any]) -> tuple[float, float] | None:
+    """The coordinates of this object itself; None where it names none.
+
+    Raises:
+        ValueError: it names some that are no numbers, or whose order nobody knows.
+    """
+    by_name = {known_name(str(name)): value for name, value in reversed(fields.items())}
+    lat, lon = (next((n for n in names if n in by_name), "") for names in (LATITUDES, LONGITUDES))
+    if lat and lon:
+        return _number(lat, by_name[lat], LATITUDE_LETTERS), _number(lon, by_name[lon], LONGITUDE_LETTERS)
+    listed = by_name.get("coordinates")
+    if not isinstance(listed, list) or len(listed) not in (2, 3) or not all(map(_is_number, listed[:2])):
+        return None
+    if fields.get("type") == "Point":  # RFC 7946, section 3.1.1: longitude, latitude
+        return float(listed[1]), float(listed[0])
+    latitudes = [number for number in listed[:2] if abs(number) <= 90]
+    if len(latitudes) != 1:  # else only one of them can be the latitude
+        raise ValueError("json with coordinates of unknown order (GeoJSON has type Point)")
+    return float(latitudes[0]), float(listed[0] if listed[1] == latitudes[0] else listed[1])
+
+
+def _number(name: str, value: Any, letters: str) -> float:
+    try:
+        if _is_number(value):
+            return float(value)
+        if isinstance(value, str):
+            return parse_degrees(value, letters)
+    except (ValueError, OverflowError):
+        pass
+    kind = "null" if value is None else type(value).__name__
+    raise ValueError(f"json without numbers lat and lon ({name} is {'no number' if kind == 'str' else kind})")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def require_place(lat: float, lon: float) -> None:
+    """Refuse what no photograph has as its coordinates.
+
+    Exactly (0, 0) is in the Gulf of Guinea, and what cameras and databases write where they have no coordinates.
+
+    Raises:
+        ValueError: not finite, (0, 0), out of range, or recognisably swapped; the message is the reason.
+    """
+    if lat == lon == 0:
+        raise ValueError(NO_FIX)
+    require_on_earth(lat, lon)
+
+
+def place_fault(lat: float, lon: float) -> str:
+    """Why `require_place` refuses these; empty where it does not."""
+    try:
+        require_place(lat, lon)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def require_on_earth(lat: float, lon: float) -> None:
+    """Refuse what are no coordinates; (0, 0) are some, of a gallery say.
+
+    Raises:
+        ValueError: not finite, out of range, or or recognisably swapped; the message is the reason.
+    """
+    if not (math.isfinite(lat) and math.isfinite(lon)):
+        raise ValueError("coordinates are not finite")
+    if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:
+        raise ValueError("latitude and longitude look swapped")
+    if abs(lat) <= 90 and 180 < lon <= 360:
+        raise ValueError(FULL_CIRCLE)
+    if abs(lat) > 90 or abs(lon) > 180:
+        raise ValueError("coordinates out of range")
+
+
+log = logging.getLogger("geoclip")
+
+
+def exif_place(path: Path) -> tuple[float, float] | None:
+    """Latitude and longitude in degrees; None where the file has none, or, with a line in the log, none of use.
+
+    Source: CIPA DC-008-2019 (Exif 2.32), section 4.6.6.
+    """
+    try:
+        with Image.open(path) as image:
+            gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    except Exception:  # Pillow's readers raise whatever they like on corrupt bytes
+        return None
+    tags = ExifTags.GPS
+    wanted = (tags.GPSLatitude, tags.GPSLatitudeRef, tags.GPSLongitude, tags.GPSLongitudeRef)
+    values = [gps.get(tag) for tag in wanted]
+    if values[0] is None and values[2] is None:
+        return None
+    try:
+        lat, lon = _degrees(values[0], values[1], "NS"), _degrees(values[2], values[3], "EW")
+        require_place(lat, lon)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        seen = ", ".join(f"{tag.name}={_shown(value)}" for tag, value in zip(wanted, values, strict=True))
+        log.warning("%s: its EXIF coordinates are not used: %s (%s)", path, error, seen)
+        return None
+    return lat, lon
+
+
+def _degrees(parts: Any, side: Any, letters: str) -> float:
+    """Degrees, minutes, seconds and the hemisphere's letter; seconds of 0/0 were not measured and count as 0.
+
+    Raises:
+        ValueError: a hemisphere that is not one of `letters`, or numbers that are not known.
+    """
+    text = side.decode("ascii", "replace") if isinstance(side, bytes) else str(side)
+    letter = text.strip("\x00 ").upper()
+    if len(letter) != 1 or letter not in letters:
+        raise ValueError(f"the hemisphere must be {' or '.join(letters)}")
+    numbers = [float(part) for part in (parts if isinstance(parts, Sequence) else [parts])]
+    degrees, minutes, seconds = [*numbers, 0.0, 0.0][:3]
+    seconds = 0.0 if math.isnan(seconds) else seconds
+    if math.isnan(minutes) and degrees % 1:  # degrees as a fraction need none
+        minutes = 0.0
+    if not math.isfinite(degrees + minutes + seconds):
+        raise ValueError("0/0 is no number")
+    if degrees < 0 or not 0 <= minutes < 60 or not 0 <= seconds < 60:
+        raise ValueError("degrees, minutes or seconds out of range")
+    value = degrees + minutes / 60 + seconds / 3600
+    return -value if letter == letters[1] else value
+
+
+def _shown(value: Any) -> str:
+    """A tag as the file has it: 0/0 is not nan."""
+    if not isinstance(value, tuple):
+        return repr(value)
+    ratios = [
+        f"{part.numerator}/{part.denominator}" if getattr(part, "denominator", 1) != 1 else f"{part}" for part in value
+    ]
+    return f"({', '.join(ratios)})"

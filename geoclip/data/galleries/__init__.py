@@ -1,1 +1,0 @@
-"""Galleries of coordinates: where places come from, and which are kept."""

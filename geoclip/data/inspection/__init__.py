@@ -1,1 +1,0 @@
-"""Whether shards are whole, and what is in them."""

@@ -1,1 +1,0 @@
-"""Pictures, tables and pages: what a run knows, shown. Figures are objects, so that no global state is touched."""

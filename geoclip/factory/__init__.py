@@ -1,0 +1,1 @@
+"""Configuration -> object. The only package below the commands that imports `geoclip.config`."""

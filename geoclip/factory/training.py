@@ -1,0 +1,420 @@
+"""From configuration to what training needs: optimizer, objective, batches, step."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from geoclip.config import (
+    AverageKind,
+    ComputeConfig,
+    LossConfig,
+    Near,
+    OptimConfig,
+    OptimizerKind,
+    Precision,
+    QueueConfig,
+    QueueStart,
+    ScheduleKind,
+    TrainConfig,
+)
+from geoclip.data.batch import Batch
+from geoclip.data.features import FeatureDecoder
+from geoclip.data.on_device import load_features, resident_batches, size_on_device
+from geoclip.data.shard_index import SampleRange, coordinates_in
+from geoclip.data.stream import StreamPlan, train_batches
+from geoclip.distributed import World, gather_objects
+from geoclip.errors import CheckpointError, GeoclipError
+from geoclip.factory.data import build_evaluation_decoder
+from geoclip.factory.model import build_model
+from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.queue import GPSQueue, draw_queue_start, normal_on_circle
+from geoclip.pretrained.resolver import resolve_run
+from geoclip.runs.run_dir import config_for_hash, differences, provenance, to_dict
+from geoclip.training.checkpoint import Tree, newest_good, read_checkpoint, step_files
+from geoclip.training.graphed import GraphedStep
+from geoclip.training.loop import Hooks, Step
+from geoclip.training.losses import Objective
+from geoclip.training.state import BACKBONE, SUMS, TrainState, WeightAverage, restore_state
+from geoclip.training.step import Recipe, constant_from, matrix_products, step_lr, train_step, warmup_cosine_lr
+
+if TYPE_CHECKING:
+    from geoclip.training.hooks import RunContext
+
+
+log = logging.getLogger("geoclip")
+
+
+def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
+    """Compile a model's layers in place, so that names in checkpoints stay; False, and a warning, where that fails.
+
+    Of the location encoder only what comes after the features of coordinates: at sigma 2^8 their phases are thousands
+    of radians, and in the order of operations that the compiler chooses gradients move by 0.5 % of their norm.
+
+    Args:
+        model: changed in place.
+        device: that it runs on.
+    """
+    problem = compiler_problem(device)
+    if problem is not None:
+        log.warning("compute.compile=true: nothing is compiled, training is as without it (%s)", problem)
+        return False
+    backbone = model.image_encoder.backbone
+    blocks = [] if backbone is None else _repeated_blocks(backbone)
+    for module in [*blocks, model.image_encoder.head] if blocks else [model.image_encoder]:
+        module.compile(dynamic=False)
+    for module in model.location_encoder.modules():
+        if isinstance(module, nn.Sequential):
+            module.compile(dynamic=False)
+    return True
+
+
+def _repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformer: equal ones share what is compiled for the first, in seconds and not minutes.
+
+    Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            shapes = {tuple(tuple(one.shape) for one in block.parameters()) for block in module}
+            if len(shapes) == 1 and len({type(block) for block in module}) == 1:
+                return list(module)
+    return []
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Why nothing can be compiled for this device; None where it can."""
+    try:
+        torch.compile(_probe)(torch.ones(8, device=device))
+    except Exception as error:  # whatever a compiler, its absence or its driver trips over
+        return shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
+    return None
+
+
+def _probe(x: Tensor) -> Tensor:
+    return x.relu() + 1
+
+
+FEW = 4096
+
+
+def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
+    """Over what is trained, a backbone with a learning rate of its own; fused, which is faster on CPU and GPU alike."""
+    backbone: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (backbone if name.startswith(BACKBONE) else rest).append(parameter)
+    scale = 1.0 if optim.encoder_lr is None else optim.encoder_lr / optim.lr
+    groups: list[dict[str, Any]] = [{"params": rest, "lr_scale": 1.0}]
+    if backbone:
+        groups.append({"params": backbone, "lr_scale": scale})
+    match optim.kind:
+        case OptimizerKind.adam:
+            return torch.optim.Adam(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+        case OptimizerKind.adamw:
+            return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+
+
+def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) -> WeightAverage | None:
+    """The average of the weights, if there is to be one."""
+    match optim.average:
+        case None:
+            return None
+        case AverageKind.ema:
+            return WeightAverage.of(model, decay=optim.ema_decay)
+        case AverageKind.swa:
+            return WeightAverage.of(
+                model,
+                decay=None,
+                first_step=math.ceil(optim.swa_start * last_step(optim, samples_per_epoch)),
+                every_steps=optim.swa_every_steps or max(1, samples_per_epoch // optim.batch_size),
+            )
+
+
+def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
+    """How many steps a run has: whole batches of all epochs together."""
+    steps = samples_per_epoch * optim.epochs // optim.batch_size
+    if optim.max_samples is not None:
+        steps = min(steps, optim.max_samples // optim.batch_size)
+    return steps if optim.max_steps is None else min(steps, optim.max_steps)
+
+
+def build_queue(queue: QueueConfig, subset: list[SampleRange], seed: int) -> GPSQueue:
+    """A queue that starts from real places, the same on every rank."""
+    generator = torch.Generator().manual_seed(seed)
+    match queue.start:
+        case QueueStart.sphere:
+            return GPSQueue(uniform_on_sphere(queue.size, generator))
+        case QueueStart.released:
+            return GPSQueue(normal_on_circle(queue.size, generator))
+        case QueueStart.train:
+            places = torch.from_numpy(coordinates_in(subset, queue.size)).float()
+            return GPSQueue(draw_queue_start(places, queue.size, generator))
+
+
+def build_state(config: TrainConfig, subset: list[SampleRange], world: World) -> TrainState:
+    """The state of a run at step 0, on this rank's device."""
+    model = build_model(config).to(world.device)
+    queue = build_queue(config.queue, subset, config.seed).to(world.device)
+    if config.compute.compile:
+        compile_layers(model, world.device)
+    return TrainState(
+        model=model,
+        parallel=DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if world.size > 1
+        else model,
+        queue=queue,
+        optimizer=build_optimizer(config.optim, model),
+        noise=torch.Generator().manual_seed(config.seed),
+        average=build_average(config.optim, model, sum(len(span) for span in subset)),
+        sums=torch.zeros(SUMS, device=world.device),
+    )
+
+
+def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
+    """Refuse samples none of which has another's coordinates for a negative: the loss would be 0 at every step.
+
+    Raises:
+        GeoclipError: all are at one location, or, with loss.near=mask, all within loss.near_radius_km of each other.
+    """
+    loss = config.loss
+    radius_km = loss.near_radius_km if loss.near is Near.mask else 0.0
+    if loss.hard_negatives or not (loss.mask_same_place or radius_km):
+        return
+    samples = sum(len(span) for span in subset)
+    for count in sorted({min(FEW, samples), samples}):  # a few show it of nearly every data set
+        gps_deg_N2 = torch.from_numpy(coordinates_in(subset, count).astype(np.float32)).double()
+        farthest = gps_deg_N2[haversine_km(gps_deg_N2, gps_deg_N2[:1]).argmax()]
+        if haversine_km(gps_deg_N2, farthest[None]).max() > radius_km:
+            return
+    where = f"within loss.near_radius_km={radius_km:g} km of each other" if radius_km else "at one location"
+    raise GeoclipError(
+        f"the {samples} training samples of data.fraction={config.data.fraction:g} are all {where}: no picture has a "
+        "negative, and the loss would be 0 at every step; train on more locations"
+        + (", or lower loss.near_radius_km" if radius_km else "")
+    )
+
+
+def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
+    """What a step minimises."""
+    return Objective(
+        kind=loss.kind.value,
+        views=loss.views,
+        batch_noise_m=queue.batch_noise_m,
+        queue_noise_m=queue.queue_noise_m,
+        mask_same_place=loss.mask_same_place,
+        near=None if loss.near is None else loss.near.value,
+        near_radius_km=loss.near_radius_km,
+        hard_negatives=loss.hard_negatives,
+        hard_radius_km=loss.hard_radius_km,
+    )
+
+
+def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
+    """The numbers of a step, and how many steps there are.
+
+    Raises:
+        GeoclipError: there is not one.
+    """
+    optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
+    if config.compute.precision is Precision.tf32 and device.type != "cuda":
+        log.warning("compute.precision=tf32: %s has no TF32; matrix products are float32", device.type)
+    if not steps:
+        raise GeoclipError(
+            f"optim.batch_size={optim.batch_size} is more than the {samples_per_epoch} samples of data.fraction="
+            f"{config.data.fraction} in optim.epochs={optim.epochs}: there is no whole batch; lower it"
+        )
+    lr_at: Callable[[int], float]
+    match optim.schedule:
+        case ScheduleKind.step:
+            lr_at = partial(
+                step_lr,
+                optim.lr,
+                batch_size=optim.batch_size,
+                samples_per_epoch=samples_per_epoch,
+                gamma=optim.step_gamma,
+            )
+        case ScheduleKind.cosine:
+            lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=steps)
+    if optim.average is AverageKind.swa and optim.swa_lr is not None:
+        lr_at = partial(constant_from, lr_at, math.ceil(optim.swa_start * steps), optim.swa_lr)
+    return Recipe(
+        last_step=steps,
+        lr_at=lr_at,
+        objective=build_objective(config.loss, config.queue),
+        grad_clip=optim.grad_clip,
+        logit_scale_max=config.loss.logit_scale_max,
+        autocast=build_autocast(config.compute.precision, device),
+        tf32=config.compute.precision is Precision.tf32,
+        max_bad_fraction=config.data.max_bad_fraction,
+        max_bad_steps=optim.max_bad_steps,
+        parts=config.compute.accumulation,
+        queue_embeddings=config.queue.embeddings.value,
+    )
+
+
+def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
+    """The step: recorded as a CUDA graph where one GPU trains on features, whose small kernels wait for the host.
+
+    `compute.deterministic` goes without: a resumed run begins with eager steps, which the uninterrupted one recorded.
+    """
+    compute = config.compute
+    recorded = compute.cuda_graph and world.size == 1 and world.device.type == "cuda"
+    if recorded and state.model.image_encoder.backbone is None and not compute.deterministic:
+        return GraphedStep()
+    return train_step
+
+
+def build_batches(
+    config: TrainConfig, plan: StreamPlan, world: World, first_step: int, last_step: int
+) -> Generator[Batch, None, None]:
+    """This rank's training batches; of features on the device where they are to stay there.
+
+    Raises:
+        GeoclipError: compute.features_on_device=true, and they do not fit.
+    """
+    how: Any = {
+        "rank": world.rank,
+        "world_size": world.size,
+        "workers": config.compute.workers,
+        "first_step": first_step,
+        "last_step": last_step,
+        "timeout_s": 60 * config.compute.timeout_minutes,
+    }
+    if isinstance(plan.decoder, FeatureDecoder) and _stay_on_device(config.compute, plan, world.device):
+        features = load_features(plan.subset, plan.decoder, world.device, progress=world.is_main)
+        return resident_batches(plan, features, **how)
+    return train_batches(plan, **how)
+
+
+def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.device) -> bool:
+    """Whether features are kept on the device: if asked for, or where they take less than half of a GPU's memory."""
+    assert isinstance(plan.decoder, FeatureDecoder)
+    if device.type != "cuda":
+        return compute.features_on_device is True
+    size, free = size_on_device(plan.subset, plan.decoder), torch.cuda.mem_get_info(device)[0]
+    if compute.features_on_device and size > 0.9 * free:
+        raise GeoclipError(
+            f"compute.features_on_device=true: {size / 1e9:.1f} GB of features do not fit {free / 1e9:.1f} GB of free "
+            f"memory on {device}; set it to false, or train on less (data.fraction)"
+        )
+    return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
+
+
+def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
+    """What the run does beside its steps; rank 0 reads the validation split for it.
+
+    Raises:
+        DataError: not one picture of that can be read.
+    """
+    from geoclip.training.hooks import Validation, run_hooks
+
+    world, validation = context.world, None
+    facts: dict[str, Any] = {"config": to_dict(config), "files": context.files, "cwd": str(Path.cwd())}
+    if world.is_main:
+        facts |= {"wandb_run_id": context.folder.name, "versions": provenance(world.size)["versions"]}
+        decoder = build_evaluation_decoder(config.encoder, config.data)
+        limit, protocol = config.validate_samples, config.protocol.value
+        validation = Validation(context.val_shards, context.gallery, decoder, limit, world.device, protocol)
+        validation.account.log()
+    return run_hooks(
+        context,
+        validation,
+        facts,
+        record_every=config.compute.log_every_steps,
+        validate_every=config.validate_every_steps,
+        checkpoint_every=config.compute.checkpoint_every_steps,
+    )
+
+
+def build_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """The context that makes matrix products so precise."""
+    autocast = build_autocast(precision, device)
+    return partial(matrix_products, device, autocast, precision is Precision.tf32)
+
+
+def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type of matrix products; None is float32. Projection and Fourier features are float32 always."""
+    match precision:
+        case Precision.float32 | Precision.tf32:
+            return None
+        case Precision.bfloat16:
+            return torch.bfloat16
+        case Precision.auto:
+            return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+
+
+def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
+    """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
+
+    Args:
+        config: of the run that resumes.
+        context: its folder, files and ranks. All ranks call this; rank 0 chooses.
+        state: at step 0; mutated.
+
+    Raises:
+        CheckpointError: of another configuration or architecture; or there are checkpoints though resume=never.
+    """
+    world, files = context.world, context.files
+    folder, found = context.folder / "checkpoints", None
+    if config.resume == "never":
+        if step_files(folder):
+            raise CheckpointError(
+                f"{context.folder} has checkpoints, and resume=never; give the run another name=…, or move that "
+                "folder away"
+            )
+        return
+    if world.is_main:
+        found = newest_good(folder)
+        if found is None:
+            found = named_checkpoint(config, files)
+    path = gather_objects(None if found is None else found[0])[0]
+    if path is None:
+        return
+    saved = read_checkpoint(path) if found is None else found[1]
+    _refuse_another_config(saved, path, config, files)
+    restore_state(state, saved, path, rank=world.rank, world_size=world.size)
+    if path.parent != folder:
+        log.info("starts from %s", path)
+
+
+def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, Tree] | None:
+    """The checkpoint that `resume` names, and what is in it; None: it names none.
+
+    Raises:
+        CheckpointError: it is missing, corrupt or of another configuration.
+    """
+    if config.resume in ("auto", "never"):
+        return None
+    path = resolve_run(config.resume, config.runs_dir, best=False).files[0]
+    saved = read_checkpoint(path)
+    _refuse_another_config(saved, path, config, files)
+    return path, saved
+
+
+def _refuse_another_config(saved: Tree, path: Path, config: TrainConfig, files: dict[str, Any]) -> None:
+    changed = differences(
+        config_for_hash(saved["config"], saved.get("files", {})), config_for_hash(to_dict(config), files)
+    )
+    if not changed:
+        return
+    listed = "\n".join(f"  {line}" for line in changed)
+    if not config.force_resume:
+        raise CheckpointError(
+            f"{path} is of another configuration (there -> here):\n{listed}\n"
+            "Set force_resume=true to resume all the same"
+        )
+    log.warning("resumes under another configuration (there -> here):\n%s", listed)

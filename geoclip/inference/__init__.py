@@ -1,0 +1,1 @@
+"""Prediction, its pictures and pages; embeddings; feature extraction."""

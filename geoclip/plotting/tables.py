@@ -1,0 +1,307 @@
+"""Tables of rows as text, Markdown or CSV, and the tables of accuracy and ceilings."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geoclip.errors import DataError
+from geoclip.plotting.pages import render
+from geoclip.system.console import markdown_text, percent_text
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+
+LATEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"$<$", ">": r"$>$", "±": r"$\pm$", "−": "$-$", "σ": r"$\sigma$", "≤": r"$\leq$"}
+)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Cell:
+    """A text, how it stands out, and a note to it, such as its interval."""
+
+    text: str
+    note: str = ""
+    bold: bool = False
+    italic: bool = False
+    dim: bool = False
+
+    def markdown(self) -> str:
+        """`**text** (note)`; every character of the texts is shown as it is."""
+        mark = "**" if self.bold else "*" if self.italic and self.text else ""
+        note = f" ({markdown_text(self.note)})" if self.note else ""
+        return f"{mark}{markdown_text(self.text)}{mark}{note}"
+
+    def latex(self) -> str:
+        """The text without its note."""
+        text = self.text.translate(LATEX)
+        return rf"\textbf{{{text}}}" if self.bold else rf"\textit{{{text}}}" if self.italic and text else text
+
+    def rich(self) -> Text:
+        """The note on a line of its own."""
+        from rich.text import Text
+
+        style = "bold" if self.bold else "dim" if self.dim else "italic" * self.italic
+        parts = [(self.text, style), *([("\n" + self.note, "dim")] if self.note else [])]
+        return Text.assemble(*parts)
+
+
+class Table:
+    """Heads and rows of cells. A row of one cell is a heading of the rows below it.
+
+    Args:
+        heads: of the columns; the first is aligned left, the others right.
+        rows: cells, or plain texts.
+        title: above the table on the console.
+    """
+
+    def __init__(self, heads: Iterable[str], rows: Iterable[Sequence[Any]], title: Any = None) -> None:
+        self.heads, self.title = list(heads), title
+        self.rows = [[one if isinstance(one, Cell) else Cell(text=one) for one in row] for row in rows]
+
+    def markdown(self) -> str:
+        """A GitHub table."""
+        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)]]
+        lines += [[cell.markdown() for cell in row] for row in self.rows]
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+    def latex(self) -> str:
+        """A tabular of booktabs."""
+        rows = [" & ".join(cell.latex() for cell in row) + r" \\" for row in self.rows]
+        heads = " & ".join(head.translate(LATEX) for head in self.heads) + r" \\"
+        begin = rf"\begin{{tabular}}{{l{'r' * (len(self.heads) - 1)}}}"
+        return "\n".join([begin, r"\toprule", heads, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
+
+    def html(self, kind: str) -> str:
+        """A `<table>` of this CSS class, every text escaped."""
+        return render("table.html.j2", table=self, kind=kind)
+
+    def rich(self, widths: Sequence[int] = ()) -> RichTable:
+        """For `rich.print`; `widths` are least ones, by column."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=self.title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=0)
+        table.show_edge = False
+        for number, head in enumerate(self.heads):
+            least = widths[number] if number < len(widths) else None
+            table.add_column(head, justify="right" if number else "left", min_width=least)
+        for row in self.rows:
+            table.add_row(*(cell.rich() for cell in row))
+        return table
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV; what is None is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Share:
+    """Share of images within a distance, in percent, with its 95 % interval and the gallery's ceiling."""
+
+    km: str
+    value: float
+    low: float
+    high: float
+    ceiling: float | None
+
+    @property
+    def text(self) -> str:
+        """The value as it is printed."""
+        return percent_text(self.value)
+
+    @property
+    def interval(self) -> str:
+        """Low to high as it is printed."""
+        return f"{percent_text(self.low)}–{percent_text(self.high)}"
+
+    @property
+    def ceiling_text(self) -> str:
+        """The ceiling as it is printed."""
+        return "–" if self.ceiling is None else percent_text(self.ceiling)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class AccuracyRow:
+    """One benchmark's result."""
+
+    benchmark: str
+    n: int
+    shares: tuple[Share, ...]
+    median_km: float
+    geoscore: float
+    gallery: str
+    gallery_size: int | None
+    protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
+    tta: str = "single"  # test-time augmentation
+
+    @property
+    def title(self) -> str:
+        """The benchmark, and the views of each image where they were several."""
+        return self.benchmark + ("" if self.tta in self.benchmark.split("+") else tta_note(self.tta))
+
+    @property
+    def median(self) -> str:
+        """The median error as it is printed: three digits are all that it has."""
+        return median_text(self.median_km)
+
+    @property
+    def score(self) -> str:
+        """The GeoScore as it is printed."""
+        return f"{self.geoscore:,.0f}"
+
+    @property
+    def source(self) -> str:
+        """The gallery, its size, the protocol of distances, and test-time augmentation."""
+        size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
+        parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
+        return ", ".join(part for part in parts if part) + tta_note(self.tta)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class AccuracyTable:
+    """Rows in the order of the results; all share the same distances."""
+
+    rows: tuple[AccuracyRow, ...]
+
+    @property
+    def distances_km(self) -> tuple[str, ...]:
+        """The distances of the columns."""
+        return tuple(share.km for share in self.rows[0].shares)
+
+    @property
+    def sign(self) -> str:
+        """Whether an error of exactly a distance counts: < or ≤, as the rows' protocol has it, or both."""
+        return "/".join(sorted({sign_of(row.protocol) for row in self.rows}))
+
+    def markdown(self) -> str:
+        """A GitHub table: a row per benchmark, its ceiling below it."""
+        return self._table([Cell(text=row.title) for row in self.rows]).markdown()
+
+    def html(self) -> str:
+        """A `<table>`, every text escaped; the gallery stands below the benchmark."""
+        return self._table([Cell(text=row.benchmark, note=row.source) for row in self.rows]).html("accuracy")
+
+    def _table(self, names: Sequence[Cell]) -> Table:
+        heads = [f"{self.sign} {km} km" for km in self.distances_km]
+        rows: list[list[Cell | str]] = []
+        for name, row in zip(names, self.rows, strict=True):
+            shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
+            rows.append([name, f"{row.n:,}", *shares, row.median, row.score])
+            ceiling = Cell(text="ceiling of the gallery", italic=True)
+            rows.append([ceiling, "", *(share.ceiling_text for share in row.shares), "", ""])
+        return Table(["benchmark", "images", *heads, "median km", "GeoScore"], rows)
+
+    def rich(self) -> Group:
+        """For `rich.print`: one block of lines per benchmark, within 80 columns."""
+        from rich.console import Group
+        from rich.text import Text
+
+        blocks: list[Any] = []
+        for row in self.rows:
+            title = Text.assemble((row.benchmark, "bold"), f"  {row.n:,} images", (f"  {row.source}", "dim"))
+            heads = [f"{sign_of(row.protocol)} {km} km" for km in self.distances_km]
+            shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
+            ceilings = [Cell(text=share.ceiling_text, dim=True) for share in row.shares]
+            rows = [
+                [Cell(text="% within", note="95 %"), *shares, f"{row.median} km", row.score],
+                [Cell(text="ceiling", dim=True), *ceilings, "", ""],
+            ]
+            table = Table(["", *heads, "median", "GeoScore"], rows, title)
+            blocks += [Text(), table.rich([8, *[9] * len(heads)])]
+        return Group(*blocks)
+
+
+def sign_of(protocol: str) -> str:
+    """Of a distance's column: whether an error of exactly that distance counts."""
+    return "≤" if protocol == "released" else "<"
+
+
+def tta_note(tta: str) -> str:
+    """What a title says of test-time augmentation; nothing where each image was seen once."""
+    return "" if tta == "single" else f", tta={tta}"
+
+
+def median_text(median_km: float) -> str:
+    """Three digits are all that a median has."""
+    return f"{median_km:,.0f}" if median_km >= 100 else f"{median_km:.3g}"
+
+
+def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:
+    """The table of what `eval/<benchmark>.json` files hold.
+
+    Args:
+        results: their contents, in the order to show.
+
+    Raises:
+        DataError: there is none, one lacks a key, or they were measured at different distances.
+    """
+    if not results:
+        raise DataError("there is no evaluation to make a table of")
+    rows = tuple(_row(result) for result in results)
+    distances = {tuple(share.km for share in row.shares) for row in rows}
+    if len(distances) > 1:
+        raise DataError(f"these evaluations were measured at different distances: {sorted(distances)}")
+    return AccuracyTable(rows=rows)
+
+
+def shares_of(
+    percent: Mapping[str, Mapping[str, float]], ceiling: Mapping[str, float] | None = None
+) -> tuple[Share, ...]:
+    """Shares by rising distance."""
+    return tuple(
+        Share(km=km, value=cell["value"], low=cell["low"], high=cell["high"], ceiling=(ceiling or {}).get(km))
+        for km, cell in sorted(percent.items(), key=lambda item: float(item[0]))
+    )
+
+
+def _row(result: Mapping[str, Any]) -> AccuracyRow:
+    try:
+        shares = shares_of(result["accuracy_percent"], result.get("ceiling_percent", {}))
+        return AccuracyRow(
+            benchmark=str(result.get("evaluation", result["benchmark"])),
+            n=result["n"],
+            shares=shares,
+            median_km=result["median_km"],
+            geoscore=result["geoscore"],
+            gallery=str(result.get("gallery", "")),
+            gallery_size=result.get("gallery_size"),
+            protocol=str(result.get("protocol", "")),
+            tta=str(result.get("tta", "single")),
+        )
+    except KeyError as error:
+        raise DataError(f"evaluation {result.get('benchmark', '?')!r} lacks {error}; evaluate again") from None
+
+
+def ceiling_table(test_sets: Mapping[str, Mapping[str, Any]], gallery: str) -> RichTable:
+    """One row per test set.
+
+    Args:
+        test_sets: n, ceiling_percent (by kilometres as text), median_km, verbatim_in_gallery of each by its name.
+        gallery: its name and size.
+    """
+    distances_km = list(next(iter(test_sets.values()))["ceiling_percent"])
+    rows = [
+        [
+            Cell(text=name, bold=True),
+            f"{row['n']:,}",
+            *(percent_text(row["ceiling_percent"][km]) for km in distances_km),
+            f"{row['median_km']:.2f}",
+            f"{row['verbatim_in_gallery']:,} ({percent_text(100 * row['verbatim_in_gallery'] / row['n'])} %)",
+        ]
+        for name, row in test_sets.items()
+    ]
+    heads = ["test set", "places", *(f"< {km}" for km in distances_km), "median", "verbatim"]
+    return Table(heads, rows, f"{gallery}: % of test places with a place of it within … km").rich()

@@ -1,0 +1,1 @@
+"""Offline preparation: shards, galleries, inspection."""

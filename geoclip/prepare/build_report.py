@@ -1,0 +1,154 @@
+"""What became of the rows of a build: rejected.csv, a summary, metadata.json, README.md. Too many rejected end it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from geoclip.data.account import Account
+from geoclip.data.batch import SkipReport
+from geoclip.errors import DataError
+from geoclip.prepare.manifest import Manifest
+from geoclip.prepare.shard_writing import ShardRecord
+from geoclip.runs.run_dir import write_json
+from geoclip.system.console import markdown_text, percent_text
+from geoclip.system.files import atomic_path, write_text_atomic
+
+log = logging.getLogger("geoclip")
+
+SHOWN = 3  # reasons with an example each, where a build is refused
+SWAPPED = "latitude and longitude look swapped"
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Published:
+    """A benchmark as its publishers count it."""
+
+    name: str
+    samples: int | None
+    source: str = ""
+
+
+def write_rejected(manifest: Manifest, path: Path) -> None:
+    """line, key, lat, lon and reason of every rejected row; of tars, the line is the tar's name."""
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("line", "key", "lat", "lon", "reason"))
+        writer.writerows(manifest.rejected())
+
+
+def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction: float) -> None:
+    """End the build where too many rows were rejected; say how many there are where it goes on.
+
+    Args:
+        manifest: every row planned and checked.
+        rejected: the CSV to write where the build ends here.
+        max_rejected_fraction: a share in [0, 1].
+
+    Raises:
+        DataError: a larger share, or no row is left; with the reasons, an example of each, and the cure.
+    """
+    rows, reasons = manifest.count(), manifest.reasons()
+    bad = sum(count for _, count, _, _ in reasons)
+    share = bad / max(1, rows)
+    skipped = SkipReport(shown_per_reason=1)
+    for reason, count, line, key in reasons:
+        skipped.counts[reason] = count
+        skipped.examples[reason] = [f"{_where(line)}{':' * bool(key)}{key}"]
+    what = manifest.path.parent.name.removeprefix(".").removesuffix(".work")
+    Account(what=what, used=rows - bad, skipped=skipped, unit="rows").log()
+    if bad < rows and share <= max_rejected_fraction:
+        return
+    if not rows:
+        raise DataError("the source has no rows")
+    write_rejected(manifest, rejected)
+    manifest.refuse()
+    shown = "; ".join(
+        f"{count:,} × {reason}, first {key or 'a row without a key'} ({_where(line)})"
+        for reason, count, line, key in reasons[:SHOWN]
+    )
+    swapped = any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons)
+    hint = " are columns.lat and columns.lon the wrong way round?" if swapped else ""
+    raise DataError(
+        f"{bad:,} of {rows:,} rows ({percent_text(100 * share)} %) are of no use, more than "
+        f"max_rejected_fraction={max_rejected_fraction:g}: {shown};{hint} all of them: {rejected}; mend them, or allow "
+        f"for them with max_rejected_fraction={min(1.0, -(-share * 100 // 1) / 100):g}, and give the command again"
+        if bad < rows
+        else f"none of {rows:,} rows is of use: {shown};{hint} all of them: {rejected}"
+    )
+
+
+def close_build(
+    root: Path,
+    manifest: Manifest,
+    settings: dict[str, Any],
+    records: dict[str, list[ShardRecord]],
+    published: Published | None,
+) -> None:
+    """README.md, and metadata.json, by which a data set is known to be whole."""
+    reasons = {reason: count for reason, count, _, _ in manifest.reasons()}
+    bad, rows = sum(reasons.values()), manifest.count()
+    described: dict[str, Any] = {
+        "name": published.name if published else root.name,
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "settings": settings,
+        "rows": rows,
+        "accepted": rows - bad,
+        "rejected": bad,
+        "reasons": reasons,
+        "counts": {split: sum(record.samples for record in of_split) for split, of_split in records.items()},
+        "shards": {split: len(of_split) for split, of_split in records.items()},
+        "bytes": sum(record.bytes for of_split in records.values() for record in of_split),
+        "versions": {package: metadata.version(package) for package in ("pillow", "torch", "webdataset")},
+    }
+    if published:
+        described["published"] = _compared(published, rows - bad)
+    write_text_atomic(root / "README.md", _readme(described))
+    write_json(root / "metadata.json", described)
+
+
+def _compared(published: Published, built: int) -> dict[str, Any]:
+    """What a benchmark holds beside what its publishers say."""
+    missing = None if published.samples is None else published.samples - built
+    if missing:
+        log.warning(
+            "%s: %s photographs were built, %s are published: %s; results on it are not those on the whole benchmark",
+            published.name, f"{built:,}", f"{published.samples:,}",
+            f"{missing:,} are missing" if missing > 0 else f"{-missing:,} too many",
+        )  # fmt: skip
+    return {"samples": published.samples, "built": built, "missing": missing, "source": published.source}
+
+
+def _where(line: str) -> str:
+    return f"line {line}" if line.isdecimal() else line  # else a tar
+
+
+def _readme(described: dict[str, Any]) -> str:
+    settings, published = described["settings"], described.get("published")
+    lines = [f"# {markdown_text(described['name'])}", "", "| split | shards | samples |", "|---|---|---|"]
+    for split, count in described["counts"].items():
+        lines.append(f"| {markdown_text(split)} | {described['shards'][split]:,} | {count:,} |")
+    if published and published["samples"]:
+        share = f"{published['built']:,} of the benchmark's {published['samples']:,} published photographs."
+        lines += ["", f"{share} {published['source']}"]
+    size = settings["max_side_px"]
+    scaled = f"scaled to {size} px at most, JPEG quality {settings['jpeg_quality']}" if size else "byte for byte"
+    source = ", ".join(f"{key} {value}" for key, value in settings.items() if key.startswith(("input", "images")))
+    lines += [
+        "",
+        f"Each sample is a picture ({scaled}) and a json with `key`, `lat`, `lon` (degrees, WGS 84) and the source's "
+        f"other fields. Samples are shuffled with seed {settings['seed']}.",
+        "",
+        f"{described['rejected']:,} of {described['rows']:,} rows were rejected; `rejected.csv` names each.",
+        "",
+        *(f"- {markdown_text(reason)}: {count:,}" for reason, count in described["reasons"].items()),
+        f"- Source: {markdown_text(source)}.",
+        "- Every setting and version is in `metadata.json`.",
+        f"- Built by {markdown_text(described['command'])}.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,368 @@
+"""Build shards of any size: planned, checked, shuffled, written. A killed build resumes.
+
+{root}/{split}/000000.tar … index.json; {root}/val, if samples are held out; rejected.csv; README.md; metadata.json,
+written last. While it is being built, .{root}.work/manifest.sqlite beside root records what has been done.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from geoclip.data.picture_sources import MISSING, Found
+from geoclip.data.pictures import CHECK_PX, MAX_PIXELS, SUFFIXES, decode, full_size, open_picture, undecodable
+from geoclip.data.shard_index import open_index
+from geoclip.data.workers import in_processes, note
+from geoclip.errors import DataError
+from geoclip.prepare.build_report import Published, close_build, refuse_if_too_many, write_rejected
+from geoclip.prepare.manifest import Manifest, Picked, Planned, Verdict
+from geoclip.prepare.shard_writing import (
+    RawSample,
+    ShardRecord,
+    record_shard,
+    shard_name,
+    shard_sizes,
+    write_index,
+    write_tar,
+)
+from geoclip.prepare.sources import ShardSource
+from geoclip.system.processes import locked
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Resize:
+    """What is done to large pictures; others stay as they are, byte for byte."""
+
+    max_side_px: int | None = None  # of the longer side
+    jpeg_quality: int = 90
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, data: bytes, suffix: str) -> tuple[bytes, str]:
+        """A picture and the suffix that it goes by.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if self.max_side_px is None or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px:
+            return data, suffix
+        least_px = -(-self.max_side_px // 2)  # which leaves both sides twice that, where they were
+        image = decode(data, least_px, max_pixels=self.max_pixels)
+        image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=self.jpeg_quality)
+        return file.getvalue(), "jpg"
+
+
+def examine(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """Decode a picture to its end. Returns the suffix that its format has in shards.
+
+    Raises:
+        ValueError: broken, or no picture; the message is a short reason.
+    """
+    beginning = data[:512].lstrip().lower()
+    if beginning.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<script")):
+        raise ValueError("HTML, no picture")
+    kind = open_picture(data, max_pixels).format or ""
+    decode(data, CHECK_PX, max_pixels=max_pixels)
+    return SUFFIXES[kind][0]
+
+
+def check_chunk(chunk: int, manifest: Manifest, source: ShardSource, max_pixels: int) -> list[Verdict]:
+    """Find, read and decode the pictures of a chunk of planned rows."""
+    planned = manifest.planned(chunk)
+    return [_verdict(row, found, source, max_pixels) for row, found in zip(planned, source.find(planned), strict=True)]
+
+
+def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -> Verdict:
+    suffix, reason = "", undecodable(row.key) or found.fault
+    note(found.place, row.key)
+    if not reason:
+        try:
+            suffix = examine(source.read(found.place), max_pixels)
+        except FileNotFoundError:
+            reason = MISSING
+        except OSError as error:
+            reason = f"file cannot be read ({type(error).__name__})"
+        except ValueError as error:
+            reason = str(error)
+    return Verdict(place=found.place, suffix=suffix, reason=reason, id=row.id)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class BuildSettings:
+    """What decides the shards' contents, beside the source."""
+
+    split: str = "train"
+    val_samples: int = 0  # held out for the split `val`
+    samples_per_shard: int = 10_000
+    max_side_px: int | None = None
+    jpeg_quality: int = 90
+    seed: int = 0
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ShardTask:
+    """A shard to be written: the rows at these positions of the shuffled order."""
+
+    split: str
+    path: Path
+    start: int
+    stop: int
+
+
+def shard_tasks(root: Path, settings: BuildSettings, count: int) -> list[ShardTask]:
+    """The shards of `val`, which comes first in the shuffled order, and of the split that was asked for.
+
+    Raises:
+        DataError: nothing is left for that split.
+    """
+    if settings.val_samples >= count:
+        raise DataError(
+            f"val_samples={settings.val_samples} leaves nothing of the {count} good rows for {settings.split}; lower it"
+        )
+    tasks, start = [], 0
+    for split, samples in (("val", settings.val_samples), (settings.split, count - settings.val_samples)):
+        sizes = shard_sizes(samples, settings.samples_per_shard) if samples else []
+        for number, size in enumerate(sizes):
+            path = root / split / shard_name(number)
+            tasks.append(ShardTask(split=split, path=path, start=start, stop=start + size))
+            start += size
+    return tasks
+
+
+def write_shard(task: ShardTask, manifest: Manifest, source: ShardSource, resize: Resize) -> ShardRecord:
+    """One shard, and what `open_index` would have to read before it is trained on."""
+    try:
+        with closing(manifest.picked(task.start, task.stop)) as rows:
+            samples = write_tar(task.path, (_sample(task.path, row, source, resize) for row in rows))
+        open_index(task.path)
+        return record_shard(task.path, samples)
+    except OSError as error:
+        raise DataError(f"{task.path} cannot be written: {error}; the same command goes on there") from error
+
+
+def _sample(path: Path, row: Picked, source: ShardSource, resize: Resize) -> RawSample:
+    """What the tar holds of a row.
+
+    Raises:
+        DataError: the picture is no longer what was checked.
+    """
+    note(str(path), row.key)
+    try:
+        picture, suffix = resize(source.read(row.place), row.suffix)
+        fields = source.fields(row.extra)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the picture of {row.key} was good when it was checked, and is no longer ({error}); bring it back and "
+            "give the same command again"
+        ) from error
+    own = {"key": fields.pop("key", row.key), "lat": row.lat, "lon": row.lon}
+    told = own | {name: value for name, value in fields.items() if name not in own}
+    return {"__key__": row.name, suffix: picture, "json": json.dumps(told, ensure_ascii=False).encode()}
+
+
+def stands(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether the data set of these settings is at `root`.
+
+    Args:
+        root: with a metadata.json, the last file of a data set to be written, or without anything.
+        wanted: the settings.
+        overwrite: whether another data set of ours may be replaced.
+
+    Raises:
+        DataError: something else is there, or other settings, by name.
+    """
+    built = settings_at(root)
+    if built is None:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise DataError(f"{root} exists and was not built by geoclip.shards; choose another root")
+        return False
+    if built == wanted:
+        return True
+    if not overwrite:
+        raise DataError(
+            f"the shards at {root} were built with other settings ({differences(built, wanted)}); {cure(root)}"
+        )
+    return False
+
+
+def settings_at(root: Path) -> dict[str, Any] | None:
+    """The settings of the data set at `root`; None where there is none that is whole."""
+    try:
+        return dict(json.loads((root / "metadata.json").read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def differences(built: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The settings that differ, each with both values."""
+    keys = [key for key in {**wanted, **built} if built.get(key) != wanted.get(key)]
+    return "; ".join(f"{key} is {built.get(key)}, not {wanted.get(key)}" for key in keys)
+
+
+def cure(root: Path) -> str:
+    """What to do about other settings."""
+    return f"the same command with overwrite=true replaces what is at {root}, another root keeps it"
+
+
+def clear(root: Path) -> None:
+    """Empty a folder, which may be a link or a file system of its own and stays."""
+    for path in root.iterdir() if root.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+log = logging.getLogger("geoclip")
+
+
+def build_shards(
+    root: Path,
+    source: ShardSource,
+    settings: BuildSettings,
+    *,
+    workers: int = 1,
+    max_rejected_fraction: float = 0.05,
+    max_pixels: int = MAX_PIXELS,
+    overwrite: bool = False,
+    published: Published | None = None,
+) -> bool:
+    """Build the shards at `root`, or go on with it; nothing is done where they already stand.
+
+    Args:
+        root: the folder to make.
+        source: rows and pictures.
+        settings: what to make of them.
+        workers: processes.
+        max_rejected_fraction: a larger share of rows that are of no use ends the build before anything is written.
+        max_pixels: pictures of more are rejected, see `open_picture`; not among the settings.
+        overwrite: replace shards that were built with other settings.
+        published: of a benchmark, to compare with.
+
+    Returns:
+        Whether anything was built.
+
+    Raises:
+        DataError: another data set stands there, the source cannot be used, or too little of it.
+    """
+    root = root.resolve()  # of a link, the build's files lie beside what it points at
+    root.parent.mkdir(parents=True, exist_ok=True)
+    wanted: dict[str, Any] = asdict(settings) | source.description()
+    with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
+        manifest = Manifest(path=root.with_name(f".{root.name}.work") / "manifest.sqlite")
+        if not _begin(root, manifest, wanted, overwrite=overwrite):
+            shutil.rmtree(manifest.path.parent, ignore_errors=True)
+            return False
+        _plan(manifest, source, settings.seed, workers)
+        _check(manifest, source, workers, max_pixels)
+        replaces = settings_at(root) is not None
+        refuse_if_too_many(
+            manifest, (manifest.path.parent if replaces else root) / "rejected.csv", max_rejected_fraction
+        )
+        if replaces:
+            clear(root)
+        write_rejected(manifest, root / "rejected.csv")
+        records = _write(manifest, source, root, settings, workers, max_pixels)
+        close_build(root, manifest, wanted, records, published)
+        shutil.rmtree(manifest.path.parent)
+    return True
+
+
+def _begin(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether there is something to build; the manifest is then one of these settings, begun before or new.
+
+    Raises:
+        DataError: another data set, or another build that was not ended.
+    """
+    planned = manifest.noted("planned") is not None
+    begun: dict[str, Any] = json.loads(manifest.noted("settings") or "{}") if planned else {}
+    unfinished = planned and settings_at(root) is None
+    if unfinished and begun != wanted:
+        if manifest.noted("refused") is not None:
+            (root / "rejected.csv").unlink(missing_ok=True)
+        elif not overwrite:
+            raise DataError(
+                f"the build at {root} was begun with other settings ({differences(begun, wanted)}) and not ended; "
+                f"{cure(root)}"
+            )
+        else:
+            clear(root)
+    elif not unfinished and stands(root, wanted, overwrite=overwrite):
+        return False
+    if begun == wanted:
+        log.info("going on with the build of %s", root)
+    else:
+        shutil.rmtree(manifest.path.parent, ignore_errors=True)
+        manifest.path.parent.mkdir(parents=True)
+        manifest.begin(wanted)
+    return True
+
+
+def _plan(manifest: Manifest, source: ShardSource, seed: int, workers: int) -> None:
+    """Every row into the manifest, once.
+
+    Raises:
+        DataError: the source cannot be used; what was begun is taken away.
+    """
+    try:
+        source.prepare(manifest.path.parent)
+        if manifest.noted("planned") is None:
+            for rows in source.rows(workers):
+                manifest.add(rows, seed)
+            manifest.close_plan(seed)
+    except DataError:
+        shutil.rmtree(manifest.path.parent)
+        raise
+
+
+def _check(manifest: Manifest, source: ShardSource, workers: int, max_pixels: int) -> None:
+    """Decode every picture that has not been decoded yet."""
+    chunks, left = manifest.unchecked()
+    check = partial(check_chunk, manifest=manifest, source=source, max_pixels=max_pixels)
+    with tqdm(total=left, desc="checking", unit="picture", mininterval=0.5, disable=not left) as bar:
+        for verdicts in in_processes(check, chunks, workers):
+            manifest.settle(verdicts)
+            bar.update(len(verdicts))
+
+
+def _write(
+    manifest: Manifest, source: ShardSource, root: Path, settings: BuildSettings, workers: int, max_pixels: int
+) -> dict[str, list[ShardRecord]]:
+    """The shards that are not on disk yet. Returns all of them by split, in order."""
+    picked = manifest.noted("picked")
+    count = manifest.pick() if picked is None else int(picked)
+    tasks = shard_tasks(root, settings, count)
+    records: dict[tuple[str, str], ShardRecord] = {}
+    for unfinished in root.rglob(".*.partial"):  # of a process that was killed: tars and their kept headers
+        unfinished.unlink()
+    for folder in {task.path.parent for task in tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, record in manifest.finished_shards(folder.name).items():
+            if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
+                records[folder.name, name] = record
+    resize = Resize(max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels)
+    left = [task for task in tasks if (task.split, task.path.name) not in records]
+    write = partial(write_shard, manifest=manifest, source=source, resize=resize)
+    done = count - sum(task.stop - task.start for task in left)
+    with tqdm(total=count, initial=done, desc="writing", unit="picture", mininterval=0.5) as bar:
+        for task, record in zip(left, in_processes(write, left, workers), strict=True):
+            manifest.finish_shard(task.split, record)
+            records[task.split, record.name] = record
+            bar.update(record.samples)
+    by_split: dict[str, list[ShardRecord]] = {}
+    for task in tasks:
+        by_split.setdefault(task.split, []).append(records[task.split, task.path.name])
+    for split, of_split in by_split.items():
+        write_index(root / split, split, of_split)
+    return by_split

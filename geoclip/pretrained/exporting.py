@@ -1,0 +1,255 @@
+"""Weights for use elsewhere: the authors' layout, ONNX, TorchScript, torch.export."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+
+from geoclip.errors import GeoclipError
+from geoclip.geo.geodesy import uniform_on_sphere
+from geoclip.model.embedding import CHUNK, embed_places
+from geoclip.model.geoclip import GeoCLIP
+from geoclip.model.location_encoder import LocationEncoder
+from geoclip.pretrained.releases import (
+    FORMAT_VERSION,
+    WHOLE,
+    authors_location_name,
+    authors_name,
+    location_encoder_of,
+    read_release,
+)
+from geoclip.runs.run_dir import write_json
+from geoclip.system.files import write_bytes_atomic
+
+Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (N, 2) degrees -> (N, D)
+
+INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
+# Where projections have their edges: the poles, both sides of the antimeridian, the origin.
+EDGES_DEG = ((90.0, 0.0), (-90.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (0.0, 180.0), (0.0, -180.0), (0.0, 0.0))
+
+
+class UnitLocationEncoder(nn.Module):
+    """A location encoder whose embeddings are brought to length 1, as GeoCLIP compares them."""
+
+    def __init__(self, location_encoder: nn.Module) -> None:
+        super().__init__()
+        self.location_encoder = location_encoder
+
+    def forward(self, gps_deg: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, D) unit vectors, float32."""
+        return F.normalize(self.location_encoder(gps_deg).float(), dim=1)
+
+
+def export_safetensors(encoder: nn.Module, folder: Path) -> None:
+    """model.safetensors and config.json, names and keys as the authors' Hub repositories have them.
+
+    The weights are those of the encoder: its embeddings are not of length 1 until `F.normalize` makes them so.
+
+    Raises:
+        GeoclipError: the layout cannot store this kind of encoder.
+    """
+    if not is_authors_kind(encoder):
+        raise GeoclipError(
+            f"the authors' layout stores Equal Earth hierarchies whose scales are summed, not this "
+            f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
+        )
+    assert isinstance(encoder, LocationEncoder)
+    tensors = {authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
+    write_bytes_atomic(folder / "model.safetensors", save(tensors))
+    sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
+    write_json(folder / "config.json", {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma})
+
+
+def is_authors_kind(encoder: nn.Module) -> bool:
+    """Whether the authors' code could have built it, dimensions aside."""
+    if not isinstance(encoder, LocationEncoder) or encoder.projection != "equal_earth" or encoder.concat:
+        return False
+    return len({id(branch.mlp) for branch in encoder.branches}) == len(encoder.branches)  # no shared MLP
+
+
+def export_torch(encoder: nn.Module, path: Path) -> None:
+    """A program of `torch.export`, read with `torch.export.load(path).module()`; the number of locations is free."""
+    buffer = io.BytesIO()
+    torch.export.save(_exported(encoder), buffer)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def export_torchscript(encoder: nn.Module, path: Path) -> None:
+    """A traced TorchScript module, read with `torch.jit.load(path)`, also by libtorch.
+
+    Torch 2.13 calls `torch.jit` deprecated and points to `torch.export`; both tracing and loading still work there.
+    """
+    example = torch.tensor(EDGES_DEG)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # The encoder's check that its input has two columns is a Python condition: tracing keeps its answer.
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        with torch.no_grad():
+            traced = torch.jit.trace(UnitLocationEncoder(encoder).eval(), (example,))
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def export_onnx(encoder: nn.Module, path: Path) -> None:
+    """An ONNX graph, weights included: input `gps_deg` (N, 2) float32, output `embedding` (N, D) float32.
+
+    Raises:
+        GeoclipError: onnx or onnxscript is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise GeoclipError(
+            f"an ONNX export needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
+        ) from None
+    with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        program = torch.onnx.export(
+            _exported(encoder), (), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
+        )
+    assert program is not None
+    write_bytes_atomic(path, program.model_proto.SerializeToString())
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Silence exporters, which log every node that they fold and every unknown operator of torchvision."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own, of its own
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _exported(encoder: nn.Module) -> torch.export.ExportedProgram:
+    count = torch.export.Dim("N")
+    return torch.export.export(
+        UnitLocationEncoder(encoder).eval(), (torch.tensor(EDGES_DEG),), dynamic_shapes=({0: count},)
+    )
+
+
+def comparison_deg(count: int = 1000) -> NDArray[np.float64]:
+    """(count, 2) degrees: the edges of projections, and locations uniform on the sphere."""
+    drawn = uniform_on_sphere(count - len(EDGES_DEG), torch.Generator().manual_seed(0)).numpy()
+    return np.concatenate((np.array(EDGES_DEG), drawn.astype(np.float64)))
+
+
+def largest_difference(encoder: nn.Module, exported: Embed, gps_deg_N2: NDArray[np.float64]) -> float:
+    """Of any number of the unit embeddings that an encoder and its exported file give the same locations."""
+    ours_ND = embed_places(encoder, gps_deg_N2)
+    parts = np.array_split(gps_deg_N2.astype(np.float32), -(-len(gps_deg_N2) // CHUNK))
+    theirs_ND = np.concatenate([exported(part) for part in parts])
+    return float(np.abs(ours_ND - theirs_ND).max())
+
+
+def open_onnx(path: Path) -> Embed:
+    """The graph in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda gps_deg_N2: session.run([OUTPUT], {INPUT: gps_deg_N2})[0]
+
+
+def open_torchscript(path: Path) -> Embed:
+    """The traced module."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        return _on_arrays(torch.jit.load(path))
+
+
+def open_torch_export(path: Path) -> Embed:
+    """The exported program."""
+    return _on_arrays(torch.export.load(path).module())
+
+
+def open_safetensors(folder: Path) -> Embed:
+    """The encoder that `geoclip.load_location_encoder` makes of the folder, its embeddings brought to length 1."""
+    return _on_arrays(UnitLocationEncoder(location_encoder_of(read_release([folder / "model.safetensors"]))))
+
+
+def _on_arrays(module: Callable[[Tensor], Tensor]) -> Embed:
+    def embed(gps_deg_N2: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return module(torch.from_numpy(gps_deg_N2)).numpy()
+
+    return embed
+
+
+FORMATS: dict[str, tuple[Callable[[nn.Module, Path], None], Callable[[Path], Embed]]] = {
+    "safetensors": (export_safetensors, open_safetensors),
+    "onnx": (export_onnx, open_onnx),
+    "torchscript": (export_torchscript, open_torchscript),
+    "torch_export": (export_torch, open_torch_export),
+}
+
+
+GALLERY = "gallery.csv"
+BACKBONE = "image_encoder.backbone."
+
+
+def authors_misfits(model: GeoCLIP) -> list[str]:
+    """Why the authors' layout cannot store this model; empty where it can.
+
+    Its backbone, which the layout only names, and the size of its layers, which the authors' code expects to be theirs
+    but this package reads from the tensors, are not checked.
+    """
+    misfits = []
+    if not is_authors_kind(model.location_encoder):
+        misfits.append("its location encoder is no Equal Earth hierarchy of separate, summed scales")
+    if model.logit_bias is not None:
+        misfits.append("the sigmoid loss added a bias to its logits")
+    return misfits
+
+
+def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None) -> list[Path]:
+    """config.json and model.safetensors beside the gallery's CSV.
+
+    Args:
+        folder: contains GALLERY with columns LAT, LON.
+        model: its backbone's weights are not written.
+        backbone: the Hub id of its frozen CLIP.
+        revision: of the backbone; None: whatever its `main` is.
+
+    Returns:
+        The files.
+
+    Raises:
+        GeoclipError: the layout cannot store this model.
+    """
+    if misfits := authors_misfits(model):
+        raise GeoclipError(f"the authors' layout cannot store this model: {'; '.join(misfits)}")
+    assert isinstance(model.location_encoder, LocationEncoder)
+    tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(BACKBONE)}
+    config = {
+        "model_type": WHOLE,
+        "format_version": FORMAT_VERSION,
+        "sigma": [int(sigma) if sigma == int(sigma) else sigma for sigma in model.location_encoder.sigmas],
+        "gallery_file": GALLERY,
+        "backbone": {"repo_id": backbone, "revision": revision},
+    }
+    write_json(folder / "config.json", config)
+    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
+    return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a complete safetensors file or none."""
+    write_bytes_atomic(path, save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))

@@ -1,0 +1,1 @@
+"""A run: its folder and identity, its metrics, its logs."""

@@ -1,0 +1,1 @@
+"""Studies: results, tables, figures, READMEs."""

@@ -1,0 +1,173 @@
+"""Files: written complete or not at all, hashed, opened only if they are regular files, and safely named."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoclip.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+NOT_IN_NAMES = set('/\\*?[]<>:"|')  # separators, patterns, and what other systems' file names cannot hold
+LONGEST_NAME_BYTES = 150  # suffixes and hashes still come after it
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While inside, an OSError that names no file, such as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; it replaces `path` when the block ends without an error.
+
+    A killed process leaves `.NAME.PID.partial` beside `path`, and `path` as it was.
+
+    Raises:
+        OSError: the disk is full or refuses; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with naming(path):
+            yield partial
+            _flush(partial)
+            os.replace(partial, path)
+            _flush(path.parent)  # so that the new name survives a power failure, too
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write a complete file or none."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a complete file or none; file names in it that are not UTF-8 are written with backslashes."""
+    write_bytes_atomic(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def sha256_of(*paths: Path) -> str:
+    """SHA-256 of a file as hex digits; of several files, of their digests in this order."""
+    digests = []
+    for path in paths:
+        with open_binary(path) as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(digest.digest() for digest in digests)).hexdigest()
+
+
+def sha256_of_array(array: NDArray[Any]) -> str:
+    """SHA-256 of an array's numbers in C order, as hex digits; neither its shape nor its type counts."""
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def open_plain(path: str | Path) -> int:
+    """A descriptor of a plain file, or of what a link to one points at, for reading. The caller closes it.
+
+    Raises:
+        OSError: the file cannot be opened, or is a pipe, a socket, a device or a folder: reading it could block.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # non-blocking: a pipe has no writer
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return descriptor
+
+
+def open_binary(path: str | Path, buffering: int = DEFAULT_BUFFER_SIZE) -> BufferedReader:
+    """`open_plain` as a file object."""
+    return BufferedReader(FileIO(open_plain(path)), buffering)
+
+
+def read_plain(path: str | Path) -> bytes:
+    """All bytes of a plain file.
+
+    Raises:
+        OSError: as `open_plain`.
+    """
+    with open_binary(path) as file:
+        return file.read()
+
+
+def files_below(
+    folder: Path, unreadable: Callable[[OSError], object] = lambda error: None
+) -> Iterator[os.DirEntry[str]]:
+    """Everything but folders below a folder, links followed, in no order; hidden files and folders are left out.
+
+    Args:
+        folder: where to look.
+        unreadable: called for each folder that cannot be read.
+    """
+    seen, left = set[str](), [str(folder)]
+    while left:
+        here = left.pop()
+        if (real := os.path.realpath(here)) in seen:  # a link to a folder above it
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(here) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            unreadable(error)
+            continue
+        left += [entry.path for entry in shown if entry.is_dir()]
+        yield from (entry for entry in shown if not entry.is_dir())
+
+
+def name_problem(name: str) -> str:
+    """Why `name` cannot be the name of a file or folder; empty when it can."""
+    if not name:
+        return "is empty"
+    if bad := sorted(NOT_IN_NAMES.intersection(name)):
+        return f"contains {' '.join(bad)}"
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
+        return "contains a control character"
+    if name.startswith((".", "-", "~")) or name != name.strip():
+        return "begins with '.', '-' or '~', or with a space, or ends with one"
+    if len(name.encode("utf-8")) > LONGEST_NAME_BYTES:
+        return f"has more than {LONGEST_NAME_BYTES} bytes"
+    return ""
+
+
+def file_name(name: object, source: object) -> str:
+    """`name`, read from somebody else's file, if it is a valid file name and leads out of no folder.
+
+    Args:
+        name: what is to become part of a path.
+        source: the file and key that it was read from, for the message.
+
+    Raises:
+        DataError: it is not.
+    """
+    if problem := name_problem(str(name)):
+        raise DataError(f"{source}: the name {str(name)!r} {problem}; it cannot be part of a file's name")
+    return str(name)

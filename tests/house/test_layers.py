@@ -1,88 +1,85 @@
-"""The arrows between rooms point one way, the config stays at the edge, and entry points start fast."""
+"""Imports point one way, as the table in CONTRIBUTING.md says; configuration stays at the edge; commands start fast."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "geoclip"
-FLOORS = (
-    {"geo", "config", "conf_dir", "console", "files", "distributed", "errors", "percent", "processes"},
-    {"model", "data", "run_dir", "recorder", "run_log", "wandb_process"},
-    {"training", "evaluation", "drawing"},
-    {"build", "pretrained", "trained", "queries", "run_shards", "entry", "overrides", "preflight", "resume", "sweep"}
-    | {"search", "search_record", "sweep_axes"},
-)
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "geoclip"
+LAYERS = {
+    name: int(layer)
+    for layer, names in re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    for name in re.findall(r"`(\w+)`", names)
+}
 HEAVY = ("torch", "transformers", "matplotlib", "plotly", "scipy", "pandas", "wandb", "webdataset", "PIL")
-ENTRY_POINTS = sorted(path.stem for path in PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text())
-MODULES = sorted(PACKAGE.rglob("*.py"))
+COMMANDS = sorted(path.stem for path in PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text())
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def package(module: str) -> str:
+    """The package or module at the root that a module belongs to: `geoclip.data.stream` -> `data`."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def floor(name: str) -> int:
-    """Its number in FLOORS; the entry points stand above them all."""
-    return next((number for number, rooms in enumerate(FLOORS) if name in rooms), len(FLOORS))
-
-
-def imported_rooms(path: Path) -> Iterator[str]:
-    """The rooms of geoclip that a module imports, at its top or in a function."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: Path, *, at_top: bool = False) -> Iterator[str]:
+    """The modules of geoclip that a file imports: anywhere, or those that are imported with it."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if at_top else ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from (name.split(".")[1] for name in names if name.startswith("geoclip."))
+        for name in names:
+            if name.split(".")[0] == "geoclip":
+                yield name if name in MODULES else name.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_imports_upward(path: Path) -> None:
-    here = room(path)
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_from_a_higher_layer(module: str) -> None:
+    here = package(module)
     if here == "__init__":
-        return  # the front door names what the rooms hold
-    upward = {there for there in imported_rooms(path) if there != here and floor(there) > floor(here)}
-    assert not upward, f"{path.name} in {here} imports {sorted(upward)}, which stand above it"
+        return  # the public names of the package come from every layer
+    for there in imported(MODULES[module]):
+        assert package(there) != "__init__", f"{module} imports geoclip itself"
+        assert LAYERS[package(there)] <= LAYERS[here], f"{module} imports {there}"
 
 
-def test_no_two_rooms_import_each_other() -> None:
-    arrows = {(room(path), there) for path in MODULES if room(path) != "__init__" for there in imported_rooms(path)}
-    assert not {(here, there) for here, there in arrows if here < there and (there, here) in arrows}
+def test_no_packages_import_each_other_in_a_circle() -> None:
+    arrows = {(package(here), package(there)) for here in MODULES for there in imported(MODULES[here])}
+    graph = networkx.DiGraph((here, there) for here, there in arrows if here != there)
+    assert not list(networkx.simple_cycles(graph))
 
 
-def test_the_config_stays_at_the_edge() -> None:
-    readers = {room(path) for path in MODULES if "config" in imported_rooms(path)} - {"config"}
-    assert readers <= {
-        "entry",
-        "build",
-        "pretrained",
-        "trained",
-        "queries",
-        "run_shards",
-        "overrides",
-        "preflight",
-        "resume",
-        "search",
-        "sweep",
-        *ENTRY_POINTS,
-    }
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = networkx.DiGraph((here, there) for here in MODULES for there in imported(MODULES[here], at_top=True))
+    graph.remove_edges_from(list(networkx.selfloop_edges(graph)))
+    assert not list(networkx.simple_cycles(graph))
 
 
-def test_every_module_stands_on_a_floor() -> None:
-    assert {room(path) for path in MODULES} <= set().union(*FLOORS, ENTRY_POINTS, {"__init__"})
+def test_the_configuration_stays_at_the_edge() -> None:
+    readers = {package(module) for module in MODULES if "config" in map(package, imported(MODULES[module]))}
+    assert readers - {"config"} <= {"cli", "factory", *COMMANDS}
 
 
-def test_entry_points_import_nothing_heavy() -> None:
-    """A wrong key or --help must answer at once: heavy imports wait until the config has been checked."""
-    code = f"import sys, {', '.join(f'geoclip.{name}' for name in ENTRY_POINTS)}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
-    )
-    assert ENTRY_POINTS
+def test_every_package_is_in_the_table_and_the_root_has_commands_alone() -> None:
+    assert {package(module) for module in MODULES} == {*LAYERS, "__init__"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "errors", "distributed", *COMMANDS}
+
+
+def test_commands_import_nothing_heavy() -> None:
+    """A wrong key or --help must answer at once: heavy imports wait until the configuration has been checked."""
+    code = f"import sys, {', '.join(f'geoclip.{name}' for name in COMMANDS)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert COMMANDS
     assert not set(HEAVY) & set(loaded.stdout.split())

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geoclip.factory.loading import load, load_location_encoder
-    from geoclip.model.embedding import embed_places
+    from geoclip.model.embedding import embed_locations
     from geoclip.model.geoclip import GeoCLIP
     from geoclip.model.image_encoder import ImageEncoder
     from geoclip.model.location_encoder import LocationEncoder
     from geoclip.model.queue import GPSQueue
 
 __version__ = "0.1.0"
-__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_places", "load", "load_location_encoder"]
+__all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_locations", "load", "load_location_encoder"]
 
 _HOMES = {
     "GeoCLIP": "geoclip.model.geoclip",
     "GPSQueue": "geoclip.model.queue",
     "ImageEncoder": "geoclip.model.image_encoder",
     "LocationEncoder": "geoclip.model.location_encoder",
-    "embed_places": "geoclip.model.embedding",
+    "embed_locations": "geoclip.model.embedding",
     "load": "geoclip.factory.loading",
     "load_location_encoder": "geoclip.factory.loading",
 }

@@ -39,7 +39,7 @@ def calibrate(config: CalibrateConfig) -> Path:
         summary,
         write_calibration,
     )
-    from geoclip.evaluation.metrics import distance_km, nearest_place
+    from geoclip.evaluation.metrics import distance_km, nearest_location
     from geoclip.factory.loading import embed_benchmark, load_model
     from geoclip.plotting.curves import draw_calibration
     from geoclip.runs.run_dir import git_revision, saving
@@ -47,14 +47,14 @@ def calibrate(config: CalibrateConfig) -> Path:
     loaded = load_model(config, needs_backbone=not config.image_features)
     queries, _ = embed_benchmark(config, loaded)
     gallery_GD = loaded.embedded(loaded.gallery)
-    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), loaded.gallery.gps_deg_G2.numpy()
-    nearest_N, _ = nearest_place(truth_N2, places_G2)
+    truth_N2, locations_G2 = queries.gps_deg_N2.double().numpy(), loaded.gallery.gps_deg_G2.numpy()
+    nearest_N, _ = nearest_location(truth_N2, locations_G2)
     scale = fit_scale(queries.image_ND, gallery_GD, nearest_N)
-    raw_km_N, best_N = raw_expected_km(queries.image_ND, gallery_GD, places_G2, scale)
-    error_km_N = distance_km(places_G2[best_N], truth_N2, "sphere")
+    raw_km_N, best_N = raw_expected_km(queries.image_ND, gallery_GD, locations_G2, scale)
+    error_km_N = distance_km(locations_G2[best_N], truth_N2, "sphere")
     raw_km, error_km = expected_curve(raw_km_N, error_km_N)
     before, after = (
-        summary(queries.image_ND, gallery_GD, places_G2, nearest_N, error_km_N, one) for one in (loaded.scale, scale)
+        summary(queries.image_ND, gallery_GD, locations_G2, nearest_N, error_km_N, one) for one in (loaded.scale, scale)
     )
     calibration = Calibration(
         scale=scale,

@@ -50,7 +50,7 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     """
     import numpy as np
 
-    from geoclip.prepare.galleries import build_places, gallery_csv, identity_of, refuse_another, write_gallery
+    from geoclip.prepare.galleries import build_locations, gallery_csv, identity_of, refuse_another, write_gallery
 
     source = _read_source(config)
     rules = _rules(config)
@@ -59,7 +59,7 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     path = Path(config.output or f"galleries/{config.source.value}-{identity['fingerprint']}.csv")
     refuse_another(path, identity, overwrite=config.overwrite)
     apart_from = np.concatenate([np.empty((0, 2)), *(places.gps_deg_N2 for places in excluded.values())])
-    places, counts = build_places(source.gps_deg_N2, rules, apart_from)
+    places, counts = build_locations(source.gps_deg_N2, rules, apart_from)
     text = gallery_csv(places)
     refuse_another(path, identity, text, overwrite=config.overwrite)
     against = {name: _read_test_set(name) for name in one_or_many(config.against)}
@@ -92,31 +92,31 @@ def _rules(config: GalleryBuildConfig) -> GalleryRules:
 
 
 def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
-    from geoclip.prepare.galleries import csv_places, released_places, shard_places
+    from geoclip.prepare.galleries import csv_locations, released_locations, shard_locations
 
     match config.source:
         case PlacesSource.released_100k:
-            return released_places()
+            return released_locations()
         case PlacesSource.csv:
-            return csv_places(Path(config.path), "source")
+            return csv_locations(Path(config.path), "source")
         case PlacesSource.shards:
-            return shard_places(config.path)
+            return shard_locations(config.path)
 
 
 def _read_test_set(name: str) -> SourcedPlaces:
     """The coordinates of a benchmark, from its CSV or its shards alone, or of a CSV that is named itself."""
     from geoclip.data.benchmarks import metadata_file
-    from geoclip.prepare.galleries import csv_places, shard_places
+    from geoclip.prepare.galleries import csv_locations, shard_locations
 
     benchmark = None if Path(name).is_file() else option("benchmark", name, BenchmarkConfig)
     if benchmark is None:
-        return csv_places(Path(name), "test set")
+        return csv_locations(Path(name), "test set")
     if benchmark.kind is BenchmarkKind.shards:
-        return shard_places(benchmark.root, benchmark.split)
+        return shard_locations(benchmark.root, benchmark.split)
     if benchmark.root or Path(benchmark.metadata).is_file():
-        found = csv_places(metadata_file(Path(benchmark.root), benchmark.metadata), f"benchmark {name}")
+        found = csv_locations(metadata_file(Path(benchmark.root), benchmark.metadata), f"benchmark {name}")
     else:  # as checked, the shards that were built of it are there
-        found = shard_places(benchmark.built, "test")
+        found = shard_locations(benchmark.built, "test")
     if benchmark.published_n is not None and len(found.gps_deg_N2) != benchmark.published_n:
         log.warning(
             "%d places, but %s as published has %d: not comparable",

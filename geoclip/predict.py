@@ -102,7 +102,7 @@ class _Output:
     def add(self, query: Query, result: QueryResult, name: str, *, shown: bool) -> None:
         """Print a prediction if `shown`, write NAME.json, and keep what the CSV and the maps need."""
         from geoclip.inference.pictures import Drawn, guesses_table
-        from geoclip.inference.prediction import answer_row, summary_row
+        from geoclip.inference.prediction import prediction_row, summary_row
         from geoclip.plotting.tables import tta_note
         from geoclip.runs.run_dir import write_json
 
@@ -117,7 +117,7 @@ class _Output:
         views = {"tta": config.tta.value} if query.photo else {}
         facts = {"model": self.loaded.name, "checkpoint_sha256": self.loaded.sha256} | views
         confidence = {"expected_error_km": expected_km, "known": known}
-        row = answer_row(query, result, self.gallery, **facts) | {"calibrated": bool(self.calibration)}
+        row = prediction_row(query, result, self.gallery, **facts) | {"calibrated": bool(self.calibration)}
         try:
             if not self.error:
                 write_json(self.folder / f"{name}.json", row | confidence)
@@ -137,7 +137,7 @@ class _Output:
         """
         import pandas as pd
 
-        from geoclip.inference.pictures import draw_answers
+        from geoclip.inference.pictures import draw_prediction_maps
         from geoclip.runs.run_dir import saving
         from geoclip.system.files import write_text_atomic
 
@@ -148,7 +148,7 @@ class _Output:
             if count > 1:
                 text = pd.DataFrame(self.rows).to_csv(index=False)
                 write_text_atomic(self.folder / "predictions.csv", text)
-            draw_answers(self.folder, self.gallery, self.maps)
+            draw_prediction_maps(self.folder, self.gallery, self.maps)
         log.info("%d prediction%s: %s", count, "" if count == 1 else "s", self.folder)
         if 0 < maps < count:
             log.info("maps of the first %d; maps=%d draws all", maps, count)
@@ -198,7 +198,7 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
     if config.image:
         from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
-        from geoclip.data.coordinates import exif_place
+        from geoclip.data.coordinates import exif_coordinates
         from geoclip.evaluation.images import embed_images
 
         listed, unreadable = list_photos(Path(config.image))
@@ -211,7 +211,7 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
         account.log()
         for key in found.keys:
             photo = photos[key]
-            exif_deg = exif_place(photo.path)
+            exif_deg = exif_coordinates(photo.path)
             queries.append(Query(title=key, photo=photo.path, truth_deg=photo.gps_deg, exif_deg=exif_deg))
         vectors.append(found.image_ND)
     return queries, torch.cat(vectors)

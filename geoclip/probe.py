@@ -31,7 +31,7 @@ def probe(config: ProbeConfig) -> Path:
         GeoclipError: the checkpoint or a map cannot be read.
     """
     from geoclip.distributed import initialise
-    from geoclip.evaluation.probing import baseline_features, embedding_features, measure_probe, probe_places
+    from geoclip.evaluation.probing import baseline_features, embedding_features, measure_probe, probe_locations
     from geoclip.factory.loading import read_location_encoder
     from geoclip.plotting.probes import draw_probe, probe_table
     from geoclip.pretrained.resolver import resolve_checkpoint
@@ -44,7 +44,7 @@ def probe(config: ProbeConfig) -> Path:
     features["GeoCLIP, released"] = embedding_features(read_location_encoder(resolve_checkpoint("official")).to(device))
     if config.checkpoint != "official":
         features[checkpoint.name] = embedding_features(read_location_encoder(checkpoint).to(device))
-    tasks = measure_probe(probe_places(config.places, config.seed), features, config.seed)
+    tasks = measure_probe(probe_locations(config.places, config.seed), features, config.seed)
     result = {
         "model": checkpoint.name,
         "checkpoint_sha256": sha256_of(checkpoint.files[0]),

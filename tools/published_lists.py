@@ -14,9 +14,9 @@ from geoclip.data.coordinates import (
     LATITUDES,
     LONGITUDE_LETTERS,
     LONGITUDES,
+    coordinates_fault,
     known_name,
     parse_degrees,
-    place_fault,
 )
 from geoclip.data.tables import KEY_NAMES, URL_NAMES, open_table
 from geoclip.errors import DataError
@@ -126,4 +126,4 @@ def _fault(name: str, url: str, lat: float | None, lon: float | None) -> str:
         return "no URL"
     if lat is None or lon is None:
         return "no coordinates"
-    return place_fault(lat, lon)
+    return coordinates_fault(lat, lon)

@@ -38,23 +38,23 @@ def measure(quick: bool) -> list[Row]:
     """Distances alone; the whole evaluation with the gallery embedded anew, and embedded before."""
     images = 256 if quick else 4536
     gallery = released_gallery(2_048 if quick else 100_000)
-    places_G2 = gallery.gps_deg_G2.numpy()
+    locations_G2 = gallery.gps_deg_G2.numpy()
     targets_N2 = uniform_on_sphere(images, torch.Generator().manual_seed(1)).numpy()
-    return [distances(targets_N2, places_G2, turns=3 if quick else 5), *evaluations(targets_N2, quick=quick)]
+    return [distances(targets_N2, locations_G2, turns=3 if quick else 5), *evaluations(targets_N2, quick=quick)]
 
 
-def distances(targets_N2: Floats, places_G2: Floats, turns: int) -> Row:
+def distances(targets_N2: Floats, locations_G2: Floats, turns: int) -> Row:
     """From the rows of the predictions to the shares within five distances, by geodesics on the ellipsoid."""
     evaluation, count = released_eval(), len(targets_N2)
-    rows_N = np.random.default_rng(0).integers(len(places_G2), size=count)
-    predicted_N2 = places_G2[rows_N]
+    rows_N = np.random.default_rng(0).integers(len(locations_G2), size=count)
+    predicted_N2 = locations_G2[rows_N]
 
     def ours() -> tuple[list[float], Floats]:
         error_km_N = distance_km(predicted_N2, targets_N2, "released")
         return [float(within(error_km_N, km, "released").mean()) for km in THRESHOLDS_KM], error_km_N
 
     def released() -> tuple[list[float], Floats]:
-        found = [evaluation.distance_accuracy(targets_N2, rows_N, km, places_G2) for km in THRESHOLDS_KM]
+        found = [evaluation.distance_accuracy(targets_N2, rows_N, km, locations_G2) for km in THRESHOLDS_KM]
         return [share for share, _ in found], np.array([found[0][1]])  # its mean distance is all that it keeps
 
     def agree(mine: tuple[list[float], Floats], theirs: tuple[list[float], Floats]) -> str:
@@ -80,7 +80,7 @@ def distances(targets_N2: Floats, places_G2: Floats, turns: int) -> Row:
 def evaluations(targets_N2: Floats, quick: bool) -> list[Row]:
     """The released `eval_images` on one batch of 64, of which the whole is so many, and ours on all."""
     gallery = released_gallery(2_048 if quick else 100_000)
-    places_G2, images = gallery.gps_deg_G2.numpy(), len(targets_N2)
+    locations_G2, images = gallery.gps_deg_G2.numpy(), len(targets_N2)
     ours, theirs = released_geoclip()
     evaluation, features_NF = released_eval(), clip_features(images)
     gallery_before = theirs.gps_gallery
@@ -95,7 +95,7 @@ def evaluations(targets_N2: Floats, quick: bool) -> list[Row]:
     @torch.inference_mode()
     def shares_of(gallery_GD: torch.Tensor) -> Floats:
         rows_N = nearest_in_gallery(ours.encode_features(features_NF), gallery_GD, 1)[1][:, 0].numpy()
-        error_km_N = distance_km(places_G2[rows_N], targets_N2, "released")
+        error_km_N = distance_km(locations_G2[rows_N], targets_N2, "released")
         for km in THRESHOLDS_KM:
             within(error_km_N, km, "released").mean()
         return np.array([within(error_km_N[:BATCH], km, "released").mean() for km in THRESHOLDS_KM])
@@ -109,8 +109,8 @@ def evaluations(targets_N2: Floats, quick: bool) -> list[Row]:
 
     before_GD = embedded()
     weights = sum(one.numel() for name, one in ours.location_encoder.named_parameters() if "weight" in name)
-    retrieval = 2 * images * len(places_G2) * before_GD.shape[1]
-    said = f"{images:,} images over {len(places_G2):,} places"
+    retrieval = 2 * images * len(locations_G2) * before_GD.shape[1]
+    said = f"{images:,} images over {len(locations_G2):,} places"
     shared: dict[str, Any] = {"turns": 3, "released_part": BATCH / images}
     note = f"released: one batch of {BATCH}, times {images / BATCH:.1f}"
     rows = [
@@ -120,7 +120,7 @@ def evaluations(targets_N2: Floats, quick: bool) -> list[Row]:
             released=released,
             agree=agree,
             target=50,
-            limit=products(2 * weights * len(places_G2) + retrieval),
+            limit=products(2 * weights * len(locations_G2) + retrieval),
             note=note,
             **shared,
         ),

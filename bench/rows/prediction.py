@@ -24,7 +24,7 @@ def measure(quick: bool) -> list[Row]:
     encoder = without_denormals(ours.location_encoder)
     gallery_GD = encode_gallery(encoder, gallery, torch.device("cpu"))
     features_NF = _features(ours, BATCH)
-    places_G2, scale = gallery.gps_deg_G2.float(), ours.logit_scale.exp().item()
+    locations_G2, scale = gallery.gps_deg_G2.float(), ours.logit_scale.exp().item()
 
     @torch.inference_mode()
     def mine(count: int) -> Best:
@@ -40,9 +40,9 @@ def measure(quick: bool) -> list[Row]:
     @torch.inference_mode()
     def released(first: int = 0) -> Best:
         """`predict` after the picture is opened, word by word."""
-        probability_1G = theirs(features_NF[first : first + 1], places_G2).softmax(dim=-1)
+        probability_1G = theirs(features_NF[first : first + 1], locations_G2).softmax(dim=-1)
         top = torch.topk(probability_1G, TOP, dim=1)
-        found = places_G2.index_select(0, top.indices[0]).tolist()
+        found = locations_G2.index_select(0, top.indices[0]).tolist()
         return [([(lat, lon) for lat, lon in found], top.values[0].tolist())]
 
     shared: dict[str, Any] = {

@@ -43,7 +43,7 @@ from geoclip.config.commands import (
     publish_problems,
     study_problems,
 )
-from geoclip.config.composed import ConfigError, from_plain, no_such_key, option, options, typed
+from geoclip.config.composed import ConfigError, from_dict, no_such_key, option, options, typed
 from geoclip.config.data import (
     BenchmarkConfig,
     BlueMarbleConfig,
@@ -168,7 +168,7 @@ __all__ = [
     "evaluate_problems",
     "export_problems",
     "features_problems",
-    "from_plain",
+    "from_dict",
     "gallery_build_problems",
     "key_problems",
     "no_such_key",

@@ -57,7 +57,7 @@ def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], li
     return config
 
 
-def from_plain(held: Any, kind: type[ConfigT]) -> ConfigT:
+def from_dict(held: Any, kind: type[ConfigT]) -> ConfigT:
     """A configuration that came with weights, as a dataclass of type `kind`.
 
     It may come from anybody, so it is data and nothing else: its values are never resolved, which could send what is
@@ -68,7 +68,7 @@ def from_plain(held: Any, kind: type[ConfigT]) -> ConfigT:
     """
     if not isinstance(held, Mapping):
         raise ValueError(f"the configuration is a {type(held).__name__}, not a mapping of keys")
-    problems = [*unknown_keys(held, kind), *_not_plain(held)]
+    problems = [*unknown_keys(held, kind), *_not_plain_data(held)]
     if not problems:
         try:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), held))
@@ -83,15 +83,15 @@ def from_plain(held: Any, kind: type[ConfigT]) -> ConfigT:
     raise ValueError("; ".join(problems))
 
 
-def _not_plain(node: Any, path: str = "") -> Iterator[str]:
+def _not_plain_data(node: Any, path: str = "") -> Iterator[str]:
     """Strings that OmegaConf would take for more than they are."""
     match node:
         case Mapping():
             for key, value in node.items():
-                yield from _not_plain(value, f"{path}.{key}".removeprefix("."))
+                yield from _not_plain_data(value, f"{path}.{key}".removeprefix("."))
         case list() | tuple():
             for value in node:
-                yield from _not_plain(value, path)
+                yield from _not_plain_data(value, path)
         case str() if "${" in node or node == "???":
             yield f"{path}={node!r} is an interpolation, and a configuration that comes with weights has only values"
         case _:

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from geoclip.data.account import account_of
 from geoclip.data.batch import Batch, Skip
-from geoclip.data.coordinates import place_fault, place_of
+from geoclip.data.coordinates import coordinates_fault, coordinates_of
 from geoclip.data.picture_sources import Wanted, as_path, last_part, open_pictures
 from geoclip.data.pictures import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason
 from geoclip.data.tables import read_coordinates
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 from geoclip.system.console import printable
-from geoclip.system.files import files_below, read_plain
+from geoclip.system.files import files_below, read_regular
 
 log = logging.getLogger("geoclip")
 
@@ -68,7 +68,7 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
         places = pictures.find(wanted)
     photos, skipped = [], list[Skip]()
     for key, found, lat, lon in zip(keys, places, rows["lat"], rows["lon"], strict=True):
-        if reason := place_fault(lat, lon) or undecodable(key) or (found.fault if not found.fits else ""):
+        if reason := coordinates_fault(lat, lon) or undecodable(key) or (found.fault if not found.fits else ""):
             skipped.append(Skip(shard=table.name, key=key, reason=reason))
         elif found.fits:
             raise DataError(
@@ -120,7 +120,7 @@ def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size:
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
         try:
-            return evaluation_pixels_of(read_plain(photo.path), preprocessing)
+            return evaluation_pixels_of(read_regular(photo.path), preprocessing)
         except OSError as error:
             reason = f"unreadable file ({error.strerror})"
         except ValueError as error:
@@ -215,7 +215,7 @@ def _place_beside(photo: Path, unusable: dict[str, list[Path]]) -> tuple[float, 
     """The coordinates in a photograph's json; one that has none is noted in `unusable` by its reason."""
     beside = photo.with_suffix(".json")
     try:
-        return place_of(read_plain(beside))
+        return coordinates_of(read_regular(beside))
     except OSError:
         return None
     except ValueError as error:

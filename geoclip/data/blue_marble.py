@@ -186,7 +186,7 @@ MIN_CELLS = 10  # no cell may hold a larger share of the unseen test than a tent
 Places = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
 
 
-def distinct_places(path: Path) -> Places:
+def distinct_locations(path: Path) -> Places:
     """(N, 2) the distinct coordinates of a table, in its order.
 
     Two that become one in float32, which training computes in, count as one.
@@ -202,7 +202,9 @@ def cells_of(gps_deg_N2: Places) -> NDArray[np.int64]:
     return row_column_N2[:, 0] * int(360 / CELL_DEG) + row_column_N2[:, 1]
 
 
-def split_places(gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int) -> dict[str, Places]:
+def split_locations(
+    gps_deg_N2: Places, *, gallery: int, val: int, test: int, unseen: int, seed: int
+) -> dict[str, Places]:
     """Gallery, train, val, test at random, and test_unseen_cells: whole 5° cells without any training place.
 
     The gallery is drawn first and over the whole Earth, unseen cells included: a place can only be found if the

@@ -76,7 +76,7 @@ MAX_DEPTH = 4  # of nested objects
 SHOWN_NAMES = 6
 
 
-def place_of(text: bytes) -> tuple[float, float]:
+def coordinates_of(text: bytes) -> tuple[float, float]:
     """Latitude and longitude in degrees.
 
     Args:
@@ -95,7 +95,7 @@ def place_of(text: bytes) -> tuple[float, float]:
         raise ValueError("json that is no object")
     lat, lon = fields.get("lat"), fields.get("lon")
     pair = (lat, lon) if isinstance(lat, float) and isinstance(lon, float) else _pair_of(fields)
-    require_place(*pair)
+    require_coordinates(*pair)
     return pair
 
 
@@ -157,7 +157,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def require_place(lat: float, lon: float) -> None:
+def require_coordinates(lat: float, lon: float) -> None:
     """Refuse what no photograph has as its coordinates.
 
     Exactly (0, 0) is in the Gulf of Guinea, and what cameras and databases write where they have no coordinates.
@@ -170,10 +170,10 @@ def require_place(lat: float, lon: float) -> None:
     require_on_earth(lat, lon)
 
 
-def place_fault(lat: float, lon: float) -> str:
-    """Why `require_place` refuses these; empty where it does not."""
+def coordinates_fault(lat: float, lon: float) -> str:
+    """Why `require_coordinates` refuses these; empty where it does not."""
     try:
-        require_place(lat, lon)
+        require_coordinates(lat, lon)
     except ValueError as error:
         return str(error)
     return ""
@@ -198,7 +198,7 @@ def require_on_earth(lat: float, lon: float) -> None:
 log = logging.getLogger("geoclip")
 
 
-def exif_place(path: Path) -> tuple[float, float] | None:
+def exif_coordinates(path: Path) -> tuple[float, float] | None:
     """Latitude and longitude in degrees; None where the file has none, or, with a line in the log, none of use.
 
     Source: CIPA DC-008-2019 (Exif 2.32), section 4.6.6.
@@ -215,7 +215,7 @@ def exif_place(path: Path) -> tuple[float, float] | None:
         return None
     try:
         lat, lon = _degrees(values[0], values[1], "NS"), _degrees(values[2], values[3], "EW")
-        require_place(lat, lon)
+        require_coordinates(lat, lon)
     except (ValueError, TypeError, ArithmeticError) as error:
         seen = ", ".join(f"{tag.name}={_shown(value)}" for tag, value in zip(wanted, values, strict=True))
         log.warning("%s: its EXIF coordinates are not used: %s (%s)", path, error, seen)

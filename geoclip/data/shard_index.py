@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from geoclip.data.assets import cache_dir
 from geoclip.data.batch import Sample, Skip
-from geoclip.data.coordinates import place_of
+from geoclip.data.coordinates import coordinates_of
 from geoclip.data.pictures import PICTURE_SUFFIXES, suffix_of, unreadable_reason
 from geoclip.data.workers import note
 from geoclip.errors import DataError
-from geoclip.system.files import atomic_path, open_binary, open_plain
+from geoclip.system.files import atomic_path, open_binary, open_regular
 
 BLOCK = 512
 EMPTY_SHARD = "empty shard"
@@ -193,7 +193,7 @@ def index_shard(path: Path) -> ShardIndex:
         for key in sorted(samples, key=lambda key: pictures[key].offset):
             try:
                 text = os.pread(file.fileno(), min(places[key].size, JSON_BYTES), places[key].offset)
-                gps_deg.append(place_of(text))
+                gps_deg.append(coordinates_of(text))
                 keys.append(key)
             except ValueError as error:
                 fault(key, str(error))
@@ -336,7 +336,7 @@ class OpenShard:
     def __init__(self, path: str) -> None:
         self.index = open_index(path)
         self.name = os.path.basename(path)
-        self._file = open_plain(path)
+        self._file = open_regular(path)
         weakref.finalize(self, os.close, self._file)
 
     def read(self, position: int, epoch: int = 0) -> Sample:

@@ -15,7 +15,14 @@ from geoclip.errors import DataError
 from geoclip.evaluation.details import Details
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions, Queries
-from geoclip.evaluation.metrics import Accuracy, distance_km, nearest_place, percent_within, summarise, verbatim_count
+from geoclip.evaluation.metrics import (
+    Accuracy,
+    distance_km,
+    nearest_location,
+    percent_within,
+    summarise,
+    verbatim_count,
+)
 from geoclip.evaluation.retrieval import nearest_in_gallery, rank_gallery
 from geoclip.runs.run_dir import write_json
 from geoclip.system.files import write_text_atomic
@@ -80,13 +87,13 @@ def evaluate_benchmark(
     """
     if not (queries.image_ND.isfinite().all() and gallery_GD.isfinite().all()):
         raise DataError("this model's embeddings are not finite numbers: its training diverged; lower optim.lr")
-    truth_N2, places_G2 = queries.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
-    nearest_N, ceiling_km_N = nearest_place(truth_N2, places_G2, protocol)
+    truth_N2, locations_G2 = queries.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
+    nearest_N, ceiling_km_N = nearest_location(truth_N2, locations_G2, protocol)
     if scale is None:
         ranking = None
         score_N1, row_N1 = nearest_in_gallery(queries.image_ND, gallery_GD, 1)
     else:
-        ranking = rank_gallery(queries.image_ND, gallery_GD, places_G2, nearest_N, scale)
+        ranking = rank_gallery(queries.image_ND, gallery_GD, locations_G2, nearest_N, scale)
         score_N1, row_N1 = ranking.cosine_Nk[:, :1], ranking.row_Nk[:, :1]
     guess_deg_N2 = gallery.gps_deg_G2[row_N1[:, 0].cpu()]
     error_km_N = distance_km(guess_deg_N2.numpy(), truth_N2, protocol)
@@ -96,7 +103,7 @@ def evaluate_benchmark(
         gallery=gallery,
         accuracy=summarise(error_km_N, seed, protocol),
         ceiling_percent=percent_within(ceiling_km_N, protocol),
-        verbatim_in_gallery=verbatim_count(truth_N2, places_G2),
+        verbatim_in_gallery=verbatim_count(truth_N2, locations_G2),
     )
     predictions = Predictions(
         keys=queries.keys,

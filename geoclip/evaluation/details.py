@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geoclip.data.countries import regions_of
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
-from geoclip.evaluation.metrics import Accuracy, Floats, nearest_place_km, summarise, within
+from geoclip.evaluation.metrics import Accuracy, Floats, nearest_location_km, summarise, within
 from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
 from geoclip.evaluation.significance import Interval, mean_interval, share_interval
 
@@ -139,7 +139,7 @@ class Details:
     ranking: Ranking
     best_of_km_Nk: Floats  # from the truth to the nearest of the first 1 … k guesses
     nearest_train_km_N: Floats | None  # on the sphere; None: the training places are not known
-    training_places: int | None
+    training_locations: int | None
     gallery_size: int
 
     def as_json(self, protocol: str = "sphere", seed: int = 0) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Details:
         if self.nearest_train_km_N is not None:
             groups = by_group(self.error_km_N, training_bins(self.nearest_train_km_N), seed=seed, protocol=protocol)
             found["by_training_km"] = _groups({name: groups[name] for name in TRAINING_BINS if name in groups})
-            found["training_places"] = self.training_places
+            found["training_locations"] = self.training_locations
         return found
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -200,15 +200,15 @@ def detail(
     """
     if predictions.ranking is None:
         raise ValueError("predictions without a ranking: evaluate_benchmark(…, scale=…) makes one")
-    truth_N2, places_G2 = predictions.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
+    truth_N2, locations_G2 = predictions.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
     return Details(
         error_km_N=predictions.distance_km_N.numpy(),
         regions=look_up_regions(truth_N2, predictions.guess_deg_N2.numpy()),
         ranking=predictions.ranking,
-        best_of_km_Nk=best_of_km(predictions.ranking.row_Nk, places_G2, truth_N2, protocol),
-        nearest_train_km_N=None if train_deg_T2 is None else nearest_place_km(truth_N2, train_deg_T2),
-        training_places=None if train_deg_T2 is None else len(train_deg_T2),
-        gallery_size=len(places_G2),
+        best_of_km_Nk=best_of_km(predictions.ranking.row_Nk, locations_G2, truth_N2, protocol),
+        nearest_train_km_N=None if train_deg_T2 is None else nearest_location_km(truth_N2, train_deg_T2),
+        training_locations=None if train_deg_T2 is None else len(train_deg_T2),
+        gallery_size=len(locations_G2),
     )
 
 

@@ -23,7 +23,7 @@ from geoclip.data.batch import copied_to
 from geoclip.data.countries import alpha2_codes, countries_of
 from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
-from geoclip.evaluation.metrics import Floats, nearest_place_km, percent_within, verbatim_count
+from geoclip.evaluation.metrics import Floats, nearest_location_km, percent_within, verbatim_count
 from geoclip.geo.geodesy import in_box
 from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
@@ -68,18 +68,18 @@ def restricted(
     Raises:
         DataError: no location is left, or a code that no country has.
     """
-    places_G2 = gallery.gps_deg_G2.numpy()
-    kept_G = np.ones(len(places_G2), dtype=np.bool_)
+    locations_G2 = gallery.gps_deg_G2.numpy()
+    kept_G = np.ones(len(locations_G2), dtype=np.bool_)
     parts = [gallery.name]
     if box_deg is not None:
-        kept_G &= in_box(places_G2, box_deg)
+        kept_G &= in_box(locations_G2, box_deg)
         parts.append(f"box {' '.join(f'{edge:g}' for edge in box_deg)}")
     if countries:
         codes = alpha2_codes(countries)
-        kept_G[kept_G] = np.isin(countries_of(places_G2[kept_G]), codes)
+        kept_G[kept_G] = np.isin(countries_of(locations_G2[kept_G]), codes)
         parts.append(" ".join(codes))
     if not kept_G.any():
-        raise DataError(f"none of the {len(places_G2):,} locations of the gallery are in {', '.join(parts[1:])}")
+        raise DataError(f"none of the {len(locations_G2):,} locations of the gallery are in {', '.join(parts[1:])}")
     if kept_G.all():
         return gallery
     return Gallery(name=", ".join(parts), gps_deg_G2=gallery.gps_deg_G2[torch.from_numpy(kept_G)])
@@ -221,7 +221,7 @@ def measure_ceiling(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Ceiling:
         test_deg_N2: (N, 2) latitude, longitude in degrees.
         gallery_deg_G2: (G, 2) likewise.
     """
-    nearest_km_N = nearest_place_km(test_deg_N2, gallery_deg_G2)
+    nearest_km_N = nearest_location_km(test_deg_N2, gallery_deg_G2)
     return Ceiling(
         n=len(test_deg_N2),
         ceiling_percent=percent_within(nearest_km_N),

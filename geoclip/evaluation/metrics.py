@@ -156,12 +156,12 @@ def resampled_measures(error_km_N: Floats, protocol: str, seed: int) -> Floats:
     return bootstrap(measure, n, seed)
 
 
-def nearest_place_km(test_deg_N2: Floats, gallery_deg_G2: Floats, protocol: str = "sphere") -> Floats:
+def nearest_location_km(test_deg_N2: Floats, gallery_deg_G2: Floats, protocol: str = "sphere") -> Floats:
     """(N,) distance in km from every test place to its nearest place of the gallery."""
-    return nearest_place(test_deg_N2, gallery_deg_G2, protocol)[1]
+    return nearest_location(test_deg_N2, gallery_deg_G2, protocol)[1]
 
 
-def nearest_place(
+def nearest_location(
     test_deg_N2: Floats, gallery_deg_G2: Floats, protocol: str = "sphere"
 ) -> tuple[NDArray[np.int64], Floats]:
     """(N,) rows of the gallery's places that are nearest to the test places, and (N,) their distances in km.

@@ -19,7 +19,7 @@ from geoclip.errors import DataError, GeoclipError
 from geoclip.evaluation.significance import Interval, all_or_none, bootstrap, interval_of
 from geoclip.geo.encodings import real_spherical_harmonics
 from geoclip.geo.geodesy import uniform_on_sphere, unit_vectors
-from geoclip.model.embedding import embed_places
+from geoclip.model.embedding import embed_locations
 from geoclip.model.location_encoder import LocationEncoder
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
@@ -262,7 +262,7 @@ class LabelledPlaces:
     labels: dict[str, NDArray[Any]]
 
 
-def probe_places(places: int, seed: int) -> list[LabelledPlaces]:
+def probe_locations(places: int, seed: int) -> list[LabelledPlaces]:
     """land_sea of places uniform on the sphere; of others uniform on land continent, country and elevation.
 
     Args:
@@ -313,7 +313,7 @@ def baseline_features(seed: int, device: torch.device | str = "cpu") -> dict[str
 
 def embedding_features(encoder: nn.Module) -> Features:
     """An encoder's unit embeddings."""
-    return lambda gps_deg_N2: embed_places(encoder, gps_deg_N2)
+    return lambda gps_deg_N2: embed_locations(encoder, gps_deg_N2)
 
 
 def measure_probe(

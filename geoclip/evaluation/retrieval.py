@@ -55,7 +55,7 @@ SPARE_BLOCKS = 4  # beyond k: half precision may rank the last of the k best som
 
 @torch.inference_mode()
 def nearest_in_gallery(
-    image_ND: Tensor, gallery_GD: Tensor, k: int, *, images_per_chunk: int = 512, places_per_chunk: int = 65_536
+    image_ND: Tensor, gallery_GD: Tensor, k: int, *, images_per_chunk: int = 512, locations_per_chunk: int = 65_536
 ) -> tuple[Tensor, Tensor]:
     """The k locations of highest cosine similarity for every image.
 
@@ -65,7 +65,7 @@ def nearest_in_gallery(
             half precision; the best, and their similarities, are then found by float32. So is a float16 gallery.
         k: at most G.
         images_per_chunk: rows of the score matrix that exist at a time.
-        places_per_chunk: columns of the score matrix that exist at a time.
+        locations_per_chunk: columns of the score matrix that exist at a time.
 
     Returns:
         (N, k) cosine similarities, highest first, and (N, k) rows of the gallery; of equally similar places the
@@ -89,8 +89,8 @@ def nearest_in_gallery(
     for images in image_ND.split(images_per_chunk):
         best = torch.empty((len(images), 0), device=images.device)
         best_row = torch.empty((len(images), 0), dtype=torch.long, device=images.device)
-        for first in range(0, places, places_per_chunk):
-            score = cosines(images, gallery_GD[first : first + places_per_chunk])
+        for first in range(0, places, locations_per_chunk):
+            score = cosines(images, gallery_GD[first : first + locations_per_chunk])
             top, row = highest(score, min(k, score.shape[1]))
             # Earlier chunks stand first, and a stable sort keeps them there: of equals the lower row wins.
             best, order = torch.cat((best, top), dim=1).sort(dim=1, descending=True, stable=True)

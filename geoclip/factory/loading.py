@@ -275,7 +275,7 @@ def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedMode
 def _with_coordinates(
     path: Path, features_NF: Tensor, gps_deg_N2: Tensor, keys: list[str]
 ) -> tuple[tuple[Tensor, Tensor, list[str]], Account]:
-    """The rows that are not at (0, 0), which is no photograph's location; see `require_place`."""
+    """The rows that are not at (0, 0), which is no photograph's location; see `require_coordinates`."""
     kept = (gps_deg_N2 != 0).any(dim=1)
     rows = kept.nonzero()[:, 0].tolist()
     bad = [Skip(shard=path.name, key=keys[row], reason=NO_FIX) for row in (~kept).nonzero()[:, 0].tolist()]

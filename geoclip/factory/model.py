@@ -19,7 +19,7 @@ from geoclip.config import (
     LossKind,
     TrainConfig,
     Tune,
-    from_plain,
+    from_dict,
 )
 from geoclip.errors import CheckpointError, GeoclipError
 from geoclip.geo.encodings import spaced_sigmas
@@ -246,10 +246,10 @@ def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
         CheckpointError: another version of geoclip wrote it, or somebody who wants more than to share weights.
     """
     try:
-        config = from_plain(saved.get("config"), TrainConfig)
+        config = from_dict(saved.get("config"), TrainConfig)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return from_plain(located(to_dict(config), run_of(path), saved.get("cwd", "")), TrainConfig)
+    return from_dict(located(to_dict(config), run_of(path), saved.get("cwd", "")), TrainConfig)
 
 
 def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:

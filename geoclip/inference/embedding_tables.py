@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from geoclip.data.tables import open_table, read_chunks
 from geoclip.errors import DataError
-from geoclip.model.embedding import embed_places
+from geoclip.model.embedding import embed_locations
 from geoclip.system.files import atomic_path
 
 
@@ -52,12 +52,12 @@ def embed_table(
     table = open_table(source, "input")
     columns = table.columns()
     count = sum(len(chunk.gps_deg_N2) for chunk in read_chunks(table, columns, []))
-    dim = embed_places(encoder, [[0.0, 0.0]]).shape[1]
+    dim = embed_locations(encoder, [[0.0, 0.0]]).shape[1]
 
     def parts() -> Iterator[Embedded]:
         with tqdm(total=count, desc="embedding", unit="location", unit_scale=True) as bar:
             for chunk in read_chunks(table, columns, table.header):
-                embedding = embed_places(encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size)
+                embedding = embed_locations(encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size)
                 yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
                 bar.update(len(embedding))
 

@@ -22,7 +22,7 @@ from geoclip.inference.prediction_map import Prediction, draw_prediction_png, dr
 from geoclip.inference.prediction_page import write_predictions_html
 from geoclip.plotting.tables import Table
 from geoclip.system.console import percent_text
-from geoclip.system.files import read_plain
+from geoclip.system.files import read_regular
 
 
 def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, float] | None = None) -> RichTable:
@@ -81,11 +81,13 @@ class Drawn:
             top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
             top_probability_k=np.array([guess.probability for guess in guesses]),
             truth_deg=self.truth_deg,
-            photo=None if self.photo is None else decode(read_plain(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
+            photo=None
+            if self.photo is None
+            else decode(read_regular(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
         )
 
 
-def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> None:
+def draw_prediction_maps(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> None:
     """NAME.png of each, texts.png of several texts, and one page with a map to zoom for all of them.
 
     Where the Earth's picture is out of reach nothing is drawn, and that is said: the predictions stand.
@@ -97,14 +99,14 @@ def draw_answers(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> 
     except AssetError as error:
         log.warning("no maps: %s", error)
         return
-    places_G2 = gallery.gps_deg_G2.numpy()
+    locations_G2 = gallery.gps_deg_G2.numpy()
     drawn = {name: one.as_prediction() for name, one in shown.items()}
     for name, prediction in drawn.items():
-        draw_prediction_png(folder / f"{name}.png", places_G2, prediction, background)
+        draw_prediction_png(folder / f"{name}.png", locations_G2, prediction, background)
     texts = [drawn[name] for name, one in shown.items() if one.photo is None]
     if len(texts) > 1:
-        draw_texts_png(folder / "texts.png", places_G2, texts, background)
+        draw_texts_png(folder / "texts.png", locations_G2, texts, background)
         log.info("texts side by side: %s", folder / "texts.png")
     page = folder / (f"{next(iter(drawn))}.html" if len(drawn) == 1 else "index.html")
-    write_predictions_html(page, places_G2, drawn.values(), background)
+    write_predictions_html(page, locations_G2, drawn.values(), background)
     log.info("map to zoom: %s", page)

@@ -57,7 +57,7 @@ HALF = 4  # the grid has 2 · HALF + 1 places a side, and the next one is so man
 
 
 @torch.inference_mode()
-def refine_places(
+def refine_locations(
     image_ND: Tensor,
     start_deg_NK2: Tensor,
     encode_location: Callable[[Tensor], Tensor],
@@ -172,14 +172,14 @@ def guess_locations(
         encode_location: (M, 2) degrees -> (M, D) embeddings, for the refinement.
         settings: how guesses are drawn.
     """
-    places_G2 = gallery.gps_deg_G2.numpy()
+    locations_G2 = gallery.gps_deg_G2.numpy()
     at_once = max(1, SCORES_AT_ONCE // len(gallery_GD))
     for first in range(0, len(image_ND), at_once):
         image_BD = image_ND[first : first + at_once]
         cosine_BG = cosines(image_BD, gallery_GD)
         heat_BG = (settings.scale * cosine_BG).softmax(dim=1)
         if settings.smooth_km > 0:
-            smoothed = smooth_heat(heat_BG.cpu().numpy(), places_G2, settings.smooth_km)
+            smoothed = smooth_heat(heat_BG.cpu().numpy(), locations_G2, settings.smooth_km)
             heat_BG = torch.from_numpy(smoothed.astype(np.float32)).to(image_BD.device)
         ranked_BG = heat_BG if settings.smooth_km > 0 else cosine_BG  # a sharp softmax ties what the cosine tells apart
         _, row_Bk = highest(ranked_BG, min(settings.k, len(gallery_GD)))
@@ -187,11 +187,11 @@ def guess_locations(
         start_Bk2 = gallery.gps_deg_G2[row_Bk.cpu()]
         guess_Bk2 = start_Bk2
         if settings.refine_m is not None:
-            guess_Bk2, cosine_Bk = refine_places(
+            guess_Bk2, cosine_Bk = refine_locations(
                 image_BD,
                 start_Bk2,
                 encode_location,
-                reach_km_NK=_local_spacing_km(places_G2, start_Bk2),
+                reach_km_NK=_local_spacing_km(locations_G2, start_Bk2),
                 step_m=settings.refine_m,
             )
         for row, heat_G in enumerate(heat_BG.cpu().numpy()):
@@ -232,9 +232,9 @@ def _guesses(
     ]
 
 
-def _local_spacing_km(places_G2: NDArray[np.float64], start_Bk2: Tensor) -> Tensor:
+def _local_spacing_km(locations_G2: NDArray[np.float64], start_Bk2: Tensor) -> Tensor:
     """(B, k) km from each of these locations to the gallery's next one."""
-    tree = cKDTree(unit_vectors(torch.from_numpy(np.unique(places_G2, axis=0))).numpy())
+    tree = cKDTree(unit_vectors(torch.from_numpy(np.unique(locations_G2, axis=0))).numpy())
     start = unit_vectors(start_Bk2.reshape(-1, 2)).numpy()
     chord_M2, _ = tree.query(start, k=2)
     spacing = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_M2[:, 1] / 2, 0, 1))  # of a single location: half the Earth
@@ -263,7 +263,7 @@ def file_names(keys: list[str]) -> dict[str, str]:
     return {key: name for name, key in taken.items()}
 
 
-def answer_row(query: Query, result: QueryResult, gallery: Gallery, **facts: Any) -> dict[str, Any]:
+def prediction_row(query: Query, result: QueryResult, gallery: Gallery, **facts: Any) -> dict[str, Any]:
     """The JSON of one image or text."""
     queried: dict[str, Any] = {"text": query.title}
     if query.photo is not None:

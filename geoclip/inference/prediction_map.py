@@ -103,7 +103,7 @@ def draw_heat(axes: Axes, gallery_deg_G2: Floats, probability_G: Floats, low: fl
     axes.scatter(gallery_deg_G2[order, 1], gallery_deg_G2[order, 0], s=size_G, c=color_G4, linewidths=0, zorder=3)
 
 
-def place_text(lat: float, lon: float) -> str:
+def location_text(lat: float, lon: float) -> str:
     """48.8584° N, 2.2945° E."""
     return f"{abs(lat):.4f}° {'N' if lat >= 0 else 'S'}, {abs(lon):.4f}° {'E' if lon >= 0 else 'W'}"
 
@@ -193,11 +193,13 @@ def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
     ):
         line += 0.25
         write(figure, MARGIN + 0.16, line, str(rank), fontsize=10, color=MUTED, ha="right")
-        write(figure, MARGIN + 0.28, line, place_text(lat, lon), fontsize=10.5)
+        write(figure, MARGIN + 0.28, line, location_text(lat, lon), fontsize=10.5)
         write(figure, right, line, probability_text(probability), fontsize=10.5, ha="right")
     if prediction.truth_deg is not None:
         write(figure, MARGIN, line + 0.33, "★", fontsize=12, color=TRUTH_COLOR)
-        write(figure, MARGIN + 0.28, line + 0.33, place_text(*prediction.truth_deg), fontsize=10.5, color=TRUTH_COLOR)
+        write(
+            figure, MARGIN + 0.28, line + 0.33, location_text(*prediction.truth_deg), fontsize=10.5, color=TRUTH_COLOR
+        )
 
 
 def _draw_marks(axes: Axes, prediction: Prediction) -> None:
@@ -291,6 +293,6 @@ def draw_texts_png(path: Path, gallery_deg_G2: Floats, texts: Sequence[Predictio
         draw_heat(axes, gallery, heat, *heat_range(heat))
         lat, lon = prediction.top_deg_k2[0]
         axes.scatter([lon], [lat], s=70, facecolor="none", edgecolor="white", linewidth=1.5, zorder=6)
-        best = f"best: {place_text(lat, lon)}"
+        best = f"best: {location_text(lat, lon)}"
         write(figure, left, top + HEAD + map_height + 0.2, best, fontsize=10, color=MUTED)
     save_figure(figure, path)

@@ -12,7 +12,14 @@ import numpy as np
 from PIL import Image
 
 from geoclip.errors import DataError
-from geoclip.inference.prediction_map import Prediction, decade_ticks, draw_heat, heat_range, latitudes_of, place_text
+from geoclip.inference.prediction_map import (
+    Prediction,
+    decade_ticks,
+    draw_heat,
+    heat_range,
+    latitudes_of,
+    location_text,
+)
 from geoclip.plotting.pages import data_uri, photo_uri, render
 from geoclip.plotting.world import (
     HEAT_COLORS,
@@ -89,7 +96,7 @@ def _view(prediction: Prediction) -> dict[str, Any]:
     guesses = [
         {
             "rank": rank,
-            "place": place_text(lat, lon),
+            "place": location_text(lat, lon),
             "link": maps_link(lat, lon),
             "probability": probability_text(share),
         }
@@ -102,7 +109,7 @@ def _view(prediction: Prediction) -> dict[str, Any]:
         "title": prediction.title,
         "photo": None if prediction.photo is None else photo_uri(prediction.photo, PHOTO_PX),
         "guesses": guesses,
-        "truth": None if truth is None else {"place": place_text(*truth), "link": maps_link(*truth)},
+        "truth": None if truth is None else {"place": location_text(*truth), "link": maps_link(*truth)},
     }
 
 

@@ -18,7 +18,7 @@ from geoclip.errors import DataError
 CHUNK = 2048  # rows: what a processor's cache holds of the hidden layers
 
 
-def embed_places(
+def embed_locations(
     encoder: nn.Module, coordinates: Any, *, normalise: bool = True, batch_size: int = CHUNK, device: str = "auto"
 ) -> NDArray[np.float32]:
     """Embed coordinates.

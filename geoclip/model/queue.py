@@ -83,11 +83,12 @@ def normal_on_circle(size: int, generator: torch.Generator) -> Tensor:
     return torch.nn.functional.normalize(torch.randn((size, 2), generator=generator), dim=1)
 
 
-def draw_queue_start(places_deg_N2: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def draw_queue_start(locations_deg_N2: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """(size, 2) of these places, drawn without replacement while they last, then again."""
-    if places_deg_N2.shape[0] == 0 and size:
+    if locations_deg_N2.shape[0] == 0 and size:
         raise ValueError("no places to draw the queue from")
     draws = [
-        torch.randperm(places_deg_N2.shape[0], generator=generator) for _ in range(0, size, max(1, len(places_deg_N2)))
+        torch.randperm(locations_deg_N2.shape[0], generator=generator)
+        for _ in range(0, size, max(1, len(locations_deg_N2)))
     ]
-    return places_deg_N2[torch.cat(draws)[:size]] if draws else places_deg_N2[:0]
+    return locations_deg_N2[torch.cat(draws)[:size]] if draws else locations_deg_N2[:0]

@@ -63,9 +63,11 @@ def checked_degrees(gps_deg_N2: Floats, what: str, *, may_be_empty: bool = False
     return gps_deg
 
 
-def south_north(*places_deg_N2: Floats) -> tuple[float, float]:
+def south_north(*locations_deg_N2: Floats) -> tuple[float, float]:
     """The latitudes that a map has to show: the inhabited ones, or all where a place lies beyond."""
-    inside = all(bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in places_deg_N2)
+    inside = all(
+        bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in locations_deg_N2
+    )
     return HABITED if inside else WHOLE
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from geoclip.data.assets import BASEMAP, RELEASED, asset_path
-from geoclip.data.blue_marble import Places, cut_views, distinct_places, pad_sideways, read_earth, split_places
+from geoclip.data.blue_marble import Places, cut_views, distinct_locations, pad_sideways, read_earth, split_locations
 from geoclip.prepare.shard_building import stands
 from geoclip.prepare.shard_writing import RawSample, shard_sizes, write_shards
 from geoclip.system.processes import locked
@@ -86,8 +86,8 @@ def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, o
 
 
 def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
-    places = distinct_places(asset_path("gallery_100k.csv"))
-    splits = split_places(
+    places = distinct_locations(asset_path("gallery_100k.csv"))
+    splits = split_locations(
         places,
         gallery=settings.gallery_size,
         val=settings.val_size,
@@ -148,7 +148,7 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "settings": asdict(settings),
         "counts": {name: len(rows) for name, rows in splits.items()},
-        "distinct_places": distinct,
+        "distinct_locations": distinct,
         "versions": {package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")},
     }
     (folder / "metadata.json").write_text(json.dumps(described, indent=2) + "\n")

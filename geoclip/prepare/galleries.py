@@ -38,7 +38,7 @@ class SourcedPlaces:
     made_of: dict[str, Any]
 
 
-def csv_places(path: Path, what: str) -> SourcedPlaces:
+def csv_locations(path: Path, what: str) -> SourcedPlaces:
     """The coordinates of a CSV in any layout of `geoclip.data.tables`.
 
     Raises:
@@ -49,7 +49,7 @@ def csv_places(path: Path, what: str) -> SourcedPlaces:
     return SourcedPlaces(gps_deg_N2=gps_deg_N2, made_of=made_of)
 
 
-def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
+def shard_locations(root: str, pattern: str = "") -> SourcedPlaces:
     """The coordinates of tar shards, out of their headers and jsons: no picture is read.
 
     Args:
@@ -76,13 +76,13 @@ def shard_places(root: str, pattern: str = "") -> SourcedPlaces:
     )
 
 
-def released_places() -> SourcedPlaces:
+def released_locations() -> SourcedPlaces:
     """The gallery that the authors of GeoCLIP released.
 
     Raises:
         AssetError: neither cached nor reachable.
     """
-    found = csv_places(asset_path("gallery_100k.csv"), "released gallery")
+    found = csv_locations(asset_path("gallery_100k.csv"), "released gallery")
     return SourcedPlaces(
         gps_deg_N2=found.gps_deg_N2,
         made_of=found.made_of | {"wheel": RELEASED.requirement, "wheel_sha256": RELEASED.sha256},
@@ -113,7 +113,7 @@ class GalleryRules:
     seed: int = 0
 
 
-def build_places(gps_deg_N2: Places, rules: GalleryRules, excluded_deg_M2: Places) -> tuple[Places, dict[str, int]]:
+def build_locations(gps_deg_N2: Places, rules: GalleryRules, excluded_deg_M2: Places) -> tuple[Places, dict[str, int]]:
     """A gallery out of coordinates.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from geoclip.data.batch import Skip
-from geoclip.data.coordinates import place_fault
+from geoclip.data.coordinates import coordinates_fault
 from geoclip.data.picture_sources import Found, Pictures, Wanted, as_path, leaves_its_folder, read_part, tar_key, utf8
 from geoclip.data.shard_index import Member, open_index, tar_members
 from geoclip.data.tables import Columns, degrees_of_cells, open_table
@@ -101,7 +101,7 @@ def _row(line: int, key: str, lat: str, lon: str, others: dict[str, str]) -> Row
     else:
         try:
             degrees = degrees_of_cells(lat, lon)
-            reason = place_fault(*degrees)
+            reason = coordinates_fault(*degrees)
         except ValueError as error:
             reason = str(error)
     if reason:

@@ -20,7 +20,7 @@ from torch.jit._trace import TracerWarning
 
 from geoclip.errors import GeoclipError
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.model.embedding import CHUNK, embed_places
+from geoclip.model.embedding import CHUNK, embed_locations
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.pretrained.releases import (
@@ -154,7 +154,7 @@ def comparison_deg(count: int = 1000) -> NDArray[np.float64]:
 
 def largest_difference(encoder: nn.Module, exported: Embed, gps_deg_N2: NDArray[np.float64]) -> float:
     """Of any number of the unit embeddings that an encoder and its exported file give the same locations."""
-    ours_ND = embed_places(encoder, gps_deg_N2)
+    ours_ND = embed_locations(encoder, gps_deg_N2)
     parts = np.array_split(gps_deg_N2.astype(np.float32), -(-len(gps_deg_N2) // CHUNK))
     theirs_ND = np.concatenate([exported(part) for part in parts])
     return float(np.abs(ours_ND - theirs_ND).max())

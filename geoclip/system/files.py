@@ -90,7 +90,7 @@ def sha256_of_array(array: NDArray[Any]) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def open_plain(path: str | Path) -> int:
+def open_regular(path: str | Path) -> int:
     """A descriptor of a plain file, or of what a link to one points at, for reading. The caller closes it.
 
     Raises:
@@ -104,15 +104,15 @@ def open_plain(path: str | Path) -> int:
 
 
 def open_binary(path: str | Path, buffering: int = DEFAULT_BUFFER_SIZE) -> BufferedReader:
-    """`open_plain` as a file object."""
-    return BufferedReader(FileIO(open_plain(path)), buffering)
+    """`open_regular` as a file object."""
+    return BufferedReader(FileIO(open_regular(path)), buffering)
 
 
-def read_plain(path: str | Path) -> bytes:
+def read_regular(path: str | Path) -> bytes:
     """All bytes of a plain file.
 
     Raises:
-        OSError: as `open_plain`.
+        OSError: as `open_regular`.
     """
     with open_binary(path) as file:
         return file.read()

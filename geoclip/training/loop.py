@@ -148,7 +148,7 @@ class _Loop:
             if ended or stopping or state.step % hooks.checkpoint_every == 0:
                 self._check_nonfinite()
                 hooks.checkpoint(state)
-        self.agreement.last_answer()
+        self.agreement.last_reply()
         return not stopping
 
     def _train_step(self, batch: Batch) -> None:

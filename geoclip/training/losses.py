@@ -16,7 +16,7 @@ from geoclip.geo.geodesy import displaced, jitter, pairwise_km
 from geoclip.model.geoclip import Embedded
 
 
-def same_place(gps_deg_B2: Tensor, candidates_deg_M2: Tensor) -> Tensor:
+def same_location(gps_deg_B2: Tensor, candidates_deg_M2: Tensor) -> Tensor:
     """(B, M) whether candidate j has the very coordinates of row i."""
     (lat_B, lon_B), (lat_M, lon_M) = gps_deg_B2.unbind(dim=1), candidates_deg_M2.unbind(dim=1)
     return (lat_B[:, None] == lat_M) & (lon_B[:, None] == lon_M)
@@ -183,7 +183,7 @@ class Objective:
             first: the candidate that is this rank's first picture's.
             queue_SD: embeddings of the queue's candidates, which the model does not embed then; None: it does.
         """
-        ignored_BM = same_place(gps_deg_B2, true_M2) if self.mask_same_place else None
+        ignored_BM = same_location(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None
         if self.near is not None:
             km_BM = pairwise_km(gps_deg_B2, true_M2)

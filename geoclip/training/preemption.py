@@ -78,12 +78,12 @@ class Agreement:
         """Whether to stop after this step."""
         if self._world.control is None:
             return bool(self._stop.reason())
-        agreed = self.last_answer()
+        agreed = self.last_reply()
         self._answer = torch.tensor([bool(self._stop.reason())], dtype=torch.uint8)
         self._work = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._world.control, async_op=True)
         return agreed
 
-    def last_answer(self) -> bool:
+    def last_reply(self) -> bool:
         """The answer under way, waited for. To be called at the end, too: no rank may leave while others listen."""
         if self._work is None:
             return False

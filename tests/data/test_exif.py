@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from geoclip.data.coordinates import exif_place
+from geoclip.data.coordinates import exif_coordinates
 
 
 def photograph(path: Path, gps: dict[int, Any]) -> Path:
@@ -27,9 +27,9 @@ PARIS = {1: "N", 2: rational(48, 51, 30.24), 3: "E", 4: rational(2, 17, 40.2)}
 
 
 def test_degrees_minutes_seconds_and_hemispheres(tmp_path: Path) -> None:
-    assert exif_place(photograph(tmp_path / "a.jpg", PARIS)) == pytest.approx((48.8584, 2.2945), abs=1e-6)
+    assert exif_coordinates(photograph(tmp_path / "a.jpg", PARIS)) == pytest.approx((48.8584, 2.2945), abs=1e-6)
     southwest = PARIS | {1: "S", 3: "W"}
-    assert exif_place(photograph(tmp_path / "b.jpg", southwest)) == pytest.approx((-48.8584, -2.2945), abs=1e-6)
+    assert exif_coordinates(photograph(tmp_path / "b.jpg", southwest)) == pytest.approx((-48.8584, -2.2945), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_degrees_minutes_seconds_and_hemispheres(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_place_is_none(tmp_path: Path, gps: dict[int, Any]) -> None:
-    assert exif_place(photograph(tmp_path / "a.jpg", gps)) is None
+    assert exif_coordinates(photograph(tmp_path / "a.jpg", gps)) is None
 
 
 def test_a_broken_file_has_none(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    assert exif_place(tmp_path / "a.jpg") is None
+    assert exif_coordinates(tmp_path / "a.jpg") is None
 
 
 UNKNOWN = TiffImagePlugin.IFDRational(0, 0)
@@ -55,10 +55,10 @@ UNKNOWN = TiffImagePlugin.IFDRational(0, 0)
 
 def test_seconds_that_were_not_measured_count_as_none(tmp_path: Path) -> None:
     minutes = PARIS | {2: (*rational(48, 51.5), UNKNOWN), 4: (*rational(2, 17.25), UNKNOWN)}
-    found = exif_place(photograph(tmp_path / "a.jpg", minutes))
+    found = exif_coordinates(photograph(tmp_path / "a.jpg", minutes))
     assert found == pytest.approx((48 + 51.5 / 60, 2 + 17.25 / 60), abs=1e-6)
     fraction = PARIS | {2: (*rational(48.8584), UNKNOWN, UNKNOWN)}
-    assert exif_place(photograph(tmp_path / "b.jpg", fraction)) == pytest.approx((48.8584, 2.2945), abs=1e-4)
+    assert exif_coordinates(photograph(tmp_path / "b.jpg", fraction)) == pytest.approx((48.8584, 2.2945), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_seconds_that_were_not_measured_count_as_none(tmp_path: Path) -> None:
 def test_coordinates_that_cannot_be_used_are_reported(
     tmp_path: Path, change: dict[int, Any], seen: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert exif_place(photograph(tmp_path / "a.jpg", PARIS | change)) is None
+    assert exif_coordinates(photograph(tmp_path / "a.jpg", PARIS | change)) is None
     (record,) = caplog.records
     assert "a.jpg" in record.getMessage() and seen in record.getMessage()
 
 
 def test_a_photograph_without_coordinates_needs_no_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert exif_place(photograph(tmp_path / "a.jpg", {})) is None
+    assert exif_coordinates(photograph(tmp_path / "a.jpg", {})) is None
     assert not caplog.records

@@ -23,20 +23,20 @@ from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
-from geoclip.data.coordinates import exif_place, parse_degrees
+from geoclip.data.coordinates import exif_coordinates, parse_degrees
 from geoclip.data.picture_sources import MISSING, open_pictures
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.shard_index import EMPTY_SHARD, index_shard, open_index
 from geoclip.data.shards import find_shards, read_shards, refuse_bad_shards, refuse_skipped_shards
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
-from geoclip.prepare.galleries import shard_places
+from geoclip.prepare.galleries import shard_locations
 from geoclip.prepare.inspection import inspect_shards
 from geoclip.prepare.shard_building import BuildSettings, build_shards
 from geoclip.prepare.shard_writing import distinct_key, record_shard, write_index
 from geoclip.prepare.shard_writing import write_tar as write_shard
 from geoclip.prepare.sources import TableSource, TarSource
-from geoclip.system.files import open_plain
+from geoclip.system.files import open_regular
 
 Members = list[tuple[str, bytes]]
 
@@ -277,7 +277,7 @@ def test_only_plain_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "gone"):
         with pytest.raises(OSError, match=str(path)):
-            open_plain(path)
+            open_regular(path)
 
 
 def test_pipes_among_pictures_are_counted(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ except ValueError as error:
 def test_zero_zero_is_no_location_of_a_photograph_anywhere(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "train" / "0.tar", *sample("a", 0, 0), *sample("b", 0, 5), *sample("c", 5, 0))
     assert index_shard(tar).keys == ["b", "c"] and list(reasons(index_shard(tar).faults)) == ["a"]
-    assert len(shard_places(str(tmp_path), "train").gps_deg_N2) == 2
+    assert len(shard_locations(str(tmp_path), "train").gps_deg_N2) == 2
     for name in "abc":
         (tmp_path / f"{name}.jpg").write_bytes(picture())
     (tmp_path / "t.csv").write_text("name,lat,lon\na.jpg,0,-0.0\nb.jpg,0,5\nc.jpg,5,0\nd.jpg,1,1\n")
@@ -398,7 +398,7 @@ def test_zero_zero_is_no_location_of_a_photograph_anywhere(tmp_path: Path) -> No
     exif = Image.Exif()
     exif.get_ifd(0x8825).update({1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)})
     (tmp_path / "e.jpg").write_bytes(picture(exif=exif))
-    assert exif_place(tmp_path / "e.jpg") is None
+    assert exif_coordinates(tmp_path / "e.jpg") is None
 
 
 # ---- large pictures

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoclip.data.blue_marble import Places, cells_of, distinct_places, split_places
+from geoclip.data.blue_marble import Places, cells_of, distinct_locations, split_locations
 from geoclip.errors import DataError
 
 SIZES = {"gallery": 1500, "val": 200, "test": 200, "unseen": 300}
@@ -29,7 +29,7 @@ def as_set(places: Places) -> set[tuple[float, float]]:
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, Places]:
-    return split_places(clustered_places(), **SIZES, seed=0)
+    return split_locations(clustered_places(), **SIZES, seed=0)
 
 
 def test_every_place_is_in_exactly_one_split(splits: dict[str, Places]) -> None:
@@ -48,14 +48,14 @@ def test_splits_have_the_sizes_asked_for(splits: dict[str, Places]) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_crowded_cell_does_not_swell_the_unseen_split(seed: int) -> None:
-    splits = split_places(clustered_places(), **SIZES, seed=seed)
+    splits = split_locations(clustered_places(), **SIZES, seed=seed)
     assert 300 <= len(splits["test_unseen_cells"]) <= 450
 
 
 def test_unseen_cells_that_cannot_be_had_are_no_silent_shortage() -> None:
     one_town = np.random.default_rng(0).uniform(0, 5, (3000, 2))
     with pytest.raises(DataError, match="only 0"):
-        split_places(one_town, gallery=500, val=100, test=100, unseen=300, seed=0)
+        split_locations(one_town, gallery=500, val=100, test=100, unseen=300, seed=0)
 
 
 def test_no_view_outside_of_the_gallery_is_centred_in_an_unseen_cell(splits: dict[str, Places]) -> None:
@@ -67,9 +67,9 @@ def test_no_view_outside_of_the_gallery_is_centred_in_an_unseen_cell(splits: dic
 
 
 def test_the_split_follows_from_the_seed(splits: dict[str, Places]) -> None:
-    again = split_places(clustered_places(), **SIZES, seed=0)
+    again = split_locations(clustered_places(), **SIZES, seed=0)
     assert all((again[name] == splits[name]).all() for name in splits)
-    other = split_places(clustered_places(), **SIZES, seed=1)
+    other = split_locations(clustered_places(), **SIZES, seed=1)
     assert as_set(other["test"]) != as_set(splits["test"])
 
 
@@ -80,7 +80,7 @@ def test_training_places_stand_in_random_order(splits: dict[str, Places]) -> Non
 
 def test_more_than_there_is_cannot_be_asked_for() -> None:
     with pytest.raises(DataError, match="6000 places"):
-        split_places(clustered_places(), gallery=5500, val=200, test=200, unseen=200, seed=0)
+        split_locations(clustered_places(), gallery=5500, val=200, test=200, unseen=200, seed=0)
 
 
 def test_cells_are_five_degrees_wide() -> None:
@@ -93,4 +93,4 @@ def test_cells_are_five_degrees_wide() -> None:
 def test_places_that_float32_cannot_tell_apart_are_one(tmp_path: Path) -> None:
     csv = tmp_path / "places.csv"
     csv.write_text("LAT,LON\n10.5,100.0\n-3.25,7.0\n10.5,100.0\n10.5,100.0000001\n10.5,100.001\n")
-    assert distinct_places(csv).tolist() == [[10.5, 100.0], [-3.25, 7.0], [10.5, 100.001]]
+    assert distinct_locations(csv).tolist() == [[10.5, 100.0], [-3.25, 7.0], [10.5, 100.001]]

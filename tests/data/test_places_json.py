@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from geoclip.data.coordinates import place_of
+from geoclip.data.coordinates import coordinates_of
 
 POINT = {"type": "Point", "coordinates": [-2.25, 48.5]}
 READ: dict[str, Any] = {
@@ -28,12 +28,12 @@ READ: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", READ)
 def test_one_reading_is_read(case: str) -> None:
-    assert place_of(json.dumps(READ[case]).encode()) == pytest.approx((48.5, -2.25))
+    assert coordinates_of(json.dumps(READ[case]).encode()) == pytest.approx((48.5, -2.25))
 
 
 def test_only_one_of_two_numbers_can_be_a_longitude_beyond_ninety() -> None:
-    assert place_of(b'{"coordinates": [151.2, -33.9]}') == (-33.9, 151.2)
-    assert place_of(b'{"coordinates": [-33.9, 151.2]}') == (-33.9, 151.2)
+    assert coordinates_of(b'{"coordinates": [151.2, -33.9]}') == (-33.9, 151.2)
+    assert coordinates_of(b'{"coordinates": [-33.9, 151.2]}') == (-33.9, 151.2)
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -53,4 +53,4 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_was_seen_is_in_the_reason(case: str) -> None:
     value, seen = REFUSED[case]
     with pytest.raises(ValueError, match=seen):
-        place_of(json.dumps(value).encode())
+        coordinates_of(json.dumps(value).encode())

@@ -16,7 +16,7 @@ from geoclip.evaluation.metrics import (
     THRESHOLDS_KM,
     Floats,
     geoscore,
-    nearest_place_km,
+    nearest_location_km,
     percent_within,
     summarise,
     verbatim_count,
@@ -53,7 +53,7 @@ def test_the_released_gallery_bounds_every_result(
     if not truth.is_file():
         pytest.skip(f"the ground truth {file} is not beside this checkout")
     places = places_of(truth)
-    nearest_km = nearest_place_km(places, released_gallery)
+    nearest_km = nearest_location_km(places, released_gallery)
     for km, expected in zip(THRESHOLDS_KM, percent, strict=True):
         digits = 2 if expected == 99.98 else 1
         assert round(percent_within(nearest_km)[km], digits) == expected
@@ -134,12 +134,12 @@ def test_the_nearest_place_is_the_one_that_a_geodesy_library_finds() -> None:
     lat, lon = np.repeat(test, len(gallery), axis=0).T
     other_lat, other_lon = np.tile(gallery, (len(test), 1)).T
     metres = sphere.inv(lon, lat, other_lon, other_lat)[2].reshape(len(test), len(gallery))
-    assert nearest_place_km(test, gallery) == pytest.approx(metres.min(axis=1) / 1000, rel=1e-9)
+    assert nearest_location_km(test, gallery) == pytest.approx(metres.min(axis=1) / 1000, rel=1e-9)
 
 
 def test_a_place_of_the_gallery_is_no_distance_from_it() -> None:
     gallery = random_places(1000, 0)
-    assert nearest_place_km(gallery[::7], gallery) == pytest.approx(0, abs=1e-9)
+    assert nearest_location_km(gallery[::7], gallery) == pytest.approx(0, abs=1e-9)
 
 
 def test_verbatim_means_both_numbers_to_the_last_digit_and_counts_every_test_place() -> None:

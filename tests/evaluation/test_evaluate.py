@@ -31,7 +31,7 @@ from geoclip.data.shards import read_shards, take_fraction
 from geoclip.errors import AssetError, CheckpointError, DataError
 from geoclip.evaluate import evaluate
 from geoclip.evaluation.details import reliability
-from geoclip.evaluation.metrics import distance_km, nearest_place_km
+from geoclip.evaluation.metrics import distance_km, nearest_location_km
 from tests import commands
 
 Evaluate = Callable[..., Any]
@@ -86,7 +86,7 @@ def test_all_that_is_said_can_be_computed_again_from_the_csv(
     pd.DataFrame(list(shards.gps_deg.values())[::3], columns=["LAT", "LON"]).to_csv(train_csv, index=False)
     row, _, path = run_evaluate(benchmark=benchmark, train_places=str(train_csv), protocol=Protocol.released)
     table = pd.read_csv(path.with_suffix(".csv"), keep_default_na=False)
-    assert row["protocol"] == "released" and row["training_places"] == 14
+    assert row["protocol"] == "released" and row["training_locations"] == 14
     truth, guess = table[["lat", "lon"]].to_numpy(), table[["predicted_lat", "predicted_lon"]].to_numpy()
     assert table["distance_km"].to_numpy() == pytest.approx(distance_km(guess, truth, "released"), abs=1e-6)
     assert (table["nearest_train_km"] == 0).sum() == 14 == row["by_training_km"]["0-1"]["n"]
@@ -121,8 +121,8 @@ def test_the_training_places_are_those_of_the_runs_own_fraction(
     row, table, _ = run_evaluate()
     taken = take_fraction(read_shards(str(shards.root), "train"), 0.5, 3)
     places = np.concatenate([open_index(span.path).gps_deg_N2[: span.stop] for span in taken])
-    assert row["training_places"] == len(places) == 12
-    expected = nearest_place_km(table[["lat", "lon"]].to_numpy(), places)
+    assert row["training_locations"] == len(places) == 12
+    expected = nearest_location_km(table[["lat", "lon"]].to_numpy(), places)
     assert table["nearest_train_km"].to_numpy() == pytest.approx(expected, abs=1e-5)
     shutil.rmtree(shards.root)
     row, table, _ = run_evaluate()

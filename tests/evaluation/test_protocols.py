@@ -16,7 +16,7 @@ from geoclip.evaluation.metrics import (
     MOST_RATIO,
     THRESHOLDS_KM,
     distance_km,
-    nearest_place,
+    nearest_location,
     percent_within,
     summarise,
     within,
@@ -101,10 +101,10 @@ def test_the_nearest_place_by_geodesics_is_that_of_all_geodesics() -> None:
     one, other = np.repeat(test, len(gallery), axis=0), np.tile(gallery, (len(test), 1))
     for protocol in ("sphere", "released"):
         all_km = distance_km(one, other, protocol).reshape(len(test), -1)
-        row, km = nearest_place(test, gallery, protocol)
+        row, km = nearest_location(test, gallery, protocol)
         assert km == pytest.approx(all_km.min(axis=1), abs=1e-6)
         assert distance_km(test, gallery[row], protocol) == pytest.approx(km, abs=1e-6)
-    rows = [nearest_place(np.array([[10.0, 20.0]]), ring, protocol)[0][0] for protocol in ("sphere", "released")]
+    rows = [nearest_location(np.array([[10.0, 20.0]]), ring, protocol)[0][0] for protocol in ("sphere", "released")]
     assert rows[0] != rows[1]
 
 

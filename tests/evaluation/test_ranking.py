@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geoclip.evaluation import retrieval
 from geoclip.evaluation.details import reliability
-from geoclip.evaluation.metrics import distance_km, nearest_place
+from geoclip.evaluation.metrics import distance_km, nearest_location
 from geoclip.evaluation.retrieval import Ranking, best_of_km, nearest_in_gallery, rank_gallery, recall
 
 SCALE = 20.0
@@ -33,7 +33,7 @@ class World:
         self.embedded[600:] = self.embedded[:100]
         self.images = F.normalize(torch.randn(90, 16), dim=1)
         self.truth = clustered(90, 2)
-        self.nearest = nearest_place(self.truth, self.places)[0]
+        self.nearest = nearest_location(self.truth, self.places)[0]
 
     def rank(self) -> Ranking:
         return rank_gallery(self.images, self.embedded, self.places, self.nearest, SCALE)

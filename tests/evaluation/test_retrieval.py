@@ -16,24 +16,24 @@ def unit_vectors(count: int, seed: int, dimensions: int = 16) -> Tensor:
 
 
 @pytest.mark.parametrize("k", [1, 5, 103])
-@pytest.mark.parametrize(("images_per_chunk", "places_per_chunk"), [(512, 65_536), (7, 10), (4, 3)])
-def test_chunks_change_nothing(k: int, images_per_chunk: int, places_per_chunk: int) -> None:
+@pytest.mark.parametrize(("images_per_chunk", "locations_per_chunk"), [(512, 65_536), (7, 10), (4, 3)])
+def test_chunks_change_nothing(k: int, images_per_chunk: int, locations_per_chunk: int) -> None:
     images, gallery = unit_vectors(19, 0), unit_vectors(103, 1)
     score, row = nearest_in_gallery(
-        images, gallery, k, images_per_chunk=images_per_chunk, places_per_chunk=places_per_chunk
+        images, gallery, k, images_per_chunk=images_per_chunk, locations_per_chunk=locations_per_chunk
     )
     expected = (images @ gallery.T).sort(dim=1, descending=True, stable=True)
     assert torch.equal(row, expected.indices[:, :k])
     torch.testing.assert_close(score, expected.values[:, :k])
 
 
-@pytest.mark.parametrize("places_per_chunk", [65_536, 50, 7])
+@pytest.mark.parametrize("locations_per_chunk", [65_536, 50, 7])
 @pytest.mark.parametrize("k", [1, 2, 5, 40])
-def test_of_equal_places_the_first_of_the_file_wins(k: int, places_per_chunk: int) -> None:
+def test_of_equal_places_the_first_of_the_file_wins(k: int, locations_per_chunk: int) -> None:
     """The released gallery holds 5,877 places more than once; which copy is named must not be left to chance."""
     one_hot = torch.eye(8)
     gallery = one_hot[torch.randint(0, 8, (160,), generator=torch.Generator().manual_seed(0))]
-    _, row = nearest_in_gallery(one_hot, gallery, k, places_per_chunk=places_per_chunk)
+    _, row = nearest_in_gallery(one_hot, gallery, k, locations_per_chunk=locations_per_chunk)
     score = one_hot @ gallery.T
     assert torch.equal(row, score.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
@@ -49,7 +49,7 @@ def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
         return product
 
     monkeypatch.setattr(Tensor, "__matmul__", watched)
-    nearest_in_gallery(unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, places_per_chunk=50)
+    nearest_in_gallery(unit_vectors(100, 0), unit_vectors(900, 1), 3, images_per_chunk=10, locations_per_chunk=50)
     assert largest == 10 * 50
 
 

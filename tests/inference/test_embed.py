@@ -19,7 +19,7 @@ from geoclip.data import tables
 from geoclip.embed import embed
 from geoclip.errors import DataError
 from geoclip.inference.embedding_tables import embed_table
-from geoclip.model.embedding import degrees_of, embed_places
+from geoclip.model.embedding import degrees_of, embed_locations
 from geoclip.model.location_encoder import LocationEncoder
 
 PAIRS = [[48.85, 2.35], [90.0, 180.0], [-16.5, -180.0], [0.0, 0.0], [-33.9, 151.2]]
@@ -47,17 +47,17 @@ HOLDERS: dict[str, Any] = {
 def test_every_holder_of_coordinates_gives_the_same_embeddings(holder: str, encoder: LocationEncoder) -> None:
     with torch.no_grad():
         expected = nn.functional.normalize(encoder(torch.tensor(PAIRS)), dim=1).numpy()
-    found = embed_places(encoder, HOLDERS[holder], batch_size=2)
+    found = embed_locations(encoder, HOLDERS[holder], batch_size=2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_length_is_one_unless_told_otherwise(encoder: LocationEncoder) -> None:
-    np.testing.assert_allclose(np.linalg.norm(embed_places(encoder, PAIRS), axis=1), 1, atol=1e-6)
-    raw = embed_places(encoder, PAIRS, normalise=False)
+    np.testing.assert_allclose(np.linalg.norm(embed_locations(encoder, PAIRS), axis=1), 1, atol=1e-6)
+    raw = embed_locations(encoder, PAIRS, normalise=False)
     np.testing.assert_allclose(raw, encoder(torch.tensor(PAIRS)).detach().numpy(), atol=1e-6)
-    assert embed_places(encoder, np.empty((0, 2))).shape == (0, 8)
-    assert embed_places(encoder, (48.85, 2.35)).shape == (1, 8)
+    assert embed_locations(encoder, np.empty((0, 2))).shape == (0, 8)
+    assert embed_locations(encoder, (48.85, 2.35)).shape == (1, 8)
 
 
 BAD: list[tuple[Any, str]] = [
@@ -90,7 +90,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_file_holds_the_embeddings_in_the_order_of_the_rows(
     suffix: str, table: Path, encoder: LocationEncoder
 ) -> None:
-    expected, output = embed_places(encoder, [[48.85, 2.35], [90, 180]]), table.with_name(f"out{suffix}")
+    expected, output = embed_locations(encoder, [[48.85, 2.35], [90, 180]]), table.with_name(f"out{suffix}")
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     assert embed_table(encoder, table, output) == (2, 8)

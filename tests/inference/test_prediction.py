@@ -13,7 +13,7 @@ from torch import Tensor
 from geoclip.errors import DataError
 from geoclip.evaluation.gallery import Gallery, restricted
 from geoclip.geo.geodesy import haversine_km, pairwise_km, uniform_on_sphere, unit_vectors
-from geoclip.inference.prediction import GuessSettings, QueryResult, guess_locations, refine_places, smooth_heat
+from geoclip.inference.prediction import GuessSettings, QueryResult, guess_locations, refine_locations, smooth_heat
 
 PLACES = uniform_on_sphere(300, torch.Generator().manual_seed(1)).double()
 PLACES[7] = PLACES[3]  # a place twice
@@ -90,7 +90,7 @@ def test_refinement_finds_a_place_that_no_gallery_holds(target: tuple[float, flo
         return torch.stack((angle.cos(), angle.sin()), dim=1)
 
     start = place + torch.tensor([[0.4, -0.5]]).double()
-    found, cosine = refine_places(
+    found, cosine = refine_locations(
         torch.tensor([[1.0, 0.0]]), start[None], encode, reach_km_NK=torch.full((1, 1), 100.0), step_m=10.0
     )
     assert haversine_km(found[0], place).item() < 0.15 < haversine_km(start, place).item()

@@ -20,8 +20,8 @@ from geoclip.inference.prediction_map import (
     decade_ticks,
     draw_prediction_png,
     heat_range,
+    location_text,
     marks_apart,
-    place_text,
 )
 from geoclip.inference.prediction_page import write_predictions_html
 from geoclip.system.console import probability_text
@@ -119,7 +119,7 @@ def test_the_table_links_every_guess_to_a_map(page_of_two: str) -> None:
     lat, lon = GALLERY[TOP[0]]
     assert page.anchors[0] == f"https://www.google.com/maps?q={lat:.6f},{lon:.6f}"
     assert len(page.anchors) == 2 * 5 + 1, "five guesses of each photograph, and one truth"
-    assert page.cells.count(place_text(lat, lon)) == 2
+    assert page.cells.count(location_text(lat, lon)) == 2
     assert probability_text(PROBABILITY[TOP[0]]) in page.cells
 
 
@@ -196,8 +196,8 @@ def test_the_heat_spans_what_tells_places_apart() -> None:
 
 
 def test_places_and_probabilities_are_written_for_people() -> None:
-    assert place_text(48.8584, 2.29448) == "48.8584° N, 2.2945° E"
-    assert place_text(-33.85, -70.5) == "33.8500° S, 70.5000° W"
+    assert location_text(48.8584, 2.29448) == "48.8584° N, 2.2945° E"
+    assert location_text(-33.85, -70.5) == "33.8500° S, 70.5000° W"
     assert [probability_text(p) for p in (0.416, 0.0213, 0.005, 1.234e-7)] == ["42 %", "2.1 %", "0.50 %", "1e-05 %"]
 
 

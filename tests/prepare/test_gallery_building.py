@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from geoclip.errors import DataError
-from geoclip.evaluation.metrics import nearest_place_km, verbatim_count
+from geoclip.evaluation.metrics import nearest_location_km, verbatim_count
 from geoclip.geo.geodesy import haversine_km, in_box
-from geoclip.prepare.galleries import FIRST_BLOCK, GalleryRules, Places, apart, build_places, distinct, is_near
+from geoclip.prepare.galleries import FIRST_BLOCK, GalleryRules, Places, apart, build_locations, distinct, is_near
 
 NOBODY = np.empty((0, 2))
 
@@ -26,7 +26,7 @@ def crowded_places(count: int, seed: int = 0) -> Places:
 
 
 def build(places: Places, excluded: Places = NOBODY, **rules: Any) -> Places:
-    return build_places(places, GalleryRules(**rules), excluded)[0]
+    return build_locations(places, GalleryRules(**rules), excluded)[0]
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,9 @@ def test_the_very_coordinates_of_a_test_set_stay_out_and_its_neighbours_in() -> 
 def test_with_a_radius_everything_near_a_test_place_stays_out() -> None:
     places, test = crowded_places(2000), crowded_places(40, seed=9)
     gallery = build(places, test, exclude_radius_km=5)
-    far = nearest_place_km(distinct(places), test) > 5
+    far = nearest_location_km(distinct(places), test) > 5
     assert len(gallery) == far.sum() < 2000
-    assert nearest_place_km(gallery, test).min() > 5
+    assert nearest_location_km(gallery, test).min() > 5
     assert is_near(test, test, 1e-6).all()
 
 
@@ -118,12 +118,12 @@ def test_filters_come_in_their_order_and_are_counted() -> None:
     places = np.array([[48.85, 2.35], [48.85, 2.35], [48.86, 2.35], [48.85, 2.36], [52.5, 13.4], [43.3, 5.4]])
     test = np.array([[48.85, 2.36]])
     rules = GalleryRules(box_deg=(45, 0, 60, 20), countries=("FR",), radius_km=10, size=1)
-    gallery, counts = build_places(places, rules, test)
+    gallery, counts = build_locations(places, rules, test)
     assert counts == {
         "read": 6, "distinct": 5, "in box": 4, "in country": 3, "not excluded": 2, "apart": 1, "drawn": 1,
     }  # fmt: skip
     assert gallery.tolist() in ([[48.85, 2.35]], [[48.86, 2.35]])
-    assert build_places(places, GalleryRules(), NOBODY)[1] == {"read": 6, "distinct": 5}
+    assert build_locations(places, GalleryRules(), NOBODY)[1] == {"read": 6, "distinct": 5}
 
 
 def test_too_few_places_are_no_silent_shortage() -> None:

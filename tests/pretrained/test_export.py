@@ -20,7 +20,7 @@ from geoclip.config.composed import conf_dir
 from geoclip.data.assets import asset_path
 from geoclip.errors import GeoclipError
 from geoclip.export import export
-from geoclip.model.embedding import embed_places
+from geoclip.model.embedding import embed_locations
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.pretrained import exporting
@@ -96,7 +96,7 @@ def test_safetensors_are_read_back_whatever_the_dimensions(tmp_path: Path) -> No
     again = load_location_encoder(str(tmp_path))
     assert again.sigmas == (0.5, 16.0)
     places = exporting.comparison_deg(50)
-    assert (embed_places(encoder, places) == embed_places(again, places)).all()
+    assert (embed_locations(encoder, places) == embed_locations(again, places)).all()
 
 
 NOT_THE_AUTHORS = [

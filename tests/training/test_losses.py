@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoclip.training.losses import cross_entropy, same_place, sigmoid_loss
+from geoclip.training.losses import cross_entropy, same_location, sigmoid_loss
 
 EVENLY_2 = torch.full((2,), 0.5)
 
@@ -38,7 +38,7 @@ def test_a_place_photographed_twice_is_no_negative_of_itself() -> None:
     location = F.normalize(torch.tensor([[1.0, 0], [0, 1], [1, 0], [-1, 0]]), dim=1)
     image = F.normalize(torch.tensor([[1.0, 0], [0, 1]]), dim=1)
     logits_NM, target = 10 * image @ location.T, torch.arange(2)
-    masked, _ = cross_entropy(logits_NM, target, EVENLY_2, same_place(gps, candidates))
+    masked, _ = cross_entropy(logits_NM, target, EVENLY_2, same_location(gps, candidates))
     without = torch.stack(
         (
             F.cross_entropy(logits_NM[:1, [0, 1, 3]], torch.tensor([0])),

@@ -67,7 +67,7 @@ def project(tiny_shards: Callable[..., Any], tmp_path: Path, monkeypatch: pytest
     return here
 
 
-SAME = ("gallery_sha256", "accuracy_percent", "median_km", "evaluation", "training_places", "checkpoint_sha256")
+SAME = ("gallery_sha256", "accuracy_percent", "median_km", "evaluation", "training_locations", "checkpoint_sha256")
 
 
 def test_a_run_is_used_from_another_folder(

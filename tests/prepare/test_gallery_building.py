@@ -11,12 +11,12 @@ import torch
 from geoclip.errors import DataError
 from geoclip.evaluation.metrics import nearest_location_km, verbatim_count
 from geoclip.geo.geodesy import haversine_km, in_box
-from geoclip.prepare.galleries import FIRST_BLOCK, GalleryRules, Places, apart, build_locations, distinct, is_near
+from geoclip.prepare.galleries import FIRST_BLOCK, GalleryRules, Locations, build_locations, distinct, is_near, thinned
 
 NOBODY = np.empty((0, 2))
 
 
-def crowded_places(count: int, seed: int = 0) -> Places:
+def crowded_places(count: int, seed: int = 0) -> Locations:
     """Towns of photographers, one at the pole, one on the antimeridian, in random order; as many digits as Flickr's."""
     rng = np.random.default_rng(seed)
     towns = np.array([[48.85, 2.35], [89.95, 10.0], [-17.0, 180.0], [0.0, 0.0], *rng.uniform(-80, 80, (20, 2))])
@@ -25,37 +25,37 @@ def crowded_places(count: int, seed: int = 0) -> Places:
     return np.stack((places[:, 0].clip(-90, 90), lon), axis=1).round(6)
 
 
-def build(places: Places, excluded: Places = NOBODY, **rules: Any) -> Places:
+def build(places: Locations, excluded: Locations = NOBODY, **rules: Any) -> Locations:
     return build_locations(places, GalleryRules(**rules), excluded)[0]
 
 
 @pytest.fixture(scope="module")
-def three_blocks() -> Places:
+def three_blocks() -> Locations:
     return crowded_places(3 * FIRST_BLOCK + 77)  # 1, 2 and a part of the 4 that would come next
 
 
 @pytest.fixture(scope="module")
-def distance_km_NN(three_blocks: Places) -> Places:
+def distance_km_NN(three_blocks: Locations) -> Locations:
     degrees = torch.from_numpy(three_blocks)
     return torch.stack([haversine_km(degrees, row[None]) for row in degrees]).numpy()
 
 
 @pytest.mark.parametrize("radius_km", [0.5, 20, 3000])
 def test_each_place_is_kept_unless_one_kept_before_it_is_near(
-    three_blocks: Places, distance_km_NN: Places, radius_km: float
+    three_blocks: Locations, distance_km_NN: Locations, radius_km: float
 ) -> None:
     kept: list[int] = []
     for row, distance_km_N in enumerate(distance_km_NN):
         if not (distance_km_N[kept] <= radius_km).any():
             kept.append(row)
-    assert apart(three_blocks, radius_km).tolist() == kept
+    assert thinned(three_blocks, radius_km).tolist() == kept
     assert 0 < len(kept) < len(three_blocks)
 
 
 def test_a_hundred_thousand_photographs_of_one_tower_are_no_burden() -> None:
     """All pairs would be five thousand million, more than any memory and any patience."""
     crowd = np.random.default_rng(0).normal((48.8584, 2.2945), 0.001, (100_000, 2))
-    assert apart(crowd, 25).tolist() == [0]
+    assert thinned(crowd, 25).tolist() == [0]
 
 
 def test_neither_order_nor_repetition_changes_a_gallery() -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from geoclip.cli.axes import Axis, Choice, axes_of, corners, described, override_of, problems_of
-from geoclip.cli.sweep import trains_here
-from geoclip.config import ConfigError, TrainConfig, train_problems, typed
+from geoclip.cli.sweep import compose_point, trains_here
+from geoclip.config import ConfigError, TrainConfig, train_problems
 from geoclip.runs.run_dir import config_for_hash, fingerprint_of, to_dict, write_json
 from geoclip.system.console import setup_logging
 from geoclip.system.processes import locked_or
@@ -197,10 +197,7 @@ def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
 
 def _composed(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> tuple[TrainConfig, list[str]]:
     """A point and its problems."""
-    composed = loader.load_sweep_config(config, list(overrides))
-    with open_dict(composed):
-        del composed["hydra"]
-    found = typed(composed, TrainConfig, lambda _: [])
+    found = compose_point(loader, config, overrides)
     return found, train_problems(found, 1)
 
 

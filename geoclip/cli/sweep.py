@@ -11,12 +11,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -125,11 +126,8 @@ def grid(config: DictConfig) -> list[Point]:
     points, problems = [], []
     size = int(os.environ.get("WORLD_SIZE", "1"))
     for overrides in batch:
-        composed = loader.load_sweep_config(config, list(overrides))
-        with open_dict(composed):
-            del composed["hydra"]
         try:
-            checked = typed(composed, TrainConfig, lambda found: train_problems(found, size))
+            checked = compose_point(loader, config, overrides, lambda found: train_problems(found, size))
         except ConfigError as error:
             problems += [f"{' '.join(_varying(overrides, batch))}: {problem}" for problem in error.problems]
         else:
@@ -137,6 +135,19 @@ def grid(config: DictConfig) -> list[Point]:
     if problems:
         raise ConfigError(problems, f"{len(batch)} points, of which some cannot run; none was started")
     return points
+
+
+def compose_point(
+    loader: ConfigLoader,
+    config: DictConfig,
+    overrides: Sequence[str],
+    problems: Callable[[TrainConfig], list[str]] = lambda _: [],
+) -> TrainConfig:
+    """A point of the sweep that Hydra composed `config` for; a ConfigError lists its problems."""
+    composed = loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    return typed(composed, TrainConfig, problems)
 
 
 def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bool) -> list[Findings | None]:

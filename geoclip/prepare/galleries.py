@@ -26,7 +26,7 @@ from geoclip.data.shards import find_shards
 from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, in_box, unit_vectors
-from geoclip.runs.run_dir import fingerprint_of, git_revision, write_json
+from geoclip.runs.run_dir import differences, fingerprint_of, git_revision, write_json
 from geoclip.system.files import sha256_of, sha256_of_array, write_text_atomic
 
 Locations = NDArray[np.float64]  # (N, 2) latitude, longitude in degrees
@@ -254,10 +254,8 @@ def refuse_another(path: Path, identity: dict[str, Any], text: str | None = None
         before, now = _flat(built), _flat(identity)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         raise DataError(f"{path} was not built by geoclip.gallery; {fix}") from None
-    differing = [key for key in {**now, **before} if now.get(key) != before.get(key)]
-    if differing:
-        changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in differing[:3])
-        raise DataError(f"{path} is another gallery ({changes}); {fix}")
+    if changes := differences(before, now):
+        raise DataError(f"{path} is another gallery ({'; '.join(changes[:3])}); {fix}")
 
 
 def write_gallery(

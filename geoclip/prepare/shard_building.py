@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from PIL import Image
 from tqdm import tqdm
@@ -36,6 +36,7 @@ from geoclip.prepare.shard_writing import (
     write_tar,
 )
 from geoclip.prepare.sources import ShardSource
+from geoclip.runs.run_dir import differences
 from geoclip.system.processes import locked
 
 
@@ -185,9 +186,7 @@ def is_built(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
     if built == wanted:
         return True
     if not overwrite:
-        raise DataError(
-            f"the shards at {root} were built with other settings ({differences(built, wanted)}); {how_to_fix(root)}"
-        )
+        refuse_other_settings(root, built, wanted)
     return False
 
 
@@ -199,15 +198,12 @@ def settings_at(root: Path) -> dict[str, Any] | None:
         return None
 
 
-def differences(built: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The settings that differ, each with both values."""
-    keys = [key for key in wanted | built if built.get(key) != wanted.get(key)]
-    return "; ".join(f"{key} is {built.get(key)}, not {wanted.get(key)}" for key in keys)
-
-
-def how_to_fix(root: Path) -> str:
-    """How to build where a data set of other settings is."""
-    return f"overwrite=true replaces the data set at {root}, another root keeps it"
+def refuse_other_settings(root: Path, built: dict[str, Any], wanted: dict[str, Any]) -> Never:
+    """Raise a DataError that names the differences."""
+    raise DataError(
+        f"{root} has other settings ({'; '.join(differences(built, wanted))}); overwrite=true replaces its data set, "
+        "another root keeps it"
+    )
 
 
 def empty_folder(root: Path) -> None:
@@ -286,10 +282,7 @@ def _open_manifest(root: Path, manifest: Manifest, wanted: dict[str, Any], *, ov
         elif overwrite:
             empty_folder(root)
         else:
-            raise DataError(
-                f"{root} contains an unfinished build of other settings ({differences(earlier, wanted)}); "
-                f"{how_to_fix(root)}"
-            )
+            refuse_other_settings(root, earlier, wanted)
     elif not unfinished and is_built(root, wanted, overwrite=overwrite):
         return False
     if earlier == wanted:

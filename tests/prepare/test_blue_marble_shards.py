@@ -140,7 +140,7 @@ def test_a_complete_data_set_is_not_built_again(root: Path) -> None:
 def test_other_settings_need_overwrite(root: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(root, tmp_path / "bluemarble")
     other = replace(SMALL, span_km=400.0)
-    with pytest.raises(DataError, match=r"span_km is 800\.0, not 400\.0.*overwrite=true"):
+    with pytest.raises(DataError, match=r"span_km: 800\.0 -> 400\.0.*overwrite=true"):
         build(copy, other)
     assert (copy / "metadata.json").read_bytes() == (root / "metadata.json").read_bytes()
     assert build(copy, other, overwrite=True)

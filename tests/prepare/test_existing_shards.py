@@ -44,10 +44,10 @@ def test_other_settings_need_overwrite(tmp_path: Path, build: Build, photo_table
     table, root = photo_table(8), tmp_path / "shards"
     build(root, input=str(table))
     before = bytes_below(root)
-    with pytest.raises(DataError, match=r"samples_per_shard is 10000, not 3\).*overwrite=true"):
+    with pytest.raises(DataError, match=r"samples_per_shard: 10000 -> 3\).*overwrite=true"):
         build(root, input=str(table), samples_per_shard=3)
     table.write_text(table.read_text() + "x.jpg,1,2,\n")
-    with pytest.raises(DataError, match=r"input_sha256 is \w+, not \w+"):
+    with pytest.raises(DataError, match=r"input_sha256: \w+ -> \w+"):
         build(root, input=str(table))
     assert bytes_below(root) == before
     assert build(root, input=str(table), samples_per_shard=3, overwrite=True, max_rejected_fraction=0.2)
@@ -133,7 +133,7 @@ def test_a_picture_that_disappears_after_its_check_is_named_and_restored_the_bui
     (table.parent / "04.jpg").rename(tmp_path / "04.jpg")
     with pytest.raises(DataError, match=r"the picture of 04\.jpg"):
         build(root, input=str(table), samples_per_shard=2)
-    with pytest.raises(DataError, match=r"\(seed is 0, not 1\)"):
+    with pytest.raises(DataError, match=r"\(seed: 0 -> 1\)"):
         build(root, input=str(table), samples_per_shard=2, seed=1)
     (tmp_path / "04.jpg").rename(table.parent / "04.jpg")
     assert build(root, input=str(table), samples_per_shard=2)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+log = logging.getLogger("geoclip")
+
+MAX_FAILURES = 3  # without a success: the error is in something that all points share
+
 
 @dataclass(kw_only=True, slots=True)
 class SearchRecord:
@@ -49,16 +53,6 @@ class SearchRecord:
 
         return [Trial(self.study, trial._trial_id) for trial in self.trials() if trial.state is TrialState.RUNNING]
 
-    def note(self, trial: Trial, geoscore: float | None, error: str) -> None:
-        """Store a point's score or error."""
-        from optuna.trial import TrialState
-
-        if geoscore is None:
-            trial.set_user_attr("error", error)
-            self.study.tell(trial, state=TrialState.FAIL)
-        else:
-            self.study.tell(trial, geoscore)
-
     def best(self) -> FrozenTrial | None:
         """The point with the highest score, the earliest if several have it."""
         scored = [trial for trial in self.trials() if trial.value is not None]
@@ -73,8 +67,8 @@ class SearchRecord:
         grid = ["-m", *self.fixed, "hydra/sweeper=basic", "hydra.sweeper.params=null"]
         return shlex.join(["python", "-m", "geoclip.train", *grid, *self.overrides(trial), "seed=1,2,3"])
 
-    def account(self) -> dict[str, Any]:
-        """The contents of the .json: every point with its score, and the best point's command."""
+    def write(self) -> dict[str, Any]:
+        """Write the .json: every point with its score, and the best point's command. Returns its contents."""
         rows = [
             {
                 "number": trial.number,
@@ -87,17 +81,13 @@ class SearchRecord:
             for trial in self.trials()
         ]
         best = self.best()
-        return {
+        account = {
             "name": self.name,
             "split": "val",
             "axes": [asdict(axis) for axis in self.axes],
             "trials": rows,
             "best": None if best is None else {**rows[best.number], "command": self.command(best)},
         }
-
-    def write(self) -> dict[str, Any]:
-        """Write the .json. Returns its contents."""
-        account = self.account()
         write_json(self.stem.with_name(f"{self.stem.name}.json"), account)
         return account
 
@@ -118,11 +108,6 @@ def suggested(trial: Trial, axis: Axis) -> str | float:
     if axis.whole:
         return trial.suggest_int(axis.key, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
-
-
-log = logging.getLogger("geoclip")
-
-MAX_FAILURES = 3  # without a success: the error is in something that all points share
 
 
 def search(
@@ -288,10 +273,15 @@ class Search:
         return [override_of(axis, suggested(trial, axis)) for axis in self.record.axes]
 
     def _note(self, trial: Trial, geoscore: float | None, error: str) -> None:
-        self.record.note(trial, geoscore, error)
-        self.scored += geoscore is not None
+        from optuna.trial import TrialState
+
         if geoscore is None:
+            trial.set_user_attr("error", error)
+            self.record.study.tell(trial, state=TrialState.FAIL)
             log.warning("point %d failed: %s", trial.number, error)
+        else:
+            self.record.study.tell(trial, geoscore)
+            self.scored += 1
 
     def _progress(self, missing: int) -> str:
         from tqdm import tqdm
@@ -307,11 +297,7 @@ class Search:
 
 
 def _outcome(job: JobReturn) -> tuple[float | None, str]:
-    """GeoScore, or None and the error.
-
-    Raises:
-        PointEnded: the point was asked to stop; the next start of the search resumes it.
-    """
+    """GeoScore, or None and the error. A stopped point raises PointEnded; the next start of the search resumes it."""
     value = job._return_value
     if job.status is JobStatus.COMPLETED:
         return (float(value), "") if isinstance(value, int | float) else (None, f"{value} is not a GeoScore")

@@ -1,4 +1,4 @@
-"""The embedded default: Blue Marble views around real MP16 places, as webdataset shards.
+"""The embedded default: Blue Marble views around MP16 locations, as webdataset shards.
 
 {root}/{train,val,test,test_unseen_cells}/000000.tar … index.json; gallery.csv; metadata.json; README.md
 """
@@ -36,7 +36,7 @@ from geoclip.system.processes import locked
 log = logging.getLogger("geoclip")
 
 CHUNK = 512  # views cut at a time
-Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # places, the Earth (H, W, 3), the PNG
+Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # locations by split, the Earth (H, W, 3), the PNG
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -152,18 +152,18 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
     (folder / "README.md").write_text(
         f"""# {described["name"]}
 
-![places of every split](distribution.png)
+![locations of every split](distribution.png)
 
-| split | places |
+| split | locations |
 |---|---|
 {counts}
 
 Each view is {settings.size_px} x {settings.size_px} pixels, {settings.span_km:g} km a side, north up, with its exact
-latitude and longitude (WGS 84) in the json beside it. No two splits share a place, and none shares one with
-`gallery.csv`. `test_unseen_cells` holds whole 5° cells in which no training, validation or test view is centred.
+latitude and longitude (WGS 84) in the json beside it. No two splits share a location, and none shares one
+with `gallery.csv`. `test_unseen_cells` has the views of 5° cells without any training, validation or test view.
 
 - Imagery: {described["imagery"]}. {described["imagery_licence"]}.
-- Places: {described["places"]}.
+- Locations: {described["places"]}.
 - Seed {settings.seed}; every setting, hash and version is in `metadata.json`.
 - Built by `{described["command"]}`.
 """

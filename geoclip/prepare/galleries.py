@@ -116,34 +116,34 @@ def build_locations(
     counts = {"read": len(gps_deg_N2)}
 
     def count(stage: str) -> None:
-        counts[stage] = len(places)
-        if not len(places):
+        counts[stage] = len(locations)
+        if not len(locations):
             raise DataError(f"no location is left for the gallery ({_listed(counts)}); widen that filter")
 
-    places = distinct(gps_deg_N2)
+    locations = distinct(gps_deg_N2)
     count("distinct")
     if rules.box_deg is not None:
-        places = places[in_box(places, rules.box_deg)]
+        locations = locations[in_box(locations, rules.box_deg)]
         count("in box")
     if rules.countries:
-        places = places[np.isin(countries_of(places), rules.countries)]
+        locations = locations[np.isin(countries_of(locations), rules.countries)]
         count("in country")
     if len(excluded_deg_M2):
-        places = places[~is_near(places, excluded_deg_M2, rules.exclude_radius_km)]
+        locations = locations[~is_near(locations, excluded_deg_M2, rules.exclude_radius_km)]
         count("not excluded")
-    places = places[np.random.default_rng(rules.seed).permutation(len(places))]
+    locations = locations[np.random.default_rng(rules.seed).permutation(len(locations))]
     if rules.radius_km > 0:
-        places = places[thinned(places, rules.radius_km)]
+        locations = locations[thinned(locations, rules.radius_km)]
         count("apart")
     if rules.size is not None:
-        if len(places) < rules.size:
+        if len(locations) < rules.size:
             raise DataError(
-                f"size={rules.size} locations cannot be drawn from the {len(places)} that are left "
+                f"size={rules.size} locations cannot be drawn from the {len(locations)} that are left "
                 f"({_listed(counts)}); lower size or the radii"
             )
-        places = places[: rules.size]
+        locations = locations[: rules.size]
         count("drawn")
-    return places, counts
+    return locations, counts
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -224,14 +224,14 @@ def identity_of(source: SourcedPlaces, rules: GalleryRules, excluded: dict[str, 
     decides = {
         "settings": json.loads(json.dumps(asdict(rules))),
         "source": source.made_of,
-        "excluded": {name: places.made_of for name, places in excluded.items()},
+        "excluded": {name: locations.made_of for name, locations in excluded.items()},
     }
     return {"fingerprint": fingerprint_of(decides)} | decides
 
 
-def gallery_csv(places: NDArray[np.float64]) -> str:
+def gallery_csv(locations: NDArray[np.float64]) -> str:
     """The CSV's text, with the released gallery's header; numbers are exact and as short as possible."""
-    return str(pd.DataFrame(places, columns=["LAT", "LON"]).to_csv(index=False, lineterminator="\n"))
+    return str(pd.DataFrame(locations, columns=["LAT", "LON"]).to_csv(index=False, lineterminator="\n"))
 
 
 def refuse_another(path: Path, identity: dict[str, Any], text: str | None = None, *, overwrite: bool) -> None:
@@ -261,7 +261,7 @@ def refuse_another(path: Path, identity: dict[str, Any], text: str | None = None
 def write_gallery(
     path: Path,
     text: str,
-    places: NDArray[np.float64],
+    locations: NDArray[np.float64],
     *,
     identity: dict[str, Any],
     counts: dict[str, int],
@@ -276,9 +276,9 @@ def write_gallery(
             "command": " ".join(["python", *sys.orig_argv[1:]]),
             **identity,
             "counts": counts,
-            "places": len(places),
+            "places": len(locations),
             "csv_sha256": sha256_of(path),
-            "gallery_sha256": sha256_of_array(places),
+            "gallery_sha256": sha256_of_array(locations),
             "test_sets": test_sets,
             "versions": {package: metadata.version(package) for package in packages},
             "git_revision": git_revision(),

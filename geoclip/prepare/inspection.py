@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
 FEATURES = b"\x93NUMPY"
 
+log = logging.getLogger("geoclip")
+
+MAX_DOTS = 200_000  # a map with more shows nothing new
+
+SHOWN = 20  # examples of faults
+SAMPLE, LOCATION = ["key", "lat", "lon"], ["lat", "lon"]
+TWICE = "key and coordinates of an earlier sample"
+
 
 def sample_table(keys: list[str], gps_deg_N2: NDArray[np.float64], size_N: NDArray[np.int64]) -> pd.DataFrame:
     """A row per sample: key, lat, lon, bytes of the picture, width and height in px (0 until decoded)."""
@@ -111,11 +119,6 @@ def _examine(data: bytes, max_pixels: int) -> tuple[str, tuple[int, int]]:
     if not np.isfinite(features).all():
         raise ValueError("features that are not finite")
     return "features", (0, 0)
-
-
-SHOWN = 20  # examples of faults
-SAMPLE, LOCATION = ["key", "lat", "lon"], ["lat", "lon"]
-TWICE = "key and coordinates of an earlier sample"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -224,11 +227,6 @@ def _differences(path: Path, findings: list[ShardFindings]) -> list[str] | None:
             if key in listed[name] and listed[name][key] != value
         ]
     return differences
-
-
-log = logging.getLogger("geoclip")
-
-MAX_DOTS = 200_000  # a map with more shows nothing new
 
 
 @dataclass(kw_only=True, slots=True)

@@ -39,6 +39,8 @@ from geoclip.prepare.sources import ShardSource
 from geoclip.runs.run_dir import differences
 from geoclip.system.processes import locked
 
+log = logging.getLogger("geoclip")
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Resize:
@@ -213,9 +215,6 @@ def empty_folder(root: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-log = logging.getLogger("geoclip")
 
 
 def build_shards(

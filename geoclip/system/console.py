@@ -76,7 +76,7 @@ def lost_output() -> str:
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
             if isinstance(file := _file_of(stream), _LossyFile) and file.error:
-                return f"a part of {name} is lost ({file.error.strerror}); make room where it is written"
+                return f"a part of {name} is lost ({file.error.strerror}); free space on that disk"
     return ""
 
 

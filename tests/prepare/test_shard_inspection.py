@@ -128,12 +128,12 @@ def corrupt_the_index(shards: Shards) -> None:
 FAULTS: dict[Callable[[Shards], None], list[str]] = {
     flip_a_picture: ["000001.tar:train-01-0001: unreadable picture", "000001.tar: sha256 "],
     cut: ["shard ends early", "000001.tar: samples ", "000001.tar: bytes "],
-    make_empty: ["000001.tar: no tar", "000001.tar: samples 0, index.json says 5"],
+    make_empty: ["000001.tar: no tar", "000001.tar: samples 0"],
     remove: ["000001.tar is missing"],
     add_one: ["000009.tar is not in index.json"],
     add_halves: [
         "000002.tar:no place: no json", "000002.tar:no picture: no picture", "000002.tar:page: unreadable picture",
-        "000002.tar:empty: empty picture", "000002.tar: samples 3, index.json says 7",
+        "000002.tar:empty: empty picture", "000002.tar: samples 3",
     ],
     repeat_keys: ["000003.tar:train-00-0002: key and coordinates of an earlier sample",
         "000003.tar is not in index.json"],

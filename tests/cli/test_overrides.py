@@ -106,8 +106,8 @@ def test_a_value_that_cannot_be_parsed_is_named_with_its_quoted_form(argument: s
 @pytest.mark.parametrize(
     ("argument", "taken"),
     [
-        ("top_k=1e3", ["digits"]),
-        ("top_k=null", ["digits"]),
+        ("top_k=1e3", ["number"]),
+        ("top_k=null", ["number"]),
         ("smooth_km=far", ["number"]),
         ("refine_m=far", ["number", "null"]),
         ("box=[a,b]", ["list", "number"]),

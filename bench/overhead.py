@@ -26,7 +26,7 @@ from geoclip.config import TrainConfig
 from geoclip.data.batch import Batch, SkipReport
 from geoclip.factory.training import build_recipe
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.runs.metrics import Recorder, WandbMirror
+from geoclip.runs.metrics import Recorder, WandbRun
 from geoclip.runs.run_dir import provenance, write_json
 from geoclip.training.checkpoint import pack, write_checkpoint
 from geoclip.training.state import rank_tree, state_tree
@@ -64,8 +64,8 @@ def measure(overrides: tuple[str, ...], steps: int, folder: Path) -> dict[str, A
     state, batches = state_of(config), batches_of(config)
     recipe = build_recipe(config, 10**9, WORLD.device)
     spent: dict[str, list[float]] = {"step": [], "record": [], "copy": [], "write": []}
-    mirror = WandbMirror(folder, mode="offline", project="bench", entity=None, name="bench", config={}, run_id="bench")
-    with Recorder(folder / "metrics.jsonl", mirror=mirror) as recorder:
+    wandb = WandbRun(folder, mode="offline", project="bench", entity=None, name="bench", config={}, run_id="bench")
+    with Recorder(folder / "metrics.jsonl", wandb=wandb) as recorder:
         for number in range(steps):
             start = time.perf_counter()
             outcome = train_step(state, next(batches), recipe)

@@ -157,12 +157,12 @@ def write_lists(experiments: Path) -> None:
 
 def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
     """Every number and every figure to wandb, in the group of the study's runs."""
-    from geoclip.runs.metrics import mirror_study
+    from geoclip.runs.metrics import log_study
     from geoclip.studies.tables import study_rows
 
     if config.logger.mode is LoggerMode.disabled:
         return
-    mirror_study(
+    log_study(
         Path(config.runs_dir) / f"study-{config.name}",
         study_rows(results),
         figures,

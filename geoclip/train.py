@@ -231,13 +231,13 @@ def _announce(run: Path, state: TrainState, last_step: int, samples: int, batch_
 
 def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: int) -> Recorder:
     """metrics.jsonl, mirrored to wandb unless that is disabled; there a study is a group, its variants are tags."""
-    from geoclip.runs.metrics import Recorder, WandbMirror
+    from geoclip.runs.metrics import Recorder, WandbRun
     from geoclip.runs.run_dir import read_provenance, to_dict
     from geoclip.studies.results import variant_tags
 
-    mirror = None
+    wandb = None
     if config.logger.mode is not LoggerMode.disabled:
-        mirror = WandbMirror(
+        wandb = WandbRun(
             run,
             mode=config.logger.mode.value,
             project=config.logger.project,
@@ -250,7 +250,7 @@ def _recorder(config: TrainConfig, choices: Mapping[str, str], run: Path, step: 
             tags=variant_tags(to_dict(config), choices),
             job_type="train",
         )
-    return Recorder(run / "metrics.jsonl", step=step, mirror=mirror)
+    return Recorder(run / "metrics.jsonl", step=step, wandb=wandb)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""hydra/sweeper=optuna. Hydra takes sweepers from this package alone; what this one does is geoclip/cli/search.py."""
+"""hydra/sweeper=optuna, for geoclip/cli/search.py: Hydra finds sweepers only in this package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class OptunaSearch(Sweeper):
-    """Points of a sweep, each drawn with a view to how the earlier ones came out. Any launcher runs them."""
+    """A sweep whose points are drawn by the results of earlier ones; any launcher runs them."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -20,7 +20,7 @@ class OptunaSearch(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """What Hydra knows by now."""
+        """Keep Hydra's configuration and create the launcher."""
         self.config = config
         self.hydra_context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -28,7 +28,7 @@ class OptunaSearch(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Go through the search."""
+        """Run the search."""
         from geoclip.cli.search import search
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None

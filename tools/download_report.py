@@ -1,4 +1,4 @@
-"""What became of a list's links: img2dataset's own statistics, summed, and whether the download is whole.
+"""Report of a download: the sums of img2dataset's statistics, and whether tars are missing.
 
     python -m tools.download_report --list data/mp16/download/list --tars data/mp16/download/tars
 
@@ -21,8 +21,8 @@ from geoclip.runs.run_dir import write_json
 from geoclip.system.console import percent_text, printable
 from tools.url_list import read_url_list
 
-# A server that is tired, or a net that broke; 404 and 410 are for ever.
-PASSING = re.compile(
+# An overloaded server or a network fault; 404 and 410 are permanent.
+TEMPORARY = re.compile(
     r"HTTP Error (408|429|5\d\d)|timed out|reset by peer|Remote end closed|IncompleteRead|Connection refused"
     r"|Temporary failure|unreachable|EOF occurred",
     re.IGNORECASE,
@@ -32,13 +32,13 @@ SHOWN = 12
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Report:
-    """Links of a list by what became of them."""
+    """Links of a list by their result."""
 
     links: int
     downloaded: int
     dead: int  # not downloaded: gone, refused, unreachable
-    no_picture: int  # downloaded, but no picture that OpenCV decodes: HTML, cut, empty
-    passing: int  # among the dead: for a reason that may pass
+    no_picture: int  # downloaded, but OpenCV cannot decode it: HTML, truncated, empty
+    passing: int  # dead for a temporary reason
     reasons: dict[str, int]
     tars: int
     tars_missing: int
@@ -48,10 +48,10 @@ class Report:
         shown = list(self.reasons.items())[:SHOWN]
         return "\n".join(
             (
-                f"{self.links:,} links asked for: {self.downloaded:,} pictures in {self.tars:,} tars, "
+                f"{self.links:,} links tried: {self.downloaded:,} pictures in {self.tars:,} tars, "
                 f"{self.megabytes:,.1f} MB",
                 f"  {self._share(self.dead)} dead links",
-                f"  {self._share(self.no_picture)} were no picture",
+                f"  {self._share(self.no_picture)} are not pictures",
                 *(f"    {count:>9,}  {reason}" for reason, count in shown),
                 *([f"    … and {len(self.reasons) - SHOWN} more reasons"] if len(self.reasons) > SHOWN else []),
             )
@@ -62,10 +62,10 @@ class Report:
 
 
 def read_report(list_folder: Path, tars: Path) -> Report:
-    """Sum up the *_stats.json that img2dataset writes beside every whole tar.
+    """Sum up the *_stats.json that img2dataset writes beside every complete tar.
 
     Raises:
-        DataError: no list, or damaged statistics, by name.
+        DataError: there is no list, or statistics are corrupt.
     """
     expected = read_url_list(list_folder).tars
     totals: Counter[str] = Counter()
@@ -81,7 +81,7 @@ def read_report(list_folder: Path, tars: Path) -> Report:
         downloaded=totals["successes"],
         dead=totals["failed_to_download"],
         no_picture=totals["failed_to_resize"],
-        passing=sum(count for reason, count in reasons.items() if PASSING.search(reason)),
+        passing=sum(count for reason, count in reasons.items() if TEMPORARY.search(reason)),
         reasons=dict(reasons.most_common()),
         tars=len(found),
         tars_missing=expected - len(found),
@@ -89,16 +89,16 @@ def read_report(list_folder: Path, tars: Path) -> Report:
     )
 
 
-def forget_passing(tars: Path, above: float = 0.01) -> int:
-    """Have img2dataset fetch those tars again in which more than `above` of the links failed for a passing reason.
+def forget_temporary(tars: Path, above: float = 0.01) -> int:
+    """Delete the statistics of tars with more than this share of temporary failures: img2dataset fetches them again.
 
     Returns:
-        How many; their statistics are deleted, by which img2dataset knows a tar as done.
+        The number of these tars.
     """
     forgotten = 0
     for path in sorted(tars.glob("*_stats.json")):
         stats = _stats(path)
-        passing = sum(count for reason, count in _faults(stats).items() if PASSING.search(reason))
+        passing = sum(count for reason, count in _faults(stats).items() if TEMPORARY.search(reason))
         if passing > above * stats["count"]:
             path.unlink()
             forgotten += 1
@@ -123,24 +123,21 @@ def _stats(path: Path) -> dict[str, Any]:
         stats: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stats["status_dict"], stats["count"], _tar_of(path).stat()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} or its tar is damaged ({error!r}); delete it to have that tar fetched again"
-        ) from error
+        raise DataError(f"{path} or its tar is corrupt ({error!r}); delete it to fetch that tar again") from error
     return stats
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; see the top of this file. Status 1 while tars are missing."""
+    """The command line; see the top of this file. Status 1 if tars are missing."""
     parser = argparse.ArgumentParser(prog="python -m tools.download_report", description=str(__doc__).split("\n")[0])
     parser.add_argument("--list", type=Path, required=True, help="folder that tools.url_list wrote")
     parser.add_argument("--tars", type=Path, required=True, help="img2dataset's output folder")
-    parser.add_argument("--retry", action="store_true", help="before a download: forget tars with passing failures")
+    parser.add_argument("--retry", action="store_true", help="before a download: forget tars with temporary failures")
     given = parser.parse_args(arguments)
     try:
         if given.retry:
             print(
-                f"{forget_passing(given.tars):,} tars are fetched again: more than 1 % of their links failed for "
-                "a reason that may pass"
+                f"{forget_temporary(given.tars):,} tars are fetched again: over 1 % of their links failed temporarily"
             )
             return
         report = read_report(given.list, given.tars)
@@ -151,11 +148,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"the same as JSON: {given.tars.parent}/links.json; link by link: {given.tars}/*.parquet")
     if report.passing:
         print(
-            f"{report.passing:,} links failed for a reason that may pass: the same command with RETRY=1 THREADS=2 "
-            "asks for their tars again, more gently"
+            f"{report.passing:,} links failed temporarily: the same command with RETRY=1 THREADS=2 fetches their tars "
+            "again, more slowly"
         )
     if report.tars_missing:
-        sys.exit(f"geoclip: {report.tars_missing:,} tars are missing; the same command goes on where it stopped")
+        sys.exit(f"geoclip: {report.tars_missing:,} tars are missing; rerun the command to resume")
 
 
 if __name__ == "__main__":

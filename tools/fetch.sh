@@ -1,8 +1,8 @@
 #!/bin/sh
-# tools/fetch.sh FROM FOLDER [SHA256]: one file into FOLDER, by curl; prints where it lies.
+# tools/fetch.sh FROM FOLDER [SHA256]: one file into FOLDER, by curl; prints its path.
 #
-# FROM is a URL, the page of a file on MediaFire, or a file on this machine, which stays where it is. A download that
-# was interrupted goes on where it stopped; a file is whole or absent, and verified where SHA256 is given.
+# FROM is a URL, the page of a file on MediaFire, or a file on this machine, which is not copied. A download that
+# was interrupted resumes; a file is complete or absent, and verified if SHA256 is given.
 set -eu
 from=$1 folder=$2 sha256=${3:-}
 
@@ -21,7 +21,7 @@ verify() { # FILE
         fail "$1 has the SHA-256 $found, expected $sha256; delete it and run the same command again"
 }
 
-link_on_page() { # a MediaFire page on standard input; its button holds the file's URL, plain or in base64
+link_on_page() { # a MediaFire page on standard input; its button has the file's URL, plain or in base64
     page=$(cat)
     link=$(printf '%s' "$page" | grep -Eo 'https?://download[0-9]*\.mediafire\.com/[^"'"'"' <>]+' | head -n 1 || true)
     if [ -z "$link" ]; then
@@ -56,12 +56,12 @@ if [ ! -f "$to" ]; then
     echo "fetching $url to $to" >&2
     status=0
     curl --fail --location --retry 5 --retry-delay 5 --continue-at - --output "$to.part" "$url" >&2 || status=$?
-    if [ "$status" = 33 ]; then # the server cannot go on in the middle
+    if [ "$status" = 33 ]; then # the server cannot resume
         rm -f "$to.part"
         status=0
         curl --fail --location --retry 5 --retry-delay 5 --output "$to.part" "$url" >&2 || status=$?
     fi
-    [ "$status" = 0 ] || fail "$url was not fetched (curl ended with $status); the same command goes on where it stopped, or save the file as $to by other means"
+    [ "$status" = 0 ] || fail "$url was not fetched (curl ended with $status); rerun the command to resume, or save the file as $to by other means"
     mv "$to.part" "$to"
 fi
 verify "$to"

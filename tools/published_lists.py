@@ -1,4 +1,4 @@
-"""Lists of photographs as they are published, their URLs and their coordinates, joined in bounded memory."""
+"""Published lists of photographs: URLs and coordinates, joined in bounded memory."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ class Listed:
     name: str
     url: str
     gps_deg: tuple[float, float]
-    fault: str  # why it is of no use; empty where it is
+    fault: str  # why it cannot be used; empty if it can
 
 
 def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = "") -> Iterator[Listed]:
-    """The rows of `urls`, in their order, each with its place.
+    """The rows of `urls`, in order, with their coordinates.
 
     Args:
         urls: CSV with a column url and one of names (img_id, image_id, name …, any case); without a header: name, url.
-        places: CSV with names, LAT and LON; None: `urls` holds them itself. A name may be written with `_` for `/`,
-            or lack its suffix.
-        scratch: an sqlite file that exists meanwhile, about 60 bytes a row: memory does not grow with the lists.
+        places: CSV with names, LAT and LON; None: `urls` has them. Names may have `_` for `/`, or no suffix.
+        scratch: a temporary SQLite file, about 60 bytes per row: memory does not grow with the lists.
         flickr_size: see `sized`.
 
     Raises:
@@ -53,19 +52,19 @@ def joined(urls: Path, places: Path | None, scratch: Path, flickr_size: str = ""
         known.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-262144;")
         known.execute("CREATE TABLE places (name TEXT PRIMARY KEY, lat REAL, lon REAL) WITHOUT ROWID")
         known.execute("CREATE TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID")
-        known.execute("BEGIN")  # one transaction: the file is thrown away in the end
+        known.execute("BEGIN")  # one transaction, never committed
         if places is not None:
-            _keep(known, places)
+            _store(known, places)
         wanted = (KEY_NAMES, URL_NAMES) if places is not None else (KEY_NAMES, URL_NAMES, LATITUDES, LONGITUDES)
         for broken, (name, url, *own) in _columns(urls, *wanted):
-            plain = _plain(name)
+            key = _join_key(name)
             if places is None:
                 lat, lon = _degrees(own)
             else:
                 find = "SELECT lat, lon FROM places WHERE name = ?"
-                lat, lon = known.execute(find, (plain,)).fetchone() or (None, None)
+                lat, lon = known.execute(find, (key,)).fetchone() or (None, None)
             fault = broken or _fault(name, url, lat, lon)
-            if not fault and not known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (plain,)).rowcount:
+            if not fault and not known.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
                 fault = "duplicate key"
             yield Listed(name=name, url=sized(url, flickr_size), gps_deg=(lat or 0.0, lon or 0.0), fault=fault)
     scratch.unlink()
@@ -83,15 +82,15 @@ def sized(url: str, flickr_size: str) -> str:
     return f"{stem}_{flickr_size}{dot}{suffix}"
 
 
-def _keep(known: sqlite3.Connection, places: Path) -> None:
+def _store(known: sqlite3.Connection, places: Path) -> None:
     rows = _columns(places, KEY_NAMES, LATITUDES, LONGITUDES)
-    parsed = ((_plain(name), *_degrees(pair)) for broken, (name, *pair) in rows if not broken)
+    parsed = ((_join_key(name), *_degrees(pair)) for broken, (name, *pair) in rows if not broken)
     while batch := list(islice(parsed, BATCH_ROWS)):
         known.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", batch)
 
 
 def _columns(path: Path, *wanted: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """Of each row of a table its fault, if any, and the wanted columns, each given by its names, see `known_name`."""
+    """Fault and wanted columns of each row of a table; a column is given by its possible names, see `known_name`."""
     table = open_table(path, "list")
     if len(table.header) == 2 and "://" in table.header[1]:  # mp16_urls.csv has no header
         table = replace(table, header=["img_id", "url"], skip=table.skip - 1)
@@ -99,14 +98,14 @@ def _columns(path: Path, *wanted: tuple[str, ...]) -> Iterator[tuple[str, list[s
     where = [next((names.index(name) for name in spellings if name in names), -1) for spellings in wanted]
     if -1 in where:
         raise DataError(
-            f"{path} has the columns {', '.join(table.header)}; needed is one of {', '.join(wanted[where.index(-1)])}"
+            f"{path} has the columns {', '.join(table.header)}; it needs one of {', '.join(wanted[where.index(-1)])}"
         )
     for row in table.rows(progress=path.name):
         yield row.fault, [row.cells[column].strip() if column < len(row.cells) else "" for column in where]
 
 
-def _plain(name: str) -> str:
-    """The spelling that two files are joined by: some write `_` for `/`, some leave the suffix out."""
+def _join_key(name: str) -> str:
+    """A name in the form that lists are joined by: some have `_` for `/`, some no suffix."""
     flat = name.replace("/", "_")
     suffix = next((suffix for suffix in SUFFIXES if flat.lower().endswith(suffix)), "")
     return flat.removesuffix(flat[len(flat) - len(suffix) :])

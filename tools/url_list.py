@@ -23,22 +23,22 @@ from geoclip.errors import DataError
 from geoclip.runs.run_dir import write_json
 from tools.published_lists import Listed, joined
 
-PART_ROWS = 100_000  # img2dataset holds one part in memory
+PART_ROWS = 100_000  # img2dataset reads one part into memory
 
 
 @dataclass(kw_only=True, slots=True)
 class UrlList:
-    """What stands in `list.json` beside the parts."""
+    """The contents of `list.json` beside the parts."""
 
     rows: int  # photographs to download
     part_rows: int
-    tar_rows: int  # photographs that img2dataset is to put into one tar
+    tar_rows: int  # photographs per tar
     rejected: dict[str, int]  # rows of the published list that are not downloaded, by reason
     made_of: dict[str, str | int]
 
     @property
     def tars(self) -> int:
-        """Tars that the whole download has: img2dataset starts a new one with each part."""
+        """Tars of the complete download: img2dataset starts a new one with each part."""
         parts, rest = divmod(self.rows, self.part_rows)
         return parts * -(-self.part_rows // self.tar_rows) + -(-rest // self.tar_rows)
 
@@ -54,24 +54,24 @@ def write_url_list(
 ) -> UrlList:
     """Write `out`: urls/part-*.jsonl (img_id, url, lat, lon), rejected.csv (key, reason) and list.json.
 
-    Whole or absent. The same call again leaves all as it is, so that a download goes on with the same rows.
+    Atomic. A second call with the same arguments changes nothing, so that a download resumes with the same rows.
 
     Args:
         urls: see `published_lists.joined`.
         out: folder to write.
         places: see `published_lists.joined`.
-        tar_rows: photographs that img2dataset is to put into one tar.
-        part_rows: photographs in one part of the list.
+        tar_rows: photographs per tar of img2dataset.
+        part_rows: photographs per part of the list.
         flickr_size: see `published_lists.sized`.
 
     Raises:
-        DataError: a file is missing or lacks a column, no row is left, or `out` was made of something else.
+        DataError: a file is missing or lacks a column, no row is left, or `out` was made with other arguments.
     """
     made_of: dict[str, str | int] = {"tar_rows": tar_rows, "part_rows": part_rows, "flickr_size": flickr_size}
     for what, path in (("urls", urls), ("places", places)):
         if path is not None:
             if not path.is_file():
-                raise DataError(f"{what}={path} is no file")
+                raise DataError(f"{what}={path} is not a file")
             made_of |= {what: path.name, f"{what}_bytes": path.stat().st_size}
     if (out / "list.json").is_file():
         return _as_before(out, made_of)
@@ -81,7 +81,7 @@ def write_url_list(
     rejected: Counter[str] = Counter()
     rows = _write_parts(partial, joined(urls, places, partial / "known.sqlite", flickr_size), part_rows, rejected)
     if not rows:
-        raise DataError(f"not one row of {urls} is of use: {dict(rejected)}; {partial}/rejected.csv names them")
+        raise DataError(f"no row of {urls} can be used: {dict(rejected)}; {partial}/rejected.csv names them")
     reasons = dict(rejected.most_common())
     made = UrlList(rows=rows, part_rows=part_rows, tar_rows=tar_rows, rejected=reasons, made_of=made_of)
     write_json(partial / "list.json", asdict(made))
@@ -94,7 +94,7 @@ def read_url_list(folder: Path) -> UrlList:
     """The list.json of a list.
 
     Raises:
-        DataError: no such file, or not one of ours.
+        DataError: the file is missing or invalid.
     """
     try:
         return UrlList(**json.loads((folder / "list.json").read_text(encoding="utf-8")))
@@ -109,7 +109,7 @@ def _as_before(out: Path, made_of: dict[str, str | int]) -> UrlList:
         name = min(other)
         raise DataError(
             f"{out} was made with {name}={made.made_of.get(name)}, now it is {made_of.get(name)}; what was downloaded "
-            f"belongs to the old list: take another folder, or delete {out.parent}"
+            f"belongs to the old list: choose another folder, or delete {out.parent}"
         )
     return made
 
@@ -120,7 +120,7 @@ def _write_parts(folder: Path, listed: Iterator[Listed], part_rows: int, rejecte
         bad = csv.writer(bad_file)
         bad.writerow(("key", "reason"))
 
-        def lines() -> Iterator[str]:  # JSON, because img2dataset would take a CSV's name 007 for the number 7
+        def lines() -> Iterator[str]:  # JSON: in a CSV, img2dataset reads the name 007 as the number 7
             for row in listed:
                 if row.fault:
                     rejected[row.fault] += 1
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m tools.url_list", description=str(__doc__).split("\n")[0])
     parser.add_argument("--urls", type=Path, required=True, help="CSV: name, url (and lat, lon)")
-    parser.add_argument("--places", type=Path, help="CSV: name, lat, lon; not needed where --urls has them")
+    parser.add_argument("--places", type=Path, help="CSV: name, lat, lon; not needed if --urls has them")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--tar-rows", type=int, default=1000, help="photographs in a tar of img2dataset's")
     parser.add_argument("--flickr-size", default="", help="Flickr's size letter, such as z for 640 px")

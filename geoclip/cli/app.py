@@ -1,4 +1,4 @@
-"""The edge that every entry point shares: Hydra's decorator, and its errors as sentences that say what to do."""
+"""The entry point of every command: Hydra, and errors that a user can fix as one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Never, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -47,19 +47,19 @@ from geoclip.system.console import lost_output, printable, setup_streams
 
 log = logging.getLogger("geoclip")
 
-OS_FIXES = {  # by errno; others are faults of ours and keep their traceback
+OS_FIXES = {  # by errno; others are bugs and keep their traceback
     errno.EACCES: "give this user the right to it, or name another file or folder",
     errno.EPERM: "give this user the right to it, or name another file or folder",
     errno.EROFS: "name a folder that can be written",
-    errno.ENOSPC: "make room on that disk, or name another one",
+    errno.ENOSPC: "free space on that disk, or name another one",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another disk",
-    errno.EDQUOT: "make room within your quota, or name another disk",
+    errno.EDQUOT: "free space within your quota, or name another disk",
     errno.ENOENT: "it does not exist, or was removed meanwhile",
-    errno.EEXIST: "a file has the name of a folder that is to be made; move it or name another folder",
+    errno.EEXIST: "a file has the name of a folder that must be created; move it or name another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder; name another one",
     errno.EISDIR: "this is a folder, not a file; name a file",
-    errno.ENAMETOOLONG: "take a shorter name",
-    errno.ELOOP: "its links lead in a circle",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links form a circle",
     errno.EMFILE: "allow more open files (ulimit -n), or set fewer workers",
     errno.EIO: "the disk or its network failed",
     errno.ESTALE: "the network file system lost it; mount it again",
@@ -76,23 +76,23 @@ SourceT = TypeVar("SourceT", bound=ModelSourceConfig)
 
 
 class PointEnded(Exception):
-    """How a point of a sweep ended that another process ran: a sentence or a status, on its way back."""
+    """A point of a sweep failed (with a message) or was stopped (with a status); the other points still run."""
 
 
 def typed_beside_run(cfg: DictConfig, kind: type[SourceT], problems: Callable[[SourceT], list[str]]) -> SourceT:
-    """`typed`, and what is not in this folder is read where the run was started that the configuration names.
+    """`typed`, with paths that are missing here looked up where the run of the checkpoint was started.
 
     Raises:
         ConfigError: as `typed`.
     """
-    given: list[SourceT] = []
+    located: list[SourceT] = []
 
-    def found_problems(config: SourceT) -> list[str]:
-        given.append(_beside_run(config))
-        return problems(given[-1])
+    def located_problems(config: SourceT) -> list[str]:
+        located.append(_beside_run(config))
+        return problems(located[-1])
 
-    typed(cfg, kind, found_problems)
-    return given[-1]
+    typed(cfg, kind, located_problems)
+    return located[-1]
 
 
 def _beside_run(config: SourceT) -> SourceT:
@@ -100,7 +100,7 @@ def _beside_run(config: SourceT) -> SourceT:
         run = run_of(checkpoint_file(config.checkpoint, config.runs_dir))
         folders = origins(run, read_yaml(run / "config.yaml"))
     except (GeoclipError, OSError, ValueError, AttributeError):
-        return config  # a release, or no checkpoint: opening it reports that
+        return config  # a release, or a missing checkpoint, which is reported later
 
     def found(key: str, path: str) -> str:
         there = path if os.path.exists(path) else first_existing(path, folders)
@@ -119,24 +119,24 @@ def _beside_run(config: SourceT) -> SourceT:
 def run_entry_point(
     config_name: str, schema: type[Any], main: Callable[[DictConfig], object], at_end: Callable[[], None] = lambda: None
 ) -> None:
-    """Compose `conf/<config_name>.yaml` from the command line and call `main` with it (once per sweep point).
+    """Compose `conf/<config_name>.yaml` and the command line, and call `main` (once per sweep point).
 
-    A key, type or value that the schema refuses ends the process with status 1 and one sentence.
+    An invalid key, type or value ends the process with status 1 and one sentence.
     """
     setup_streams()
-    # Argparse takes flags among the overrides for more of them: flags first.
+    # Flags first: argparse misreads flags between overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     sys.argv[1:] = literal_overrides(sys.argv[1:], schema)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing: the sentences are ours
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises instead of printing
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a waiting thread must not take the core that decodes
-    atexit.register(gc.freeze)  # or the interpreter's end takes a second or more to search what it drops anyway
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not slow down decoding
+    atexit.register(gc.freeze)  # saves a second of garbage collection at exit
     _rename_schemas_of_launchers()
     try:
         _run_hydra(config_name, schema, main)
         if lost := lost_output():
-            print(f"geoclip: {lost}", flush=True)  # one of the two streams may be read
+            print(f"geoclip: {lost}", flush=True)  # in case the other stream works
             raise SystemExit(f"geoclip: {lost}")
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -152,12 +152,12 @@ def run_entry_point(
 
 
 def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
-    """Compose and run; what Hydra raises for a user's mistake ends in a sentence."""
+    """Compose and run; Hydra's errors become sentences."""
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(config_name, schema)
         else:
-            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_mended(main))()
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(_with_messages(main))()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([composition_sentence(error, schema)]) from None
     except PointEnded as ended:
@@ -170,12 +170,11 @@ def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig],
     except RuntimeError as error:
         if not type(error).__module__.startswith("submitit."):
             raise
-        # A job that could not be queued, or that ended without a result.
-        raise SystemExit(f"geoclip: {error}") from None
+        raise SystemExit(f"geoclip: {error}") from None  # a job was not queued, or ended without a result
 
 
 def _print_help(config_name: str, schema: type[Any]) -> None:
-    """The command's own text, its groups and its keys; overrides on the command line change what is shown."""
+    """Print the command's text, groups and keys, for the overrides on the command line."""
     overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
@@ -190,14 +189,12 @@ def _print_help(config_name: str, schema: type[Any]) -> None:
 
 
 def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> str:
-    """What the system refused, with the file and what to do about it.
+    """An OSError as a sentence with the file and the fix.
 
-    Args:
-        error: the system's.
-        cfg: the command's configuration: where it writes is named should the error name no file.
+    If the error names no file, the first output folder in `cfg` is named.
 
     Raises:
-        OSError: `error` itself, where no user can have caused it.
+        OSError: `error` itself, if no user can have caused it.
     """
     fix = OS_FIXES.get(error.errno or 0)
     if fix is None:
@@ -208,69 +205,67 @@ def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> s
 
 
 def _rename_schemas_of_launchers() -> None:
-    """Plugins store their launchers under the names of conf/hydra/launcher/, whose files extend NAME_schema."""
-    Plugins.instance()  # finds the plugins, which then store
+    """The plugins' launchers as NAME_schema, which the files in conf/hydra/launcher/ extend."""
+    Plugins.instance()  # loads the plugins
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for name in LAUNCHERS:
         if f"{name}.yaml" in stored:
             stored[f"{name}_schema.yaml"] = stored.pop(f"{name}.yaml")
 
 
-def _mended(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:
-    """`main`, with what the user can mend as one sentence. Inside of Hydra, which would print a heading above it."""
-    launching = os.getpid()
+def _with_messages(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:
+    """`main`, with errors that a user can fix as one sentence."""
+    launcher = os.getpid()
 
     def run(cfg: DictConfig) -> object:
-        if os.getpid() != launching:
-            return _run_elsewhere(main, cfg)
+        elsewhere = os.getpid() != launcher
+        if elsewhere:
+            _prepare_worker()
         try:
             return main(cfg)
         except BrokenPipeError:
             raise
-        except (GeoclipError, OSError) as error:
-            said = os_error_sentence(error, cfg) if isinstance(error, OSError) else error
-            ending = PointEnded if in_sweep() else SystemExit  # the other points are still run
-            raise ending(f"geoclip: {said}") from None
-        except (MemoryError, RuntimeError) as error:
-            if not (said := memory_problem(error)):
+        except (GeoclipError, OSError, MemoryError, RuntimeError) as error:
+            problem = os_error_sentence(error, cfg) if isinstance(error, OSError) else ""
+            problem = problem or (str(error) if isinstance(error, GeoclipError) else memory_problem(error))
+            if not problem:
                 raise
-            raise (PointEnded if in_sweep() else SystemExit)(f"geoclip: {said}") from None
+            # SystemExit would end a sweep, and is lost on its way from a worker.
+            raise (PointEnded if elsewhere or in_sweep() else SystemExit)(f"geoclip: {problem}") from None
+        except ConfigError as error:
+            raise PointEnded(str(error)) if elsewhere else error from None
+        except Preempted as error:
+            if not elsewhere or "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler reads the status
+                raise
+            _stop_worker(cast("int", error.code))
 
     return run
 
 
-_stopped: int | None = None  # the status of a point that was asked to stop: its process begins no other
+_worker_status: int | None = None  # of a worker that was asked to stop: it starts no other point
 
 
-def _run_elsewhere(main: Callable[[DictConfig], object], cfg: DictConfig) -> object:
-    """`main` in a process of joblib or submitit, from which an Exception finds its way back and a SystemExit does not.
+def _prepare_worker() -> None:
+    """In a process of joblib or submitit: start no point after a stop signal.
 
     Raises:
-        PointEnded: with a sentence, or, from joblib, with the status of a point that was asked to stop.
+        PointEnded: this process was asked to stop.
     """
-    global _stopped
-    if _stopped is not None:
-        raise PointEnded(_stopped)
+    if _worker_status is not None:
+        raise PointEnded(_worker_status)
     setup_streams()
-    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's, not for readers of data
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's; readers of data need the default
         multiprocessing.set_start_method(None, force=True)
-    try:
-        return main(cfg)
-    except GeoclipError as error:
-        raise PointEnded(f"geoclip: {error}") from None
-    except OSError as error:
-        raise PointEnded(f"geoclip: {os_error_sentence(error, cfg)}") from None
-    except ConfigError as error:
-        raise PointEnded(str(error)) from None
-    except Preempted as error:
-        if "SUBMITIT_EXECUTOR" in os.environ:  # the scheduler is to read the status
-            raise
-        _stopped = cast("int", error.code)
-        raise PointEnded(_stopped) from None
+
+
+def _stop_worker(status: int) -> Never:
+    global _worker_status
+    _worker_status = status
+    raise PointEnded(status) from None
 
 
 def join_submitit() -> None:
-    """Under submitit, which starts one process per task, say what `torchrun` would have said."""
+    """Under submitit, which starts one process per task, set the variables that `torchrun` sets."""
     if "SUBMITIT_EXECUTOR" in os.environ and "WORLD_SIZE" not in os.environ:
         from submitit.helpers import TorchDistributedEnvironment
 
@@ -278,16 +273,16 @@ def join_submitit() -> None:
 
 
 def world_size_from_environment() -> int:
-    """How many processes `torchrun` started; 1 without it.
+    """The number of processes that `torchrun` started; 1 without it.
 
     Raises:
-        ConfigError: the environment describes no such process.
+        ConfigError: the variables in the environment are invalid.
     """
     problems = []
     for name, least in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0), ("MASTER_PORT", 1)):
         value = os.environ.get(name)
         if value is not None and not (re.fullmatch(r"\d{1,9}", value) and int(value) >= least):
-            problems.append(f"{name}={value!r} in the environment is no whole number of {least} or more")
+            problems.append(f"{name}={value!r} in the environment must be a whole number, {least} or more")
     if problems:
         raise ConfigError([*problems, TORCHRUN_FIX])
     size, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
@@ -297,10 +292,10 @@ def world_size_from_environment() -> int:
 
 
 def require_rendezvous(size: int) -> None:
-    """Refuse to train as one of many that have nowhere to meet.
+    """Check that several ranks can find each other.
 
     Raises:
-        ConfigError: the environment lacks what `torchrun` would have set.
+        ConfigError: the environment lacks variables that `torchrun` sets.
     """
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and missing:
@@ -308,7 +303,7 @@ def require_rendezvous(size: int) -> None:
 
 
 def chosen_options() -> dict[str, str]:
-    """The option that was chosen of each group; empty where Hydra did not start this process."""
+    """The chosen option of each group; empty if Hydra did not start this process."""
     if not HydraConfig.initialized():
         return {}
     choices = HydraConfig.get().runtime.choices
@@ -321,12 +316,12 @@ def in_sweep() -> bool:
 
 
 def print_config(cfg: DictConfig) -> None:
-    """Show what was composed, as YAML."""
+    """Print the composed configuration as YAML."""
     print(OmegaConf.to_yaml(cfg, resolve=True), end="", flush=True)
 
 
 def composition_sentence(error: BaseException, schema: type[Any]) -> str:
-    """What went wrong at composition, in one line, with the keys that would have been right."""
+    """An error of composition in one line, with the valid keys."""
     if isinstance(error, OverrideParseException):
         return _grammar_sentence(error, schema)
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
@@ -355,21 +350,21 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
 
 
 def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
-    """An argument that Hydra's grammar refuses, in the form in which it would be understood."""
+    """An argument that Hydra's grammar refuses, and its valid form."""
     key, equals, value = str(error.override).partition("=")
     reason = next(iter(str(error).splitlines()), "").strip()
     if not equals:
-        return f"{error.override!r} is no key=value ({reason})"
+        return f"{error.override!r} is not key=value ({reason})"
     name = key.lstrip("+~")
     hint = type_of_key(name, schema)
     expected = f"; it takes {type_in_words(hint)}" if hint else ""
     written = f"{key}={quoted(value)}"
     shown = shlex.quote(written) if set('"$`!\\') & set(written) else f'"{written}"'
-    return f"{error.override}: the value is not understood ({reason}){expected}; as a text it is written {shown}"
+    return f"{error.override}: the value cannot be parsed ({reason}){expected}; to pass text, write {shown}"
 
 
 def _keys_beside(full_key: str, schema: type[Any]) -> list[str]:
-    """Names of the fields that stand beside `full_key` in the schema."""
+    """Names of the fields in the same section as `full_key`."""
     parent = full_key.rpartition(".")[0]
     section = section_of(type_of_key(parent, schema)) if parent else schema
     return [item.name for item in fields(section)] if section else []

@@ -1,4 +1,4 @@
-"""The axes of a sweep as Hydra parses them: what a search draws from."""
+"""The axes of a search, parsed by Hydra: choices and intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Choice:
-    """One of these, each as it stands on a command line: `1e-3`, `[1,16]`, `small`."""
+    """One of these values, as written on a command line: `1e-3`, `[1,16]`, `small`."""
 
     key: str
     values: tuple[str, ...]
@@ -19,29 +19,29 @@ class Choice:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Interval:
-    """A number between two others, both included."""
+    """A number between two others, both inclusive."""
 
     key: str
     low: float
     high: float
-    log: bool  # drawn evenly in the logarithm
-    whole: bool  # int(interval(2,6)): integers alone
+    log: bool  # uniform in the logarithm
+    whole: bool  # int(interval(2,6)): integers only
 
 
 Axis = Choice | Interval
 
 
 def axes_of(params: Mapping[str, str] | None, arguments: Iterable[str]) -> tuple[list[Axis], list[str]]:
-    """What varies, and what is the same at every point.
+    """The axes of a search, and the overrides that all points share.
 
     Args:
         params: hydra.sweeper.params of an experiment.
-        arguments: what stands on the command line; it has the last word on a key.
+        arguments: the command line, which overrides `params`.
     """
-    said = [*(f"{key}={value}" for key, value in (params or {}).items()), *arguments]
+    overrides = [*(f"{key}={value}" for key, value in (params or {}).items()), *arguments]
     axes: dict[str, Axis] = {}
     fixed: dict[str, str] = {}
-    for override in OverridesParser.create().parse_overrides(said):
+    for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
         axes.pop(key, None)
         fixed.pop(key, None)
@@ -49,13 +49,8 @@ def axes_of(params: Mapping[str, str] | None, arguments: Iterable[str]) -> tuple
         if isinstance(value, IntervalSweep):
             low, high = value.start, value.end
             assert low is not None and high is not None
-            axes[key] = Interval(
-                key=key,
-                low=low,
-                high=high,
-                log="log" in value.tags,
-                whole=isinstance(low, int) and isinstance(high, int),
-            )
+            whole = isinstance(low, int) and isinstance(high, int)
+            axes[key] = Interval(key=key, low=low, high=high, log="log" in value.tags, whole=whole)
         elif override.is_sweep_override():
             axes[key] = Choice(key=key, values=tuple(override.sweep_string_iterator()))
         else:
@@ -66,22 +61,20 @@ def axes_of(params: Mapping[str, str] | None, arguments: Iterable[str]) -> tuple
 
 
 def override_of(axis: Axis, value: str | float) -> str:
-    """`key=value`; a number between two others in six digits, which is enough to be the same run again."""
-    if isinstance(value, str):
-        return f"{axis.key}={value}"
-    return f"{axis.key}={value}" if isinstance(value, int) else f"{axis.key}={value:.6g}"
+    """`key=value`, with six digits of a float."""
+    return f"{axis.key}={value:.6g}" if isinstance(value, float) else f"{axis.key}={value}"
 
 
 def described(axis: Axis) -> str:
     """An axis in words."""
     if isinstance(axis, Choice):
         return f"{axis.key}: {', '.join(axis.values)}"
-    kind = f"{', integers' if axis.whole else ''}{', evenly in the logarithm' if axis.log else ''}"
+    kind = f"{', integers' if axis.whole else ''}{', uniform in the logarithm' if axis.log else ''}"
     return f"{axis.key}: {axis.low:g} to {axis.high:g}{kind}"
 
 
 def ends(axis: Axis) -> tuple[str, ...]:
-    """Every choice; or both ends of an interval and a number between, at which a key of integers would fail."""
+    """Every choice; or both ends of an interval and a fraction between, at which an integer key fails."""
     if isinstance(axis, Choice):
         return tuple(override_of(axis, value) for value in axis.values)
     between = () if axis.whole else (axis.low + 0.618 * (axis.high - axis.low),)
@@ -89,18 +82,18 @@ def ends(axis: Axis) -> tuple[str, ...]:
 
 
 def problems_of(axes: Iterable[Axis]) -> list[str]:
-    """What is wrong with the intervals themselves."""
+    """Invalid intervals."""
     spans = [axis for axis in axes if isinstance(axis, Interval)]
     return [
-        f"{axis.key}: {axis.low:g} to {axis.high:g} is no interval"
-        + (" on a logarithm, which begins above 0" if axis.log else "; the lower end comes first")
+        f"{axis.key}: {axis.low:g} to {axis.high:g} is not an interval"
+        + ("; on a logarithmic axis both ends are above 0" if axis.log else "; the lower end comes first")
         for axis in spans
         if axis.low >= axis.high or (axis.log and axis.low <= 0)
     ]
 
 
 def corners(axes: Iterable[Axis]) -> Iterator[list[str]]:
-    """The first value of every axis, and then each other end of one axis at a time."""
+    """The first value of every axis; then every other end, one axis at a time."""
     all_ends = [ends(axis) for axis in axes]
     first = [values[0] for values in all_ends]
     yield first

@@ -1,6 +1,6 @@
-"""Command-line values of keys that are texts or paths, taken as they are typed where Hydra's grammar refuses them.
+"""Text and paths on the command line, quoted if Hydra's grammar would refuse or change them.
 
-`image=IMG_1 (1).jpg` and `checkpoint=epoch=9.ckpt` are no words of that grammar; quoted they are.
+That grammar accepts `image=IMG_1 (1).jpg` and `checkpoint=epoch=9.ckpt` only in quotes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ QUOTED = re.compile(r"""\s*(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""",
 
 
 def literal_overrides(arguments: Sequence[str], schema: type[Any]) -> list[str]:
-    """The arguments of a command with what Hydra would refuse or change in texts, paths and lists of them quoted.
+    """The arguments of a command, with text, paths and lists of them quoted where Hydra needs it.
 
-    Args:
-        arguments: without the program's name.
-        schema: the command's configuration. In a multirun commas separate points, otherwise they are part of a text.
+    `schema` is the command's configuration. Commas separate points in a multirun, otherwise they are part of a text.
     """
     multirun = any(one in ("-m", "--multirun") or MAY_BE_MULTIRUN.match(one) for one in arguments)
     return [one if one.startswith("-") else _literal(one, schema, multirun=multirun) for one in arguments]
 
 
 def quoted(value: str) -> str:
-    """`value` as Hydra's grammar and then OmegaConf read it back unchanged."""
+    """`value` in quotes, so that Hydra and OmegaConf return it unchanged."""
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)$", r"\1\1", value)
     return "'" + value.replace("${", r"\${") + "'"
@@ -41,7 +39,7 @@ def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
     key, equals, value = argument.partition("=")
     name = key.lstrip("+~")
     hint = type_of_key(name, schema) if equals else None
-    if equals and name and options(name):  # a group's options are names, and Hydra fails on 1 or null
+    if equals and name and options(name):  # options are names; Hydra fails on 1 or null
         parts = _split(value) if multirun else [value]
         return f"{key}={','.join(quoted(part) if part == 'null' else _text(part) for part in parts)}"
     may_be_text = hint is Any or (str in (hint, *get_args(hint)) and get_origin(hint) is not list)
@@ -58,7 +56,7 @@ def _literal(argument: str, schema: type[Any], *, multirun: bool) -> str:
 
 
 def _text(value: str) -> str:
-    """A text as it is, where the grammar reads one there; otherwise quoted."""
+    """A text unchanged if the grammar parses it as that text, otherwise quoted."""
     parsed = _parsed(f"key={value}")
     if parsed is not None and not parsed.is_sweep_override():
         found = parsed._value
@@ -88,11 +86,11 @@ def _is_comma_separated(parsed: Override) -> bool:
 
 
 def _split(value: str) -> list[str]:
-    """At the commas outside of quotes and brackets; at all commas where brackets do not close."""
+    """Split at commas outside of quotes and brackets; at all commas if brackets do not close."""
     parts, begin, depth, position = [], 0, 0, 0
     while position < len(value):
-        if position == begin and (whole := QUOTED.match(value, position)):
-            position = whole.end()
+        if position == begin and (quotation := QUOTED.match(value, position)):
+            position = quotation.end()
             continue
         depth += (value[position] in "([{") - (value[position] in ")]}")
         if value[position] == "," and depth <= 0:

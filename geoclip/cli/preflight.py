@@ -1,6 +1,6 @@
-"""Before a run trains: all that can be known without training is read, built and compared, and every problem listed.
+"""Checks before training: read data, build models, compare, and list every problem.
 
-`check_only=true` ends with what this finds, and a sweep looks at each of its points before the first one trains.
+`check_only=true` prints the result; a sweep checks all of its points before the first one trains.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from geoclip.errors import GeoclipError, memory_problem
 from geoclip.factory.data import build_gallery, build_stream_plan, open_shards, require_features_of
 from geoclip.factory.model import build_image_encoder, build_location_encoder
 from geoclip.factory.training import build_queue, build_recipe, named_checkpoint, require_negatives
-from geoclip.prepare.shard_building import stands
+from geoclip.prepare.shard_building import is_built
 from geoclip.runs.run_dir import fingerprint_of, is_finished, run_path, to_dict
 
 log = logging.getLogger("geoclip")
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-ELSEWHERE = "on a machine that only checks or launches, add compute.device=auto"
+ELSEWHERE = "on a machine that only checks or launches runs, add compute.device=auto"
 
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """What is known of a run before it trains."""
+    """Facts and problems of a run before training."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    run: Path | None = None  # None: it depends on data that are built first
+    run: Path | None = None  # None: depends on data that are not built yet
     finished: bool = False
-    samples: int = 0  # of an epoch
+    samples: int = 0  # per epoch
     validation: int = 0
     gallery: int = 0
     steps: int = 0
-    trained: int = 0  # parameters
+    trained: int = 0  # parameters that are trained
     parameters: int = 0
     device: str = ""
 
     def lines(self) -> list[str]:
-        """For the screen."""
+        """Lines to print."""
         state = ", finished" if self.finished else ""
         known = [
-            f"run: {self.run or 'its folder is named after data that are built first'}{state}",
+            f"run: {self.run or 'its folder depends on data that are not built yet'}{state}",
             f"samples: {self.samples:,} for training, {self.validation:,} for validation" if self.samples else "",
             f"gallery: {self.gallery:,} coordinates" if self.gallery else "",
             f"steps: {self.steps:,}" if self.steps else "",
@@ -64,17 +64,17 @@ class Findings:
 
 
 class Preflight:
-    """Looks at one run after another; what several have in common is read and built once."""
+    """Checks runs; data and models that several runs share are read and built once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
 
     def look_at(self, config: TrainConfig, *, here: bool) -> Findings:
-        """Every problem that this run would meet before its first step.
+        """Every problem that this run would have before its first step.
 
         Args:
-            config: whose values alone are right.
-            here: whether it is to train on this machine, so that its device must be there.
+            config: with valid values.
+            here: whether it trains on this machine, which then needs its device.
         """
         found = Findings(device=config.compute.device)
         if missing := device_problem(config.compute.device):
@@ -96,9 +96,11 @@ class Preflight:
         return found
 
     def _data(self, config: TrainConfig, found: Findings) -> dict[str, str] | None:
-        """Fingerprints of the shards; None where they are built at the run's start."""
+        """Fingerprints of the shards; None if training builds them first."""
         data, encoder = config.data, config.encoder
-        if data.kind is DataKind.bluemarble and not stands(Path(data.root), to_dict(data.bluemarble), overwrite=False):
+        if data.kind is DataKind.bluemarble and not is_built(
+            Path(data.root), to_dict(data.bluemarble), overwrite=False
+        ):
             found.notes.append(
                 f"data.root={data.root} is not built, so its samples are not checked: training builds it first, in "
                 f"a few minutes; python -m geoclip.shards root={data.root} builds it now"
@@ -128,7 +130,7 @@ class Preflight:
         return self._once(lambda: build_gallery(gallery), "gallery", to_dict(gallery))
 
     def _parameters(self, config: TrainConfig) -> tuple[int, int]:
-        """How many are trained, and all. Pretrained weights are read, so that missing ones are known."""
+        """Trained and all parameters. Reads pretrained weights, so that missing ones are found."""
         encoder, location, loss = config.encoder, config.location, config.loss
         width = location.embedding_dim
         parts = [
@@ -140,7 +142,7 @@ class Preflight:
         return sum(trained for trained, _ in parts), sum(every for _, every in parts)
 
     def _once(self, make: Callable[[], T], *key: Any) -> T:
-        """What `make` gives or raises, made once for the same key."""
+        """The result or error of `make`, computed once per key."""
         name = json.dumps(key)
         if name not in self._known:
             try:

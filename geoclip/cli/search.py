@@ -1,4 +1,4 @@
-"""A search: each point is drawn by the results of earlier ones on the validation split; its record."""
+"""A search: Optuna draws each point by the results of earlier ones on the validation split."""
 
 from __future__ import annotations
 
@@ -7,75 +7,68 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from geoclip.cli.axes import Axis, Choice, axes_of, corners, described, override_of, problems_of
-from geoclip.cli.sweep import trains_here
-from geoclip.config import ConfigError, TrainConfig, train_problems, typed
+from geoclip.cli.sweep import compose_point, trains_here
+from geoclip.config import ConfigError, TrainConfig, train_problems
 from geoclip.runs.run_dir import config_for_hash, fingerprint_of, to_dict, write_json
 from geoclip.system.console import setup_logging
+from geoclip.system.processes import locked_or
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+log = logging.getLogger("geoclip")
+
+MAX_FAILURES = 3  # without a success: the error is in something that all points share
+
 
 @dataclass(kw_only=True, slots=True)
 class SearchRecord:
-    """What is known of one space; its files are `stem`.db, .json and .png."""
+    """The results of one search; its files are `stem`.db, .json and .png."""
 
     name: str
     stem: Path
     axes: list[Axis]
-    fixed: list[str]  # overrides that all points share
+    fixed: list[str]  # overrides of all points
     study: Study
 
     def trials(self) -> list[FrozenTrial]:
-        """Every point so far, also those that failed or were cut short."""
+        """Every point so far, failed and interrupted ones too."""
         return self.study.get_trials(deepcopy=False)
 
-    def cut_short(self) -> list[Trial]:
-        """Points that an earlier start left behind: nobody else searches here."""
+    def interrupted(self) -> list[Trial]:
+        """Points that an earlier start did not finish."""
         from optuna.trial import Trial, TrialState
 
         return [Trial(self.study, trial._trial_id) for trial in self.trials() if trial.state is TrialState.RUNNING]
 
-    def note(self, trial: Trial, geoscore: float | None, error: str) -> None:
-        """How a point came out: its score, or what went wrong."""
-        from optuna.trial import TrialState
-
-        if geoscore is None:
-            trial.set_user_attr("error", error)
-            self.study.tell(trial, state=TrialState.FAIL)
-        else:
-            self.study.tell(trial, geoscore)
-
     def best(self) -> FrozenTrial | None:
-        """The point with the highest score, the earliest of equals."""
+        """The point with the highest score, the earliest if several have it."""
         scored = [trial for trial in self.trials() if trial.value is not None]
         return max(scored, key=lambda trial: trial.value or 0.0, default=None)
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
-        """What tells a point from the others, as it stands on a command line."""
+        """The overrides of a point that distinguish it."""
         return [override_of(axis, trial.params[axis.key]) for axis in self.axes if axis.key in trial.params]
 
     def command(self, trial: FrozenTrial) -> str:
-        """What trains a point again, with other seeds."""
+        """The command that trains a point with other seeds."""
         grid = ["-m", *self.fixed, "hydra/sweeper=basic", "hydra.sweeper.params=null"]
         return shlex.join(["python", "-m", "geoclip.train", *grid, *self.overrides(trial), "seed=1,2,3"])
 
-    def account(self) -> dict[str, Any]:
-        """What the .json holds: every point with its score on the validation split, and the best one's command."""
+    def write(self) -> dict[str, Any]:
+        """Write the .json: every point with its score, and the best point's command. Returns its contents."""
         rows = [
             {
                 "number": trial.number,
@@ -88,42 +81,19 @@ class SearchRecord:
             for trial in self.trials()
         ]
         best = self.best()
-        return {
+        account = {
             "name": self.name,
             "split": "val",
             "axes": [asdict(axis) for axis in self.axes],
             "trials": rows,
             "best": None if best is None else {**rows[best.number], "command": self.command(best)},
         }
-
-    def write(self) -> dict[str, Any]:
-        """Renew the .json; returns what it holds."""
-        account = self.account()
         write_json(self.stem.with_name(f"{self.stem.name}.json"), account)
         return account
 
 
-@contextmanager
-def claimed_search(stem: Path) -> Iterator[None]:
-    """While inside, no other process on this file system goes on with this search.
-
-    Raises:
-        SystemExit: one does.
-    """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{stem}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise SystemExit(f"geoclip: another process goes on with {stem}.db; wait for it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def open_study(stem: Path) -> Study:
-    """What is known of this space so far, in `stem`.db."""
+    """Optuna's study in `stem`.db, new or continued."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -132,17 +102,12 @@ def open_study(stem: Path) -> Study:
 
 
 def suggested(trial: Trial, axis: Axis) -> str | float:
-    """The trial's value on an axis, drawn now unless it was drawn before."""
+    """The trial's value on an axis, drawn unless it was drawn before."""
     if isinstance(axis, Choice):
         return str(trial.suggest_categorical(axis.key, axis.values))
     if axis.whole:
         return trial.suggest_int(axis.key, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
-
-
-log = logging.getLogger("geoclip")
-
-HOPELESS = 3  # so many failures and no success: the mistake is in what the points have in common
 
 
 def search(
@@ -157,22 +122,22 @@ def search(
     seed: int,
     params: Mapping[str, str] | None,
 ) -> None:
-    """Run the points that are missing, and say which one came out best.
+    """Run the missing points and log the best one.
 
     Args:
-        config: what Hydra composed for the sweep.
+        config: Hydra's configuration of the sweep.
         loader: composes a point.
         launcher: runs points; each returns its GeoScore on the validation split.
-        arguments: what stands on the command line.
-        trials: how many points in all, those of earlier starts included.
-        at_once: how many the launcher is given together.
-        random_trials: how many are drawn at random before the others are drawn by what came out.
+        arguments: the command line.
+        trials: number of points, those of earlier starts included.
+        at_once: points per call of the launcher.
+        random_trials: points that are drawn at random, before results count.
         seed: of the draws.
         params: the axes.
 
     Raises:
-        ConfigError: Optuna is missing, or no point of this space can run.
-        SystemExit: another process searches here, or nothing but failures; with status 0 after check_only=true.
+        ConfigError: Optuna is missing, or no point can run.
+        SystemExit: another process runs this search, or all points fail; with status 0 for check_only=true.
     """
     axes, fixed = axes_of(params, arguments)
     _refuse_early(axes, trials, at_once)
@@ -181,31 +146,24 @@ def search(
     stem = Path(first.runs_dir, ".search", f"{first.name}-{fingerprint_of(facts)}")
     if first.check_only:
         print(
-            "\n".join(
-                [f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes), "OK"]
-            )
+            f"{first.name}: {trials} points, in {stem}.db", *(f"  {described(axis)}" for axis in axes), "OK", sep="\n"
         )
         raise SystemExit(0)
     setup_logging()
-    with claimed_search(stem):
+    refusal = SystemExit(f"geoclip: another process searches in {stem}.db; wait for it")
+    with locked_or(refusal, Path(f"{stem}.lock")):
         record = SearchRecord(name=first.name, stem=stem, axes=axes, fixed=fixed, study=open_study(stem))
         Search(
-            record=record,
-            config=config,
-            loader=loader,
-            launcher=launcher,
-            trials=trials,
-            at_once=at_once,
-            random_trials=random_trials,
-            seed=seed,
-        ).run()
+            record=record, config=config, loader=loader, launcher=launcher,
+            trials=trials, at_once=at_once, random_trials=random_trials, seed=seed,
+        ).run()  # fmt: skip
         _close(record)
 
 
 def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
     problems = problems_of(axes)
     if not axes:
-        problems.append("nothing is searched: give hydra.sweeper.params, or key=interval(low,high) with -m")
+        problems.append("there is nothing to search: set hydra.sweeper.params, or key=interval(low,high) with -m")
     for key, value in (("trials", trials), ("at_once", at_once)):
         if value < 1:
             problems.append(f"hydra.sweeper.{key}={value} must be 1 or more")
@@ -223,18 +181,19 @@ def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
 
 
 def _composed(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> tuple[TrainConfig, list[str]]:
-    """A point, and why it cannot run."""
-    composed = loader.load_sweep_config(config, list(overrides))
-    with open_dict(composed):
-        del composed["hydra"]
-    found = typed(composed, TrainConfig, lambda _: [])
+    """A point and its problems."""
+    found = compose_point(loader, config, overrides)
     return found, train_problems(found, 1)
 
 
 def _checked_corners(
     config: DictConfig, loader: ConfigLoader, axes: Sequence[Axis], fixed: Sequence[str]
 ) -> TrainConfig:
-    """The first corner. A key or a type that is wrong ends here, and so does a problem that all corners have."""
+    """The first corner of the space.
+
+    Raises:
+        ConfigError: a key or type is wrong, or all corners have the same problem.
+    """
     found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
     everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
     if not everywhere:
@@ -264,14 +223,14 @@ class Search:
     at_once: int
     random_trials: int
     seed: int
-    begun_s: float = field(default_factory=time.monotonic)
-    seen: int = 0  # points of this start
-    launched: int = 0  # of these, that could run
+    started_s: float = field(default_factory=time.monotonic)
+    drawn: int = 0  # points of this start
+    launched: int = 0  # points of these that could run
     scored: int = 0
 
     def run(self) -> None:
-        """Go on with what a kill cut short, from its checkpoints, and then with new points up to `trials`."""
-        record, left = self.record, self.record.cut_short()
+        """Resume interrupted points from their checkpoints, then run new ones up to `trials`."""
+        record, left = self.record, self.record.interrupted()
         missing = max(0, self.trials - len(record.trials())) + len(left)
         log.info("%s: %d points, %d to run, in %s.db", record.name, self.trials, missing, record.stem)
         while True:
@@ -286,9 +245,9 @@ class Search:
             log.info("%s", self._progress(missing))
 
     def _launch(self, batch: Sequence[Trial]) -> None:
-        """Draw, run and note down some points."""
-        first, drawn = self.seen, []
-        self.seen += len(batch)
+        """Draw, run and record some points."""
+        first, drawn = self.drawn, []
+        self.drawn += len(batch)
         for trial in batch:
             point = [*self.record.fixed, *self._draw(trial)]
             _, problems = _composed(self.config, self.loader, point)
@@ -300,54 +259,55 @@ class Search:
         for (trial, _), job in zip(drawn, ended, strict=True):
             self._note(trial, *_outcome(job))
         self.launched += len(drawn)
-        if self.launched >= HOPELESS and not self.scored:
+        if self.launched >= MAX_FAILURES and not self.scored:
             raise SystemExit(f"geoclip: the first {self.launched} points all failed, see above")
 
     def _draw(self, trial: Trial) -> list[str]:
-        """The point's overrides; drawn once, and read from the record after that."""
+        """The point's overrides, drawn unless the record has them."""
         from optuna.samplers import TPESampler
 
-        # A generator of its own for each point: a search that was killed draws what it would have drawn.
+        # One generator per point: a search that was killed draws the same points as one that was not.
         self.record.study.sampler = TPESampler(
             seed=self.seed * 100_003 + trial.number, n_startup_trials=self.random_trials
         )
         return [override_of(axis, suggested(trial, axis)) for axis in self.record.axes]
 
     def _note(self, trial: Trial, geoscore: float | None, error: str) -> None:
-        self.record.note(trial, geoscore, error)
-        self.scored += geoscore is not None
+        from optuna.trial import TrialState
+
         if geoscore is None:
+            trial.set_user_attr("error", error)
+            self.record.study.tell(trial, state=TrialState.FAIL)
             log.warning("point %d failed: %s", trial.number, error)
+        else:
+            self.record.study.tell(trial, geoscore)
+            self.scored += 1
 
     def _progress(self, missing: int) -> str:
         from tqdm import tqdm
 
-        passed_s = time.monotonic() - self.begun_s
-        left_s = passed_s / self.seen * missing
+        passed_s = time.monotonic() - self.started_s
+        left_s = passed_s / self.drawn * missing
         best, clock, ended = self.record.best(), tqdm.format_interval, len(self.record.trials())
-        told = f"; best {best.value:,.0f} by {' '.join(self.record.overrides(best))}" if best else ""
+        so_far = f"; best {best.value:,.0f} by {' '.join(self.record.overrides(best))}" if best else ""
         return (
             f"{self.record.name}: {ended} of {ended + missing} points in {clock(passed_s)}, "
-            f"about {clock(left_s)} left{told}"
+            f"about {clock(left_s)} left{so_far}"
         )
 
 
 def _outcome(job: JobReturn) -> tuple[float | None, str]:
-    """GeoScore, or None and what went wrong.
-
-    Raises:
-        PointEnded: the point was asked to stop, and so is the search; its next start goes on with this point.
-    """
+    """GeoScore, or None and the error. A stopped point raises PointEnded; the next start of the search resumes it."""
     value = job._return_value
     if job.status is JobStatus.COMPLETED:
-        return (float(value), "") if isinstance(value, int | float) else (None, f"{value} is no GeoScore")
+        return (float(value), "") if isinstance(value, int | float) else (None, f"{value} is not a GeoScore")
     if isinstance(value, Exception) and value.args and isinstance(value.args[0], int):
         raise value
     return None, (str(value).splitlines() or [repr(value)])[0].removeprefix("geoclip: ")
 
 
 def _close(record: SearchRecord) -> None:
-    """The picture, and the best point as a command."""
+    """Write the figure; log the best point's command."""
     from geoclip.studies.figures import draw_search
 
     account = record.write()

@@ -1,6 +1,6 @@
-"""What a sweep does beside its points: all are checked before the first begins, progress over all, an account.
+"""Sweeps: check all points before the first starts, log progress, summarise at the end.
 
-Hydra calls `SweepWatch`: at the sweep's start here, at each point's end in whichever process ran it.
+Hydra calls `SweepWatch`: at the start in the launching process, at each point's end in the process that ran it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -47,14 +48,14 @@ class Point:
 
 
 class SweepWatch(Callback):
-    """Hydra's callback; what it holds travels to the processes that run points, so it holds nothing."""
+    """Hydra's callback. It is pickled to the processes that run points, so it has no state."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Compose and check every point of a grid; another sweeper (a search) has points that nobody knows yet.
+        """Compose and check every point of a grid; the points of a search are not known yet.
 
         Raises:
-            ConfigError: some points cannot run; all their problems are listed.
-            SystemExit: with status 0 after the list of points, where check_only asks for no more.
+            ConfigError: some points cannot run; all problems are listed.
+            SystemExit: with status 0 after the list of points, for check_only=true.
         """
         if os.environ.get("RANK", "0") != "0" or not config.hydra.sweeper._target_.endswith("BasicSweeper"):
             return
@@ -64,7 +65,7 @@ class SweepWatch(Callback):
             raise ConfigError([" ".join(str(error).split())]) from None
         names = {(point.config.runs_dir, point.config.name) for point in points}
         done = set().union(*(finished_configs(Path(runs), name) for runs, name in names))
-        is_done = [_science(point.config) in done for point in points]
+        is_done = [fingerprint_of(config_for_hash(to_dict(point.config), {})) in done for point in points]
         finished, name = sum(is_done), points[0].config.name
         findings = look_at_points(points, is_done, here=trains_here(config))
         listed = f"{name}: {len(points)} points, {finished} finished, {len(points) - finished} to run"
@@ -79,10 +80,10 @@ class SweepWatch(Callback):
             raise SystemExit(0)
         setup_logging()
         log.info("%s", listed)
-        _Progress.begin(_folder(config), points, finished)
+        _Progress.start(_folder(config), points, finished)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Leave word of how a point ended, for the process that launched it."""
+        """Write the result of a point to a file, for the launching process."""
         if config.hydra.mode is None or config.hydra.mode.name != "MULTIRUN":
             return
         error = job_return._return_value if job_return.status is JobStatus.FAILED else None
@@ -104,18 +105,15 @@ def _folder(config: DictConfig) -> Path:
 
 
 def trains_here(config: DictConfig) -> bool:
-    """Whether a multirun's points train on this machine: everywhere but as jobs of Slurm."""
+    """Whether a multirun's points train on this machine: false for jobs of Slurm."""
     return not config.hydra.launcher._target_.rpartition(".")[2].startswith("Slurm")
 
 
 def grid(config: DictConfig) -> list[Point]:
     """Every point of Hydra's own sweeper, composed and checked.
 
-    Args:
-        config: what `on_multirun_start` is given.
-
     Raises:
-        ConfigError: some cannot run.
+        ConfigError: some points cannot run.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -128,11 +126,8 @@ def grid(config: DictConfig) -> list[Point]:
     points, problems = [], []
     size = int(os.environ.get("WORLD_SIZE", "1"))
     for overrides in batch:
-        composed = loader.load_sweep_config(config, list(overrides))
-        with open_dict(composed):
-            del composed["hydra"]
         try:
-            checked = typed(composed, TrainConfig, lambda found: train_problems(found, size))
+            checked = compose_point(loader, config, overrides, lambda found: train_problems(found, size))
         except ConfigError as error:
             problems += [f"{' '.join(_varying(overrides, batch))}: {problem}" for problem in error.problems]
         else:
@@ -142,11 +137,24 @@ def grid(config: DictConfig) -> list[Point]:
     return points
 
 
+def compose_point(
+    loader: ConfigLoader,
+    config: DictConfig,
+    overrides: Sequence[str],
+    problems: Callable[[TrainConfig], list[str]] = lambda _: [],
+) -> TrainConfig:
+    """A point of the sweep that Hydra composed `config` for; a ConfigError lists its problems."""
+    composed = loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    return typed(composed, TrainConfig, problems)
+
+
 def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bool) -> list[Findings | None]:
-    """What is known of each point that is still to run; None of the others.
+    """The findings of each point that must still run; None for finished ones.
 
     Raises:
-        ConfigError: some cannot run, and none is started.
+        ConfigError: some points cannot run.
     """
     from geoclip.cli.preflight import Preflight
 
@@ -165,21 +173,21 @@ def look_at_points(points: Sequence[Point], is_done: Sequence[bool], *, here: bo
 
 
 def _same_runs(points: Sequence[Point], found: Sequence[Findings | None]) -> list[str]:
-    """A problem for each run that several points would be: what they vary makes no other run, so one would train."""
+    """A problem for each run that several points share: they differ only in keys outside of the run's identity."""
     by_run: dict[Path, list[str]] = {}
     for point, one in zip(swept(points), found, strict=True):
         if one is not None and one.run is not None:
             by_run.setdefault(one.run, []).append(point)
     return [
-        f"{' and '.join(same)} are one run, {run}: nothing under compute or logger makes another; add name= to tell "
-        "them apart, or start them one by one"
+        f"{' and '.join(same)} are the same run, {run}: compute and logger do not decide a run's folder; "
+        "add name=, or start them one by one"
         for run, same in by_run.items()
         if len(same) > 1
     ]
 
 
 def swept(points: Sequence[Point]) -> list[str]:
-    """What tells each point from the others, as it stands on a command line."""
+    """The overrides that distinguish each point."""
     batch = [point.overrides for point in points]
     return [" ".join(_varying(overrides, batch)) for overrides in batch]
 
@@ -190,39 +198,35 @@ def _varying(overrides: Sequence[str], batch: Sequence[Sequence[str]]) -> list[s
 
 
 def finished_configs(runs_dir: Path, name: str) -> set[str]:
-    """What the finished runs of this name have computed, whatever the files they read."""
+    """Fingerprints of the configurations of finished runs with this name, without their files."""
     found = set()
     for path in runs_dir.glob(f"{name}-*/config.yaml"):
-        with suppress(DataError, KeyError, TypeError):  # of another program: no point is finished by it
+        with suppress(DataError, KeyError, TypeError):  # of another program
             if is_finished(path.parent):
                 found.add(fingerprint_of(config_for_hash(read_yaml(path), {})))
     return found
 
 
-def _science(config: TrainConfig) -> str:
-    return fingerprint_of(config_for_hash(to_dict(config), {}))
-
-
 class _Progress:
-    """Of the sweep that this process launched: how far it is, and how its points ended."""
+    """Progress and results of the sweep that this process launched."""
 
     current: _Progress | None = None
 
     def __init__(self, folder: Path, points: Sequence[Point], done: int) -> None:
         self.folder, self.points, self.done = folder, points, done
         self.ended = threading.Event()
-        self.begun_s = time.monotonic()
+        self.started_s = time.monotonic()
         self.thread = threading.Thread(target=self._watch, daemon=True, name="sweep")
 
     @classmethod
-    def begin(cls, folder: Path, points: Sequence[Point], done: int) -> None:
+    def start(cls, folder: Path, points: Sequence[Point], done: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         cls.current = cls(folder, points, done)
         cls.current.thread.start()
 
     def _watch(self) -> None:
-        """A line whenever a point has ended; the points' own bars show the steps."""
+        """Log a line whenever a point has ended."""
         logged = 0
         while not self.ended.wait(POLL_S):
             ended = len(list(self.folder.glob("*.json")))
@@ -233,15 +237,15 @@ class _Progress:
     def _progress(self, ended: int) -> str:
         from tqdm import tqdm
 
-        passed_s = time.monotonic() - self.begun_s
-        run = max(1, ended - self.done)  # finished ones end at once, and are no measure of the others
+        passed_s = time.monotonic() - self.started_s
+        run = max(1, ended - self.done)  # points that were finished before end at once
         left_s = passed_s / run * (len(self.points) - ended)
         clock = tqdm.format_interval
         name = self.points[0].config.name
         return f"{name}: {ended} of {len(self.points)} points in {clock(passed_s)}, about {clock(left_s)} left"
 
     def close(self) -> None:
-        """Say which points failed, and how to go on."""
+        """Log which points failed."""
         self.ended.set()
         self.thread.join(timeout=10 * POLL_S)  # a slow disk, at most
         ended = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
@@ -253,17 +257,17 @@ class _Progress:
             len(self.points),
             len(ended) - len(failed),
             len(failed),
-            f", {missing} not begun or not ended" if missing else "",
+            f", {missing} not started or not ended" if missing else "",
         )
         names = swept(self.points)
         for point in failed:
             log.info("  failed: %s: %s", names[point["point"]], point["error"])
         if failed or missing:
-            log.info("the same command does only what is missing")
+            log.info("rerunning the command runs only the missing points")
 
 
 def end_sweep() -> None:
-    """Close the account of the sweep that this process launched, if it did."""
+    """Log the summary of the sweep, if this process launched one."""
     if _Progress.current:
         _Progress.current.close()
         _Progress.current = None

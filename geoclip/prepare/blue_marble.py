@@ -1,4 +1,4 @@
-"""The embedded default: Blue Marble views around real MP16 places, as webdataset shards.
+"""The embedded default: Blue Marble views around MP16 locations, as webdataset shards.
 
 {root}/{train,val,test,test_unseen_cells}/000000.tar … index.json; gallery.csv; metadata.json; README.md
 """
@@ -28,19 +28,20 @@ from tqdm import tqdm
 
 from geoclip.data.assets import BASEMAP, RELEASED, asset_path
 from geoclip.data.blue_marble import Places, cut_views, distinct_locations, pad_sideways, read_earth, split_locations
-from geoclip.prepare.shard_building import stands
+from geoclip.prepare.shard_building import is_built
 from geoclip.prepare.shard_writing import RawSample, shard_sizes, write_shards
+from geoclip.runs.run_dir import write_json
 from geoclip.system.processes import locked
 
 log = logging.getLogger("geoclip")
 
 CHUNK = 512  # views cut at a time
-Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # places, the Earth (H, W, 3), the PNG
+Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # locations by split, the Earth (H, W, 3), the PNG
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class BlueMarbleSettings:
-    """Everything that decides the shards' contents."""
+    """Settings that decide the shards' contents."""
 
     size_px: int
     span_km: float
@@ -54,32 +55,29 @@ class BlueMarbleSettings:
 
 
 def build_blue_marble(root: Path, settings: BlueMarbleSettings, *, draw: Draw, overwrite: bool = False) -> bool:
-    """Build the shards at `root`, whole or not at all; nothing is done where they already stand.
+    """Build the shards at `root`, atomically; False if they are already complete.
 
     Args:
-        root: the folder to make.
-        settings: what to build.
-        draw: draws the places of every split on the Earth into a PNG (the drawing room stands above this one).
+        root: the folder to write.
+        settings: decide the contents.
+        draw: draws the locations of every split on the Earth into a PNG.
         overwrite: replace shards that were built with other settings.
 
-    Returns:
-        Whether anything was built.
-
     Raises:
-        DataError: another data set stands there.
-        AssetError: the image or the places are neither cached nor reachable.
+        DataError: `root` contains another data set.
+        AssetError: the image or the coordinates are neither cached nor reachable.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
-        if stands(root, asdict(settings), overwrite=overwrite):
+        if is_built(root, asdict(settings), overwrite=overwrite):
             return False
         partial = root.with_name(f".{root.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left behind by a killed build
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed build
         _build(partial, settings, draw)
         replaced = root.with_name(f".{root.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         if root.exists():
-            os.replace(root, replaced)  # a kill in between leaves both whole, beside each other
+            os.replace(root, replaced)  # a kill in between leaves both data sets complete
         os.replace(partial, root)
         shutil.rmtree(replaced, ignore_errors=True)
     return True
@@ -100,14 +98,12 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
     earth_HW3 = read_earth()
     padded_3HW = pad_sideways(torch.from_numpy(earth_HW3).permute(2, 0, 1))
     views = {name: rows for name, rows in splits.items() if name != "gallery"}
-    started_s = time.perf_counter()
-    bar = tqdm(total=sum(map(len, views.values())), desc="cutting views", unit="view", mininterval=0.5)
-    with bar:
+    count, started_s = sum(map(len, views.values())), time.perf_counter()
+    with tqdm(total=count, desc="cutting views", unit="view", mininterval=0.5) as bar:
         for name, rows in views.items():
             sizes = shard_sizes(len(rows), settings.samples_per_shard)
             write_shards(folder / name, name, _samples(padded_3HW, rows, name, settings, bar), sizes)
-    rate = sum(map(len, views.values())) / (time.perf_counter() - started_s)
-    log.info("cut and wrote %s views, %s a second", f"{sum(map(len, views.values())):,}", f"{rate:,.0f}")
+    log.info("wrote %s views, %s a second", f"{count:,}", f"{count / (time.perf_counter() - started_s):,.0f}")
     _describe(folder, settings, splits, len(places))
     draw(splits, earth_HW3, folder / "distribution.png")
 
@@ -115,7 +111,7 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
 def _samples(
     padded_3HW: torch.Tensor, rows: Places, split: str, settings: BlueMarbleSettings, bar: tqdm[Never]
 ) -> Iterator[RawSample]:
-    """Webdataset samples; the next chunks are cut and compressed while this one is written."""
+    """Webdataset samples; two threads prepare the next chunks while this one is written."""
 
     def jpegs(chunk: Places) -> list[bytes]:
         views = cut_views(padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px)
@@ -132,8 +128,8 @@ def _samples(
             if number + 3 < len(chunks):
                 ahead.append(pool.submit(jpegs, chunks[number + 3]))
             for index, (picture, gps_deg) in enumerate(zip(pictures, chunk.tolist(), strict=True), number * CHUNK):
-                place = {"key": f"{split}-{index:06d}", "lat": gps_deg[0], "lon": gps_deg[1]}
-                yield {"__key__": place["key"], "jpg": picture, "json": json.dumps(place).encode()}
+                fields = {"key": f"{split}-{index:06d}", "lat": gps_deg[0], "lon": gps_deg[1]}
+                yield {"__key__": fields["key"], "jpg": picture, "json": json.dumps(fields).encode()}
             bar.update(len(chunk))
 
 
@@ -151,23 +147,23 @@ def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Plac
         "distinct_locations": distinct,
         "versions": {package: metadata.version(package) for package in ("torch", "pillow", "webdataset", "numpy")},
     }
-    (folder / "metadata.json").write_text(json.dumps(described, indent=2) + "\n")
+    write_json(folder / "metadata.json", described)
     counts = "\n".join(f"| {name} | {len(rows):,} |" for name, rows in splits.items())
     (folder / "README.md").write_text(
         f"""# {described["name"]}
 
-![places of every split](distribution.png)
+![locations of every split](distribution.png)
 
-| split | places |
+| split | locations |
 |---|---|
 {counts}
 
 Each view is {settings.size_px} x {settings.size_px} pixels, {settings.span_km:g} km a side, north up, with its exact
-latitude and longitude (WGS 84) in the json beside it. No two splits share a place, and none shares one with
-`gallery.csv`. `test_unseen_cells` holds whole 5° cells in which no training, validation or test view is centred.
+latitude and longitude (WGS 84) in the json beside it. No two splits share a location, and none shares one
+with `gallery.csv`. `test_unseen_cells` has the views of 5° cells without any training, validation or test view.
 
 - Imagery: {described["imagery"]}. {described["imagery_licence"]}.
-- Places: {described["places"]}.
+- Locations: {described["places"]}.
 - Seed {settings.seed}; every setting, hash and version is in `metadata.json`.
 - Built by `{described["command"]}`.
 """

@@ -1,4 +1,4 @@
-"""What became of the rows of a build: rejected.csv, a summary, metadata.json, README.md. Too many rejected end it."""
+"""Reports of a build: rejected.csv, a summary, metadata.json, README.md; too many rejected rows end the build."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from geoclip.system.files import atomic_path, write_text_atomic
 
 log = logging.getLogger("geoclip")
 
-SHOWN = 3  # reasons with an example each, where a build is refused
+SHOWN = 3  # reasons in the message that ends a build
 SWAPPED = "latitude and longitude look swapped"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Published:
-    """A benchmark as its publishers count it."""
+    """A benchmark's published size."""
 
     name: str
     samples: int | None
@@ -35,7 +35,7 @@ class Published:
 
 
 def write_rejected(manifest: Manifest, path: Path) -> None:
-    """line, key, lat, lon and reason of every rejected row; of tars, the line is the tar's name."""
+    """Write line (of tars, the tar's name), key, lat, lon and reason of every rejected row."""
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("line", "key", "lat", "lon", "reason"))
@@ -43,15 +43,15 @@ def write_rejected(manifest: Manifest, path: Path) -> None:
 
 
 def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction: float) -> None:
-    """End the build where too many rows were rejected; say how many there are where it goes on.
+    """Log how many rows were rejected, and end the build if there are too many.
 
     Args:
-        manifest: every row planned and checked.
-        rejected: the CSV to write where the build ends here.
-        max_rejected_fraction: a share in [0, 1].
+        manifest: of a build whose pictures are all checked.
+        rejected: the CSV that is written if the build ends here.
+        max_rejected_fraction: in [0, 1].
 
     Raises:
-        DataError: a larger share, or no row is left; with the reasons, an example of each, and the cure.
+        DataError: a larger share was rejected, or all rows; with reasons, examples and the fix.
     """
     rows, reasons = manifest.count(), manifest.reasons()
     bad = sum(count for _, count, _, _ in reasons)
@@ -72,14 +72,14 @@ def refuse_if_too_many(manifest: Manifest, rejected: Path, max_rejected_fraction
         f"{count:,} × {reason}, first {key or 'a row without a key'} ({_where(line)})"
         for reason, count, line, key in reasons[:SHOWN]
     )
-    swapped = any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons)
-    hint = " are columns.lat and columns.lon the wrong way round?" if swapped else ""
+    if any(reason == SWAPPED and count >= bad / 2 for reason, count, _, _ in reasons):
+        shown += "; are columns.lat and columns.lon swapped?"
+    if bad == rows:
+        raise DataError(f"none of {rows:,} rows can be used: {shown}; all of them: {rejected}")
     raise DataError(
-        f"{bad:,} of {rows:,} rows ({percent_text(100 * share)} %) are of no use, more than "
-        f"max_rejected_fraction={max_rejected_fraction:g}: {shown};{hint} all of them: {rejected}; mend them, or allow "
-        f"for them with max_rejected_fraction={min(1.0, -(-share * 100 // 1) / 100):g}, and give the command again"
-        if bad < rows
-        else f"none of {rows:,} rows is of use: {shown};{hint} all of them: {rejected}"
+        f"{bad:,} of {rows:,} rows ({percent_text(100 * share)} %) cannot be used, more than "
+        f"max_rejected_fraction={max_rejected_fraction:g}: {shown}; all of them: {rejected}; fix them, or accept "
+        f"them with max_rejected_fraction={min(1.0, -(-share * 100 // 1) / 100):g}, and rerun the command"
     )
 
 
@@ -90,7 +90,7 @@ def close_build(
     records: dict[str, list[ShardRecord]],
     published: Published | None,
 ) -> None:
-    """README.md, and metadata.json, by which a data set is known to be whole."""
+    """Write README.md and then metadata.json, which marks a data set as complete."""
     reasons = {reason: count for reason, count, _, _ in manifest.reasons()}
     bad, rows = sum(reasons.values()), manifest.count()
     described: dict[str, Any] = {
@@ -113,11 +113,11 @@ def close_build(
 
 
 def _compared(published: Published, built: int) -> dict[str, Any]:
-    """What a benchmark holds beside what its publishers say."""
+    """The number of photographs that were built, beside the published number."""
     missing = None if published.samples is None else published.samples - built
     if missing:
         log.warning(
-            "%s: %s photographs were built, %s are published: %s; results on it are not those on the whole benchmark",
+            "%s: %s photographs were built, %s are published: %s; results are not comparable with published ones",
             published.name, f"{built:,}", f"{published.samples:,}",
             f"{missing:,} are missing" if missing > 0 else f"{-missing:,} too many",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Inspect shards: every sample is read, faults are counted by reason, coordinates summarised."""
+"""Inspect shards: read every sample, count faults by reason, summarise coordinates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from geoclip.data.account import Account
+from geoclip.data.account import Account, account_of
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.pictures import CHECK_PX, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.shard_index import ShardIndex, index_shard
@@ -36,36 +36,40 @@ if TYPE_CHECKING:
 
 FEATURES = b"\x93NUMPY"
 
+log = logging.getLogger("geoclip")
+
+MAX_DOTS = 200_000  # a map with more shows nothing new
+
+SHOWN = 20  # examples of faults
+SAMPLE, LOCATION = ["key", "lat", "lon"], ["lat", "lon"]
+TWICE = "key and coordinates of an earlier sample"
+
 
 def sample_table(keys: list[str], gps_deg_N2: NDArray[np.float64], size_N: NDArray[np.int64]) -> pd.DataFrame:
-    """A row per sample: key, lat, lon, bytes of the picture, width and height in px (0 until it is decoded)."""
-    lat, lon = (gps_deg_N2 + 0.0).T  # -0 and 0 are one number
+    """A row per sample: key, lat, lon, bytes of the picture, width and height in px (0 until decoded)."""
+    lat, lon = (gps_deg_N2 + 0.0).T  # -0 equals 0
     columns = {"key": pd.Series(keys, dtype=object), "lat": lat, "lon": lon, "bytes": size_N}
     return pd.DataFrame(columns).assign(width=0, height=0)
 
 
-def _no_samples() -> pd.DataFrame:
-    return sample_table([], np.empty((0, 2)), np.empty(0, dtype=np.int64))
-
-
 @dataclass(kw_only=True, slots=True)
 class ShardFindings:
-    """What one tar holds."""
+    """The contents of one tar."""
 
     path: str
-    samples: pd.DataFrame = field(default_factory=_no_samples)  # with a picture and a place, in order
+    samples: pd.DataFrame  # with a picture and coordinates, in order
     bytes: int = 0
     sha256: str = ""
     formats: Counter[str] = field(default_factory=Counter)
     faults: list[Skip] = field(default_factory=list)  # members and samples that cannot be used
-    broken: list[Skip] = field(default_factory=list)  # pictures that cannot be decoded; their size stays 0
+    broken: list[Skip] = field(default_factory=list)  # pictures that cannot be decoded; their size is 0
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
 def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
-    """Read a tar anew, whatever index was kept, and decode its pictures. A tar that cannot be read is a fault."""
+    """Read a tar without any stored index, and decode its pictures. A tar that cannot be read is a fault."""
     note(path)
     try:
         index = index_shard(Path(path))
@@ -80,7 +84,8 @@ def examine_shard(path: str, max_pixels: int = MAX_PIXELS) -> ShardFindings:
             _examine_pictures(index, file.fileno(), findings, max_pixels)
     except OSError as error:
         fault = Skip(shard=os.path.basename(path), key="", reason=f"shard cannot be read ({error.strerror or error})")
-        return ShardFindings(path=path, faults=[fault])
+        no_samples = sample_table([], np.empty((0, 2)), np.empty(0, dtype=np.int64))
+        return ShardFindings(path=path, samples=no_samples, faults=[fault])
     return findings
 
 
@@ -98,10 +103,10 @@ def _examine_pictures(index: ShardIndex, file: int, findings: ShardFindings, max
 
 
 def _examine(data: bytes, max_pixels: int) -> tuple[str, tuple[int, int]]:
-    """Format, width and height of a picture that was decoded to its end; of features their format alone.
+    """Format, width and height of a picture, after decoding all of it; of features, format and zeros.
 
     Raises:
-        ValueError: broken; the message is a short reason.
+        ValueError: corrupt; the message is a short reason.
     """
     if not data.startswith(FEATURES):
         image = open_picture(data, max_pixels)
@@ -109,21 +114,16 @@ def _examine(data: bytes, max_pixels: int) -> tuple[str, tuple[int, int]]:
         return image.format or "?", full_size(image)
     try:
         features = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # as many kinds as there are ways to cut a file
+    except Exception as error:  # numpy raises many kinds for a cut file
         raise ValueError(f"unreadable features ({type(error).__name__})") from None
     if not np.isfinite(features).all():
         raise ValueError("features that are not finite")
     return "features", (0, 0)
 
 
-SHOWN = 20  # examples of what is wrong
-SAMPLE, PLACE = ["key", "lat", "lon"], ["lat", "lon"]
-TWICE = "key and coordinates of an earlier sample"
-
-
 @dataclass(kw_only=True, slots=True)
 class SplitSummary:
-    """What one folder of tars holds."""
+    """The contents of one folder of tars."""
 
     shards: int
     samples: int
@@ -133,29 +133,24 @@ class SplitSummary:
     longer_side_px: tuple[int, int, int]  # smallest, median, largest; 0 where there are no pictures
     shorter_side_px: tuple[int, int, int]
     formats: dict[str, int]
-    places_twice: int  # samples at the very coordinates of another one before them; common, no fault
-    keys_twice: int  # samples with the key and the coordinates of another one before them, in whichever tar
-    keys_shared: int  # samples with the key of another one at other coordinates; both are used
-    skipped: dict[str, int]  # files that look like shards and are not read, by reason
+    places_twice: int  # samples at the exact coordinates of an earlier one; common, not a fault
+    keys_twice: int  # samples with key and coordinates of an earlier one, in any tar
+    keys_shared: int  # samples with the key of an earlier one at other coordinates; both are used
+    skipped: dict[str, int]  # files that look like shards but are not read, by reason
     faults: dict[str, int]  # members and samples that cannot be used, by reason
     broken: dict[str, int]  # pictures that cannot be decoded, by reason
     examples: list[str]  # the first of faults, broken and keys_twice
-    index_json: list[str] | None  # how index.json differs from the tars; null: there is none
+    index_json: list[str] | None  # differences between index.json and the tars; null: no index.json
 
     @property
     def wrong(self) -> int:
-        """How many things are not as they should be."""
-        return (
-            sum(self.faults.values())
-            + sum(self.broken.values())
-            + self.keys_twice
-            + sum(self.skipped.values())
-            + len(self.index_json or [])
-        )
+        """The number of faults of all kinds."""
+        counted = (self.faults, self.broken, self.skipped)
+        return sum(sum(counts.values()) for counts in counted) + self.keys_twice + len(self.index_json or [])
 
 
 def summarise_split(files: ShardFiles, findings: list[ShardFindings], samples: pd.DataFrame) -> SplitSummary:
-    """The summary of a folder whose tars were examined; `samples` are those of all of them, see `samples_of`."""
+    """The summary of a folder of examined tars; `samples` is their `samples_of`."""
     faults, broken = SkipReport(), SkipReport()
     for one in findings:
         faults.add(one.faults)
@@ -172,10 +167,10 @@ def summarise_split(files: ShardFiles, findings: list[ShardFindings], samples: p
         bytes=sum(one.bytes for one in findings),
         mean_picture_bytes=int(samples["bytes"].sum()) / max(1, len(samples)),
         samples_per_shard=(min(counts, default=0), max(counts, default=0)),
-        longer_side_px=_least_middle_most(decoded.max(axis=1)),
-        shorter_side_px=_least_middle_most(decoded.min(axis=1)),
+        longer_side_px=_min_median_max(decoded.max(axis=1)),
+        shorter_side_px=_min_median_max(decoded.min(axis=1)),
         formats=dict(sum((one.formats for one in findings), Counter()).most_common()),
-        places_twice=int(samples.duplicated(PLACE).sum()),
+        places_twice=int(samples.duplicated(LOCATION).sum()),
         keys_twice=int(twice.sum()),
         keys_shared=int(samples.duplicated("key").sum() - twice.sum()),
         skipped=dict(files.account.skipped.counts.most_common()),
@@ -188,78 +183,72 @@ def summarise_split(files: ShardFiles, findings: list[ShardFindings], samples: p
 
 def samples_of(findings: list[ShardFindings]) -> pd.DataFrame:
     """The samples of these tars in order, each with the name of its `shard`."""
+    empty = sample_table([], np.empty((0, 2)), np.empty(0, dtype=np.int64)).assign(shard="")
     tables = [one.samples.assign(shard=Path(one.path).name) for one in findings]
-    return pd.concat(tables or [ShardFindings(path="").samples.assign(shard="")], ignore_index=True)
+    return pd.concat(tables or [empty], ignore_index=True)
 
 
 def in_common(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, int]:
-    """How many keys, samples (a key with its coordinates) and exact coordinates two splits have in common."""
+    """The number of keys, samples (key and coordinates) and exact coordinates that two splits share."""
     return {
         name: len(a[columns].drop_duplicates().merge(b[columns].drop_duplicates()))
-        for name, columns in (("keys", ["key"]), ("samples", SAMPLE), ("places", PLACE))
+        for name, columns in (("keys", ["key"]), ("samples", SAMPLE), ("places", LOCATION))
     }
 
 
 def samples_account(what: str, findings: list[ShardFindings]) -> Account:
-    """Of the samples of a split: a picture that cannot be decoded is not used."""
-    account = Account(what=what, used=sum(len(one) - len(one.broken) for one in findings))
-    for one in findings:
-        account.skipped.add((*one.faults, *one.broken))
-    return account
+    """Used and skipped samples of a split; pictures that cannot be decoded are skipped."""
+    skipped = [skip for one in findings for skip in (*one.faults, *one.broken)]
+    return account_of(what, sum(len(one) - len(one.broken) for one in findings), skipped)
 
 
-def _least_middle_most(values: pd.Series[int]) -> tuple[int, int, int]:
+def _min_median_max(values: pd.Series[int]) -> tuple[int, int, int]:
     return (int(values.min()), int(values.median()), int(values.max())) if len(values) else (0, 0, 0)
 
 
 def _differences(path: Path, findings: list[ShardFindings]) -> list[str] | None:
-    """How the tars differ from what index.json says of them; None: there is no index.json."""
+    """Differences between the tars and index.json; None: there is no index.json."""
     if not path.is_file():
         return None
     try:
-        said = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["shards"]}
+        listed = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["shards"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"index.json is damaged ({error!r})"]
-    differences = [f"{name} is missing" for name in said if name not in {Path(one.path).name for one in findings}]
+        return [f"index.json is corrupt ({error!r})"]
+    differences = [f"{name} is missing" for name in listed if name not in {Path(one.path).name for one in findings}]
     for one in findings:
         name = Path(one.path).name
-        if name not in said:
+        if name not in listed:
             differences.append(f"{name} is not in index.json")
             continue
         is_now = {"samples": len(one), "bytes": one.bytes, "sha256": one.sha256}
         differences += [
-            f"{name}: {key} {str(value)[:12]}, index.json says {str(said[name][key])[:12]}"
+            f"{name}: {key} {str(value)[:12]}, index.json has {str(listed[name][key])[:12]}"
             for key, value in is_now.items()
-            if key in said[name] and said[name][key] != value
+            if key in listed[name] and listed[name][key] != value
         ]
     return differences
 
 
-log = logging.getLogger("geoclip")
-
-MOST_DOTS = 200_000  # a map of more shows no more
-
-
 @dataclass(kw_only=True, slots=True)
 class ShardsSummary:
-    """What `inspect_shards` found."""
+    """The result of `inspect_shards`."""
 
     root: str
     splits: dict[str, SplitSummary]
     shared: dict[str, dict[str, int]]  # "a & b": keys, samples and coordinates in both
     accounts: list[Account]  # of each split's shards and samples
-    drawn: dict[str, NDArray[np.float64]]  # (N, 2) degrees of each split, at most MOST_DOTS, by the map's title
+    drawn: dict[str, NDArray[np.float64]]  # (N, 2) degrees of each split, at most MAX_DOTS, by title
     written: str = ""  # the JSON
 
     @property
     def complaint(self) -> str:
-        """One sentence on what is broken; empty when nothing is."""
+        """One sentence that lists the faults; empty if there are none."""
         parts = [f"{split.wrong} faults in {name}" for name, split in self.splits.items() if split.wrong]
         parts += [f"{both['samples']} samples both in {pair}" for pair, both in self.shared.items() if both["samples"]]
         if not parts:
             return ""
         found = ", ".join(parts)
-        return f"{self.root} is not sound: {found}; {self.written} says what; rebuild these shards"
+        return f"{self.root} has faults: {found}; details: {self.written}; rebuild these shards"
 
     def as_json(self) -> dict[str, Any]:
         """The contents of inspection.json."""
@@ -274,18 +263,18 @@ class ShardsSummary:
 
 
 def inspect_shards(root: Path, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> ShardsSummary:
-    """Read every byte of a folder of shards, with or without folders of splits, and write what was found.
+    """Read every byte of the shards in a folder, or in its folders, and write inspection.json.
 
-    Headers and jsons are read anew, whatever was kept of them, and compared with index.json; each picture is decoded.
-    inspection.json goes into the folder, or into the current one where it cannot be written.
+    Headers and jsons are compared with index.json; each picture is decoded. inspection.json goes into the folder, or
+    into the current one if that folder is read-only.
 
     Args:
-        root: a folder with *.tar, or with folders that have some.
-        workers: processes, each with a tar of its own; None: one per core.
+        root: contains *.tar, or folders that do.
+        workers: processes; None: one per core.
         max_pixels: see `open_picture`.
 
     Raises:
-        DataError: no tar there.
+        DataError: there is no tar.
     """
     folders = find_splits(root)
     examine = partial(examine_shard, max_pixels=max_pixels)
@@ -301,7 +290,7 @@ def inspect_shards(root: Path, workers: int | None = None, max_pixels: int = MAX
             for account in (files.account, samples_account(files.what, splits[name]))
         ],
         shared={f"{a} & {b}": in_common(samples[a], samples[b]) for a, b in combinations(splits, 2)},
-        drawn=dict(_dots(name, table[PLACE].to_numpy()) for name, table in samples.items() if len(table)),
+        drawn=dict(_dots(name, table[LOCATION].to_numpy()) for name, table in samples.items() if len(table)),
     )
     for folder in (root, Path.cwd()):
         try:
@@ -314,21 +303,21 @@ def inspect_shards(root: Path, workers: int | None = None, max_pixels: int = MAX
 
 
 def find_splits(root: Path) -> dict[str, ShardFiles]:
-    """Folders with tars, or with an index.json that names some, by name, the largest first; root itself may be one.
+    """Folders (root too) with tars or an index.json, by name, those with most tars first.
 
     Raises:
-        DataError: not one tar.
+        DataError: there is no tar.
     """
     found: dict[Path, ShardFiles] = {}
     for folder in (root, *sorted(path for path in root.glob("*") if path.is_dir() and path.name[0] != ".")):
         files = folder_shards(folder)
-        if folder == root:  # the tars of its folders are theirs
+        if folder == root:  # tars in its folders belong to those
             files = replace(files, skipped=[skip for skip in files.skipped if skip.reason != BELOW])
         if files.paths or files.skipped or (folder / "index.json").is_file():
             found[folder] = files
     if not any(files.paths for files in found.values()):
         seen = "".join(f"; {line}" for files in found.values() for line in files.account.skipped.lines())
-        raise DataError(f"{root} holds no shards: expected *.tar there, or in folders such as {root / 'train'}{seen}")
+        raise DataError(f"{root} contains no shards: expected *.tar there or in folders like {root / 'train'}{seen}")
     largest_first = sorted(found, key=lambda folder: (-len(found[folder].paths), folder.name))
     return {folder.resolve().name: found[folder] for folder in largest_first}
 
@@ -348,13 +337,13 @@ def _examine_shards(
 
 
 def _dots(name: str, gps_deg_N2: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]]:
-    """A split's title and places on the map."""
-    shown = gps_deg_N2[:: -(-len(gps_deg_N2) // MOST_DOTS)]
+    """A split's title and coordinates on the map."""
+    shown = gps_deg_N2[:: -(-len(gps_deg_N2) // MAX_DOTS)]
     return name if len(shown) == len(gps_deg_N2) else f"{name}: {len(shown):,} of {len(gps_deg_N2):,}", shown
 
 
 def inspection_table(summary: ShardsSummary) -> Group:
-    """For `rich.print`: a row per split, and below it what is wrong or worth knowing."""
+    """A row per split; below the table, faults and notes."""
     from rich.console import Group
     from rich.text import Text
 

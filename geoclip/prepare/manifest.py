@@ -1,7 +1,7 @@
-"""What is to be built, row by row, in an SQLite file: memory does not grow with the rows, and a kill loses a moment.
+"""The state of a build, row by row, in SQLite: memory does not grow with the rows, and a kill loses little work.
 
-A row is planned (its coordinates and its key are good), then checked (its picture is good), then picked: it has its
-position in the shuffled order. `reason` tells where it is: NULL planned, '' checked, anything else why it is rejected.
+A row is planned (coordinates and key are good), then checked (its picture is good), then picked (it has a position in
+the shuffled order). `reason` is NULL for a planned row, '' for a checked one, else the reason for its rejection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from geoclip.data.picture_sources import as_path, last_part, tar_key
 from geoclip.data.shard_index import EMPTY_SHARD
 from geoclip.prepare.shard_writing import ShardRecord
 
-CHUNK_ROWS = 256  # checked by one process at a time, and lost by a kill
+CHUNK_ROWS = 256  # checked by one process at a time; a kill loses that much
 TABLES = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE rows (
@@ -29,8 +29,8 @@ CREATE TABLE rows (
 CREATE TABLE shards (split TEXT, name TEXT, samples INTEGER, bytes INTEGER, sha256 TEXT, PRIMARY KEY (split, name))
     WITHOUT ROWID;
 """
-# A key again in the same origin; in another one a sample of the same coordinates and as many bytes (after the last `:`
-# of its place), which is that sample. Two outputs of img2dataset have the same keys for other pictures.
+# Equal keys are duplicates within an origin. In two origins (two outputs of img2dataset use the same keys for different
+# pictures) they are if coordinates and picture bytes (the number after the last `:` of `place`) are equal, too.
 DUPLICATES = """
 UPDATE rows SET reason = 'duplicate key', rank = NULL WHERE reason IS NULL AND EXISTS
     (SELECT 1 FROM rows AS other WHERE other.name = rows.name AND other.id < rows.id AND other.reason IS NULL
@@ -49,20 +49,20 @@ UPDATE rows SET alone = 0 WHERE reason IS NULL AND EXISTS
 
 
 class Row(NamedTuple):
-    """A row of a source. With a reason it is rejected already; its coordinates are then whatever stood there."""
+    """A row of a source. One with a reason is rejected; its coordinates are then unchecked."""
 
     line: str  # of a table, counted from 1; or the tar
     key: str  # as the source writes it
     lat: float | str = ""
     lon: float | str = ""
-    extra: str = ""  # what else the json is to hold, for its source to read
-    place: str = ""  # of the picture, where the source knows it already
+    extra: str = ""  # other fields for the json, in the source's own form
+    place: str = ""  # where the picture is, if the source knows it already
     reason: str = ""
-    origin: str = ""  # of sources whose parts may use the same keys: what to put before a key that another part has
+    origin: str = ""  # prefix that makes a key distinct if another part of the source uses it, too
 
 
 class Planned(NamedTuple):
-    """A row whose picture is to be checked."""
+    """A row with a picture to check."""
 
     id: int
     key: str
@@ -71,7 +71,7 @@ class Planned(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Of a picture: where it lies and what it is; or the reason why its row is rejected."""
+    """The path and format of a good picture; or the reason to reject its row."""
 
     place: str
     suffix: str
@@ -93,13 +93,13 @@ class Picked(NamedTuple):
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Manifest:
-    """The file. Every call opens and closes it, so that no connection is carried into a forked process."""
+    """Every call opens and closes the file, so that forked processes share no connection."""
 
     path: Path
 
     @contextmanager
     def _open(self, *, change: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection; with `change` one transaction, whole or not at all."""
+        """A connection; with `change`, one transaction."""
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=60)) as database:
             database.executescript("PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536;")
             if not change:
@@ -113,22 +113,20 @@ class Manifest:
                 raise
             database.execute("COMMIT")
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """An empty manifest in place of any other."""
-        for name in (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm"):
-            self.path.with_name(name).unlink(missing_ok=True)
+    def create(self, settings: dict[str, Any]) -> None:
+        """Write an empty manifest into an empty folder."""
         with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(TABLES)
         self.note("settings", json.dumps(settings))
 
     def note(self, key: str, value: str) -> None:
-        """Remember a fact about the build."""
+        """Store a fact about the build."""
         with self._open(change=True) as database:
             database.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, value))
 
     def noted(self, key: str) -> str | None:
-        """What `note` remembered; None where it did not, or where there is no manifest."""
+        """A fact that `note` stored; None if it did not, or if there is no manifest."""
         if not self.path.is_file():
             return None
         try:
@@ -139,7 +137,7 @@ class Manifest:
         return None if row is None else str(row[0])
 
     def add(self, rows: Iterable[Row], seed: int) -> None:
-        """Append rows. Their place in the shuffled order is a hash of seed and key, whatever the source's order."""
+        """Append rows. A hash of seed and key decides their position in the shuffled order, not the source's order."""
         with self._open(change=True) as database:
             database.executemany(
                 "INSERT INTO rows (line, key, lat, lon, extra, place, origin, reason, name, rank, tail) "
@@ -148,7 +146,7 @@ class Manifest:
             )
 
     def close_plan(self, seed: int) -> None:
-        """After the last row: make keys distinct by origin, reject those that occur again, and note lone last parts."""
+        """After the last row: reject duplicates, make keys distinct, and find the rows that share a file name."""
         with self._open(change=True) as database:
             database.create_function("hash", 1, _hash, deterministic=True)
             database.execute("CREATE INDEX by_name ON rows (name, id) WHERE reason IS NULL")
@@ -164,7 +162,7 @@ class Manifest:
             database.execute("INSERT INTO state VALUES ('planned', '')")
 
     def unchecked(self) -> tuple[list[int], int]:
-        """The chunks that hold planned rows, and how many such rows there are."""
+        """The chunks with planned rows, and the number of such rows."""
         with self._open() as database:
             chunks = f"SELECT DISTINCT (id - 1) / {CHUNK_ROWS} FROM rows WHERE reason IS NULL ORDER BY 1"
             rows = database.execute("SELECT COUNT(*) FROM rows WHERE reason IS NULL").fetchone()
@@ -177,13 +175,13 @@ class Manifest:
             found = database.execute(select, (chunk * CHUNK_ROWS + 1, (chunk + 1) * CHUNK_ROWS))
             return [Planned(*row) for row in found]
 
-    def settle(self, verdicts: list[Verdict]) -> None:
-        """Note what was found about pictures, all of it or nothing."""
+    def record_verdicts(self, verdicts: list[Verdict]) -> None:
+        """Store the results of checking pictures."""
         with self._open(change=True) as database:
             database.executemany("UPDATE rows SET place = ?, suffix = ?, reason = ? WHERE id = ?", verdicts)
 
     def refuse(self) -> None:
-        """End a build of which too much was rejected; the next one checks those pictures again."""
+        """Mark a build with too many rejected rows; the next start checks their pictures again."""
         with self._open(change=True) as database:
             database.execute("UPDATE rows SET reason = NULL WHERE reason != '' AND rank IS NOT NULL")
             database.execute("DELETE FROM shards")
@@ -191,7 +189,7 @@ class Manifest:
             database.execute("INSERT OR REPLACE INTO state VALUES ('refused', '')")
 
     def pick(self) -> int:
-        """Bring the checked rows into their shuffled order. Returns their number."""
+        """Put the checked rows into shuffled order. Returns their number."""
         with self._open(change=True) as database:
             database.execute("DROP TABLE IF EXISTS picked")
             database.execute("CREATE TABLE picked (position INTEGER PRIMARY KEY, id INTEGER)")
@@ -202,7 +200,7 @@ class Manifest:
         return int(count)
 
     def picked(self, start: int, stop: int) -> Generator[Picked]:
-        """The rows at these positions of the shuffled order. Close it: the connection is this thread's."""
+        """The rows at these positions of the shuffled order. Close it in the same thread."""
         select = (
             "SELECT name, key, lat, lon, extra, place, suffix FROM picked CROSS JOIN rows ON rows.id = picked.id "
             "WHERE position > ? AND position <= ? ORDER BY position"
@@ -212,18 +210,17 @@ class Manifest:
                 yield Picked(*row)
 
     def reasons(self) -> list[tuple[str, int, str, str]]:
-        """Why rows were rejected: reason, how many, and line and key of the first, most frequent first."""
+        """Reasons of rejection, the most frequent first: reason, number of rows, line and key of the first."""
         select = "SELECT reason, SUM(reason != ?) AS n, line, key, MIN(id) FROM rows WHERE reason != '' GROUP BY reason"
         with self._open() as database:
             found = database.execute(f"{select} ORDER BY n DESC, reason", (EMPTY_SHARD,))
             return [(reason, count, line, key) for reason, count, line, key, _ in found]
 
     def count(self) -> int:
-        """All rows; an empty shard is none."""
+        """The number of rows; an empty shard is not one."""
+        select = "SELECT COUNT(*) FROM rows WHERE reason IS NOT ?"
         with self._open() as database:
-            return int(
-                database.execute("SELECT COUNT(*) FROM rows WHERE reason IS NOT ?", (EMPTY_SHARD,)).fetchone()[0]
-            )
+            return int(database.execute(select, (EMPTY_SHARD,)).fetchone()[0])
 
     def rejected(self) -> Iterator[tuple[str, str, Any, Any, str]]:
         """Line, key, latitude, longitude and reason of every rejected row, in the source's order."""
@@ -231,18 +228,17 @@ class Manifest:
             yield from database.execute("SELECT line, key, lat, lon, reason FROM rows WHERE reason != '' ORDER BY id")
 
     def finish_shard(self, split: str, record: ShardRecord) -> None:
-        """Note a shard that is on disk."""
+        """Record a shard that is on disk."""
         with self._open(change=True) as database:
             row = {"split": split} | asdict(record)
             database.execute("INSERT OR REPLACE INTO shards VALUES (:split, :name, :samples, :bytes, :sha256)", row)
 
-    def finished_shards(self, split: str) -> dict[str, ShardRecord]:
-        """The shards that were on disk when they were noted, by name."""
+    def finished_shards(self, split: str) -> list[ShardRecord]:
+        """The shards that `finish_shard` recorded."""
         select = "SELECT name, samples, bytes, sha256 FROM shards WHERE split = ?"
         with self._open() as database:
             found = database.execute(select, (split,)).fetchall()
-        records = (ShardRecord(name=name, samples=n, bytes=size, sha256=sha) for name, n, size, sha in found)
-        return {record.name: record for record in records}
+        return [ShardRecord(name=name, samples=n, bytes=size, sha256=sha) for name, n, size, sha in found]
 
 
 def _stored(row: Row, seed: int) -> tuple[Any, ...]:
@@ -254,5 +250,5 @@ def _stored(row: Row, seed: int) -> tuple[Any, ...]:
 
 
 def _hash(text: str) -> int:
-    """Evenly spread over 64 bits, with a sign, as SQLite's integers are."""
+    """A hash of 64 bits, signed as SQLite's integers."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)

@@ -1,7 +1,7 @@
-"""Build shards of any size: planned, checked, shuffled, written. A killed build resumes.
+"""Build shards of any size: plan, check, shuffle, write. A killed build resumes.
 
 {root}/{split}/000000.tar … index.json; {root}/val, if samples are held out; rejected.csv; README.md; metadata.json,
-written last. While it is being built, .{root}.work/manifest.sqlite beside root records what has been done.
+written last. During the build, .{root}.work/manifest.sqlite beside root records the progress.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from PIL import Image
 from tqdm import tqdm
@@ -36,27 +36,30 @@ from geoclip.prepare.shard_writing import (
     write_tar,
 )
 from geoclip.prepare.sources import ShardSource
+from geoclip.runs.run_dir import differences
 from geoclip.system.processes import locked
+
+log = logging.getLogger("geoclip")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Resize:
-    """What is done to large pictures; others stay as they are, byte for byte."""
+    """Shrinks large pictures; others are copied byte for byte."""
 
     max_side_px: int | None = None  # of the longer side
     jpeg_quality: int = 90
     max_pixels: int = MAX_PIXELS
 
     def __call__(self, data: bytes, suffix: str) -> tuple[bytes, str]:
-        """A picture and the suffix that it goes by.
+        """A picture's bytes and suffix.
 
         Raises:
             ValueError: it cannot be read.
         """
         if self.max_side_px is None or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px:
             return data, suffix
-        least_px = -(-self.max_side_px // 2)  # which leaves both sides twice that, where they were
-        image = decode(data, least_px, max_pixels=self.max_pixels)
+        half_px = -(-self.max_side_px // 2)  # decoding leaves both sides at twice that or more
+        image = decode(data, half_px, max_pixels=self.max_pixels)
         image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         image.save(file, "JPEG", quality=self.jpeg_quality)
@@ -64,10 +67,10 @@ class Resize:
 
 
 def examine(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
-    """Decode a picture to its end. Returns the suffix that its format has in shards.
+    """Decode a complete picture. Returns the suffix of its format in shards.
 
     Raises:
-        ValueError: broken, or no picture; the message is a short reason.
+        ValueError: corrupt, or not a picture; the message is a short reason.
     """
     beginning = data[:512].lstrip().lower()
     if beginning.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<script")):
@@ -100,7 +103,7 @@ def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class BuildSettings:
-    """What decides the shards' contents, beside the source."""
+    """Settings that decide the shards' contents, beside the source."""
 
     split: str = "train"
     val_samples: int = 0  # held out for the split `val`
@@ -112,7 +115,7 @@ class BuildSettings:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ShardTask:
-    """A shard to be written: the rows at these positions of the shuffled order."""
+    """A shard to write: the rows at these positions of the shuffled order."""
 
     split: str
     path: Path
@@ -121,14 +124,14 @@ class ShardTask:
 
 
 def shard_tasks(root: Path, settings: BuildSettings, count: int) -> list[ShardTask]:
-    """The shards of `val`, which comes first in the shuffled order, and of the split that was asked for.
+    """The shards of `val`, which comes first in the shuffled order, and of `settings.split`.
 
     Raises:
-        DataError: nothing is left for that split.
+        DataError: no row remains for that split.
     """
     if settings.val_samples >= count:
         raise DataError(
-            f"val_samples={settings.val_samples} leaves nothing of the {count} good rows for {settings.split}; lower it"
+            f"val_samples={settings.val_samples} leaves none of the {count} good rows for {settings.split}; lower it"
         )
     tasks, start = [], 0
     for split, samples in (("val", settings.val_samples), (settings.split, count - settings.val_samples)):
@@ -141,21 +144,21 @@ def shard_tasks(root: Path, settings: BuildSettings, count: int) -> list[ShardTa
 
 
 def write_shard(task: ShardTask, manifest: Manifest, source: ShardSource, resize: Resize) -> ShardRecord:
-    """One shard, and what `open_index` would have to read before it is trained on."""
+    """Write one shard and the index that training reads first."""
     try:
         with closing(manifest.picked(task.start, task.stop)) as rows:
             samples = write_tar(task.path, (_sample(task.path, row, source, resize) for row in rows))
         open_index(task.path)
         return record_shard(task.path, samples)
     except OSError as error:
-        raise DataError(f"{task.path} cannot be written: {error}; the same command goes on there") from error
+        raise DataError(f"{task.path} cannot be written: {error}; rerunning the command resumes there") from error
 
 
 def _sample(path: Path, row: Picked, source: ShardSource, resize: Resize) -> RawSample:
-    """What the tar holds of a row.
+    """The members of a row in the tar.
 
     Raises:
-        DataError: the picture is no longer what was checked.
+        DataError: the picture has changed since it was checked.
     """
     note(str(path), row.key)
     try:
@@ -163,24 +166,19 @@ def _sample(path: Path, row: Picked, source: ShardSource, resize: Resize) -> Raw
         fields = source.fields(row.extra)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"the picture of {row.key} was good when it was checked, and is no longer ({error}); bring it back and "
-            "give the same command again"
+            f"the picture of {row.key} was good when it was checked, and is no longer ({error}); restore it and "
+            "rerun the command"
         ) from error
     own = {"key": fields.pop("key", row.key), "lat": row.lat, "lon": row.lon}
-    told = own | {name: value for name, value in fields.items() if name not in own}
-    return {"__key__": row.name, suffix: picture, "json": json.dumps(told, ensure_ascii=False).encode()}
+    content = own | {name: value for name, value in fields.items() if name not in own}
+    return {"__key__": row.name, suffix: picture, "json": json.dumps(content, ensure_ascii=False).encode()}
 
 
-def stands(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
-    """Whether the data set of these settings is at `root`.
-
-    Args:
-        root: with a metadata.json, the last file of a data set to be written, or without anything.
-        wanted: the settings.
-        overwrite: whether another data set of ours may be replaced.
+def is_built(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether `root` contains the complete data set of these settings.
 
     Raises:
-        DataError: something else is there, or other settings, by name.
+        DataError: `root` contains other files; or, without `overwrite`, a data set of other settings.
     """
     built = settings_at(root)
     if built is None:
@@ -190,41 +188,33 @@ def stands(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
     if built == wanted:
         return True
     if not overwrite:
-        raise DataError(
-            f"the shards at {root} were built with other settings ({differences(built, wanted)}); {cure(root)}"
-        )
+        refuse_other_settings(root, built, wanted)
     return False
 
 
 def settings_at(root: Path) -> dict[str, Any] | None:
-    """The settings of the data set at `root`; None where there is none that is whole."""
+    """The settings of the complete data set at `root`; None if there is none: metadata.json is written last."""
     try:
         return dict(json.loads((root / "metadata.json").read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def differences(built: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The settings that differ, each with both values."""
-    keys = [key for key in {**wanted, **built} if built.get(key) != wanted.get(key)]
-    return "; ".join(f"{key} is {built.get(key)}, not {wanted.get(key)}" for key in keys)
+def refuse_other_settings(root: Path, built: dict[str, Any], wanted: dict[str, Any]) -> Never:
+    """Raise a DataError that names the differences."""
+    raise DataError(
+        f"{root} has other settings ({'; '.join(differences(built, wanted))}); overwrite=true replaces its data set, "
+        "another root keeps it"
+    )
 
 
-def cure(root: Path) -> str:
-    """What to do about other settings."""
-    return f"the same command with overwrite=true replaces what is at {root}, another root keeps it"
-
-
-def clear(root: Path) -> None:
-    """Empty a folder, which may be a link or a file system of its own and stays."""
+def empty_folder(root: Path) -> None:
+    """Delete a folder's contents; the folder itself may be a link or a mount, and stays."""
     for path in root.iterdir() if root.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-log = logging.getLogger("geoclip")
 
 
 def build_shards(
@@ -238,30 +228,27 @@ def build_shards(
     overwrite: bool = False,
     published: Published | None = None,
 ) -> bool:
-    """Build the shards at `root`, or go on with it; nothing is done where they already stand.
+    """Build the shards at `root`, or resume building them; False if they are already complete.
 
     Args:
-        root: the folder to make.
+        root: the folder to write.
         source: rows and pictures.
-        settings: what to make of them.
+        settings: decide the contents.
         workers: processes.
-        max_rejected_fraction: a larger share of rows that are of no use ends the build before anything is written.
-        max_pixels: pictures of more are rejected, see `open_picture`; not among the settings.
+        max_rejected_fraction: a larger share of unusable rows ends the build before a shard is written.
+        max_pixels: larger pictures are rejected, see `open_picture`; not one of the settings.
         overwrite: replace shards that were built with other settings.
-        published: of a benchmark, to compare with.
-
-    Returns:
-        Whether anything was built.
+        published: a benchmark's published size, to compare with.
 
     Raises:
-        DataError: another data set stands there, the source cannot be used, or too little of it.
+        DataError: `root` contains another data set, the source cannot be used, or too many rows were rejected.
     """
-    root = root.resolve()  # of a link, the build's files lie beside what it points at
+    root = root.resolve()  # if it is a link, the build's own files go beside its target
     root.parent.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Any] = asdict(settings) | source.description()
     with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
         manifest = Manifest(path=root.with_name(f".{root.name}.work") / "manifest.sqlite")
-        if not _begin(root, manifest, wanted, overwrite=overwrite):
+        if not _open_manifest(root, manifest, wanted, overwrite=overwrite):
             shutil.rmtree(manifest.path.parent, ignore_errors=True)
             return False
         _plan(manifest, source, settings.seed, workers)
@@ -271,7 +258,7 @@ def build_shards(
             manifest, (manifest.path.parent if replaces else root) / "rejected.csv", max_rejected_fraction
         )
         if replaces:
-            clear(root)
+            empty_folder(root)
         write_rejected(manifest, root / "rejected.csv")
         records = _write(manifest, source, root, settings, workers, max_pixels)
         close_build(root, manifest, wanted, records, published)
@@ -279,41 +266,38 @@ def build_shards(
     return True
 
 
-def _begin(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:
-    """Whether there is something to build; the manifest is then one of these settings, begun before or new.
+def _open_manifest(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether there is something to build; the manifest is then one of these settings, an earlier or a new one.
 
     Raises:
-        DataError: another data set, or another build that was not ended.
+        DataError: `root` contains another data set, or an unfinished build of other settings.
     """
     planned = manifest.noted("planned") is not None
-    begun: dict[str, Any] = json.loads(manifest.noted("settings") or "{}") if planned else {}
+    earlier: dict[str, Any] = json.loads(manifest.noted("settings") or "{}") if planned else {}
     unfinished = planned and settings_at(root) is None
-    if unfinished and begun != wanted:
+    if unfinished and earlier != wanted:
         if manifest.noted("refused") is not None:
             (root / "rejected.csv").unlink(missing_ok=True)
-        elif not overwrite:
-            raise DataError(
-                f"the build at {root} was begun with other settings ({differences(begun, wanted)}) and not ended; "
-                f"{cure(root)}"
-            )
+        elif overwrite:
+            empty_folder(root)
         else:
-            clear(root)
-    elif not unfinished and stands(root, wanted, overwrite=overwrite):
+            refuse_other_settings(root, earlier, wanted)
+    elif not unfinished and is_built(root, wanted, overwrite=overwrite):
         return False
-    if begun == wanted:
-        log.info("going on with the build of %s", root)
+    if earlier == wanted:
+        log.info("resuming the build of %s", root)
     else:
         shutil.rmtree(manifest.path.parent, ignore_errors=True)
         manifest.path.parent.mkdir(parents=True)
-        manifest.begin(wanted)
+        manifest.create(wanted)
     return True
 
 
 def _plan(manifest: Manifest, source: ShardSource, seed: int, workers: int) -> None:
-    """Every row into the manifest, once.
+    """Write every row into the manifest, unless an earlier start has done so.
 
     Raises:
-        DataError: the source cannot be used; what was begun is taken away.
+        DataError: the source cannot be used; the manifest is deleted.
     """
     try:
         source.prepare(manifest.path.parent)
@@ -327,42 +311,43 @@ def _plan(manifest: Manifest, source: ShardSource, seed: int, workers: int) -> N
 
 
 def _check(manifest: Manifest, source: ShardSource, workers: int, max_pixels: int) -> None:
-    """Decode every picture that has not been decoded yet."""
-    chunks, left = manifest.unchecked()
+    """Decode every picture that was not decoded before."""
+    chunks, rows = manifest.unchecked()
     check = partial(check_chunk, manifest=manifest, source=source, max_pixels=max_pixels)
-    with tqdm(total=left, desc="checking", unit="picture", mininterval=0.5, disable=not left) as bar:
+    with tqdm(total=rows, desc="checking", unit="picture", mininterval=0.5, disable=not rows) as bar:
         for verdicts in in_processes(check, chunks, workers):
-            manifest.settle(verdicts)
+            manifest.record_verdicts(verdicts)
             bar.update(len(verdicts))
 
 
 def _write(
     manifest: Manifest, source: ShardSource, root: Path, settings: BuildSettings, workers: int, max_pixels: int
 ) -> dict[str, list[ShardRecord]]:
-    """The shards that are not on disk yet. Returns all of them by split, in order."""
+    """Write the missing shards. Returns the records of all shards by split, in order."""
     picked = manifest.noted("picked")
     count = manifest.pick() if picked is None else int(picked)
     tasks = shard_tasks(root, settings, count)
-    records: dict[tuple[str, str], ShardRecord] = {}
-    for unfinished in root.rglob(".*.partial"):  # of a process that was killed: tars and their kept headers
+    records: dict[Path, ShardRecord] = {}
+    for unfinished in root.rglob(".*.partial"):  # of a killed process: tars and their indices
         unfinished.unlink()
     for folder in {task.path.parent for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, record in manifest.finished_shards(folder.name).items():
-            if (folder / name).is_file() and (folder / name).stat().st_size == record.bytes:
-                records[folder.name, name] = record
+        for record in manifest.finished_shards(folder.name):
+            path = folder / record.name
+            if path.is_file() and path.stat().st_size == record.bytes:
+                records[path] = record
     resize = Resize(max_side_px=settings.max_side_px, jpeg_quality=settings.jpeg_quality, max_pixels=max_pixels)
-    left = [task for task in tasks if (task.split, task.path.name) not in records]
+    missing = [task for task in tasks if task.path not in records]
     write = partial(write_shard, manifest=manifest, source=source, resize=resize)
-    done = count - sum(task.stop - task.start for task in left)
+    done = count - sum(task.stop - task.start for task in missing)
     with tqdm(total=count, initial=done, desc="writing", unit="picture", mininterval=0.5) as bar:
-        for task, record in zip(left, in_processes(write, left, workers), strict=True):
+        for task, record in zip(missing, in_processes(write, missing, workers), strict=True):
             manifest.finish_shard(task.split, record)
-            records[task.split, record.name] = record
+            records[task.path] = record
             bar.update(record.samples)
     by_split: dict[str, list[ShardRecord]] = {}
     for task in tasks:
-        by_split.setdefault(task.split, []).append(records[task.split, task.path.name])
+        by_split.setdefault(task.split, []).append(records[task.path])
     for split, of_split in by_split.items():
         write_index(root / split, split, of_split)
     return by_split

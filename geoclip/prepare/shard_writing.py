@@ -1,8 +1,7 @@
-"""Webdataset shards and their index: equal counts, reproducible bytes."""
+"""Write webdataset shards and their index.json: equal counts, reproducible bytes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, count, islice
@@ -12,14 +11,15 @@ from typing import Any
 import webdataset as wds
 
 from geoclip.data.shard_index import open_index
-from geoclip.system.files import atomic_path, sha256_of, write_text_atomic
+from geoclip.runs.run_dir import write_json
+from geoclip.system.files import atomic_path, sha256_of
 
 RawSample = dict[str, Any]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ShardRecord:
-    """A shard as index.json tells of it."""
+    """An entry of index.json."""
 
     name: str
     samples: int
@@ -28,7 +28,7 @@ class ShardRecord:
 
 
 def distinct_key(key: str, written: set[str]) -> str:
-    """This key, or with a number behind it where it was written before; it is then among those written."""
+    """This key, with a number appended if it is in `written`; adds the result to `written`."""
     numbered = (f"{key}_{number}" for number in count(2))
     found = next(name for name in chain((key,), numbered) if name not in written)
     written.add(found)
@@ -43,12 +43,12 @@ def shard_sizes(samples: int, samples_per_shard: int) -> list[int]:
 
 
 def shard_name(number: int) -> str:
-    """000000.tar …: as many digits as sort by name."""
+    """A file name such as 000000.tar."""
     return f"{number:06d}.tar"
 
 
 def write_shards(folder: Path, split: str, samples: Iterator[RawSample], sizes: list[int]) -> None:
-    """Write `samples` to 000000.tar … of these sizes, index.json, and what `open_index` would have to read first."""
+    """Write `samples` to 000000.tar … of these sizes, index.json, and the index that training reads first."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for number, size in enumerate(sizes):
@@ -60,10 +60,7 @@ def write_shards(folder: Path, split: str, samples: Iterator[RawSample], sizes: 
 
 
 def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
-    """Write a shard that is whole or absent, whenever the process dies. Returns its samples.
-
-    The same samples give the same bytes: no time, user or mode of this machine is written.
-    """
+    """Write a shard atomically; the same samples give the same bytes on any machine. Returns their number."""
     written = 0
     with (
         atomic_path(path) as partial,
@@ -77,14 +74,13 @@ def write_tar(path: Path, samples: Iterable[RawSample]) -> int:
 
 
 def record_shard(path: Path, samples: int) -> ShardRecord:
-    """What index.json tells of a shard; its bytes are read."""
+    """The entry of a shard in index.json; reads the complete file."""
     return ShardRecord(name=path.name, samples=samples, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def write_index(folder: Path, split: str, records: list[ShardRecord]) -> int:
-    """index.json, the last file of a split to be written: counts, bytes and hashes. Returns the split's samples."""
+    """Write index.json, the last file of a split: counts, bytes and hashes. Returns the split's samples."""
     total = sum(record.samples for record in records)
     rows = [asdict(record) for record in records]
-    text = json.dumps({"format": 1, "split": split, "samples": total, "shards": rows}, indent=1)
-    write_text_atomic(folder / "index.json", text + "\n")
+    write_json(folder / "index.json", {"format": 1, "split": split, "samples": total, "shards": rows}, indent=1)
     return total

@@ -1,4 +1,4 @@
-"""Sources of shards: tables with pictures in folders, tars or zips, and tars of other projects."""
+"""Sources of shards: tables that name pictures in folders, tars or zips; and tars of other projects."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from geoclip.prepare.manifest import Planned, Row
 from geoclip.system.files import open_binary, sha256_of
 
 BATCH_ROWS = 5000
-TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps makes one a call
+TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder per call
 
 
 @dataclass(kw_only=True, slots=True)
 class TableSource:
-    """A CSV, and a folder or archive with the pictures that it names."""
+    """A CSV, and the folder or archive of its pictures."""
 
     table: Path
     pictures: Pictures
     named: Columns
 
     def description(self) -> dict[str, str | int]:
-        """The table by its content, the pictures by where they lie."""
+        """The table by its content, the pictures by their path."""
         table: dict[str, str | int] = {"input": str(self.table), "input_bytes": self.table.stat().st_size}
         columns = {f"columns.{axis}": name for axis, name in asdict(self.named).items() if name}
         return table | {"input_sha256": sha256_of(self.table)} | columns | self.pictures.description()
@@ -47,10 +47,10 @@ class TableSource:
         self.pictures.prepare(work)
 
     def rows(self, workers: int) -> Iterator[list[Row]]:
-        """One row for each line that is not empty.
+        """Batches of rows, one for each line that is not empty.
 
         Raises:
-            DataError: no such columns, or a quote that is never closed, by its line.
+            DataError: columns are missing, or a quote is not closed; with the line.
         """
         rows = self._parsed()
         while batch := list(islice(rows, BATCH_ROWS)):
@@ -61,7 +61,7 @@ class TableSource:
         header, columns = table.header, table.columns(self.named)
         if not columns.key:
             raise DataError(
-                f"{table} has the columns {', '.join(header)}; none of them is known to name pictures: name it with "
+                f"{table} has the columns {', '.join(header)}; none of them is a known name for pictures: set "
                 "columns.key=NAME"
             )
         where = tuple(header.index(name) for name in (columns.key, columns.lat, columns.lon))
@@ -76,22 +76,22 @@ class TableSource:
                 yield _row(line, key, lat, lon, {name: cells[at] for at, name in others})
 
     def find(self, planned: list[Planned]) -> list[Found]:
-        """By the names in the table."""
+        """Where the pictures of these rows are."""
         return self.pictures.find([Wanted(as_path(row.key), bool(row.alone)) for row in planned])
 
     def read(self, place: str) -> bytes:
-        """From the folder or archive."""
+        """The bytes of a picture."""
         return self.pictures.read(place)
 
     def fields(self, extra: str) -> dict[str, Any]:
-        """The other columns, as they are written there."""
+        """The other columns, unchanged."""
         fields: dict[str, Any] = json.loads(extra) if extra else {}
         fields.pop("key", None)  # the key's column has another name
         return fields
 
 
 def _row(line: int, key: str, lat: str, lon: str, others: dict[str, str]) -> Row:
-    """A row of a table, with the reason if it is of no use."""
+    """A row of a table, with a reason if it cannot be used."""
     path = as_path(key)
     degrees, reason = (0.0, 0.0), ""
     if not tar_key(path):
@@ -116,11 +116,11 @@ class TarSource:
     """Tar shards of pictures and jsons, such as MP16-Pro's and img2dataset's."""
 
     paths: list[str]
-    key_field: str = ""  # of the json; empty: keys are what the tars call them
-    skipped: list[Skip] = field(default_factory=list)  # what looks like a tar and is not read
+    key_field: str = ""  # of the json; empty: the names in the tars are the keys
+    skipped: list[Skip] = field(default_factory=list)  # files that look like tars and are not read
 
     def description(self) -> dict[str, str | int]:
-        """Their names and sizes: hashing hundreds of gigabytes would take hours."""
+        """The tars by names and sizes: hashing hundreds of gigabytes would take hours."""
         sizes = [(os.path.basename(path), os.path.getsize(path)) for path in self.paths]
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
         described: dict[str, str | int] = {
@@ -135,7 +135,7 @@ class TarSource:
 
     @property
     def names(self) -> list[str]:
-        """What to call each tar: its file name, and the folders before it where two are called the same."""
+        """Each tar's file name, or the path below their common folder if file names repeat."""
         names = [os.path.basename(path) for path in self.paths]
         if len(set(names)) < len(names):
             common = os.path.commonpath(os.path.dirname(path) for path in self.paths)
@@ -143,10 +143,10 @@ class TarSource:
         return names
 
     def prepare(self, work: Path) -> None:
-        """Nothing: each tar's index is read or made with its rows."""
+        """Nothing to prepare."""
 
     def rows(self, workers: int) -> Iterator[list[Row]]:
-        """One row for each sample, and for whatever in a tar cannot be used.
+        """A batch of rows per tar: one for each sample and each fault.
 
         Raises:
             DataError: a tar cannot be opened.
@@ -157,16 +157,16 @@ class TarSource:
         yield [Row(line=utf8(skip.shard), key="", reason=skip.reason) for skip in self.skipped]
 
     def find(self, planned: list[Planned]) -> list[Found]:
-        """Where the tars' headers say."""
+        """Where the pictures of these rows are."""
         return [Found(place=row.place) for row in planned]
 
     def read(self, place: str) -> bytes:
-        """Out of the tar."""
+        """The bytes of a picture."""
         number, offset, size = map(int, place.split(":"))
         return read_part(self.paths[number], offset, size)
 
     def fields(self, extra: str) -> dict[str, Any]:
-        """The json as it is in the tar; its `key` too, unless another field was named as the key."""
+        """The json of the tar; without its `key` if another field is the key."""
         fields: dict[str, Any] = json.loads(self.read(extra))
         if self.key_field:
             fields.pop("key", None)
@@ -181,27 +181,19 @@ def _rows_of_tar(numbered: tuple[int, str, str], key_field: str) -> list[Row]:
     try:
         index = open_index(path)
         with open_binary(path, buffering=2048) as file:
-            for member in tar_members(file, lambda key, reason: None):  # the index has told of them
+            for member in tar_members(file, lambda key, reason: None):  # the index has reported the faults
                 if member.suffix == "json":
                     jsons.setdefault(member.key, member)
             origin = f"{tar_key(as_path(os.path.splitext(name)[0]))}_"
-            places = zip(index.offset_N.tolist(), index.size_N.tolist(), strict=True)
-            for key, (offset, size), (lat, lon) in zip(index.keys, places, index.gps_deg_N2.tolist(), strict=True):
+            parts = zip(index.offset_N.tolist(), index.size_N.tolist(), strict=True)
+            for key, (offset, size), (lat, lon) in zip(index.keys, parts, index.gps_deg_N2.tolist(), strict=True):
                 fields = jsons[key]
                 if key_field:
                     text = os.pread(file.fileno(), fields.size, fields.offset)
                     key = str(json.loads(text).get(key_field, ""))
-                row = Row(
-                    line=name,
-                    key=utf8(key),
-                    lat=lat,
-                    lon=lon,
-                    extra=f"{number}:{fields.offset}:{fields.size}",
-                    place=f"{number}:{offset}:{size}",
-                    reason="" if tar_key(as_path(key)) else "no key",
-                    origin=origin,
-                )
-                rows.append(row)
+                extra, place = f"{number}:{fields.offset}:{fields.size}", f"{number}:{offset}:{size}"
+                reason = "" if tar_key(as_path(key)) else "no key"
+                rows.append(Row(name, utf8(key), lat, lon, extra, place, reason, origin))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return rows + [Row(line=name, key=utf8(skip.key), reason=skip.reason) for skip in index.faults]

@@ -1,6 +1,6 @@
 """A run's folder: its identity and its files.
 
-runs/<name>-<hash of the science>/
+runs/<name>-<hash of the configuration>/
   config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ predictions/ report.html
 """
 
@@ -14,24 +14,24 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from geoclip.errors import CheckpointError, DataError, GeoclipError
 from geoclip.system.files import write_text_atomic
+from geoclip.system.processes import locked_or
 
-# What can change between two starts of one run: where, how fast and what is printed, never what is computed.
-NOT_SCIENCE = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
+# These may change between two starts of one run: they decide paths, speed and output, not results.
+NOT_HASHED = ("name", "runs_dir", "check_only", "compute", "logger", "resume", "force_resume", "study")
+NOT_HASHED_OF_DATA = ("root", "max_bad_fraction", "max_pixels")  # shards and gallery are hashed by content
 PATHS = (
     ("data", "root"), ("encoder", "repo"), ("encoder", "features"), ("gallery", "path"), ("study", "galleries"),
 )  # fmt: skip
-NOT_SCIENCE_OF_DATA = ("root", "max_bad_fraction", "max_pixels")  # shards and gallery are in the hash by their content
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -53,16 +53,16 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_for_hash(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
-    """The part of a (plain) configuration that decides a run's results, and fingerprints of the files it reads."""
-    kept = {key: value for key, value in config.items() if key not in NOT_SCIENCE}
-    kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_SCIENCE_OF_DATA}
+    """The part of a (plain) configuration that decides a run's results, and fingerprints of its input files."""
+    kept = {key: value for key, value in config.items() if key not in NOT_HASHED}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_HASHED_OF_DATA}
     kept["encoder"] = kept["encoder"] | {"features": bool(kept["encoder"]["features"])}
     kept["gallery"] = {}
     return kept | {"files": files}
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested dicts, as `key: saved -> wanted`."""
+    """Differences between two nested dicts, as `key: saved -> wanted`."""
     found = []
     for key in sorted(saved.keys() | wanted.keys()):
         one, other = saved.get(key), wanted.get(key)
@@ -79,30 +79,27 @@ def fingerprint_of(value: Any) -> str:
 
 
 def run_path(config: dict[str, Any], files: dict[str, str]) -> Path:
-    """`runs/<name>-<hash>`: the same science gives the same folder, another science never does."""
+    """`runs/<name>-<hash>`: runs share a folder if, and only if, they compute the same."""
     return Path(config["runs_dir"]) / f"{config['name']}-{fingerprint_of(config_for_hash(config, files))}"
 
 
 def latest_run(runs_dir: str | Path = "runs") -> Path:
-    """The run whose checkpoint is the newest.
+    """The run with the newest checkpoint.
 
     Raises:
         CheckpointError: there is none; the message names the command that trains one.
     """
-    found = Path(runs_dir).glob("*/checkpoints/step-*.safetensors")
-    checkpoints = sorted(found, key=lambda path: path.stat().st_mtime)
-    if not checkpoints:
+    checkpoints = Path(runs_dir).glob("*/checkpoints/step-*.safetensors")
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
         raise CheckpointError(f"no trained run in {Path(runs_dir).resolve()}; train one: python -m geoclip.train")
-    return checkpoints[-1].parent.parent
+    return run_of(newest)
 
 
 def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -> Path:
-    """The file of a run's folder (its best, else its newest), of `latest`, or the file itself.
+    """The file that `checkpoint` (a file, a run's folder, or `latest` in `runs_dir`) means.
 
-    Args:
-        checkpoint: a run's folder, a file, or `latest`.
-        runs_dir: where `latest` is looked for.
-        best: take the best weights if there are any; otherwise the newest state to resume from.
+    Of a run that is best.safetensors if it exists and `best` is set, otherwise the newest state to resume from.
 
     Raises:
         CheckpointError: there is none.
@@ -120,17 +117,17 @@ def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = Tru
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint's file belongs to."""
+    """The folder of the run that a checkpoint file belongs to."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
-    """The folders that a run's relative paths may be relative to, the likeliest first.
+    """The folders that a run's relative paths may start from, the likeliest first.
 
     Args:
-        run: its folder; where runs_dir was relative, it shows where the run was started, even after both have moved.
+        run: its folder; a relative runs_dir shows where the run was started, even after both were moved.
         config: its plain configuration.
-        cwd: where it was started, if that is known; empty: see its provenance.json.
+        cwd: where it was started; empty: read from its provenance.json.
     """
     run, runs_dir = Path(os.path.abspath(run)), Path(os.path.normpath(config.get("runs_dir", "runs")))
     found = []
@@ -143,10 +140,9 @@ def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
 
 
 def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, Any]:
-    """A run's plain configuration with its relative paths as absolute ones, where they lead to something.
+    """A run's plain configuration with relative paths made absolute if they exist; arguments as of `origins`.
 
-    A run keeps paths as they were given, because they are part of its identity; whoever reads them calls this.
-    Arguments as of `origins`.
+    A run's config.yaml keeps paths as they were typed, because they are part of its identity.
     """
     folders = origins(run, config, cwd)
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
@@ -160,56 +156,45 @@ def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, An
 
 
 def first_existing(path: str, folders: Sequence[Path]) -> str:
-    """A relative path below the first of the folders that has it, as an absolute one; any other as it is."""
+    """A relative path as an absolute one, below the first folder that has it; any other path unchanged."""
     if not path or "://" in path or os.path.isabs(path):
         return path
     return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a complete JSON file or none; without an indent it takes a third of the size."""
+    """Write a complete JSON file or none."""
     write_text_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """While inside, a result that was already printed is written.
+    """Wrap writing a result that was already printed.
 
     Raises:
-        GeoclipError: it cannot be; the message names the file.
+        GeoclipError: an OSError occurred inside; the message names the file.
     """
     try:
         yield
     except OSError as error:
         raise GeoclipError(
             f"{path} cannot be written ({error.strerror or error}): the result above is complete, but not saved; make "
-            "that folder writable, or copy the run to one that is"
+            "that folder writable, or copy the run to a writable one"
         ) from error
 
 
-@contextmanager
-def claimed(run: Path) -> Iterator[None]:
-    """While inside, no other process on this file system trains in this folder.
+def claimed(run: Path) -> AbstractContextManager[None]:
+    """Keep other processes on this file system from training in this folder.
 
     Raises:
-        CheckpointError: one does.
+        CheckpointError: another process trains in it.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise CheckpointError(
-            f"another process trains in {run}; wait for it, or give this run another name=…"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    refusal = CheckpointError(f"another process trains in {run}; wait for it, or give this run another name=…")
+    return locked_or(refusal, run / ".lock")
 
 
 def write_identity(run: Path, config: dict[str, Any], world_size: int, choices: Mapping[str, str]) -> None:
-    """config.yaml and provenance.json of a run that starts or resumes; `choices` are its option of each group."""
+    """Write config.yaml and provenance.json of a run that starts or resumes; `choices`: the option of each group."""
     write_text_atomic(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(run / "provenance.json", {**provenance(world_size), "choices": dict(choices)})
 
@@ -218,40 +203,40 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        DataError: the file contains something else; the message names it.
+        DataError: the file contains something else.
         FileNotFoundError: it does not exist.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON: {error}") from None
+        raise DataError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} must hold a JSON object, not a {type(found).__name__}")
+        raise DataError(f"{path} must contain a JSON object, not a {type(found).__name__}")
     return found
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can expand to more values than fit into memory."""
+    """YAML without aliases: a few lines of them can expand to more values than memory can store."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*), which no run writes")
+            raise yaml.YAMLError("it has an alias (*), which is not allowed")
         return super().compose_node(parent, index)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping of plain values, such as a run's config.yaml, which may come from anybody.
+    """A mapping of plain values from an untrusted file, such as a run's config.yaml.
 
     Raises:
-        DataError: it is something else; the message names the file.
+        DataError: it contains something else.
         FileNotFoundError: it does not exist.
     """
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} must hold keys with values, not a {type(found).__name__}")
+        raise DataError(f"{path} must contain keys with values, not a {type(found).__name__}")
     return found
 
 
@@ -262,12 +247,12 @@ def read_provenance(run: Path) -> dict[str, Any]:
 
 
 def write_summary(run: Path, **facts: Any) -> None:
-    """summary.json: there is one where training has come to its end."""
+    """Write summary.json, which marks a run as finished."""
     write_json(run / "summary.json", facts)
 
 
 def is_finished(run: Path) -> bool:
-    """Whether training has come to its end."""
+    """Whether training has finished."""
     return (run / "summary.json").is_file()
 
 
@@ -277,15 +262,13 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 
 def git_revision() -> str:
-    """Commit of this package's checkout, `-dirty` where code or configs differ from it; `unknown` outside of git."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here.parent)]
+    """Commit of this package's checkout, with `-dirty` if code or configs differ; `unknown` outside of git."""
+    package = Path(__file__).resolve().parents[1]
+    git = ["git", "-C", str(package.parent)]
     try:
-        # an installed wheel may be inside another repository
-        _run([*git, "ls-files", "--error-unmatch", __file__])
-        named = [*git, "rev-parse", "--short=12", "HEAD"]
-        head = _run(named)
-        changed = [*git, *f"diff --quiet HEAD -- {here.name} conf".split()]  # not what a study writes
+        _run([*git, "ls-files", "--error-unmatch", __file__])  # an installed wheel may be inside another repository
+        head = _run([*git, "rev-parse", "--short=12", "HEAD"])
+        changed = [*git, "diff", "--quiet", "HEAD", "--", package.name, "conf"]  # results of studies do not count
         is_dirty = _run(changed, check=False).returncode != 0
         return head.stdout.strip() + "-dirty" * is_dirty
     except (OSError, subprocess.SubprocessError):
@@ -298,22 +281,17 @@ def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProce
 
 
 def provenance(world_size: int = 1) -> dict[str, Any]:
-    """What a result depends on beside the configuration: revision, versions, machine, command."""
+    """Revision, versions, machine and command: the facts beside the configuration that decide a result."""
     import torch
 
-    versions = {}
-    for package in ("torch", "transformers", "webdataset", "hydra-core", "omegaconf", "numpy", "pillow", "wandb"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "absent"
+    packages = ("torch", "transformers", "webdataset", "hydra-core", "omegaconf", "numpy", "pillow", "wandb")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "cwd": str(Path.cwd()),
         "git_revision": git_revision(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {package: metadata.version(package) for package in packages},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -325,7 +303,7 @@ def provenance(world_size: int = 1) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's model name, which `platform` does not tell on Linux."""
+    """The processor's model name; `platform` does not know it on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,8 +1,8 @@
-"""The process that speaks to wandb for a run: `recorder.WandbMirror` starts it, writes to it and ends it.
+"""The process that writes a wandb run: `metrics.WandbRun` starts it, sends it messages and ends it.
 
 It reads one JSON object per line: `init` with the arguments of `wandb.init`, then `log`, `pictures` and `tables` with
-their `step`, then `finish` with an exit code. Without that last one its run was killed. It writes what it has to
-report, one JSON object per line: `folder` and `url`, `problem`, `finished`.
+their `step`, then `finish` with an exit code. If that is missing, the training run was killed. Its reports
+are JSON objects, one per line: `folder` and `url`, `problem`, `finished`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ COMPLETE, LAST = 1, 4  # kinds of a record's parts
 
 
 def main() -> None:
-    """Serve one run, then end without wandb's own exit handler, which can wait for ever."""
+    """Serve one run, then end without wandb's exit handler, which can hang."""
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what wandb prints, and its service, go to the log file
+    os.dup2(2, 1)  # output of wandb and its service goes to the log file
 
     def report(**values: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the run was killed; wandb's is finished all the same
+        with contextlib.suppress(BrokenPipeError):  # the training run was killed; wandb's run is still finished
             reports.write(json.dumps(values) + "\n")
             reports.flush()
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _read(messages: SimpleQueue[Message], patience_s: float) -> None:
-    """Pass messages on; when there are no more, this process has a limited time left, whatever wandb waits for."""
+    """Queue messages; after the last one, this process is killed when `patience_s` has passed."""
     for line in sys.stdin:
         message = json.loads(line)
         messages.put(message)
@@ -83,7 +83,7 @@ def _serve(settings: dict[str, Any], messages: SimpleQueue[Message], report: Any
         values |= {name: wandb.Table(**table) for name, table in message.get("tables", {}).items()}
         run.log(values, step=message["step"])
     run.finish(exit_code=message["finish"])
-    wandb.teardown()  # its service has written all that it can, and ended
+    wandb.teardown()  # its service has written everything and ended
     (file,) = Path(run.dir).parent.glob("*.wandb")
     if not any(record.HasField("exit") for record in records(file)):
         report(problem=f"{file.name} ends too early; is the disk full?")
@@ -91,7 +91,7 @@ def _serve(settings: dict[str, Any], messages: SimpleQueue[Message], report: Any
 
 
 def records(path: Path) -> Iterator[Any]:
-    """What a `.wandb` file holds: a log in LevelDB's format, of wandb's protocol buffers."""
+    """The records of a `.wandb` file: protocol buffers in a log of LevelDB's format."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     data, at, parts = path.read_bytes(), FILE_HEADER, b""

@@ -1,7 +1,8 @@
-"""Text for people: safe to print on any terminal, logged in one form, and shares in per cent."""
+"""Console output: text that is safe on any terminal, logging, tables, percentages."""
 
 from __future__ import annotations
 
+import html
 import io
 import logging
 import math
@@ -9,23 +10,14 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from typing import Any
 
 _ESCAPED = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # controls, direction marks, surrogates, line separators
-_JOINERS = "\u200c\u200d"  # which words of Persian and Hindi are spelled with
+_JOINERS = "\u200c\u200d"  # parts of words in Persian and Hindi
 
 
 def printable(text: object, *, keep: str = "\n\t") -> str:
-    r"""`text` with everything that a terminal would obey, or that no encoding can write, as \x1b, \u202e, \udcff.
-
-    Args:
-        text: what is printed.
-        keep: characters that stay as they are.
-    """
+    r"""`text` with control characters and unencodable ones as \x1b, \u202e, \udcff; those in `keep` stay."""
     return "".join(
         character
         if character in keep or character in _JOINERS or unicodedata.category(character) not in _ESCAPED
@@ -35,10 +27,8 @@ def printable(text: object, *, keep: str = "\n\t") -> str:
 
 
 def markdown_text(text: object) -> str:
-    """`text` as Markdown that shows it and does nothing else: no HTML, no link, no new cell, no second line."""
-    shown = printable(" ".join(str(text).split()), keep="")
-    for plain, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        shown = shown.replace(plain, entity)
+    """`text` escaped for one line or table cell of Markdown: no HTML, no links."""
+    shown = html.escape(printable(" ".join(str(text).split()), keep=""), quote=False)
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", shown)
 
 
@@ -48,14 +38,14 @@ class _SafeFormatter(logging.Formatter):
 
 
 class _LossyFile(io.FileIO):
-    """Standard output or error, which a full disk does not make fail: what it does not take is lost."""
+    """Standard output or error; a full disk loses text and raises nothing."""
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data) or 0
-        except BrokenPipeError:  # its reader wants no more: the command ends
+        except BrokenPipeError:  # the reader closed the pipe: the command ends
             raise
         except OSError as error:
             self.error = error
@@ -63,7 +53,7 @@ class _LossyFile(io.FileIO):
 
 
 def setup_streams() -> None:
-    """Let nothing that is printed fail: for its characters, which become escapes, or for want of room on a disk."""
+    """Make printing safe: characters that cannot be encoded become escapes, and a full disk raises nothing."""
     logging.raiseExceptions = False  # no traceback where a log file's disk is full
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -81,12 +71,12 @@ def setup_streams() -> None:
 
 
 def lost_output() -> str:
-    """One sentence on what could not be printed, and why; empty where all was."""
+    """One sentence on output that could not be written, and why; empty if there is none."""
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
             if isinstance(file := _file_of(stream), _LossyFile) and file.error:
-                return f"a part of {name} is lost ({file.error.strerror}); make room where it is written"
+                return f"a part of {name} is lost ({file.error.strerror}); free space on that disk"
     return ""
 
 
@@ -95,7 +85,7 @@ def _file_of(stream: io.TextIOWrapper) -> Any:
 
 
 def setup_logging(level: int = logging.INFO) -> None:
-    """Messages on stderr from this level on; a second call changes the level alone."""
+    """Log to stderr from this level on; a second call changes only the level."""
     root = logging.getLogger()
     if not root.handlers:
         screen = logging.StreamHandler()
@@ -107,18 +97,12 @@ def setup_logging(level: int = logging.INFO) -> None:
 
 
 def log_file_formatter() -> logging.Formatter:
-    """For a file of log messages, which is read in a terminal too."""
+    """Format of log files: time, level, message without control characters."""
     return _SafeFormatter("%(asctime)s %(levelname)s %(message)s")
 
 
 def show(*renderables: Any, min_width: int = 0) -> None:
-    """Print tables and texts of rich, at least so many columns wide; markup and escape sequences are not obeyed."""
-    console = _console()
-    console.width = max(console.width, min_width)
-    console.print(*renderables)
-
-
-def _console() -> Console:
+    """Print rich's tables and texts, at least `min_width` columns wide, without markup and escape sequences."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -127,30 +111,32 @@ def _console() -> Console:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=printable(segment.text))
 
-    return SafeConsole(markup=False, emoji=False)
+    console = SafeConsole(markup=False, emoji=False)
+    console.width = max(console.width, min_width)
+    console.print(*renderables)
 
 
-MOST_DIGITS = 9
+MAX_DIGITS = 9
 
 
 def percent_text(percent: float, digits: int = 1) -> str:
-    """A share in percent without its sign: 100 only where it is all, 0 only where it is none, – where it is unknown.
+    """A percentage without its sign: 100 only if exact, 0 only if exact, – if unknown (NaN).
 
     Args:
         percent: in [0, 100].
-        digits: after the point; more are printed where these alone would say 0 or 100.
+        digits: after the point; more are printed if the rounded number would read 0 or 100.
     """
     if math.isnan(percent):
         return "–"
-    if math.isclose(percent, 100, abs_tol=10**-MOST_DIGITS):
+    if math.isclose(percent, 100, abs_tol=10**-MAX_DIGITS):
         return "100"
-    texts = (f"{percent:.{count}f}" for count in range(digits, MOST_DIGITS + 1))
+    texts = (f"{percent:.{count}f}" for count in range(digits, MAX_DIGITS + 1))
     return next((text for text in texts if float(text) not in (0, 100)), f"{0:.{digits}f}")
 
 
 def probability_text(probability: float) -> str:
-    """A probability with at least two digits, in percent with its sign."""
+    """A probability as a percentage with at least two digits."""
     percent = 100 * probability
     if percent == 0 or percent >= 9.95:
         return f"{percent_text(percent, 0)} %"
-    return f"{percent:#.2g} %" if percent >= 0.01 else f"{percent:.0e} %"
+    return f"{percent:{'#.2g' if percent >= 0.01 else '.0e'}} %"

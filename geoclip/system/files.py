@@ -1,4 +1,4 @@
-"""Files: written complete or not at all, hashed, opened only if they are regular files, and safely named."""
+"""Files: atomic writes, hashes, opening of regular files only, safe names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-NOT_IN_NAMES = set('/\\*?[]<>:"|')  # separators, patterns, and what other systems' file names cannot hold
-LONGEST_NAME_BYTES = 150  # suffixes and hashes still come after it
+NOT_IN_NAMES = set('/\\*?[]<>:"|')  # separators, patterns, and characters that other systems refuse
+MAX_NAME_BYTES = 150  # suffixes and hashes are appended
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """While inside, an OSError that names no file, such as that of a full disk, names this one."""
+def naming_errors(path: Path) -> Iterator[None]:
+    """Put `path` into an OSError that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -35,21 +35,21 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it replaces `path` when the block ends without an error.
+    """A temporary path to write to; it replaces `path` if the block ends without an error.
 
-    A killed process leaves `.NAME.PID.partial` beside `path`, and `path` as it was.
+    A killed process leaves `.NAME.PID.partial` beside `path`, and `path` unchanged.
 
     Raises:
-        OSError: the disk is full or refuses; `path` is as it was.
+        OSError: the file cannot be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with naming(path):
+        with naming_errors(path):
             yield partial
             _flush(partial)
             os.replace(partial, path)
-            _flush(path.parent)  # so that the new name survives a power failure, too
+            _flush(path.parent)  # the new name survives a power failure, too
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -70,12 +70,12 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write a complete file or none; file names in it that are not UTF-8 are written with backslashes."""
+    """Write a complete file or none, in UTF-8; characters that it cannot encode are written with backslashes."""
     write_bytes_atomic(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def sha256_of(*paths: Path) -> str:
-    """SHA-256 of a file as hex digits; of several files, of their digests in this order."""
+    """SHA-256 of a file in hex; of several files, of their digests in this order."""
     digests = []
     for path in paths:
         with open_binary(path) as file:
@@ -86,17 +86,17 @@ def sha256_of(*paths: Path) -> str:
 
 
 def sha256_of_array(array: NDArray[Any]) -> str:
-    """SHA-256 of an array's numbers in C order, as hex digits; neither its shape nor its type counts."""
+    """SHA-256 of an array's bytes in C order, in hex; shape and type do not count."""
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def open_regular(path: str | Path) -> int:
-    """A descriptor of a plain file, or of what a link to one points at, for reading. The caller closes it.
+    """A descriptor of a regular file, for reading; links are followed. The caller closes it.
 
     Raises:
         OSError: the file cannot be opened, or is a pipe, a socket, a device or a folder: reading it could block.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # non-blocking: a pipe has no writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a plain file", str(path))
@@ -109,11 +109,7 @@ def open_binary(path: str | Path, buffering: int = DEFAULT_BUFFER_SIZE) -> Buffe
 
 
 def read_regular(path: str | Path) -> bytes:
-    """All bytes of a plain file.
-
-    Raises:
-        OSError: as `open_regular`.
-    """
+    """All bytes of a regular file; errors as of `open_regular`."""
     with open_binary(path) as file:
         return file.read()
 
@@ -121,15 +117,13 @@ def read_regular(path: str | Path) -> bytes:
 def files_below(
     folder: Path, unreadable: Callable[[OSError], object] = lambda error: None
 ) -> Iterator[os.DirEntry[str]]:
-    """Everything but folders below a folder, links followed, in no order; hidden files and folders are left out.
+    """Every file below a folder, links followed, unordered, without hidden files and folders.
 
-    Args:
-        folder: where to look.
-        unreadable: called for each folder that cannot be read.
+    `unreadable` is called for each folder that cannot be read.
     """
-    seen, left = set[str](), [str(folder)]
-    while left:
-        here = left.pop()
+    seen, folders = set[str](), [str(folder)]
+    while folders:
+        here = folders.pop()
         if (real := os.path.realpath(here)) in seen:  # a link to a folder above it
             continue
         seen.add(real)
@@ -139,12 +133,12 @@ def files_below(
         except OSError as error:
             unreadable(error)
             continue
-        left += [entry.path for entry in shown if entry.is_dir()]
+        folders += [entry.path for entry in shown if entry.is_dir()]
         yield from (entry for entry in shown if not entry.is_dir())
 
 
 def name_problem(name: str) -> str:
-    """Why `name` cannot be the name of a file or folder; empty when it can."""
+    """Why `name` cannot be the name of a file or folder; empty if it can."""
     if not name:
         return "is empty"
     if bad := sorted(NOT_IN_NAMES.intersection(name)):
@@ -152,21 +146,17 @@ def name_problem(name: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
         return "contains a control character"
     if name.startswith((".", "-", "~")) or name != name.strip():
-        return "begins with '.', '-' or '~', or with a space, or ends with one"
-    if len(name.encode("utf-8")) > LONGEST_NAME_BYTES:
-        return f"has more than {LONGEST_NAME_BYTES} bytes"
+        return "begins with '.', '-' or '~', or begins or ends with a space"
+    if len(name.encode("utf-8")) > MAX_NAME_BYTES:
+        return f"has more than {MAX_NAME_BYTES} bytes"
     return ""
 
 
 def file_name(name: object, source: object) -> str:
-    """`name`, read from somebody else's file, if it is a valid file name and leads out of no folder.
-
-    Args:
-        name: what is to become part of a path.
-        source: the file and key that it was read from, for the message.
+    """`name`, read from an untrusted file, if it is a valid file name.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not; the message names `source`, the file and key that it was read from.
     """
     if problem := name_problem(str(name)):
         raise DataError(f"{source}: the name {str(name)!r} {problem}; it cannot be part of a file's name")

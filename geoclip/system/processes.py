@@ -1,4 +1,4 @@
-"""Other processes: waited for with a bound, started deaf to what asks a run to stop, ended with all they started."""
+"""Processes: locks between them, stop signals that child processes do not receive, ending a process tree."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from geoclip.errors import GeoclipError
 
 log = logging.getLogger("geoclip")
 
-# A scheduler or a terminal sends these to every process of a run; the one that trains decides what follows.
+# A scheduler or a terminal sends these to every process of a run; the training process decides how to stop.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """What is started inside never receives STOP_SIGNALS, nor does what it starts; here they are only delayed."""
+    """Processes started inside never receive STOP_SIGNALS, nor do their children; this process gets them at the end."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -31,15 +31,15 @@ def stop_signals_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, awaited: str, timeout_s: float = 3600.0) -> Iterator[None]:
-    """While inside, no other process on this file system holds this lock.
+    """Hold the lock file `path`, after waiting for the process on this file system that has it.
 
     Args:
-        path: the lock's file.
-        awaited: what the process that holds it is waited for; logged where that takes seconds.
+        path: the lock file.
+        awaited: what that process is doing; logged after five seconds of waiting.
         timeout_s: how long to wait.
 
     Raises:
-        GeoclipError: it was held for longer.
+        GeoclipError: the other process kept it for longer.
     """
     lock = FileLock(path)
     try:
@@ -50,7 +50,7 @@ def locked(path: Path, awaited: str, timeout_s: float = 3600.0) -> Iterator[None
             lock.acquire(timeout=timeout_s)
     except Timeout:
         raise GeoclipError(
-            f"waited {timeout_s / 60:g} min for {awaited}, and {path} is still locked; end the process that holds it"
+            f"waited {timeout_s / 60:g} min for {awaited}, and {path} is still locked; end the process that locked it"
         ) from None
     try:
         yield
@@ -58,8 +58,20 @@ def locked(path: Path, awaited: str, timeout_s: float = 3600.0) -> Iterator[None
         lock.release()
 
 
+@contextlib.contextmanager
+def locked_or(refusal: BaseException, path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; raise `refusal` if another process on this file system has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        raise refusal from None
+    with lock:
+        yield
+
+
 def kill_with_descendants(pid: int) -> None:
-    """End a process and whatever it has started, stopped ones too."""
+    """Kill a process and every process below it, suspended ones too."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for one in (*process.children(recursive=True), process):
@@ -68,8 +80,7 @@ def kill_with_descendants(pid: int) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal (SIGSTOP) and not continued."""
-    try:
+    """Whether a process was suspended by SIGSTOP and not continued."""
+    with contextlib.suppress(psutil.Error):
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.Error:
-        return False
+    return False

@@ -1,4 +1,4 @@
-"""What people type on a command line arrives as they typed it."""
+"""Text and paths on a command line arrive as typed."""
 
 from __future__ import annotations
 
@@ -16,31 +16,10 @@ from geoclip.config import FeaturesConfig, PredictConfig, ShardsConfig, TrainCon
 from geoclip.config.composed import conf_dir
 
 TYPED = [
-    "epoch=9-step=100.ckpt",
-    "IMG_1 (1).jpg",
-    "mp-16-{000000..000393}.tar",
-    "a,b.jpg",
-    "l'été à Nîmes.jpg",
-    "back\\slash's.jpg",
-    "ends in a quote'",
-    "'unbalanced",
-    "[brackets].jpg",
-    "[x]",
-    "{a: b}",
-    "a#b&c;d!~e.jpg",
-    "~/x.jpg",
-    "C:\\Users\\x y.jpg",
-    "(${oc.env:HOME}).jpg",
-    "007",
-    "1e3",
-    "true",
-    "50%",
-    "not UTF-8 \udce9.jpg",
-    "escape \x1b[31m.jpg",
-    "two\nlines",
-    " lead",
-    "trail ",
-    " both, (1) ",
+    *("epoch=9-step=100.ckpt", "IMG_1 (1).jpg", "mp-16-{000000..000393}.tar", "a,b.jpg", "l'été à Nîmes.jpg"),
+    *("back\\slash's.jpg", "ends in a quote'", "'unbalanced", "[brackets].jpg", "[x]", "{a: b}", "a#b&c;d!~e.jpg"),
+    *("~/x.jpg", "C:\\Users\\x y.jpg", "(${oc.env:HOME}).jpg", "007", "1e3", "true", "50%", "not UTF-8 \udce9.jpg"),
+    *("escape \x1b[31m.jpg", "two\nlines", " lead", "trail ", " both, (1) "),
 ]
 
 
@@ -52,13 +31,13 @@ def composed(config: str, schema: type[Any], arguments: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("typed", TYPED)
-def test_a_path_is_what_was_typed(typed: str) -> None:
+def test_a_path_arrives_as_typed(typed: str) -> None:
     assert composed("predict", PredictConfig, [f"image={typed}"])["image"] == typed
     assert composed("shards", ShardsConfig, [f"input={typed}"])["input"] == typed
 
 
 @pytest.mark.parametrize("argument", ["image=plain.jpg", "image='quoted (1).jpg'", "image=${runs_dir}/a.jpg"])
-def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
+def test_valid_overrides_are_unchanged(argument: str) -> None:
     assert literal_overrides([argument], PredictConfig) == [argument]
 
 
@@ -78,7 +57,7 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
         (" lead", " lead"),
     ],
 )
-def test_a_text_or_a_list_of_texts_is_what_was_typed(typed: str, expected: Any) -> None:
+def test_text_and_lists_of_text_arrive_as_typed(typed: str, expected: Any) -> None:
     assert composed("predict", PredictConfig, [f"text={typed}"])["text"] == expected
 
 
@@ -114,7 +93,7 @@ def test_hydras_own_paths_are_texts_too() -> None:
 
 
 @pytest.mark.parametrize("argument", ["optim.lr=1=2", "nothing=a=b"])
-def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
+def test_a_value_that_cannot_be_parsed_is_named_with_its_quoted_form(argument: str) -> None:
     assert literal_overrides([argument], TrainConfig) == [argument]
     with pytest.raises(OverrideParseException) as refused:
         OverridesParser.create().parse_overrides([argument])
@@ -127,8 +106,8 @@ def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "taken"),
     [
-        ("top_k=1e3", ["digits"]),
-        ("top_k=null", ["digits"]),
+        ("top_k=1e3", ["number"]),
+        ("top_k=null", ["number"]),
         ("smooth_km=far", ["number"]),
         ("refine_m=far", ["number", "null"]),
         ("box=[a,b]", ["list", "number"]),
@@ -136,7 +115,7 @@ def test_what_is_no_text_is_named_with_what_it_takes(argument: str) -> None:
         ("gallery=foo", ["own", "released_100k"]),
     ],
 )
-def test_a_value_that_a_key_does_not_take_is_named_with_what_it_takes(argument: str, taken: list[str]) -> None:
+def test_a_value_of_the_wrong_type_is_named_with_valid_ones(argument: str, taken: list[str]) -> None:
     with pytest.raises(HydraException) as refused:
         composed("predict", PredictConfig, [argument])
     sentence = composition_sentence(refused.value, PredictConfig)
@@ -146,7 +125,7 @@ def test_a_value_that_a_key_does_not_take_is_named_with_what_it_takes(argument: 
 
 
 @pytest.mark.parametrize("typed", ["1", "a(b", "{a: 1}", "null"])
-def test_no_option_of_a_group_is_named_with_those_that_exist(typed: str) -> None:
+def test_an_unknown_option_is_named_with_the_existing_ones(typed: str) -> None:
     with pytest.raises(MissingConfigException, match="released_100k"):
         composed("train", TrainConfig, [f"gallery={typed}"])
 

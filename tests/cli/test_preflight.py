@@ -1,4 +1,4 @@
-"""All that can be known of a run without training is known before it trains, and of every point of a sweep."""
+"""Problems of a run, and of every point of a sweep, are found before training."""
 
 from __future__ import annotations
 
@@ -18,17 +18,8 @@ from geoclip.train import check
 from geoclip.training.checkpoint import pack, write_checkpoint
 
 SMALL = (
-    "data=mp16",
-    "encoder=resnet_tiny",
-    "gallery=csv",
-    "optim.batch_size=4",
-    "optim.epochs=2",
-    "queue.size=8",
-    "data.streams=2",
-    "compute=local",
-    "compute.device=cpu",
-    "compute.workers=0",
-    "logger.mode=disabled",
+    *("data=mp16", "encoder=resnet_tiny", "gallery=csv", "optim.batch_size=4", "optim.epochs=2", "queue.size=8"),
+    *("data.streams=2", "compute=local", "compute.device=cpu", "compute.workers=0", "logger.mode=disabled"),
 )
 
 
@@ -50,7 +41,7 @@ def look(*overrides: str, here: bool = True) -> Findings:
     return Preflight().look_at(config_of(*overrides), here=here)
 
 
-def test_what_is_known_of_a_good_run(settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_valid_run_is_described(settings: tuple[str, ...], tmp_path: Path) -> None:
     found = look(*settings)
     assert not found.problems and not found.notes and not found.finished
     assert (found.samples, found.validation, found.gallery, found.steps) == (10, 5, 2, 5)
@@ -69,8 +60,8 @@ def test_the_parameters_are_those_of_the_model(settings: tuple[str, ...]) -> Non
         assert found.parameters == sum(one.numel() for one in model.parameters())
 
 
-def spoiled(tmp_path: Path) -> dict[str, tuple[str, str]]:
-    """What is wrong, by the override that makes it so, and what the problem names."""
+def invalid_overrides(tmp_path: Path) -> dict[str, tuple[str, str]]:
+    """By the kind of mistake: the override, and a word of the problem."""
     (tmp_path / "empty.csv").write_text("LAT,LON\n")
     (tmp_path / "text.csv").write_text("LAT,LON\nnorth,east\n")
     (tmp_path / "file").write_text("")
@@ -88,11 +79,11 @@ def spoiled(tmp_path: Path) -> dict[str, tuple[str, str]]:
         "no validation split": ("data.val=nothing", "nothing"),
         "a batch larger than the data": ("optim.batch_size=1000", "optim.batch_size=1000"),
         "features of something else": (f"encoder.features={tmp_path}/features", "features"),
-        "a start that is no run": (f"location.init={tmp_path}/none", "none"),
+        "a start that is not a run": (f"location.init={tmp_path}/none", "none"),
         "a corrupt start": (f"location.init={tmp_path}/bad.safetensors", "bad.safetensors"),
         "a corrupt checkpoint": (f"resume={tmp_path}/bad.safetensors", "bad.safetensors"),
         "a checkpoint of another run": (f"resume={tmp_path}/other.safetensors", "other.safetensors"),
-        "weights that are nowhere": ("encoder=clip_vit_l14", "openai/clip-vit-large-patch14"),
+        "weights that do not exist": ("encoder=clip_vit_l14", "openai/clip-vit-large-patch14"),
         "a file for a folder": (f"runs_dir={tmp_path}/file/runs", "file"),
         "more than any memory": ("location.hidden_dim=100000000", "memory"),
         "no such device": ("compute.device=cuda:99", "cuda:99"),
@@ -102,15 +93,17 @@ def spoiled(tmp_path: Path) -> dict[str, tuple[str, str]]:
 
 KINDS = [
     "an empty gallery", "a gallery of words", "no training split", "no validation split",
-    "a batch larger than the data", "features of something else", "a start that is no run", "a corrupt start",
-    "a corrupt checkpoint", "a checkpoint of another run", "weights that are nowhere", "a file for a folder",
+    "a batch larger than the data", "features of something else", "a start that is not a run", "a corrupt start",
+    "a corrupt checkpoint", "a checkpoint of another run", "weights that do not exist", "a file for a folder",
     "more than any memory", "no such device", "other views on disk",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_second_point_keeps_the_first_from_training(settings: tuple[str, ...], tmp_path: Path, kind: str) -> None:
-    override, name = spoiled(tmp_path)[kind]
+def test_an_invalid_second_point_is_found_before_the_first_trains(
+    settings: tuple[str, ...], tmp_path: Path, kind: str
+) -> None:
+    override, name = invalid_overrides(tmp_path)[kind]
     points = [
         Point(overrides=("seed=0",), config=config_of(*settings)),
         Point(overrides=tuple(override.split()), config=config_of(*settings, *override.split())),
@@ -119,10 +112,10 @@ def test_a_bad_second_point_keeps_the_first_from_training(settings: tuple[str, .
         look_at_points(points, [False, False], here=True)
     assert all(problem.startswith(override) for problem in refused.value.problems)
     assert any(name in problem.removeprefix(override) for problem in refused.value.problems)
-    assert look_at_points(points, [False, True], here=True)[1] is None  # a finished point is not looked at
+    assert look_at_points(points, [False, True], here=True)[1] is None  # finished points are not checked
 
 
-def test_points_that_are_one_run_are_refused(settings: tuple[str, ...]) -> None:
+def test_points_that_share_a_run_are_refused(settings: tuple[str, ...]) -> None:
     """Only the first would train, and the sweep would report two."""
     varied = ("compute.precision=float32", "compute.precision=tf32")
     points = [Point(overrides=(one,), config=config_of(*settings, one)) for one in varied]
@@ -137,7 +130,7 @@ def test_cached_features_must_be_named(settings: tuple[str, ...]) -> None:
     assert any("encoder.features=FOLDER" in problem for problem in problems)
 
 
-def test_a_device_that_is_not_here_is_a_problem_but_of_a_job_elsewhere(settings: tuple[str, ...]) -> None:
+def test_a_missing_device_is_a_problem_unless_the_run_trains_elsewhere(settings: tuple[str, ...]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     found = look(*settings, "compute.device=cuda", here=False)
@@ -147,21 +140,15 @@ def test_a_device_that_is_not_here_is_a_problem_but_of_a_job_elsewhere(settings:
     assert not look(*settings, "compute.device=auto").problems
 
 
-def test_views_that_are_not_built_yet_are_no_problem(tmp_path: Path) -> None:
+def test_views_that_are_not_built_yet_are_a_note(tmp_path: Path) -> None:
     found = look(f"data.root={tmp_path}/views", f"gallery.path={tmp_path}/views/gallery.csv", f"runs_dir={tmp_path}")
     assert not found.problems and f"geoclip.shards root={tmp_path}/views" in "\n".join(found.notes)
 
 
-def test_features_are_looked_at_before_their_views_are_built(tmp_path: Path) -> None:
+def test_features_are_checked_before_their_views_are_built(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
-    found = look(
-        f"data.root={tmp_path}/views",
-        f"gallery.path={tmp_path}/views/gallery.csv",
-        f"runs_dir={tmp_path}",
-        "encoder=cached",
-        f"encoder.features={tmp_path}/features",
-    )
-    (problem,) = found.problems
+    paths = (f"data.root={tmp_path}/views", f"gallery.path={tmp_path}/views/gallery.csv", f"runs_dir={tmp_path}")
+    (problem,) = look(*paths, "encoder=cached", f"encoder.features={tmp_path}/features").problems
     assert f"{tmp_path}/features" in problem and "geoclip.features" in problem
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set is whole or absent, the same for the same seed, and no split gives another away."""
+"""The embedded data set is complete or absent, the same for the same seed, and its splits share no location."""
 
 from __future__ import annotations
 
@@ -28,16 +28,9 @@ from geoclip.prepare.blue_marble import BlueMarbleSettings, build_blue_marble
 from tests.commands import wait_until
 
 SMALL = BlueMarbleSettings(
-    size_px=16,
-    span_km=800.0,
-    gallery_size=92_500,
-    val_size=200,
-    test_size=200,
-    unseen_size=100,
-    samples_per_shard=300,
-    jpeg_quality=92,
-    seed=0,
-)
+    size_px=16, span_km=800.0, gallery_size=92_500, val_size=200, test_size=200, unseen_size=100,
+    samples_per_shard=300, jpeg_quality=92, seed=0,
+)  # fmt: skip
 SPLITS = ("train", "val", "test", "test_unseen_cells")
 
 
@@ -50,7 +43,7 @@ def _assets() -> None:
 
 
 def draw_dots(splits: dict[str, Places], earth_HW3: NDArray[np.uint8], path: Path) -> None:
-    """A red dot per place: the drawing room stands above this one, and its own tests are there."""
+    """A red dot per location."""
     picture = earth_HW3[::10, ::10].copy()
     for gps_deg_N2 in splits.values():
         row_N, column_N = ((np.array([90, 0]) + gps_deg_N2 * [-1, 1] + [0, 180]) * 1.5).astype(int).T
@@ -91,12 +84,12 @@ def gallery_of(root: Path) -> Places:
     return np.array(rows[1:], dtype=np.float64)
 
 
-def test_no_two_splits_share_a_place_nor_does_the_gallery_not_even_in_float32(root: Path) -> None:
+def test_splits_and_gallery_share_no_location_even_in_float32(root: Path) -> None:
     places = {split: places_of(root / split) for split in SPLITS} | {"gallery": gallery_of(root)}
     as_sets = {name: {tuple(row) for row in rows.astype(np.float32).tolist()} for name, rows in places.items()}
     assert {name: len(rows) for name, rows in places.items()} == {name: len(s) for name, s in as_sets.items()}
     for one, other in combinations(as_sets, 2):
-        assert not as_sets[one] & as_sets[other], f"{one} and {other} share places"
+        assert not as_sets[one] & as_sets[other]
 
 
 def test_no_training_view_is_centred_in_an_unseen_cell(root: Path) -> None:
@@ -115,7 +108,7 @@ def test_a_picture_shows_the_place_in_the_json_beside_it(root: Path) -> None:
             assert np.abs(np.asarray(picture).astype(int) - cut.numpy()).mean() < 6
 
 
-def test_the_folder_says_what_it_is(root: Path) -> None:
+def test_metadata_and_readme_describe_the_data_set(root: Path) -> None:
     described = json.loads((root / "metadata.json").read_text())
     assert described["settings"]["seed"] == 0
     assert described["settings"]["span_km"] == 800.0
@@ -138,16 +131,16 @@ def test_the_same_seed_writes_the_same_bytes(root: Path, tmp_path: Path) -> None
     assert (root / "gallery.csv").read_bytes() == (tmp_path / "again" / "gallery.csv").read_bytes()
 
 
-def test_what_stands_is_not_built_again(root: Path) -> None:
+def test_a_complete_data_set_is_not_built_again(root: Path) -> None:
     before = (root / "metadata.json").stat()
     assert not build(root)
     assert (root / "metadata.json").stat() == before
 
 
-def test_other_settings_over_it_are_refused_by_name_unless_wanted(root: Path, tmp_path: Path) -> None:
+def test_other_settings_need_overwrite(root: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(root, tmp_path / "bluemarble")
     other = replace(SMALL, span_km=400.0)
-    with pytest.raises(DataError, match=r"span_km is 800\.0, not 400\.0.*overwrite=true"):
+    with pytest.raises(DataError, match=r"span_km: 800\.0 -> 400\.0.*overwrite=true"):
         build(copy, other)
     assert (copy / "metadata.json").read_bytes() == (root / "metadata.json").read_bytes()
     assert build(copy, other, overwrite=True)
@@ -155,7 +148,7 @@ def test_other_settings_over_it_are_refused_by_name_unless_wanted(root: Path, tm
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["bluemarble"]
 
 
-def test_somebodys_folder_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
     with pytest.raises(DataError, match="choose another root"):
@@ -175,9 +168,9 @@ def test_two_processes_at_once_build_it_once(tmp_path: Path) -> None:
     assert len(samples_of(tmp_path / "bluemarble" / "val")) == 200
 
 
-def test_a_killed_build_leaves_no_data_set_and_no_obstacle(tmp_path: Path) -> None:
+def test_after_a_killed_build_the_next_one_succeeds(tmp_path: Path) -> None:
     root = tmp_path / "bluemarble"
-    process = build_elsewhere(root, gallery_size=60_000)  # long enough to be caught in the middle
+    process = build_elsewhere(root, gallery_size=60_000)  # large enough to be killed in the middle
     wait_until(lambda: list(tmp_path.glob(".bluemarble*/*/*.tar")), alive=lambda: process.poll() is None)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""`python -m geoclip.gallery`: from shards and CSVs to a gallery that says how it was made, and what is refused."""
+"""`python -m geoclip.gallery`: galleries from shards and CSVs, their .json, and invalid settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Files = dict[str, bytes]
 
 
 def build(**settings: Any) -> tuple[dict[str, Any], Files]:
-    """What the .json says, and the bytes of all three files."""
+    """The .json, and the bytes of all three files."""
     config = GalleryBuildConfig(**settings)
     assert gallery_build_problems(config) == []
     path = build_gallery_file(config)
@@ -44,16 +44,16 @@ def test_the_same_command_writes_the_same_bytes(places_csv: Path, tmp_path: Path
     assert files[".csv"].startswith(b"LAT,LON\n") and files[".csv"].count(b"\n") == 151
     assert files[".png"].startswith(b"\x89PNG")
     assert made["csv_sha256"] == hashlib.sha256(files[".csv"]).hexdigest()
-    assert made["gallery_sha256"] == read_gallery(tmp_path / "g.csv", "g").sha256, "as evaluations name it"
+    assert made["gallery_sha256"] == read_gallery(tmp_path / "g.csv", "g").sha256
     assert made["source"]["sha256"] == hashlib.sha256(places_csv.read_bytes()).hexdigest()
     assert made["settings"]["size"] == 150 and made["counts"] == {"read": 400, "distinct": 400, "drawn": 150}
     assert {"command", "git_revision", "versions", "fingerprint"} <= made.keys()
 
 
-def test_another_gallery_is_kept_unless_told_otherwise(places_csv: Path, tmp_path: Path) -> None:
+def test_another_gallery_needs_overwrite(places_csv: Path, tmp_path: Path) -> None:
     settings = {"source": PlacesSource.csv, "path": str(places_csv), "output": str(tmp_path / "g.csv")}
     _, files = build(**settings, size=20)
-    with pytest.raises(DataError, match=r"g\.csv is another gallery \(size was 20, is 30\); overwrite=true"):
+    with pytest.raises(DataError, match=r"g\.csv .*\(size: 20 -> 30\).*overwrite=true"):
         build(**settings, size=30)
     assert (tmp_path / "g.csv").read_bytes() == files[".csv"]
     assert build(**settings, size=30, overwrite=True)[1][".csv"].startswith(files[".csv"])
@@ -134,7 +134,7 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "sentence"), PROBLEMS, ids=lambda value: str(value)[:40])
-def test_what_cannot_be_built_is_named(
+def test_an_invalid_setting_is_named(
     settings: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

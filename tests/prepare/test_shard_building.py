@@ -1,4 +1,4 @@
-"""Shards of a table and its pictures hold every good row once, name every other, and are the same again."""
+"""Shards of a table and its pictures contain every good row once, and a second build gives the same bytes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RejectedIn = Callable[[Path], list[tuple[str, str, str]]]
         ("\ufeffkey,Lat,Lng\n.\\45\\77\\322.JPG,1.5,2.5", "45/77/322.JPG"),
     ],
 )
-def test_every_layout_met_in_the_wild_becomes_a_shard(
+def test_every_published_layout_becomes_a_shard(
     tmp_path: Path, photo: Photo, build: Build, samples_in: SamplesIn, rejected_in: RejectedIn, rows: str, picture: str
 ) -> None:
     path = tmp_path / "source" / picture
@@ -51,17 +51,17 @@ def test_every_layout_met_in_the_wild_becomes_a_shard(
     path.write_bytes(photo(kind=kind))
     (tmp_path / "source" / "t.csv").write_text(rows + "\n", encoding="utf-8")
     build(tmp_path / "shards", input=str(tmp_path / "source" / "t.csv"))
-    ((key, (told, suffix, data)),) = samples_in(tmp_path / "shards" / "train").items()
+    ((key, (fields, suffix, data)),) = samples_in(tmp_path / "shards" / "train").items()
     named = dict(zip(rows.lstrip("\ufeff").split("\n")[0].split(","), rows.split("\n")[1].split(","), strict=True))
-    assert (told["lat"], told["lon"], told["key"]) == (1.5, 2.5, rows.split("\n")[1].split(",")[0])
-    assert key.replace("_", "/") in told["key"].replace("\\", "/").replace("_", "/") and "." not in key
+    assert (fields["lat"], fields["lon"], fields["key"]) == (1.5, 2.5, rows.split("\n")[1].split(",")[0])
+    assert key.replace("_", "/") in fields["key"].replace("\\", "/").replace("_", "/") and "." not in key
     assert suffix == {".png": "png", ".webp": "webp"}.get(path.suffix, "jpg")
-    assert data == path.read_bytes(), "the file that came in, byte for byte"
-    assert all(told[name] == value for name, value in named.items() if name in ("AUTHOR", "city", "license"))
+    assert data == path.read_bytes()
+    assert all(fields[name] == value for name, value in named.items() if name in ("AUTHOR", "city", "license"))
     assert rejected_in(tmp_path / "shards") == []
 
 
-def test_every_row_of_no_use_is_named_with_its_reason(
+def test_every_rejected_row_is_named_with_its_reason(
     tmp_path: Path, photo: Photo, build: Build, samples_in: SamplesIn, rejected_in: RejectedIn
 ) -> None:
     bomb = io.BytesIO()
@@ -83,7 +83,7 @@ def test_every_row_of_no_use_is_named_with_its_reason(
     (tmp_path / "source" / "folder.jpg").mkdir()
     lines = [
         ("good.jpg,1,2,x", ""),
-        ("", ""),  # no row at all
+        ("", ""),  # an empty line is not a row
         (",1,2,x", "no key"),
         (".jpg,1,2,x", "no key"),
         ("good.jpg,,2,x", "no coordinates"),
@@ -100,7 +100,7 @@ def test_every_row_of_no_use_is_named_with_its_reason(
         ("again.jpg,3,4,x", "duplicate key"),
         ("nowhere.jpg,1,2,x", "missing picture"),
         ("folder.jpg,1,2,x", "missing picture"),
-        ("paris/1.jpg,1,2,x", "missing picture"),  # not its namesake's of Rome
+        ("paris/1.jpg,1,2,x", "missing picture"),  # not Rome's picture of the same name
         ("rome/1.jpg,1,2,x", ""),
         ("empty.jpg,1,2,x", "empty picture"),
         ("page.jpg,1,2,x", "HTML, no picture"),
@@ -127,7 +127,7 @@ def test_every_row_of_no_use_is_named_with_its_reason(
 def zipped(folder: Path, archive: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(archive, "w", method) as packed:
         for path in sorted(folder.glob("*.jpg")):
-            packed.write(path, f"mine/{path.name}")
+            packed.write(path, f"photos/{path.name}")
     return archive
 
 
@@ -137,23 +137,23 @@ def test_pictures_in_an_archive_give_the_same_shards_as_in_a_folder(
 ) -> None:
     table = photo_table(12)
     if kind == "tar":
-        archive = tmp_path / "mine.tar"
+        archive = tmp_path / "photos.tar"
         with tarfile.open(archive, "w") as tar:
-            tar.add(table.parent, "mine")
+            tar.add(table.parent, "photos")
     else:
         method = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
-        archive = zipped(table.parent, tmp_path / "mine.zip", method)
+        archive = zipped(table.parent, tmp_path / "photos.zip", method)
     build(tmp_path / "a", input=str(table))
     build(tmp_path / "b", input=str(table), images=str(archive), workers=2)
     a, b = (tmp_path / name / "train" / "000000.tar" for name in "ab")
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_a_corrupt_member_of_a_zip_is_rejected_and_a_cut_zip_named(
+def test_a_corrupt_member_of_a_zip_is_rejected_and_a_truncated_archive_named(
     tmp_path: Path, photo_table: Callable[..., Path], build: Build, rejected_in: RejectedIn
 ) -> None:
     table = photo_table(12)
-    archive = zipped(table.parent, tmp_path / "mine.zip", zipfile.ZIP_STORED)
+    archive = zipped(table.parent, tmp_path / "photos.zip", zipfile.ZIP_STORED)
     data = archive.read_bytes()
     at = data.index((table.parent / "03.jpg").read_bytes()) + 400
     archive.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
@@ -172,7 +172,7 @@ def test_shards_are_equal_shuffled_and_a_function_of_seed_and_keys(
     build(tmp_path / "a", input=str(table), samples_per_shard=10, val_samples=6)
     assert [shard.samples for shard in read_shards(str(tmp_path / "a"), "train")] == [10, 9, 9, 9]
     assert [shard.samples for shard in read_shards(str(tmp_path / "a"), "val")] == [6]
-    assert (tmp_path / "a" / "train" / ".geoclip-index" / "000003.tar.npz").is_file(), "nothing is left to count"
+    assert (tmp_path / "a" / "train" / ".geoclip-index" / "000003.tar.npz").is_file()
     train, val = list(samples_in(tmp_path / "a" / "train")), list(samples_in(tmp_path / "a" / "val"))
     assert sorted(train + val) == [f"{number:02d}" for number in range(43)]
     assert train != sorted(train)
@@ -185,11 +185,11 @@ def test_shards_are_equal_shuffled_and_a_function_of_seed_and_keys(
     assert list(samples_in(tmp_path / "c" / "val")) != val
 
 
-def test_large_pictures_are_scaled_to_their_longer_side_and_others_left_alone(
+def test_large_pictures_are_scaled_and_others_copied(
     tmp_path: Path, photo: Photo, build: Build, samples_in: SamplesIn
 ) -> None:
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # to be turned by a quarter
+    rotated[0x0112] = 6  # a quarter turn
     files = {
         "small": photo(0, (64, 48)),
         "wide": photo(1, (640, 480)),
@@ -208,6 +208,6 @@ def test_large_pictures_are_scaled_to_their_longer_side_and_others_left_alone(
     assert sizes == {"small": (64, 48), "wide": (64, 48), "tall": (19, 64), "turned": (32, 64)}
     assert {suffix for _, suffix, _ in found.values()} == {"jpg"}
     scaled = np.asarray(Image.open(io.BytesIO(found["wide"][2]))).astype(int)
-    with Image.open(io.BytesIO(files["wide"])) as whole:
-        exact = np.asarray(whole.resize((64, 48), Image.Resampling.LANCZOS)).astype(int)
+    with Image.open(io.BytesIO(files["wide"])) as original:
+        exact = np.asarray(original.resize((64, 48), Image.Resampling.LANCZOS)).astype(int)
     assert np.abs(scaled - exact).mean() < 12

@@ -1,4 +1,4 @@
-"""A build that is killed, at any moment and as often as one likes, ends as if nothing had happened."""
+"""A build that was killed several times gives the same bytes as one that was not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _command(table: Path, root: Path, workers: int) -> tuple[str, ...]:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """By name, what they hold; of those that tell when something was written, that they are there."""
+    """Contents by name; of files with timestamps only their existence."""
     return {
         str(path.relative_to(root)): b"" if path.name == "metadata.json" or path.suffix == ".npz" else path.read_bytes()
         for path in root.rglob("*")
@@ -27,7 +27,7 @@ def _files(root: Path) -> dict[str, bytes]:
 
 
 def _progress(root: Path) -> int:
-    """1 from the moment that a build has a plan; one more for each shard of 20."""
+    """1 once a build has a manifest; one more for each of 20 shards."""
     return (root.parent / ".shards.work" / "manifest.sqlite").exists() + len(list(root.rglob("*.tar")))
 
 
@@ -35,9 +35,9 @@ def _progress(root: Path) -> int:
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, photo_table: Callable[..., Path]) -> None:
     table = photo_table(120, size_px=(96, 72))
     (table.parent / "07.jpg").write_bytes(b"no picture")
-    finish(tmp_path, *_command(table, tmp_path / "whole" / "shards", workers=1))
-    whole = _files(tmp_path / "whole" / "shards")
-    assert len(whole) > 20
+    finish(tmp_path, *_command(table, tmp_path / "alone" / "shards", workers=1))
+    expected = _files(tmp_path / "alone" / "shards")
+    assert len(expected) > 20
     rng = random.Random(3)
     for workers, kills in ((1, 5), (2, 2)):
         root = tmp_path / f"killed{workers}" / "shards"
@@ -49,5 +49,5 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, phot
             process.join()
             assert process.exitcode == -signal.SIGKILL
         finish(tmp_path, *_command(table, root, workers))
-        assert _files(root) == whole, f"{workers} workers, after {kills} kills"
-        assert not list(root.parent.glob(".shards.work")), "nothing is left behind"
+        assert _files(root) == expected, f"{workers} workers, after {kills} kills"
+        assert not list(root.parent.glob(".shards.work"))

@@ -1,4 +1,4 @@
-"""Shards hold equal counts, say what is in them, and have the same bytes when written again."""
+"""Shards have equal counts, an index, and the same bytes when written again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def test_shards_are_equal_to_within_one_sample(count: int, most: int) -> None:
     assert sum(sizes) == count
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= most
-    assert len(sizes) == -(-count // most), "no more shards than it takes"
+    assert len(sizes) == -(-count // most)
 
 
-def test_the_index_tells_what_is_on_disk(tmp_path: Path) -> None:
+def test_the_index_describes_the_files(tmp_path: Path) -> None:
     write_shards(tmp_path / "train", "train", samples(25), shard_sizes(25, 10))
     index = json.loads((tmp_path / "train" / "index.json").read_text())
     assert (index["format"], index["split"], index["samples"]) == (1, "train", 25)
@@ -42,7 +42,7 @@ def test_the_index_tells_what_is_on_disk(tmp_path: Path) -> None:
     assert [shard.samples for shard in read_shards(str(tmp_path), "train")] == [9, 8, 8]
 
 
-def test_a_sample_is_a_picture_and_its_place_side_by_side(tmp_path: Path) -> None:
+def test_a_sample_is_a_picture_and_its_json(tmp_path: Path) -> None:
     write_shards(tmp_path, "train", samples(3), [2, 1])
     with tarfile.open(tmp_path / "000001.tar") as tar:
         assert tar.getnames() == ["train-000002.jpg", "train-000002.json"]

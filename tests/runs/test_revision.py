@@ -1,4 +1,4 @@
-"""The revision that a run writes down is that of code and configs."""
+"""The revision of a run is that of code and configs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import geoclip.runs.run_dir
 
 
 def git_revision(checkout: Path) -> str:
-    """As the package of that checkout says it."""
-    spec = importlib.util.spec_from_file_location("another_run_dir", checkout / "geoclip" / "run_dir.py")
+    """As the package of that checkout finds it."""
+    spec = importlib.util.spec_from_file_location("another_run_dir", checkout / "geoclip" / "runs" / "run_dir.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -20,9 +20,10 @@ def git_revision(checkout: Path) -> str:
 
 
 def test_it_is_dirty_by_code_and_configs_and_by_nothing_that_a_study_writes(tmp_path: Path) -> None:
-    for name in ("geoclip", "conf", "experiments"):
-        (tmp_path / name).mkdir()
-    shutil.copy(str(geoclip.runs.run_dir.__file__), tmp_path / "geoclip" / "run_dir.py")
+    for name in ("geoclip/runs", "geoclip/model", "conf", "experiments"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(str(geoclip.runs.run_dir.__file__), tmp_path / "geoclip" / "runs")
+    (tmp_path / "geoclip" / "model" / "queue.py").write_text("\n")
     (tmp_path / "conf" / "train.yaml").write_text("a: 1\n")
     (tmp_path / "experiments" / "README.md").write_text("not run\n")
     assert git_revision(tmp_path) == "unknown"
@@ -34,7 +35,7 @@ def test_it_is_dirty_by_code_and_configs_and_by_nothing_that_a_study_writes(tmp_
     (tmp_path / "experiments" / "README.md").write_text("run\n")
     (tmp_path / "runs").mkdir()
     assert git_revision(tmp_path) == head[:12]
-    for path in ("conf/train.yaml", "geoclip/runs/run_dir.py"):
+    for path in ("conf/train.yaml", "geoclip/model/queue.py"):
         (tmp_path / path).open("a").write("\n")
         assert git_revision(tmp_path) == f"{head[:12]}-dirty"
         subprocess.run([*git, "checkout", "-q", path], check=True)

@@ -1,4 +1,4 @@
-"""Other people's names are shown, and neither obeyed nor a reason to fail."""
+"""Names from untrusted files are shown; they neither control the terminal nor make printing fail."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from geoclip.system.console import log_file_formatter, markdown_text, printable,
 HOSTILE = "a\x1b]52;c;ZXZpbA==\x07\x9b31m\r\u202ejpg.exe\udce9"
 
 
-def test_nothing_that_a_terminal_obeys_is_printed() -> None:
+def test_control_characters_are_escaped() -> None:
     shown = printable(HOSTILE)
     assert shown.isprintable() and shown.startswith("a\\x1b]52") and "\\u202e" in shown and "\\udce9" in shown
     assert printable("Nîmes, 東京\tمی‌خواهم\n") == "Nîmes, 東京\tمی‌خواهم\n"
-
-
-def test_messages_and_log_files_are_safe() -> None:
     record = logging.LogRecord("geoclip", logging.INFO, "", 0, "skipped %s", (HOSTILE,), None)
     assert log_file_formatter().format(record).isprintable()
 
@@ -39,7 +36,7 @@ def test_tables_show_escapes_and_markup(capsys: pytest.CaptureFixture[str]) -> N
     assert not {"\x1b", "\x9b"} & set(printed)
 
 
-def test_no_encoding_is_a_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_outside_the_encoding_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     monkeypatch.setattr(sys, "stdout", stream)
     setup_streams()
@@ -69,7 +66,7 @@ run_entry_point("probe", ProbeConfig, main)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("full", [("stdout",), ("stderr",), ("stdout", "stderr")])
-def test_a_full_disk_behind_what_is_printed_ends_nothing_early(full: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_full_disk_behind_the_output_ends_nothing_early(full: tuple[str, ...], tmp_path: Path) -> None:
     with open("/dev/full", "w") as disk:
         out, err = (disk if name in full else subprocess.PIPE for name in ("stdout", "stderr"))
         command = [sys.executable, "-c", FULL_DISK, f"checkpoint={tmp_path}/written"]
@@ -83,13 +80,8 @@ def test_a_full_disk_behind_what_is_printed_ends_nothing_early(full: tuple[str, 
 @pytest.mark.parametrize(
     "name",
     [
-        "<script>alert(1)</script>",
-        "[link](javascript:alert(1))",
-        "![x](http://example.com/x.png)",
-        "a | b",
-        "`code` *bold* ~~gone~~ \\",
-        "two\n\n# lines",
-        "&lt;img src=x onerror=alert(1)&gt;",
+        *("<script>alert(1)</script>", "[link](javascript:alert(1))", "![x](http://example.com/x.png)", "a | b"),
+        *("`code` *bold* ~~gone~~ \\", "two\n\n# lines", "&lt;img src=x onerror=alert(1)&gt;"),
     ],
 )
 def test_markdown_shows_a_name_and_nothing_else(name: str) -> None:

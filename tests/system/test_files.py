@@ -1,7 +1,8 @@
-"""A file is complete or absent, whatever goes wrong while it is written."""
+"""A file is complete or absent, whatever error occurs during writing."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -10,21 +11,21 @@ import pytest
 from geoclip.system.files import atomic_path, sha256_of, write_text_atomic
 
 
-def test_a_fault_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.txt"
     write_text_atomic(path, "before")
 
     def write() -> None:
         with atomic_path(path) as partial:
             partial.write_text("half")
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
 
     with pytest.raises(OSError, match="disk full"):
         write()
     assert path.read_text() == "before" and list(path.parent.iterdir()) == [path]
 
 
-def test_what_a_killed_process_leaves_is_hidden_and_has_the_suffix_that_is_cleaned_up(tmp_path: Path) -> None:
+def test_the_temporary_file_is_hidden_and_ends_in_partial(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "a.bin") as partial:
         partial.write_bytes(b"1")
         assert list(tmp_path.glob(".*.partial")) == [partial]

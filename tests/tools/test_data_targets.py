@@ -1,4 +1,4 @@
-"""What `make data-*` says, and how one file is fetched; the downloads themselves need the net."""
+"""Dry runs of `make data-*`, and fetching one file from a local server."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import REPOSITORY
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([str(word) for word in command], cwd=REPOSITORY, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 @pytest.mark.parametrize(
-    "name, said",
+    "name, facts",
     [
         ("yfcc4k", ("4,536", "0.5 GB", "mediafire.com", "Creative Commons")),
         ("im2gps3k", ("2,997", "477 MB", "mediafire.com", "no licence")),
         ("mp16", ("4.72 million", "370 GB", "staticflickr.com", "Creative Commons", "GPL-3.0")),
     ],
 )
-def test_a_dry_run_says_what_from_whom_how_large_under_which_terms_and_where(
-    tmp_path: Path, name: str, said: tuple[str, ...]
-) -> None:
+def test_a_dry_run_names_source_size_licence_and_folder(tmp_path: Path, name: str, facts: tuple[str, ...]) -> None:
     done = run("make", f"data-{name}", "DRY_RUN=1", f"{name.upper()}_ROOT={tmp_path}/shards")
     assert not done.returncode, done.stderr
-    assert all(word in done.stdout for word in (*said, f"{tmp_path}/shards"))
+    assert all(word in done.stdout for word in (*facts, f"{tmp_path}/shards"))
     assert not list(tmp_path.iterdir())
 
 
@@ -54,7 +52,7 @@ needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 
 
 def fetch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return run(ROOT / "tools" / "fetch.sh", *arguments)
+    return run(REPOSITORY / "tools" / "fetch.sh", *arguments)
 
 
 @needs_curl
@@ -66,21 +64,21 @@ def test_a_file_is_fetched_once_and_verified(tmp_path: Path, server: str) -> Non
     assert (tmp_path / "here" / "list.csv").read_text() == "a,b\n"
     (tmp_path / "www" / "list.csv").write_text("changed on the server")
     assert fetch(f"{server}/list.csv", tmp_path / "here", right).stdout == done.stdout
-    (tmp_path / "here" / "list.csv").write_text("damaged")
+    (tmp_path / "here" / "list.csv").write_text("corrupt")
     assert "expected " + right in fetch(f"{server}/list.csv", tmp_path / "here", right).stderr
 
 
 @needs_curl
-@pytest.mark.parametrize("goes_on", [True, False])
-def test_an_interrupted_file_goes_on(tmp_path: Path, server: str, goes_on: bool) -> None:
-    whole = bytes(range(256)) * 40
-    (tmp_path / "www" / "x.bin").write_bytes(whole)
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_interrupted_download_resumes(tmp_path: Path, server: str, resumes: bool) -> None:
+    content = bytes(range(256)) * 40
+    (tmp_path / "www" / "x.bin").write_bytes(content)
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "x.bin.part").write_bytes(whole[:5000])
-    # curl reads files in ranges; the server here cannot, so that all of it is fetched again
-    done = fetch(f"file://{tmp_path}/www/x.bin" if goes_on else f"{server}/x.bin", tmp_path / "here")
+    (tmp_path / "here" / "x.bin.part").write_bytes(content[:5000])
+    # curl reads files in ranges; this server cannot, so that all of it is fetched again
+    done = fetch(f"file://{tmp_path}/www/x.bin" if resumes else f"{server}/x.bin", tmp_path / "here")
     assert not done.returncode, done.stderr
-    assert (tmp_path / "here" / "x.bin").read_bytes() == whole
+    assert (tmp_path / "here" / "x.bin").read_bytes() == content
     assert not (tmp_path / "here" / "x.bin.part").exists()
 
 
@@ -98,9 +96,9 @@ def test_the_file_behind_mediafires_page_is_fetched(tmp_path: Path, server: str)
     assert gone.returncode and f"save the file as {tmp_path}/elsewhere/yfcc4k.zip" in gone.stderr
 
 
-def test_a_file_that_is_here_stays_where_it_is_and_html_is_no_zip(tmp_path: Path) -> None:
-    (tmp_path / "mine.zip").write_bytes(b"PK mine")
-    assert fetch(tmp_path / "mine.zip", tmp_path / "here").stdout == f"{tmp_path}/mine.zip\n"
+def test_a_local_file_is_not_copied_and_html_is_not_a_zip(tmp_path: Path) -> None:
+    (tmp_path / "local.zip").write_bytes(b"PK local")
+    assert fetch(tmp_path / "local.zip", tmp_path / "here").stdout == f"{tmp_path}/local.zip\n"
     assert not (tmp_path / "here").exists()
     (tmp_path / "page.zip").write_text("<html>")
     assert "is no zip" in fetch(tmp_path / "page.zip", tmp_path / "here").stderr

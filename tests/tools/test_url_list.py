@@ -56,7 +56,7 @@ def test_links_and_coordinates_are_joined_by_name_in_the_links_order(tmp_path: P
     assert sorted(path.name for path in (tmp_path / "list").iterdir()) == ["list.json", "rejected.csv", "urls"]
 
 
-def test_a_row_of_no_use_is_not_downloaded_but_named_with_its_reason(tmp_path: Path) -> None:
+def test_an_invalid_row_is_rejected_with_its_reason(tmp_path: Path) -> None:
     faults = {
         "a.jpg,,1,2": "no URL",
         "b.jpg,http://x/b.jpg,north,2": "no coordinates",
@@ -90,21 +90,21 @@ def test_img2dataset_starts_a_new_tar_with_each_part(
     assert [row["img_id"] for row in rows(tmp_path / "list")] == [f"{number}.jpg" for number in range(count)]
 
 
-def test_the_same_call_again_touches_nothing_and_another_one_is_refused(
+def test_a_second_call_changes_nothing_and_other_arguments_are_refused(
     tmp_path: Path, urls: Path, places: Path
 ) -> None:
     first = write_url_list(urls, tmp_path / "list", places)
     stamp = (tmp_path / "list" / "list.json").stat().st_mtime_ns
     assert write_url_list(urls, tmp_path / "list", places) == first == read_url_list(tmp_path / "list")
     assert (tmp_path / "list" / "list.json").stat().st_mtime_ns == stamp
-    with pytest.raises(DataError, match="tar_rows=1000, now it is 50"):
+    with pytest.raises(DataError, match=r"tar_rows=1000.* 50"):
         write_url_list(urls, tmp_path / "list", places, tar_rows=50)
     write(urls, f"45/77/1.jpg,{FLICKR}/1_ab.jpg")
     with pytest.raises(DataError, match="urls_bytes"):
         write_url_list(urls, tmp_path / "list", places)
 
 
-def test_a_list_that_was_interrupted_is_written_anew(tmp_path: Path, urls: Path, places: Path) -> None:
+def test_an_interrupted_list_is_written_again(tmp_path: Path, urls: Path, places: Path) -> None:
     left = tmp_path / ".list.partial"
     (left / "urls").mkdir(parents=True)
     (left / "urls" / "part-00007.jsonl").write_text("half a li")
@@ -114,19 +114,19 @@ def test_a_list_that_was_interrupted_is_written_anew(tmp_path: Path, urls: Path,
     assert not left.exists()
 
 
-def test_what_cannot_be_joined_is_said_in_a_sentence(tmp_path: Path, urls: Path) -> None:
+def test_lists_that_cannot_be_joined_are_named(tmp_path: Path, urls: Path) -> None:
     places = write(tmp_path / "p.csv", "IMG_ID,LAT", "1,2")
-    with pytest.raises(DataError, match=r"p\.csv has the columns IMG_ID, LAT; needed is one of lon"):
+    with pytest.raises(DataError, match=r"p\.csv.* IMG_ID, LAT;.* lon"):
         write_url_list(urls, tmp_path / "list", places)
-    with pytest.raises(DataError, match="urls=missing is no file"):
+    with pytest.raises(DataError, match="urls=missing"):
         write_url_list(Path("missing"), tmp_path / "list")
     nowhere = write(tmp_path / "n.csv", "IMG_ID,LAT,LON", "other.jpg,1,2")
-    with pytest.raises(SystemExit, match=r"not one row of .* is of use: \{'no coordinates': 3\}"):
+    with pytest.raises(SystemExit, match=r"\{'no coordinates': 3\}"):
         main(["--urls", str(urls), "--places", str(nowhere), "--out", str(tmp_path / "list")])
     assert not (tmp_path / "list").exists()
 
 
-def test_flickr_is_asked_for_another_size_only_where_the_link_has_none() -> None:
+def test_only_flickr_links_without_a_size_get_one() -> None:
     assert sized(f"{FLICKR}/1_ab.jpg", "z") == f"{FLICKR}/1_ab_z.jpg"
     assert sized(f"{FLICKR}/1_ab.jpg", "") == f"{FLICKR}/1_ab.jpg"
     assert sized(f"{FLICKR}/1_ab_b.jpg", "z") == f"{FLICKR}/1_ab_b.jpg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -22,7 +23,9 @@ class Started:
 
     def __init__(self, folder: Path, command: str, *overrides: str, launcher: tuple[str, ...] = ()) -> None:
         self.args = (*launcher, command, *overrides)
-        (folder / "log.txt").touch()
+        (folder / "printed.txt").touch()
+        with contextlib.suppress(FileExistsError):
+            (folder / "log.txt").symlink_to("printed.txt")  # where bench.gpu_rows.runs reads why a command failed
         self.processes = begin_ranks(folder, 2 if launcher else 1, command, *overrides)
 
     @property

@@ -88,7 +88,7 @@ def _checked(backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: En
         if over := encoder.image_px % backbone.patch_px:
             below = encoder.image_px - over
             raise GeoclipError(
-                f"encoder.image_px={encoder.image_px}: no multiple of {backbone.patch_px}, the patches of {where}; "
+                f"encoder.image_px={encoder.image_px}: is no multiple of {backbone.patch_px}, the patches of {where}; "
                 f"set encoder.image_px={below or below + backbone.patch_px}"
             )
     elif backbone.image_px != encoder.image_px:

@@ -224,8 +224,8 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
         log.warning("compute.precision=tf32: %s has no TF32; matrix products are float32", device.type)
     if not steps:
         raise GeoclipError(
-            f"optim.batch_size={optim.batch_size}: data.fraction={config.data.fraction} has {samples_per_epoch} samples per "
-            f"epoch, less than one batch in optim.epochs={optim.epochs}; lower it"
+            f"optim.batch_size={optim.batch_size} is more than the {samples_per_epoch} samples of data.fraction="
+            f"{config.data.fraction} in optim.epochs={optim.epochs}, so that there is no full batch; lower it"
         )
     lr_at: Callable[[int], float]
     match optim.schedule:

@@ -109,16 +109,3 @@ def test_the_first_pages_tables_are_of_the_studies_results() -> None:
     blocks = generated_blocks((ROOT / "README.md").read_text())
     assert "embedded_default" in blocks
     assert blocks == {study: results_of(study)["configuration_hash"] for study in blocks}
-
-
-def test_a_changed_a_lost_and_a_new_key_are_seen() -> None:
-    recorded: dict[str, Any] = {"common": {"optim.lr": 0.1, "seed": 0, "gone": 1}, "points": [{"queue.size": 4}]}
-    today = {"common": {"optim.lr": 0.2, "seed": 0, "queue.embeddings": "stored"}, "points": [{"queue.size": 8}]}
-    assert [change.split(":")[0] for change in changes(recorded, today)] == [
-        "gone",
-        "optim.lr",
-        "points",
-        "queue.embeddings",
-    ]
-    same = {**recorded["common"], "queue.embeddings": plain_value(default_of("queue.embeddings"))}
-    assert changes(recorded, {"common": same, "points": recorded["points"]}) == []

@@ -81,7 +81,7 @@ def test_the_card_holds_the_runs_own_numbers(tiny_run: Any, run_evaluate: Callab
     low, high = result["geoscore_interval"]
     assert f"{low:.4g} to {high:.4g}" in found["geoscore"].metric_name
     assert accuracy_table([result]).markdown() in card.text
-    assert "gallery tiny of 60 places; 0 of 5 test coordinates stand in it verbatim" in card.text
+    assert "gallery tiny of 60 locations; 0 of 5 test coordinates" in card.text
     assert "must not be used" in card.text
     assert result["checkpoint_sha256"] in card.text
     assert 'load("me/geo")' in card.text

@@ -12,8 +12,8 @@ from geoclip.config.composed import option, options
 from geoclip.config.keys import key, name_key, seed_key, shown
 from geoclip.system.files import name_problem
 
-MAX_PIXELS = 89_478_485  # decoded at most: a quarter GiB of RGB
-BLUE_MARBLE_ROOT = "data/bluemarble"  # the embedded default's, which no other data set may take
+MAX_PIXELS = 89_478_485  # largest decoded picture: 0.25 GiB of RGB
+BLUE_MARBLE_ROOT = "data/bluemarble"  # reserved for the embedded default
 FARTHEST_KM = 20_000  # about half of the Earth's circumference
 MP16_FIX = (
     "set MP16_SHARDS or data.root to the folder of the MP16 tar shards (key.jpg + key.json with lat, lon in "
@@ -169,7 +169,7 @@ class GalleryBuildConfig:
 
 
 def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
-    """Reasons why these shards cannot be read; without `read` there are none."""
+    """Reasons why these shards cannot be read; none if they are not read."""
     if data.kind is DataKind.bluemarble or not read:
         return []
     if not data.root:
@@ -180,7 +180,7 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
 
 
 def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> list[str]:
-    """Reasons why this gallery cannot be read; `may_be_built` allows a file that the demo's data will bring."""
+    """Reasons why this gallery cannot be read; `may_be_built`: the file may be built together with the data."""
     if gallery.kind is GalleryKind.own:
         return [
             f"gallery={gallery.name}: is for evaluation; train with gallery=bluemarble, gallery=released_100k or "
@@ -192,10 +192,10 @@ def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> l
 
 
 def shards_problems(config: ShardsConfig) -> list[str]:
-    """Every reason why these shards cannot be built, or inspected."""
+    """Every reason why these shards cannot be built or inspected."""
     if config.inspect:
-        there = os.path.isdir(config.inspect)
-        return [] if there else [f"inspect={config.inspect}: is not a folder; name one that contains shards"]
+        exists = os.path.isdir(config.inspect)
+        return [] if exists else [f"inspect={config.inspect}: is not a folder; name one that contains shards"]
     problems = [] if config.root else ["root='': must name the folder to build"]
     if config.benchmark is not None:
         problems += _benchmark_problems(config, config.benchmark)
@@ -204,16 +204,18 @@ def shards_problems(config: ShardsConfig) -> list[str]:
     else:
         problems += _csv_problems(config) if config.source is ShardSource.csv else _wds_problems(config)
         if config.root == BLUE_MARBLE_ROOT:
-            problems.append(f"root={config.root}: is the embedded default's; name another folder: root=data/NAME")
+            problems.append(
+                f"root={config.root}: is reserved for the embedded default; name another folder: root=data/NAME"
+            )
     if problem := name_problem(config.split):
         problems.append(f"split={config.split!r}: {problem}; it names a folder below root, such as train")
     if config.val_samples and config.split == "val":
-        problems.append("val_samples: are held out for the split val; name the other one: split=train")
+        problems.append(f"val_samples={config.val_samples}: needs another split than val: split=train")
     return problems
 
 
 def shards_root(config: ShardsConfig) -> str:
-    """The folder to build: what was given, or data/NAME of a benchmark."""
+    """The folder to build: `root`, or data/NAME of a benchmark."""
     if config.benchmark is not None and config.root == BLUE_MARBLE_ROOT:
         return f"data/{config.benchmark.name}"
     return config.root
@@ -258,7 +260,7 @@ def _benchmark_problems(config: ShardsConfig, benchmark: BenchmarkConfig) -> lis
 
 
 def no_photographs(benchmark: BenchmarkConfig, folder: str) -> str:
-    """The sentence about a benchmark whose photographs are nowhere."""
+    """The message about a benchmark without photographs."""
     variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
     return (
         f"benchmark={benchmark.name}: has no photographs; set {variable}benchmark.root=FOLDER to {folder}. "
@@ -267,7 +269,7 @@ def no_photographs(benchmark: BenchmarkConfig, folder: str) -> str:
 
 
 def _inside_problems(config: ShardsConfig, inputs: dict[str, str]) -> list[str]:
-    """What is read must not be where is written: overwrite=true would delete it."""
+    """Refuse inputs inside the output folder, which overwrite=true deletes."""
     root = Path(shards_root(config) or "?").resolve()
     return [
         f"{name}={value}: is inside root={shards_root(config)}; name another folder to build: root={root}-shards"
@@ -290,7 +292,7 @@ def gallery_build_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def one_or_many(value: Any) -> list[str]:
-    """What was given as one name or as a list of names, as a list."""
+    """One name or a list of names, as a list."""
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)] if value else []
 
 
@@ -307,7 +309,7 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def country_problems(country: Any) -> list[str]:
-    """Reasons why these are no countries."""
+    """Reasons why these are no country codes."""
     return [
         f"country={name}: must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
         for name in one_or_many(country)
@@ -316,7 +318,7 @@ def country_problems(country: Any) -> list[str]:
 
 
 def box_problems(box: list[float]) -> list[str]:
-    """Reasons why this is no box."""
+    """Reasons why this is no valid box."""
     if not box:
         return []
     if len(box) == 4:

@@ -65,7 +65,7 @@ def test_a_benchmark_is_chosen_by_its_name_everywhere(entry_point: str) -> None:
         assert compose(entry_point, ["benchmark=test_unseen_cells"]).benchmark.name == "test_unseen_cells"
 
 
-def test_every_config_shows_a_command_that_uses_it() -> None:
+def test_every_config_says_how_it_is_used() -> None:
     """With a command that chooses it: tests/house/test_documents.py tries these."""
     for path in Path(conf_dir()).rglob("*.yaml"):
         head = path.read_text().splitlines()[:2]
@@ -146,7 +146,7 @@ data.streams=1 loss=symmetric optim.batch_size=1
 
 
 @pytest.mark.parametrize("case", PROBLEMS.splitlines())
-def test_the_key_that_prevents_a_run_is_named(case: str) -> None:
+def test_what_cannot_run_is_named(case: str) -> None:
     """The problem begins with the last override, or with the text after the arrow."""
     overrides, _, begin = case.partition(" -> ")
     begin = begin or f"{overrides.split()[-1]}:"

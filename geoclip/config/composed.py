@@ -93,6 +93,8 @@ def _not_plain_data(node: Any, path: str = "") -> Iterator[str]:
                 yield from _not_plain_data(value, path)
         case str() if "${" in node or node == "???":
             yield f"{path}={node!r}: is an interpolation; a configuration saved with weights must contain only values"
+        case _:
+            pass
 
 
 def unknown_keys(values: Mapping[Any, Any], kind: type[Any], prefix: str = "") -> list[str]:

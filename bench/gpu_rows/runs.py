@@ -1,4 +1,4 @@
-"""Whole commands on the card: the embedded default, features, a run that is killed and resumed, two ranks."""
+"""Complete commands on the card: the embedded default, features, a run that is killed and resumed, two ranks."""
 
 from __future__ import annotations
 

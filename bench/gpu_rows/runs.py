@@ -19,6 +19,14 @@ from geoclip.training.checkpoint import read_checkpoint
 
 SPLITS = ("test", "test_unseen_cells")
 SMALL_VIEWS = ("gallery_size=93000", "val_size=60", "test_size=60", "unseen_size=60")
+QUICK = (
+    *("optim.max_steps=4", "optim.batch_size=16", "queue.size=16", "location.sigmas=[1]"),
+    *(
+        "location.frequencies=8",
+        "location.hidden_dim=16",
+        "location.embedding_dim=16",
+    ),  # 93,000 coordinates are embedded
+)
 LAST_STEP, KILLED_AFTER = 60, 25
 PATIENCE_S = 240
 
@@ -72,7 +80,7 @@ def _command(folder: Path, command: str, *overrides: str, launcher: tuple[str, .
 
 
 def _train(folder: Path, card: Card, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    short = ["optim.max_steps=4", "optim.batch_size=16", "location.sigmas=[1]", "queue.size=16"] if card.quick else []
+    short = list(QUICK) if card.quick else []
     common = [f"compute.device={card.device.type}", "logger=jsonl", *_small("data.bluemarble", card), *short]
     return _command(folder, "train", *common, *overrides, launcher=launcher)
 

@@ -19,9 +19,9 @@ from geoclip.training.checkpoint import read_checkpoint
 
 SPLITS = ("test", "test_unseen_cells")
 SMALL_VIEWS = ("gallery_size=93000", "val_size=60", "test_size=60", "unseen_size=60")
-QUICK = (
+QUICK = (  # the location encoder embeds a gallery of 93,000
     *("optim.max_steps=4", "optim.batch_size=16", "queue.size=16", "location.sigmas=[1]"),
-    *("location.frequencies=8", "location.hidden_dim=16", "location.embedding_dim=16"),  # for 93,000 coordinates
+    *("location.frequencies=8", "location.hidden_dim=16", "location.embedding_dim=16"),
 )
 LAST_STEP, KILLED_AFTER = 60, 25
 PATIENCE_S = 240

@@ -1,4 +1,4 @@
-"""What the rows of `bench.gpu` share: the card's own limits, timing by its clock, and a row of the table."""
+"""Shared by the rows of `bench.gpu`: the card's limits, timing, and a row of the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GpuRow:
     value: float
     unit: str
     share: float | None = None  # of the limit
-    limit: str = ""  # what the card alone would allow
+    limit: str = ""  # the limit of the card
     target: float | None = None  # of the share, or of the value where there is no limit
     note: str = ""
 
@@ -37,7 +37,7 @@ class Card:
     quick: bool
     limits: dict[str, float] = dataclasses.field(default_factory=dict)  # operations/s and bytes/s
     rows: list[GpuRow] = dataclasses.field(default_factory=list)  # reported so far
-    memo: dict[str, Any] = dataclasses.field(default_factory=dict)  # what one row leaves for another
+    memo: dict[str, Any] = dataclasses.field(default_factory=dict)  # results that one row needs of another
 
     @property
     def cuda(self) -> bool:
@@ -45,11 +45,11 @@ class Card:
         return self.device.type == "cuda"
 
     def report(self, row: GpuRow) -> None:
-        """Keep a row: what a part has found is not lost when it fails later."""
+        """Keep a row, also if its part fails later."""
         self.rows.append(row)
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished."""
         if self.cuda:
             torch.cuda.synchronize(self.device)
 

@@ -1,4 +1,4 @@
-"""The GPU path on a card, each row beside what the card itself would allow. At most six minutes.
+"""The GPU path on a card, each row with the limit of the card. At most six minutes.
 
 Without a network, bring a cache with the released wheels' files (GEOCLIP_CACHE).
 
@@ -49,13 +49,13 @@ PARTS: dict[str, Callable[[Card], None]] = {
 
 
 def measure(card: Card, names: list[str], output: Path | None, found: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Every part; one that fails is reported and the others still run. What there is is written after each.
+    """Measure every part; a failed part is reported, and the others still run. Rows are written after each part.
 
     Args:
         card: the device.
         names: of the parts.
         output: the JSON file; None: none is written.
-        found: what an earlier process has measured, whose device failed.
+        found: the measurements of an earlier process, whose device failed.
     """
     found = found or {"card": describe(card), "rows": [], "failed": {}, "seconds": {}, **provenance()}
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def _measure_part(card: Card, name: str, found: dict[str, Any]) -> None:
     torch.compiler.reset()  # so that no part inherits the dynamic shapes of another
     try:
         PARTS[name](card)
-    except Exception as error:  # a card is at hand for minutes: the other parts must not be lost
+    except Exception as error:  # time on a card is short: the other parts must still run
         traceback.print_exc()
         found["failed"][name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     rows = [{"part": name, **asdict(row)} for row in card.rows[before:]]
@@ -140,7 +140,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write, or compute the reference for the process that asked for it."""
+    """Measure and write, or compute the reference for the process that started this one."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -161,8 +161,8 @@ def main() -> None:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if chosen.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --quick runs every row small")
-    whole = not chosen.quick and set(names) == set(PARTS)
-    output = chosen.output or (HERE / "gpu.json" if whole else None)
+    complete = not chosen.quick and set(names) == set(PARTS)
+    output = chosen.output or (HERE / "gpu.json" if complete else None)
     card, earlier = Card(device=torch.device(chosen.device), quick=chosen.quick), None
     if chosen.more and output is not None:
         earlier = json.loads(output.read_text())

@@ -1,8 +1,8 @@
-"""Side by side: the released way and ours on the same work, in one process, in turns.
+"""Compare the released code with ours on the same work, in one process, in alternating turns.
 
-Both sides give the same answer, which is checked before anything is timed. Times are medians over turns that alternate,
-ratios are taken turn by turn, and beside every row stands the time that the machine itself would need: operations over
-its measured matrix rate, or bytes over its measured bandwidth.
+Both must give the same result, which is checked before anything is timed. Times are medians over the turns, ratios are
+taken in each turn, and every row has the least time that the machine needs: operations over its measured matrix rate,
+or bytes over its measured bandwidth.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MEASURED_TURNS = 5
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Limit:
-    """What the machine alone needs for a row's work."""
+    """The least time that the machine needs for a row's work."""
 
     seconds: float
     of: str  # "matrix rate" or "bandwidth", and of what
@@ -33,7 +33,7 @@ class Limit:
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Row:
-    """One comparison. Times are seconds of the whole work; memory is what was added to the process at its peak."""
+    """One comparison. Times are seconds of the complete work; memory is the growth of the process at its peak."""
 
     name: str
     ours_s: float
@@ -46,12 +46,12 @@ class Row:
     released_peak_mb: float | None = None
     limit_s: float | None = None
     limit_of: str = ""
-    agreement: str = ""  # how far the answers are apart
+    agreement: str = ""  # difference of the results
     note: str = ""
 
     @property
     def share(self) -> float | None:
-        """The part of the time that the machine alone would need."""
+        """The limit as a share of our time."""
         return None if self.limit_s is None else self.limit_s / self.ours_s
 
 
@@ -69,19 +69,19 @@ def compare(
     note: str = "",
     memory: bool = True,
 ) -> Row:
-    """Run both sides once for their answers and memory, then in turns for their times.
+    """Run both sides once for results and memory, then in turns for times.
 
     Args:
         name: of the row.
-        ours: our way, from input to answer.
-        released: the other way.
-        agree: given both answers, ours first, says how near they are; raises AssertionError when too far.
+        ours: our code, from input to result.
+        released: the released code.
+        agree: describes the difference of both results, ours first; raises AssertionError if it is too large.
         turns: how often each is timed; at least 2.
-        released_part: the part of the whole work that one call of `released` does: its times are divided by it.
+        released_part: share of the work that one call of `released` does; its times are divided by it.
         ours_part: likewise.
         target: the ratio that is aimed at.
-        limit: of the whole work.
-        note: what a reader must know.
+        limit: of the complete work.
+        note: for the table.
         memory: False for work in other processes.
     """
     our_answer, our_peak_mb = with_peak_mb(ours)
@@ -121,11 +121,11 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def with_peak_mb(work: Callable[[], Answer]) -> tuple[Answer, float | None]:
-    """The answer, and how far the process grew above what it held before; None elsewhere than on Linux with glibc."""
+    """The result, and the peak growth of the process in MB; None where it is not Linux with glibc."""
     gc.collect()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would be taken again, and not be counted
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        ctypes.CDLL(None).malloc_trim(0)  # or memory freed earlier is reused and not counted
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before_mb = _status_mb("VmRSS")
     except (AttributeError, OSError):
         return work(), None
@@ -147,13 +147,13 @@ def matrix_rate() -> float:
 
 @cache
 def bandwidth() -> float:
-    """Bytes read per second by a sum over far more numbers than the caches hold, on all threads."""
+    """Bytes read per second by a sum over far more numbers than fit into the caches, on all threads."""
     numbers = torch.ones(2**27)
     return numbers.nbytes / _best_s(numbers.sum, calls=3)
 
 
 def _best_s(work: Callable[[], object], calls: int) -> float:
-    """The best of several blocks: a limit is what the machine can, not what its mood allows."""
+    """The best of several blocks, because a limit is the best that the machine can do."""
     blocks = []
     for _ in range(MEASURED_TURNS):
         start_s = time.perf_counter()
@@ -178,7 +178,7 @@ def largest_difference(tolerance: float) -> Callable[[torch.Tensor, torch.Tensor
 
     def agree(ours: torch.Tensor, released: torch.Tensor) -> str:
         difference = float((ours - released).abs().max() / released.abs().max().clamp(min=1))
-        assert difference <= tolerance, f"the answers differ by {difference:.2g}, allowed is {tolerance:.2g}"
+        assert difference <= tolerance, f"the results differ by {difference:.2g}, allowed is {tolerance:.2g}"
         return f"largest difference {difference:.1g}"
 
     return agree

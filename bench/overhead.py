@@ -1,8 +1,8 @@
-"""What checkpoints, records and wandb cost beside the steps themselves, each timed by itself, in one process.
+"""The cost of checkpoints, records and wandb relative to the steps, each timed alone, in one process.
 
     python -m bench.overhead [--steps 60] [--output bench/overhead.json]
 
-Blocks of steps with and without them differ by less than a machine's moods, so that every part is timed where it is:
+Blocks of steps with and without them differ by less than the noise of the machine, so that each part is timed alone:
 the step, the record (metrics.jsonl, and wandb offline), the copy of the state that training waits for, and the writing
 beside it, which counts with all of its processor time. The share is for compute.log_every_steps=20 and
 compute.checkpoint_every_steps=200. Pictures and weights are random: speed does not depend on them.
@@ -44,7 +44,7 @@ SET_UPS = {
 
 
 def batches_of(config: TrainConfig) -> Iterator[Batch]:
-    """Eight random batches, for ever."""
+    """Eight random batches, repeated."""
     generator, size = torch.Generator().manual_seed(0), config.optim.batch_size
     px, kept = config.encoder.image_px, []
     for number in range(8):

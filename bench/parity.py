@@ -1,11 +1,11 @@
-"""How far this package is from the released code (geoclip 1.3.0) on the released weights, run side by side on the CPU.
+"""Differences between this package and the released code (geoclip 1.3.0) on the released weights, on the CPU.
 
     python -m bench.parity [--queries 1000] [--places 100000] [--output bench/parity.json]
 
-The released code is loaded from the pinned wheel under another name. Compared are the location encoder on every place
-of the released gallery, the image MLP and the whole way to the best places on queries of the shape of CLIP's features,
-and the whole model on pictures, over a small random CLIP. The queries lead from random features, of which the model is
-unsure, to features of which it is sure, as it is of a photograph of a landmark.
+The released code is loaded from the pinned wheel under another name. Compared are the location encoder on every
+location of the released gallery, the image MLP and the predictions on queries with the shape of CLIP's features, and
+the complete model on pictures, with a small random CLIP. The queries range from random features, for which the model is
+uncertain, to features for which it is certain, as for a photograph of a landmark.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tests.model.released import TINY_PX, tiny_released_geoclip, write_tiny_clip
 
 QUERIES, PLACES, TOP = 1000, 100_000, 5
 FEATURE_NORM = 10.0  # about that of CLIP ViT-L/14's image features
-CHUNK = 2000  # places at a time
+CHUNK = 2000  # locations at a time
 
 
 def queries_for(model: GeoCLIP, gps_deg_G2: Tensor, count: int) -> Tensor:
-    """(count, 768) features of CLIP's norm, from random ones to ones that the image MLP brings to one of the places."""
+    """(count, 768) features of CLIP's norm, from random ones to ones that the image MLP maps to a location."""
     generator = torch.Generator().manual_seed(0)
     random_NF = F.normalize(torch.randn(count, model.image_encoder.feature_dim, generator=generator), dim=1)
     sure_NF = random_NF.clone().requires_grad_()
@@ -54,11 +54,11 @@ def queries_for(model: GeoCLIP, gps_deg_G2: Tensor, count: int) -> Tensor:
 def compare_places(
     ours: GeoCLIP, theirs: Any, gps_deg_G2: Tensor, features_NF: Tensor
 ) -> tuple[dict[str, float], Tensor, Tensor]:
-    """Every place through both location encoders, theirs inside of the released `forward`, in one pass.
+    """Every location through both location encoders, theirs within the released `forward`.
 
     Returns:
         The largest difference of any number of the embeddings, and the largest number among them; (G, D) our unit
-        vectors; (N, G) the released logits of the features. A place's logits do not depend on the other places.
+        vectors; (N, G) the released logits of the features. A location's logits do not depend on the others.
     """
     worst, largest, logits, embedded = 0.0, 0.0, [], []
     seen: list[Tensor] = []
@@ -78,9 +78,9 @@ def compare_places(
 def compare_queries(
     ours: GeoCLIP, theirs: Any, features_NF: Tensor, gps_deg_G2: Tensor, gallery_GD: Tensor, logits_NG: Tensor
 ) -> dict[str, Any]:
-    """From features to the best places, by both.
+    """From features to the best locations, by both.
 
-    Places of the same coordinates are equally probable: a rank counts as equal when its coordinates are.
+    Equal coordinates are equally probable: ranks are equal if their coordinates are.
     """
     image_ND = ours.encode_features(features_NF)
     mlp = (ours.image_encoder.head(features_NF) - theirs.image_encoder.mlp(features_NF)).abs().max().item()

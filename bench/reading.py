@@ -1,4 +1,4 @@
-"""What the stream reads: bytes at each data fraction, and the seconds until it goes on at a step.
+"""Bytes that the stream reads at each data fraction, and seconds until it resumes at a step.
 
     python -m bench.reading [--data data/bluemarble] [--output bench/reading.json]
 

@@ -18,7 +18,7 @@ from tests.model.released import load_released, tiny_released_geoclip, write_tin
 
 
 class AsGiven(nn.Module):
-    """Stands where the released image encoder has CLIP: features, computed before, pass unchanged."""
+    """Replaces CLIP in the released image encoder: precomputed features pass unchanged."""
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """The features themselves."""
@@ -38,7 +38,7 @@ def released_geoclip() -> tuple[GeoCLIP, Any]:
 
 @cache
 def released_gallery(places: int) -> Gallery:
-    """The first places of the released gallery."""
+    """The first locations of the released gallery."""
     gallery = read_gallery(asset_path("gallery_100k.csv"), "released_100k")
     return Gallery(name=gallery.name, gps_deg_G2=gallery.gps_deg_G2[:places])
 

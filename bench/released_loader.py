@@ -19,7 +19,7 @@ STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 
 
 def released_sample(path: Path, rng: np.random.Generator) -> Tensor:
-    """(3, 224, 224) float32: whole decode, random resized crop, flip, colour jitter, grayscale, normalisation."""
+    """(3, 224, 224) float32: full decode, random resized crop, flip, colour jitter, grayscale, normalisation."""
     with Image.open(path) as source:
         image = source.convert("RGB")
     left, top, right, bottom = random_box(image.size, rng)
@@ -35,7 +35,7 @@ def released_sample(path: Path, rng: np.random.Generator) -> Tensor:
 
 
 def random_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """RandomResizedCrop's box: 8 % to 100 % of the area, sides 3 : 4 to 4 : 3; what never fits is the whole."""
+    """RandomResizedCrop's box: 8 % to 100 % of the area, sides 3 : 4 to 4 : 3; the full picture if none fits."""
     width, height = size
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1.0)

@@ -1,4 +1,4 @@
-"""Every row of the benchmark: the released code beside ours, and how near the machine's limit ours is.
+"""Every row of the benchmark: the released code, ours, and the limit of the machine.
 
     python -m bench.speed [--quick] [--only location_encoder,prediction]
 
@@ -53,7 +53,7 @@ def fallen(rows: list[Row], kept: dict[str, dict[str, float]]) -> list[str]:
             found.append(
                 f"{row.name}: {row.ratio:,.2f} times the released code "
                 f"({row.ratio_low:,.2f} to {row.ratio_high:,.2f}); kept is "
-                f"{kept[row.name]['ratio']:,.2f}, and below {floor:,.2f} is no noise"
+                f"{kept[row.name]['ratio']:,.2f}, below {floor:,.2f} is more than noise"
             )
     return found
 
@@ -75,7 +75,7 @@ def _kept() -> dict[str, dict[str, float]]:
 
 
 def seconds(value: float | None) -> str:
-    """As people say it."""
+    """With a unit."""
     if value is None:
         return ""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
@@ -101,12 +101,12 @@ def table(rows: list[Row], *revisions: str) -> str:
             f"| {f'{row.target:g}' if row.target else ''} | {limit} | {f'{row.share:.0%}' if row.share else ''} "
             f"| {memory} | {'; '.join(part for part in (row.agreement, row.note) if part)} |"
         )
-    said = ", ".join(f"`{one[:12]}`" for one in sorted(revisions))
-    return "\n".join(lines) + f"\n\nAt revision {said}."
+    listed = ", ".join(f"`{one[:12]}`" for one in sorted(revisions))
+    return "\n".join(lines) + f"\n\nAt revision {listed}."
 
 
 def keep(rows: list[Row], made_by: dict[str, Any]) -> dict[str, Any]:
-    """Write bench/speed.json: these rows, and those of earlier measurements that were not made anew."""
+    """Write bench/speed.json: these rows, and earlier ones that were not measured again."""
     path = HERE / "speed.json"
     earlier = json.loads(path.read_text())["rows"] if path.is_file() else []
     new = [{"row": as_json(row), "revision": made_by["git_revision"]} for row in rows]

@@ -22,10 +22,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def export(config: ExportConfig) -> tuple[Path, float]:
-    """Write one location encoder, read it back, and log how far its embeddings are from the encoder's own.
+    """Write a location encoder, read it back, and compare its embeddings with the encoder's.
 
     Returns:
-        The path, and the largest difference of a number of the embeddings.
+        The path, and the largest difference of an embedding's number.
 
     Raises:
         GeoclipError: the checkpoint cannot be read, or this format cannot store its encoder.
@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> tuple[Path, float]:
     exported = read_back(output)
     difference = exporting.largest_difference(encoder, exported, gps_deg_N2)
     log.info("written: %s, the location encoder of %s", output, checkpoint.name)
-    log.info("read back: its embeddings of %s locations differ by %.1e at most", f"{len(gps_deg_N2):,}", difference)
+    log.info("read back: embeddings of %s locations differ by at most %.1e", f"{len(gps_deg_N2):,}", difference)
     return output, difference
 
 

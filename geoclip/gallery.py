@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
-MOST_DOTS = 200_000  # a map of more shows no more
+MOST_DOTS = 200_000  # more do not change the map
 
 
 def main(cfg: DictConfig) -> None:
@@ -40,16 +40,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def build_gallery_file(config: GalleryBuildConfig) -> Path:
-    """Build one gallery: the CSV, its provenance as .json and its map as .png; print what it allows on the test sets.
-
-    Returns:
-        The CSV's path.
+    """Build a gallery: CSV, provenance (.json) and map (.png); print its ceilings on the test sets; return the CSV.
 
     Raises:
-        GeoclipError: coordinates cannot be read, nothing is left, or another gallery stands there.
+        GeoclipError: coordinates cannot be read, none is left, or another gallery exists at output.
     """
     import numpy as np
 
+    from geoclip.evaluation.gallery import measure_ceiling
     from geoclip.prepare.galleries import build_locations, gallery_csv, identity_of, refuse_another, write_gallery
 
     source = _read_source(config)
@@ -58,20 +56,23 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     identity = identity_of(source, rules, excluded)
     path = Path(config.output or f"galleries/{config.source.value}-{identity['fingerprint']}.csv")
     refuse_another(path, identity, overwrite=config.overwrite)
-    apart_from = np.concatenate([np.empty((0, 2)), *(places.gps_deg_N2 for places in excluded.values())])
-    places, counts = build_locations(source.gps_deg_N2, rules, apart_from)
-    text = gallery_csv(places)
+    excluded_deg_N2 = np.concatenate([np.empty((0, 2)), *(one.gps_deg_N2 for one in excluded.values())])
+    gps_deg_G2, counts = build_locations(source.gps_deg_N2, rules, excluded_deg_N2)
+    text = gallery_csv(gps_deg_G2)
     refuse_another(path, identity, text, overwrite=config.overwrite)
     against = {name: _read_test_set(name) for name in one_or_many(config.against)}
-    test_sets = _measure(excluded | against, places)
-    write_gallery(path, text, places, identity=identity, counts=counts, test_sets=test_sets)
-    _draw(places, path.with_suffix(".png"))
+    test_sets: dict[str, Any] = {
+        name: measure_ceiling(one.gps_deg_N2, gps_deg_G2).as_json() | {"made_of": one.made_of}
+        for name, one in (excluded | against).items()
+    }
+    write_gallery(path, text, gps_deg_G2, identity=identity, counts=counts, test_sets=test_sets)
+    _draw(gps_deg_G2, path.with_suffix(".png"))
     log.info("%s", ", ".join(f"{stage}: {count:,}" for stage, count in counts.items()))
-    log.info("written: %s, .json and .png; use it: gallery=csv gallery.path=%s", path, path)
+    log.info("written: %s, .json and .png; to use it: gallery=csv gallery.path=%s", path, path)
     if test_sets:
         from geoclip.plotting.tables import ceiling_table
 
-        show(ceiling_table(test_sets, f"{path.name} ({len(places):,} places)"))
+        show(ceiling_table(test_sets, f"{path.name} ({len(gps_deg_G2):,} locations)"))
     return path
 
 
@@ -79,10 +80,9 @@ def _rules(config: GalleryBuildConfig) -> GalleryRules:
     from geoclip.data.countries import alpha2_codes
     from geoclip.prepare.galleries import GalleryRules
 
-    south_west_north_east = tuple(config.box)
     countries = one_or_many(config.country)
     return GalleryRules(
-        box_deg=south_west_north_east if len(south_west_north_east) == 4 else None,
+        box_deg=(config.box[0], config.box[1], config.box[2], config.box[3]) if config.box else None,
         countries=alpha2_codes(countries) if countries else (),
         exclude_radius_km=config.exclude_radius_km,
         radius_km=config.radius_km,
@@ -104,7 +104,7 @@ def _read_source(config: GalleryBuildConfig) -> SourcedPlaces:
 
 
 def _read_test_set(name: str) -> SourcedPlaces:
-    """The coordinates of a benchmark, from its CSV or its shards alone, or of a CSV that is named itself."""
+    """The coordinates of a benchmark, from its CSV or shards, or of a CSV."""
     from geoclip.data.benchmarks import metadata_file
     from geoclip.prepare.galleries import csv_locations, shard_locations
 
@@ -115,31 +115,22 @@ def _read_test_set(name: str) -> SourcedPlaces:
         return shard_locations(benchmark.root, benchmark.split)
     if benchmark.root or Path(benchmark.metadata).is_file():
         found = csv_locations(metadata_file(Path(benchmark.root), benchmark.metadata), f"benchmark {name}")
-    else:  # as checked, the shards that were built of it are there
+    else:  # the shards built from it exist, as the configuration's rules check
         found = shard_locations(benchmark.built, "test")
     if benchmark.published_n is not None and len(found.gps_deg_N2) != benchmark.published_n:
         log.warning(
-            "%d places, but %s as published has %d: not comparable",
+            "%d locations, but %s has %d in publications: not comparable",
             len(found.gps_deg_N2), name, benchmark.published_n,
         )  # fmt: skip
     return found
 
 
-def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -> dict[str, Any]:
-    from geoclip.evaluation.gallery import measure_ceiling
-
-    return {
-        name: measure_ceiling(found.gps_deg_N2, places).as_json() | {"made_of": found.made_of}
-        for name, found in test_sets.items()
-    }
-
-
-def _draw(places: NDArray[np.float64], path: Path) -> None:
+def _draw(gps_deg_G2: NDArray[np.float64], path: Path) -> None:
     from geoclip.data.blue_marble import map_background
     from geoclip.plotting.maps import draw_distribution
 
-    name = "gallery" if len(places) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(places):,}"
-    draw_distribution({name: places[:MOST_DOTS]}, map_background(), path)
+    name = "gallery" if len(gps_deg_G2) <= MOST_DOTS else f"gallery: {MOST_DOTS:,} of {len(gps_deg_G2):,}"
+    draw_distribution({name: gps_deg_G2[:MOST_DOTS]}, map_background(), path)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ def main(cfg: DictConfig) -> None:
 
 
 def publish(config: PublishConfig) -> Path:
-    """Write a model, its gallery and its card into a folder, and send it to the Hub where `push` says so.
+    """Write a model, its gallery and its card into a folder, and upload it to the Hub if `push` is true.
 
     Returns:
         The folder.
 
     Raises:
-        GeoclipError: a checkpoint, a gallery or evaluations that are missing; no way to the Hub.
+        GeoclipError: checkpoint, gallery or evaluations are missing, or the Hub is not reachable.
     """
     from geoclip.factory.publishing import results_of, write_card, write_model
     from geoclip.model.hub import send
@@ -40,10 +40,10 @@ def publish(config: PublishConfig) -> Path:
     results = results_of(run, path, force=config.force)
     written = write_model(folder, path, backbone=config.backbone)
     files = write_card(written, run, results, repo=config.repo, licence=config.licence)
-    layout = "the authors' layout" if not written.misfits else "a layout of its own"
+    layout = "the authors' layout" if not written.misfits else "geoclip's own layout"
     log.info("written: %s, in %s%s", folder, layout, "".join(f"; {misfit}" for misfit in written.misfits))
     if not config.push:
-        log.info("nothing left this machine; look at %s, then add push=true", folder / "README.md")
+        log.info("not uploaded; check %s, then add push=true", folder / "README.md")
         return folder
     address = send(folder, files, config.repo, private=config.private, message=f"{checkpoint.name}, {path.stem}")
     log.info("published: %s", address)

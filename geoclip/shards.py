@@ -29,18 +29,13 @@ def main(cfg: DictConfig) -> None:
     try:
         built = build(config, Path(root))
     except KeyboardInterrupt:
-        log.info("stopped; the same command goes on where it was")
+        log.info("stopped; rerun the command to resume")
         raise
-    done = "shards built" if built else "these shards stand already"
-    log.info("%s at %s; what is in them: %s/README.md", done, root, root)
+    log.info("%s: %s; contents: %s/README.md", root, "shards built" if built else "shards exist already", root)
 
 
 def inspect(root: Path, workers: int, max_pixels: int) -> None:
-    """Verify and summarise the shards at `root`.
-
-    Raises:
-        DataError: they are not sound.
-    """
+    """Verify and summarise the shards at `root`; a DataError if they have faults."""
     from geoclip.data.blue_marble import map_background
     from geoclip.errors import DataError
     from geoclip.plotting.maps import draw_distribution
@@ -56,11 +51,7 @@ def inspect(root: Path, workers: int, max_pixels: int) -> None:
 
 
 def build(config: ShardsConfig, root: Path) -> bool:
-    """Build the shards at `root`; False where they stand already.
-
-    Raises:
-        GeoclipError: they cannot be built.
-    """
+    """Build the shards at `root`; False if they exist. A GeoclipError if they cannot be built."""
     if config.benchmark is None and config.source is ShardSource.bluemarble:
         from geoclip.factory.data import build_blue_marble_data
 
@@ -69,7 +60,9 @@ def build(config: ShardsConfig, root: Path) -> bool:
     from geoclip.prepare.build_report import Published
     from geoclip.prepare.shard_building import BuildSettings, build_shards
 
-    benchmark = config.benchmark
+    benchmark, published = config.benchmark, None
+    if benchmark:
+        published = Published(name=benchmark.name, samples=benchmark.published_n, source=benchmark.source)
     return build_shards(
         root,
         _source(config),
@@ -85,14 +78,12 @@ def build(config: ShardsConfig, root: Path) -> bool:
         max_rejected_fraction=config.max_rejected_fraction,
         max_pixels=config.max_pixels,
         overwrite=config.overwrite,
-        published=Published(name=benchmark.name, samples=benchmark.published_n, source=benchmark.source)
-        if benchmark
-        else None,
+        published=published,
     )
 
 
 def _source(config: ShardsConfig) -> Source:
-    """Rows and pictures, as configured."""
+    """The rows and pictures to build from."""
     from geoclip.data.benchmarks import metadata_file
     from geoclip.data.picture_sources import open_pictures
     from geoclip.data.shards import find_shards, refuse_skipped_shards

@@ -189,7 +189,7 @@ def measure_growth(card: Card) -> None:
 
 
 def measure_resume(card: Card) -> None:
-    """Deterministic steps, stopped half-way and taken up again from what a checkpoint holds: the same bits?"""
+    """Deterministic steps, stopped half-way and resumed from a checkpoint: the same bits?"""
     sizes, batch = (SMALL, SMALL_BATCH) if card.quick else (LARGE, BATCH)
     torch.use_deterministic_algorithms(True)
     try:

@@ -1,4 +1,4 @@
-"""Whole commands on the card: the embedded default, features, a run that is killed and resumed, two ranks."""
+"""Complete commands on the card: the embedded default, features, a run that is killed and resumed, two ranks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from geoclip.training.checkpoint import read_checkpoint
 
 SPLITS = ("test", "test_unseen_cells")
 SMALL_VIEWS = ("gallery_size=93000", "val_size=60", "test_size=60", "unseen_size=60")
+QUICK = (  # the location encoder embeds a gallery of 93,000
+    *("optim.max_steps=4", "optim.batch_size=16", "queue.size=16", "location.sigmas=[1]"),
+    *("location.frequencies=8", "location.hidden_dim=16", "location.embedding_dim=16"),
+)
 LAST_STEP, KILLED_AFTER = 60, 25
 PATIENCE_S = 240
 
@@ -72,7 +76,7 @@ def _command(folder: Path, command: str, *overrides: str, launcher: tuple[str, .
 
 
 def _train(folder: Path, card: Card, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    short = ["optim.max_steps=4", "optim.batch_size=16", "location.sigmas=[1]", "queue.size=16"] if card.quick else []
+    short = list(QUICK) if card.quick else []
     common = [f"compute.device={card.device.type}", "logger=jsonl", *_small("data.bluemarble", card), *short]
     return _command(folder, "train", *common, *overrides, launcher=launcher)
 

@@ -1,4 +1,4 @@
-"""What there is to choose from. Enums, because OmegaConf refuses `Literal`; their values are what the user writes."""
+"""The values of keys with a fixed set of values. Enums, because OmegaConf does not support `Literal`."""
 
 from __future__ import annotations
 

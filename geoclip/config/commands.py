@@ -1,4 +1,4 @@
-"""The smaller commands, from embed to study: each schema, then its rules."""
+"""The commands embed, export, probe, publish and study: each schema, then its rules."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ OF_RUNS = ("where", "by", "baseline", "benchmarks", "output")  # keys that selec
 
 @dataclass(kw_only=True, slots=True)
 class LocationSourceConfig:
-    """Which location encoder, shared by embedding, export and probe."""
+    """A location encoder, shared by embed, export and probe."""
 
-    checkpoint: str = key("official", "official, latest, a run folder, a checkpoint, or a folder of geoclip.export")
-    runs_dir: str = key("runs", "folder of the run folders")
+    checkpoint: str = key(
+        "official", "official, latest (newest run), run folder, checkpoint, or a folder of geoclip.export"
+    )
+    runs_dir: str = key("runs", "folder that contains the run folders")
 
 
 def _location_source_problems(config: LocationSourceConfig) -> list[str]:
@@ -43,10 +45,10 @@ def _location_source_problems(config: LocationSourceConfig) -> list[str]:
 class EmbedConfig(LocationSourceConfig):
     """One table of coordinates."""
 
-    input: str = key(comment="CSV with columns for latitude and longitude")
-    output: str = key("", ".npz, .npy, .csv or .parquet; empty: the input's name with .npz")
-    normalise: bool = key(True, "to unit vectors: their products are cosines")
-    batch_size: int = key(2048, at_least=1, unit="rows")
+    input: str = key(comment="CSV with columns for latitude and longitude, degrees")
+    output: str = key("", "file to write: .npz, .npy, .csv or .parquet; empty: input with the suffix .npz")
+    normalise: bool = key(True, "scale embeddings to length 1, so that dot products are cosines")
+    batch_size: int = key(2048, "rows per batch", at_least=1, unit="rows")
     device: str = device_key()
     overwrite: bool = key(False, "replace an existing output")
 
@@ -79,9 +81,11 @@ def embed_output(config: EmbedConfig) -> Path:
 class ExportConfig(LocationSourceConfig):
     """One export."""
 
-    format: ExportFormat = key(ExportFormat.onnx, "safetensors: weights and config.json in the authors' layout")
-    output: str = key(comment="a file; of safetensors a folder")
-    compare_on: str = key("", "CSV of coordinates to compare on; empty: 1,000 of the sphere, poles included")
+    format: ExportFormat = key(
+        ExportFormat.onnx, "safetensors: weights and config.json in the authors' layout; others: graphs"
+    )
+    output: str = key(comment="file to write; format=safetensors: a folder")
+    compare_on: str = key("", "CSV of coordinates that export and encoder are compared on; empty: 1,000 on the sphere")
     overwrite: bool = key(False, "replace an existing output")
 
 
@@ -110,11 +114,11 @@ def export_problems(config: ExportConfig) -> list[str]:
 
 @dataclass(kw_only=True, slots=True)
 class ProbeConfig(LocationSourceConfig):
-    """What an embedding knows, asked by a linear head."""
+    """One probe: linear heads on location embeddings."""
 
-    places: int = key(20_000, "locations drawn on the sphere, and as many on land", at_least=500)
+    places: int = key(20_000, "number of locations drawn on the sphere, and as many on land", at_least=500)
     seed: int = seed_key("of the locations, the split into cells, the untrained encoder and the bootstrap")
-    output: str = key("", "folder; empty: probe/ in the run folder")
+    output: str = key("", "folder to write; empty: probe/ in the run folder")
     device: str = device_key()
 
 
@@ -131,17 +135,17 @@ def probe_problems(config: ProbeConfig) -> list[str]:
 
 @dataclass(kw_only=True, slots=True)
 class PublishConfig:
-    """One model, its gallery and its card."""
+    """One release: model, gallery and card."""
 
-    checkpoint: str = key("latest", "a run folder or checkpoint, or latest")
-    runs_dir: str = key("runs", "folder of the run folders")
-    repo: str = key("", "owner/name on the Hugging Face Hub")
-    output: str = key("", "folder; empty: release/ in the run folder")
-    push: bool = key(False, "upload to the Hub; false: nothing leaves this machine")
-    private: bool = key(True, "of a new repository")
-    licence: str = key("", "of the weights, as the Hub names licences: mit, cc-by-nc-4.0, …")
-    backbone: str = key("", "Hub id of a frozen CLIP that encoder.repo gave as a folder")
-    force: bool = key(False, "also without an evaluation")
+    checkpoint: str = key("latest", "run folder, checkpoint, or latest (the newest run)")
+    runs_dir: str = key("runs", "folder that contains the run folders")
+    repo: str = key("", "repository on the Hugging Face Hub, owner/name")
+    output: str = key("", "folder to write; empty: release/ in the run folder")
+    push: bool = key(False, "upload to the Hub; false: only write the folder")
+    private: bool = key(True, "make a new repository private")
+    licence: str = key("", "licence of the weights, by the Hub's names: mit, cc-by-nc-4.0, …")
+    backbone: str = key("", "Hub id of the frozen CLIP, if encoder.repo of the run is a local folder")
+    force: bool = key(False, "publish also without an evaluation")
 
 
 def publish_problems(config: PublishConfig) -> list[str]:
@@ -171,34 +175,34 @@ def publish_problems(config: PublishConfig) -> list[str]:
 
 @dataclass(kw_only=True, slots=True)
 class SearchConfig:
-    """hydra.sweeper of a search: points of `params`, drawn by the tree of Parzen estimators of Optuna."""
+    """hydra.sweeper of a search: values of `params`, drawn by Optuna's tree-structured Parzen estimator."""
 
     _target_: str = "hydra_plugins.geoclip_search.OptunaSearch"
-    trials: int = key(24, "in total, finished and failed ones included; more of them resume the search", at_least=1)
-    at_once: int = key(1, "given to the launcher together: hydra/launcher=joblib runs them side by side", at_least=1)
-    random_trials: int = key(8, "the first ones are drawn at random")
-    seed: int = seed_key("of the draws; trial n of a history is always the same")
-    params: dict[str, str] | None = key(None, "interval(a,b), tag(log,interval(a,b)), or choices")
+    trials: int = key(24, "total number of trials, failed ones included; more resume the search", at_least=1)
+    at_once: int = key(1, "trials launched together: hydra/launcher=joblib runs them in parallel", at_least=1)
+    random_trials: int = key(8, "number of first trials that are drawn at random")
+    seed: int = seed_key("of the trials")
+    params: dict[str, str] | None = key(None, "values of each key: interval(a,b), tag(log,interval(a,b)), or choices")
 
 
 @dataclass(kw_only=True, slots=True)
 class StudyCommandConfig:
-    """Which study, and where its runs and its folder are; or which runs to print tables of."""
+    """One study, or any runs of which tables are printed."""
 
-    name: str = name_key("as in conf/experiment/ and experiments/NN_name; empty: the list of all studies", "")
-    runs_dir: str = key("runs", "folder of the run folders")
-    experiments: str = key("experiments", "folder of the studies")
-    jobs: int = key(1, "evaluations at a time", at_least=1)
+    name: str = name_key("study, as in conf/experiment/ and experiments/NN_name; empty: list all studies", "")
+    runs_dir: str = key("runs", "folder that contains the run folders")
+    experiments: str = key("experiments", "folder that contains the studies")
+    jobs: int = key(1, "number of evaluations in parallel", at_least=1)
     device: str = device_key()
-    allow: list[str] = key([], "of data, gallery, budget, revision: differences that are reported, not refused")
-    references: bool = key(False, "published results of other models below ours, with their reliability")
+    allow: list[str] = key([], "tolerated differences between runs: data, gallery, budget, revision")
+    references: bool = key(False, "add published results of other models, with their reliability")
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    runs: Any = key(None, "run folders, or patterns of them: their tables are printed, no study is written")
-    where: Any = key(None, "of these, the runs and evaluations with these values: {loss: one_way, eval.tta: single}")
-    by: list[str] = key([], "keys, groups, or eval.FIELD that the variants differ in; empty: study.by of the runs")
-    baseline: str = key("", "label of the variant that the others are compared with; empty: study.baseline")
-    benchmarks: list[str] = key([], "empty: study.benchmarks")
-    output: str = key("", "folder of results.json, .md, .tex and .csv; empty: the console alone")
+    runs: Any = key(None, "run folders or patterns of them: print their tables, write no study")
+    where: Any = key(None, "only runs and evaluations with these values, such as {loss: one_way, eval.tta: single}")
+    by: list[str] = key([], "keys, groups, or eval.FIELD in which the variants differ; empty: study.by of the runs")
+    baseline: str = key("", "label of the variant that the others are compared with; empty: study.baseline of the runs")
+    benchmarks: list[str] = key([], "benchmarks in the tables; empty: study.benchmarks of the runs")
+    output: str = key("", "folder for results.json, .md, .tex and .csv; empty: print only")
 
 
 def study_problems(config: StudyCommandConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""The composed configuration of a command: where conf/ is, what its groups offer, and the typed result."""
+"""The configuration of a command: the folder conf/, the options of its groups, and the typed, checked result."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class ConfigError(SystemExit):
 
 
 def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], list[str]]) -> ConfigT:
-    """What Hydra composed, as a checked dataclass of type `kind`.
+    """The composed configuration as a checked dataclass of type `kind`.
 
     Raises:
-        ConfigError: values are missing, or `problems` finds some; every problem is listed at once.
+        ConfigError: values are missing or invalid; lists every problem.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError([f"{key}: must be given; add {key}=… to the command" for key in missing])
-    held = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(held, dict)
-    if unknown := unknown_keys(held, kind):
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    if unknown := unknown_keys(values, kind):
         raise ConfigError(unknown)
     try:
         config = OmegaConf.to_object(cfg)
@@ -57,21 +57,20 @@ def typed(cfg: DictConfig, kind: type[ConfigT], problems: Callable[[ConfigT], li
     return config
 
 
-def from_dict(held: Any, kind: type[ConfigT]) -> ConfigT:
-    """A configuration that came with weights, as a dataclass of type `kind`.
+def from_dict(values: Any, kind: type[ConfigT]) -> ConfigT:
+    """A configuration that was saved with weights, as a dataclass of type `kind`.
 
-    It may come from anybody, so it is data and nothing else: its values are never resolved, which could send what is
-    in an environment variable to a server as part of an address.
+    The source is not trusted: interpolations are refused, because they could put environment variables into a URL.
 
     Raises:
-        ValueError: it is of another shape, or has keys, types or values that the schema does not allow; all are named.
+        ValueError: no mapping, or with keys, types or values that the schema does not allow; lists all.
     """
-    if not isinstance(held, Mapping):
-        raise ValueError(f"the configuration is a {type(held).__name__}, not a mapping of keys")
-    problems = [*unknown_keys(held, kind), *_not_plain_data(held)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"the configuration is a {type(values).__name__}, not a mapping of keys")
+    problems = [*unknown_keys(values, kind), *_not_plain_data(values)]
     if not problems:
         try:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), held))
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
         except OmegaConfBaseException as error:
             path = f"{error.full_key}: " if error.full_key else ""
             problems = [type_problem(str(error), kind) or path + str(error).splitlines()[0]]
@@ -84,7 +83,7 @@ def from_dict(held: Any, kind: type[ConfigT]) -> ConfigT:
 
 
 def _not_plain_data(node: Any, path: str = "") -> Iterator[str]:
-    """Strings that OmegaConf would take for more than they are."""
+    """Strings that OmegaConf would interpret."""
     match node:
         case Mapping():
             for key, value in node.items():
@@ -93,15 +92,15 @@ def _not_plain_data(node: Any, path: str = "") -> Iterator[str]:
             for value in node:
                 yield from _not_plain_data(value, path)
         case str() if "${" in node or node == "???":
-            yield f"{path}={node!r} is an interpolation, and a configuration that comes with weights has only values"
+            yield f"{path}={node!r}: is an interpolation; a configuration saved with weights must contain only values"
         case _:
             pass
 
 
-def unknown_keys(held: Mapping[Any, Any], kind: type[Any], prefix: str = "") -> list[str]:
-    """Keys of a nested mapping that the dataclass `kind` does not have, with those that it has."""
+def unknown_keys(values: Mapping[Any, Any], kind: type[Any], prefix: str = "") -> list[str]:
+    """Messages about the keys of a nested mapping that the dataclass `kind` does not have."""
     problems, hints = [], get_type_hints(kind)
-    for key, value in held.items():
+    for key, value in values.items():
         if key not in hints:
             problems.append(no_such_key(f"{prefix}{key}", list(hints)))
             continue
@@ -111,14 +110,14 @@ def unknown_keys(held: Mapping[Any, Any], kind: type[Any], prefix: str = "") -> 
 
 
 def no_such_key(full_key: str, allowed: list[str]) -> str:
-    """The sentence about a key that does not exist."""
+    """The message about a key that does not exist."""
     near = difflib.get_close_matches(full_key.split(".")[-1], allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{full_key}: no such key; {hint}allowed here: {', '.join(allowed)}"
 
 
 def option(group: str, name: str, kind: type[ConfigT]) -> ConfigT | None:
-    """conf/<group>/<name>.yaml as a dataclass, for a command that names several of a group; None: there is none."""
+    """conf/<group>/<name>.yaml as a dataclass, or None if there is no such file."""
     if name not in options(group):
         return None
     path = Path(conf_dir(), group, f"{name}.yaml")
@@ -128,5 +127,5 @@ def option(group: str, name: str, kind: type[ConfigT]) -> ConfigT | None:
 
 
 def options(group: str) -> list[str]:
-    """What a group has to choose from."""
+    """The options of a group."""
     return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))

@@ -12,8 +12,8 @@ from geoclip.config.composed import option, options
 from geoclip.config.keys import key, name_key, seed_key, shown
 from geoclip.system.files import name_problem
 
-MAX_PIXELS = 89_478_485  # decoded at most: a quarter GiB of RGB
-BLUE_MARBLE_ROOT = "data/bluemarble"  # the embedded default's, which no other data set may take
+MAX_PIXELS = 89_478_485  # largest decoded picture: 0.25 GiB of RGB
+BLUE_MARBLE_ROOT = "data/bluemarble"  # reserved for the embedded default
 FARTHEST_KM = 20_000  # about half of the Earth's circumference
 MP16_FIX = (
     "set MP16_SHARDS or data.root to the folder of the MP16 tar shards (key.jpg + key.json with lat, lon in "
@@ -22,23 +22,25 @@ MP16_FIX = (
 
 
 def max_pixels_key() -> Any:
-    """The key for the largest picture that is decoded."""
-    comment = "larger pictures are skipped; JPEGs of up to 4 times as many are decoded smaller"
+    """The key for the largest picture that is decoded, which several commands have."""
+    comment = "larger pictures are skipped; JPEGs of up to 4 times this size are decoded at a smaller scale"
     return key(MAX_PIXELS, comment, at_least=1, unit="pixels")
 
 
 @dataclass(kw_only=True, slots=True)
 class BlueMarbleConfig:
-    """How the embedded default's views are cut; what is on disk must have been built with the same numbers."""
+    """The views of the embedded default. Shards on disk must have been built with the same values."""
 
-    size_px: int = key(48, "side of a view", at_least=1, unit="pixels")
-    span_km: float = key(1000.0, "side of a view", above=0, at_most=FARTHEST_KM, unit="km")
-    gallery_size: int = key(24_000, "coordinates of the gallery", at_least=1)
-    val_size: int = key(2_000, at_least=1, unit="views")
-    test_size: int = key(2_000, at_least=1, unit="views")
-    unseen_size: int = key(2_000, "at least, in complete 5° cells without a training view", at_least=1, unit="views")
-    samples_per_shard: int = key(4_000, at_least=1)
-    jpeg_quality: int = key(92, at_least=1, at_most=100)
+    size_px: int = key(48, "side of a view, in pixels", at_least=1, unit="pixels")
+    span_km: float = key(1000.0, "side of a view, on the ground", above=0, at_most=FARTHEST_KM, unit="km")
+    gallery_size: int = key(24_000, "number of coordinates in the gallery", at_least=1)
+    val_size: int = key(2_000, "size of the split val", at_least=1, unit="views")
+    test_size: int = key(2_000, "size of the split test", at_least=1, unit="views")
+    unseen_size: int = key(
+        2_000, "least size of test_unseen_cells: 5° cells without training views", at_least=1, unit="views"
+    )
+    samples_per_shard: int = key(4_000, "views in a shard", at_least=1)
+    jpeg_quality: int = key(92, "quality of the JPEGs", at_least=1, at_most=100)
     seed: int = seed_key("of the coordinates")
 
 
@@ -46,25 +48,27 @@ class BlueMarbleConfig:
 class DataConfig:
     """Training and validation shards, and how they are read."""
 
-    name: str = name_key("of the chosen option")
-    kind: DataKind = key(comment="bluemarble: views that are built where they are missing; shards: tar files")
-    root: str = key(comment="folder of the splits, or empty when nothing is set")
-    train: str = key("train", "below root: a folder of shards, or a pattern such as mp-16-{000000..000393}.tar")
-    val: str = key("val", "below root, likewise")
-    fraction: float = key(1.0, "share of the training samples", above=0, at_most=1)
-    streams: int = key(16, "sequences of samples that a global batch takes equal parts of", at_least=1)
-    shuffle_buffer: int = key(1000, "per stream; 1 keeps the shards' order", at_least=1, unit="samples")
+    name: str = name_key("name of the chosen option, for run folders, tables and files")
+    kind: DataKind = key(comment="bluemarble: views of the Blue Marble, built on first use; shards: tar files")
+    root: str = key(comment="folder that contains the splits; empty: not set")
+    train: str = key(
+        "train", "training split below root: folder of shards, or a pattern such as mp-16-{000000..000393}.tar"
+    )
+    val: str = key("val", "validation split below root, in the same form")
+    fraction: float = key(1.0, "share of the training samples that is used", above=0, at_most=1)
+    streams: int = key(16, "sample sequences; a global batch takes an equal share of each", at_least=1)
+    shuffle_buffer: int = key(1000, "shuffle buffer of a stream; 1: no shuffling", at_least=1, unit="samples")
     max_bad_fraction: float = key(
-        0.05, "share of unreadable shards, samples or pictures; more end the run", at_least=0, below=1
+        0.05, "tolerated share of unreadable shards, samples or pictures", at_least=0, below=1
     )
     max_pixels: int = max_pixels_key()
-    crop_scale_min: float = key(1.0, "smallest area share of the random crop; 1: no crop", above=0, at_most=1)
-    crop_ratio: float = key(1.0, "the crop's aspect ratio is within [1/ratio, ratio]", at_least=1)
+    crop_scale_min: float = key(1.0, "random crop: least share of the area; 1: no crop", above=0, at_most=1)
+    crop_ratio: float = key(1.0, "random crop: largest aspect ratio r; the ratio is in [1/r, r]", at_least=1)
     flip: bool = key(False, "random horizontal flip")
     color_jitter: float = key(
-        0.0, "probability of brightness .4, contrast .4, saturation .4, hue .1", at_least=0, at_most=1
+        0.0, "probability of colour jitter (brightness, contrast, saturation 0.4; hue 0.1)", at_least=0, at_most=1
     )
-    grayscale: float = key(0.0, "probability", at_least=0, at_most=1)
+    grayscale: float = key(0.0, "probability of conversion to greyscale", at_least=0, at_most=1)
     bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
 
     @property
@@ -77,24 +81,24 @@ class DataConfig:
 class GalleryConfig:
     """The coordinates that predictions are drawn from."""
 
-    name: str = name_key("of the chosen option")
-    kind: GalleryKind = key(GalleryKind.file, "own: the gallery that the run was validated with")
-    path: str = key("", "kind=file: a CSV with the columns LAT, LON")
+    name: str = name_key("name of the chosen option, for run folders, tables and files")
+    kind: GalleryKind = key(GalleryKind.file, "own: as in the run's validation; released: GeoCLIP's 100,000")
+    path: str = key("", "kind=file: CSV with the columns LAT, LON in degrees")
 
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """Images with known locations: a split of shards, or photographs beside a CSV."""
 
-    name: str = name_key("of the result files")
-    kind: BenchmarkKind = key(comment="what root contains")
-    root: str = key("", "folder of the shards, or of the photographs")
-    split: str = key("", "shards: below root")
-    built: str = key("", "photos: the shards of geoclip.shards benchmark=NAME, read where root is not given")
-    metadata: str = key("", "photos: the CSV below root; empty: the only one there")
-    variable: str = key("", "the environment variable that root is read from")
-    source: str = key("", "where the photographs come from")
-    published_n: int | None = key(None, "number of images in publications")
+    name: str = name_key("name of the benchmark and of its result files")
+    kind: BenchmarkKind = key(comment="what root contains: shards, or photographs beside a CSV")
+    root: str = key("", "folder of the shards or photographs")
+    split: str = key("", "kind=shards: split below root")
+    built: str = key("", "kind=photos: shards that geoclip.shards benchmark=NAME builds, read if root is empty")
+    metadata: str = key("", "kind=photos: CSV below root; empty: the only CSV there")
+    variable: str = key("", "environment variable with the default of root")
+    source: str = key("", "where to obtain the photographs")
+    published_n: int | None = key(None, "number of images in publications; null: unpublished")
 
 
 def _column(comment: str) -> Any:
@@ -105,59 +109,67 @@ def _column(comment: str) -> Any:
 class ColumnsConfig:
     """Column names of a table; empty ones are detected."""
 
-    key: str = _column("names of the pictures; source=wds: a field of the jsons instead of the tars' keys")
-    lat: str = _column("latitude")
-    lon: str = _column("longitude")
+    key: str = _column("column of the picture names; source=wds: JSON field with the keys; empty: names in the tars")
+    lat: str = _column("column of the latitude, degrees")
+    lon: str = _column("column of the longitude, degrees")
 
 
 @dataclass(kw_only=True, slots=True)
 class ShardsConfig:
-    """What `geoclip.shards` builds, and where; or the shards that it verifies."""
+    """The shards to build or to verify."""
 
-    source: ShardSource = key(ShardSource.bluemarble, "what the shards are made of")
-    root: str = key(BLUE_MARBLE_ROOT, "the folder to build")
-    overwrite: bool = key(False, "replace shards that were built with other settings")
+    source: ShardSource = key(ShardSource.bluemarble, "Blue Marble views, a table of pictures, or tars")
+    root: str = key(BLUE_MARBLE_ROOT, "folder to write; with benchmark=NAME the default is data/NAME")
+    overwrite: bool = key(False, "replace existing shards that were built with other settings")
     bluemarble: BlueMarbleConfig = field(default_factory=BlueMarbleConfig)
-    input: str = key("", "csv: the table; wds: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
-    images: str = key("", "csv: a folder, .zip or .tar; empty: the table's folder")
+    input: str = key("", "csv: the table; wds: folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
+    images: str = key("", "csv: folder, .zip or .tar of the pictures; empty: the table's folder")
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    split: str = key("train", "the folder below root")
-    val_samples: int = key(0, "drawn at random for the split val", at_least=0, unit="samples")
-    samples_per_shard: int = key(10_000, "at most; shards are equal to within one", at_least=1)
+    split: str = key("train", "name of the split, a folder below root")
+    val_samples: int = key(0, "number of samples drawn at random for the split val", at_least=0, unit="samples")
+    samples_per_shard: int = key(10_000, "most samples in a shard; shards differ by at most one", at_least=1)
     max_side_px: int | None = key(
-        None, "larger pictures are scaled down to this longer side; null: none", at_least=16, unit="pixels"
+        None, "longer side to which larger pictures are scaled; null: none", at_least=16, unit="pixels"
     )
-    jpeg_quality: int = key(90, "of pictures that are scaled down", at_least=1, at_most=100)
-    workers: int = key(0, "processes; 0: one per core", at_least=0)
-    max_rejected_fraction: float = key(0.05, "share of unusable rows; more end the build", at_least=0, at_most=1)
+    jpeg_quality: int = key(90, "JPEG quality of the pictures that are scaled down", at_least=1, at_most=100)
+    workers: int = key(0, "number of processes; 0: one per core", at_least=0)
+    max_rejected_fraction: float = key(
+        0.05, "tolerated share of unusable rows; more are an error", at_least=0, at_most=1
+    )
     max_pixels: int = max_pixels_key()
     seed: int = seed_key("of the shuffle")
     benchmark: BenchmarkConfig | None = None
-    inspect: str = key("", "build nothing: verify and summarise the shards in this folder")
+    inspect: str = key("", "folder of shards to verify and summarise; nothing is built")
 
 
 @dataclass(kw_only=True, slots=True)
 class GalleryBuildConfig:
-    """A gallery to build, and the test sets that it is measured against. The filters are applied in this order."""
+    """A gallery to build, and the test sets on which it is measured. Filters apply in the order of the keys."""
 
-    source: PlacesSource = key(PlacesSource.released_100k, "where the coordinates come from")
-    path: str = key("", "csv: the file; shards: a folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
-    output: str = key("", "the CSV to write; empty: galleries/<source>-<hash of what decides its contents>.csv")
-    box: list[float] = key([], "south, west, north, east in degrees; west > east crosses the antimeridian")
-    country: Any = key([], "ISO 3166 codes")
-    exclude: Any = key([], "benchmarks or CSVs whose coordinates the gallery must not contain")
+    source: PlacesSource = key(PlacesSource.released_100k, "source of the coordinates")
+    path: str = key("", "csv: the file; shards: folder of tars, or a pattern such as mp-16-{000000..000393}.tar")
+    output: str = key("", "CSV to write; empty: galleries/<source>-<hash of sources and filters>.csv")
+    box: list[float] = key([], "only within [south,west,north,east], degrees; west > east crosses the antimeridian")
+    country: Any = key([], "only within these countries, ISO 3166 codes")
+    exclude: Any = key([], "benchmarks or CSVs whose coordinates are removed from the gallery")
     exclude_radius_km: float = key(
-        0.0, "around them; 0: exactly these coordinates", at_least=0, at_most=FARTHEST_KM, unit="km"
+        0.0,
+        "also remove coordinates within this distance; 0: only equal ones",
+        at_least=0,
+        at_most=FARTHEST_KM,
+        unit="km",
     )
-    radius_km: float = key(0.0, "least distance of two locations", at_least=0, at_most=FARTHEST_KM, unit="km")
-    size: int | None = key(None, "coordinates, drawn at random; null: all", at_least=1)
-    seed: int = seed_key("of the order")
-    against: Any = key([], "further test sets to measure the gallery's ceilings on")
-    overwrite: bool = key(False, "replace another gallery at output")
+    radius_km: float = key(
+        0.0, "least distance between two locations; 0: any", at_least=0, at_most=FARTHEST_KM, unit="km"
+    )
+    size: int | None = key(None, "number of coordinates, drawn at random; null: all", at_least=1)
+    seed: int = seed_key("of the random order")
+    against: Any = key([], "further benchmarks or CSVs on which the best possible accuracy is measured")
+    overwrite: bool = key(False, "replace an existing, different gallery at output")
 
 
 def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
-    """Reasons why these shards cannot be read; without `read` there are none."""
+    """Reasons why these shards cannot be read; none if they are not read."""
     if data.kind is DataKind.bluemarble or not read:
         return []
     if not data.root:
@@ -168,7 +180,7 @@ def data_problems(data: DataConfig, *, read: bool = True) -> list[str]:
 
 
 def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> list[str]:
-    """Reasons why this gallery cannot be read; `may_be_built` allows a file that the demo's data will bring."""
+    """Reasons why this gallery cannot be read; `may_be_built`: the file may be built together with the data."""
     if gallery.kind is GalleryKind.own:
         return [
             f"gallery={gallery.name}: is for evaluation; train with gallery=bluemarble, gallery=released_100k or "
@@ -180,10 +192,10 @@ def gallery_problems(gallery: GalleryConfig, *, may_be_built: bool = False) -> l
 
 
 def shards_problems(config: ShardsConfig) -> list[str]:
-    """Every reason why these shards cannot be built, or inspected."""
+    """Every reason why these shards cannot be built or inspected."""
     if config.inspect:
-        there = os.path.isdir(config.inspect)
-        return [] if there else [f"inspect={config.inspect}: is not a folder; name one that contains shards"]
+        exists = os.path.isdir(config.inspect)
+        return [] if exists else [f"inspect={config.inspect}: is not a folder; name one that contains shards"]
     problems = [] if config.root else ["root='': must name the folder to build"]
     if config.benchmark is not None:
         problems += _benchmark_problems(config, config.benchmark)
@@ -192,16 +204,18 @@ def shards_problems(config: ShardsConfig) -> list[str]:
     else:
         problems += _csv_problems(config) if config.source is ShardSource.csv else _wds_problems(config)
         if config.root == BLUE_MARBLE_ROOT:
-            problems.append(f"root={config.root}: is the embedded default's; name another folder: root=data/NAME")
+            problems.append(
+                f"root={config.root}: is reserved for the embedded default; name another folder: root=data/NAME"
+            )
     if problem := name_problem(config.split):
         problems.append(f"split={config.split!r}: {problem}; it names a folder below root, such as train")
     if config.val_samples and config.split == "val":
-        problems.append("val_samples: are held out for the split val; name the other one: split=train")
+        problems.append(f"val_samples={config.val_samples}: needs another split than val: split=train")
     return problems
 
 
 def shards_root(config: ShardsConfig) -> str:
-    """The folder to build: what was given, or data/NAME of a benchmark."""
+    """The folder to build: `root`, or data/NAME of a benchmark."""
     if config.benchmark is not None and config.root == BLUE_MARBLE_ROOT:
         return f"data/{config.benchmark.name}"
     return config.root
@@ -246,7 +260,7 @@ def _benchmark_problems(config: ShardsConfig, benchmark: BenchmarkConfig) -> lis
 
 
 def no_photographs(benchmark: BenchmarkConfig, folder: str) -> str:
-    """The sentence about a benchmark whose photographs are nowhere."""
+    """The message about a benchmark without photographs."""
     variable = f"{benchmark.variable}=FOLDER or " if benchmark.variable else ""
     return (
         f"benchmark={benchmark.name}: has no photographs; set {variable}benchmark.root=FOLDER to {folder}. "
@@ -255,7 +269,7 @@ def no_photographs(benchmark: BenchmarkConfig, folder: str) -> str:
 
 
 def _inside_problems(config: ShardsConfig, inputs: dict[str, str]) -> list[str]:
-    """What is read must not be where is written: overwrite=true would delete it."""
+    """Refuse inputs inside the output folder, which overwrite=true deletes."""
     root = Path(shards_root(config) or "?").resolve()
     return [
         f"{name}={value}: is inside root={shards_root(config)}; name another folder to build: root={root}-shards"
@@ -278,7 +292,7 @@ def gallery_build_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def one_or_many(value: Any) -> list[str]:
-    """What was given as one name or as a list of names, as a list."""
+    """One name or a list of names, as a list."""
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)] if value else []
 
 
@@ -295,7 +309,7 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def country_problems(country: Any) -> list[str]:
-    """Reasons why these are no countries."""
+    """Reasons why these are no country codes."""
     return [
         f"country={name}: must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
         for name in one_or_many(country)
@@ -304,7 +318,7 @@ def country_problems(country: Any) -> list[str]:
 
 
 def box_problems(box: list[float]) -> list[str]:
-    """Reasons why this is no box."""
+    """Reasons why this is no valid box."""
     if not box:
         return []
     if len(box) == 4:

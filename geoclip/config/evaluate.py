@@ -1,4 +1,4 @@
-"""What is asked of trained models: evaluation, prediction, calibration, comparison, report. Schemas, then rules."""
+"""Use of trained models: evaluation, prediction, calibration, comparison, report. Schemas, then rules."""
 
 from __future__ import annotations
 
@@ -25,27 +25,29 @@ from geoclip.config.keys import device_key, key, seed_key
 
 @dataclass(kw_only=True, slots=True)
 class ModelSourceConfig:
-    """Which trained model, shared by evaluation and prediction."""
+    """A trained model, shared by evaluation, calibration and prediction."""
 
-    checkpoint: str = key("latest", "a run folder or file, latest, official, or a release: see docs/releases.md")
-    backbone: str = key("", "of a release: CLIP as Hub id or local folder; empty: the one that the release names")
-    runs_dir: str = key("runs", "folder of the run folders")
+    checkpoint: str = key(
+        "latest", "run folder, checkpoint, latest (newest run), official, or a release (docs/releases.md)"
+    )
+    backbone: str = key("", "CLIP of a release, as Hub id or local folder; empty: the one that the release names")
+    runs_dir: str = key("runs", "folder that contains the run folders")
     device: str = device_key()
-    tta: Tta = key(Tta.single, "average the similarities over these views of each picture")
+    tta: Tta = key(Tta.single, "views of each picture over which similarities are averaged")
     gallery: GalleryConfig = MISSING
     max_pixels: int = max_pixels_key()
-    keep_gallery: bool = key(True, "keep the embedded gallery in $GEOCLIP_CACHE/galleries for the next call")
+    keep_gallery: bool = key(True, "cache the embedded gallery in $GEOCLIP_CACHE/galleries")
 
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkedConfig(ModelSourceConfig):
-    """Which trained model on which benchmark, shared by evaluation and calibration."""
+    """A trained model and a benchmark, shared by evaluation and calibration."""
 
     benchmark: BenchmarkConfig = MISSING
     image_features: str = key(
-        "", ".npz with features (N, F), lat, lon and key (N,), or FOLDER/SPLIT of geoclip.features"
+        "", "instead of pictures: .npz with features (N, F), lat, lon, key (N,), or a split of geoclip.features"
     )
-    batch_size: int = key(128, at_least=1, unit="pictures")
+    batch_size: int = key(128, "pictures per batch", at_least=1, unit="pictures")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,56 +56,60 @@ class EvaluateConfig(BenchmarkedConfig):
 
     seed: int = seed_key("of the bootstrap")
     protocol: Protocol = key(
-        Protocol.sphere, "sphere: great circles and <; released: WGS 84 geodesics and <=, as GeoCLIP's code"
+        Protocol.sphere, "sphere: great circles, error < threshold; released: WGS 84 geodesics, error <= threshold"
     )
     train_places: str = key(
-        "", "CSV of the training locations, for accuracy by distance to them; empty: the run's own shards"
+        "", "CSV of training locations, for accuracy by distance to them; empty: the run's training shards"
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class CalibrateConfig(BenchmarkedConfig):
-    """Which model is calibrated on what."""
+    """One calibration."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PredictConfig(ModelSourceConfig):
     """Predictions of pictures and texts."""
 
-    image: str = key("", "a picture, or a folder of them")
-    text: Any = key([], "for CLIP's text tower")
-    top_k: int = key(5, "predictions per query", at_least=1)
-    box: list[float] = key([], "south, west, north, east in degrees; west > east crosses the antimeridian")
-    country: Any = key([], "ISO 3166 codes")
-    smooth_km: float = key(0.0, "standard deviation of the scores' smoothing; 0: none", at_least=0, unit="km")
+    image: str = key("", "picture, or folder of pictures")
+    text: Any = key([], "text queries, embedded by CLIP's text encoder")
+    top_k: int = key(5, "number of predictions per query", at_least=1)
+    box: list[float] = key(
+        [], "predict only within [south,west,north,east], degrees; west > east crosses the antimeridian"
+    )
+    country: Any = key([], "predict only within these countries, ISO 3166 codes")
+    smooth_km: float = key(
+        0.0, "standard deviation of Gaussian smoothing of the scores; 0: none", at_least=0, unit="km"
+    )
     refine_m: float | None = key(
-        None, "search between the gallery's coordinates to this resolution; null: only these", above=0, unit="m"
+        None, "search between the gallery's coordinates to this resolution; null: do not", above=0, unit="m"
     )
     abstain_km: float | None = key(
-        None, "of a calibrated model: no prediction with a larger expected error", above=0, unit="km"
+        None, "calibrated model: largest expected error of a prediction; null: any", above=0, unit="km"
     )
-    output: str = key("", "folder; empty: predictions/ in the run folder")
-    maps: int = key(20, "queries that get a map, at most", at_least=0)
-    batch_size: int = key(64, at_least=1, unit="pictures")
+    output: str = key("", "folder to write; empty: predictions/ in the run folder")
+    maps: int = key(20, "largest number of queries for which a map is drawn", at_least=0)
+    batch_size: int = key(64, "pictures per batch", at_least=1, unit="pictures")
 
 
 @dataclass(kw_only=True, slots=True)
 class CompareConfig:
-    """Which two runs are compared, and on what."""
+    """Two runs and the benchmark on which they are compared."""
 
-    a: str = key(comment="a run folder")
-    b: str = key(comment="another one, into which the comparison is written")
+    a: str = key(comment="run folder of the baseline")
+    b: str = key(comment="run folder to compare with it; the comparison is written there")
     benchmark: BenchmarkConfig = MISSING  # whose eval/<benchmark>.json and .csv are read
-    force: bool = key(False, "compare the images that both have, whatever gallery, protocol and tta they used")
-    seed: int = seed_key("of the resamples")
+    force: bool = key(False, "compare the common images, also if images, gallery, protocol or tta differ")
+    seed: int = seed_key("of the bootstrap")
 
 
 @dataclass(kw_only=True, slots=True)
 class ReportConfig:
-    """The page about one run."""
+    """The report on one run."""
 
-    run: str = key("latest", "a run folder, or latest")
-    runs_dir: str = key("runs", "folder of the run folders")
+    run: str = key("latest", "run folder, or latest (the newest run)")
+    runs_dir: str = key("runs", "folder that contains the run folders")
 
 
 def evaluate_problems(config: EvaluateConfig) -> list[str]:
@@ -187,7 +193,7 @@ def predict_problems(config: PredictConfig) -> list[str]:
 
 
 def compare_problems(config: CompareConfig) -> list[str]:
-    """Every reason why this comparison cannot be made, as far as the files' names tell."""
+    """Every reason why this comparison cannot be made, judged by the names of its files."""
     problems, benchmark = [], config.benchmark.name
     for name in ("a", "b"):
         run = getattr(config, name)

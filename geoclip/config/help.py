@@ -1,4 +1,4 @@
-"""What `--help` prints of a command's configuration: its groups with their options, and each key."""
+"""The text of `--help`: a command's groups with their options, and each key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDENT = 34  # of the comments
 
 
 def config_help(composed: Mapping[str, Any], schema: type[Any], groups: Mapping[str, str | None]) -> str:
-    """The groups that a command has, and every key with its default, comment, type, range and unit.
+    """The groups of a command, and every key with its default, comment, type, range and unit.
 
     Args:
         composed: the command's configuration, as plain values.
@@ -47,8 +47,7 @@ def _keys(composed: Mapping[str, Any], schema: type[Any], prefix: str = "") -> I
 
 
 def _row(left: str, right: str) -> str:
-    """Two columns, wrapped; a long left one has a line of its own."""
-    margin = " " * INDENT
+    """Two columns, wrapped; a long left column is on its own line."""
     begin, margin = f"  {left} ".ljust(INDENT), " " * INDENT
     lines = textwrap.wrap(right, WIDTH - INDENT, break_on_hyphens=False) or [""]
     first = [begin + lines[0]] if len(begin) == INDENT else [begin, margin + lines[0]]

@@ -1,4 +1,4 @@
-"""What is declared of a key beside its type and default, and the messages that follow from it."""
+"""Comment, unit and allowed values of a key, and the messages about wrong values and types."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Key:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
-    check: Callable[[str], str] | None = None  # of a text: why it is refused, or nothing
+    check: Callable[[str], str] | None = None  # of a text: the problem, or an empty string
 
     @property
     def range(self) -> str:
@@ -46,7 +46,7 @@ class Key:
         return f"in {begin}{low:.10g}, {high:.10g}{end}"
 
     def problem(self, value: Any) -> str:
-        """Why this value is refused; empty when it is not."""
+        """Why the value is not allowed; empty if it is."""
         match value:
             case bool() | None:
                 return ""
@@ -71,12 +71,12 @@ class Key:
 
 
 def key(default: Any = MISSING, comment: str = "", **rule: Any) -> Any:
-    """A field of a configuration's dataclass, with what `--help` prints of it and which values it may have.
+    """A field of a configuration's dataclass, with its description in `--help` and its allowed values.
 
     Args:
-        default: a list is copied; a dataclass is constructed; left out, the key must be given.
-        comment: one line, without the type and the range.
-        rule: `unit`, `at_least`, `above`, `at_most`, `below`, `check`, as of `Key`. The type alone allows `null`.
+        default: a list is copied; without a default the key must be given.
+        comment: one line, without type and range.
+        rule: the other fields of `Key`. `null` is allowed by the type.
     """
     metadata = {"key": Key(comment=comment, **rule)}
     if isinstance(default, list):
@@ -109,7 +109,7 @@ def _device_problem(device: str) -> str:
 
 
 def key_problems(config: Any, prefix: str = "") -> list[str]:
-    """The values of a nested configuration that their keys' own rules refuse."""
+    """Messages about the values of a nested configuration that their keys do not allow."""
     problems = []
     for item in fields(config):
         value, path = getattr(config, item.name), f"{prefix}{item.name}"
@@ -124,7 +124,7 @@ def key_problems(config: Any, prefix: str = "") -> list[str]:
 
 
 def key_of(item: Field[Any]) -> Key:
-    """What is declared of a field."""
+    """The declaration of a field."""
     declared = item.metadata.get("key", Key())
     assert isinstance(declared, Key)
     return declared
@@ -148,7 +148,7 @@ def shown(value: Any) -> str:
 
 
 def type_in_words(hint: Any) -> str:
-    """What a key of this annotation takes, as in `whole number or null`; of an enum all its values."""
+    """The type of a key, such as `whole number or null`; of an enum its values."""
     if type(None) in get_args(hint):
         return f"{type_in_words(next(kind for kind in get_args(hint) if kind is not type(None)))} or null"
     if get_origin(hint) is list:
@@ -160,7 +160,7 @@ def type_in_words(hint: Any) -> str:
 
 
 def type_problem(text: str, schema: type[Any]) -> str:
-    """One sentence from Hydra's text about a value of the wrong type; empty where it is about another mistake."""
+    """The message for Hydra's error about a value of the wrong type; empty for other errors."""
     path = re.search(r"full_key: ([\w.]+)", text)
     hint = type_of_key(path.group(1), schema) if path else None
     if path is None or hint is None or not re.search(WRONG_TYPE, text):
@@ -174,7 +174,7 @@ def type_problem(text: str, schema: type[Any]) -> str:
 
 
 def type_of_key(full_key: str, schema: type[Any]) -> Any:
-    """The annotation of a key in nested dataclasses; None: there is no such key."""
+    """The annotation of a key in nested dataclasses, or None if there is no such key."""
     node: Any = HydraConf if full_key.startswith("hydra.") else schema
     hint: Any = None
     for part in full_key.removeprefix("hydra.").split("."):
@@ -186,5 +186,5 @@ def type_of_key(full_key: str, schema: type[Any]) -> Any:
 
 
 def section_of(hint: Any) -> Any:
-    """The dataclass of an annotation, which may be optional; None where it is of a single value."""
+    """The dataclass of an annotation, which may be optional; None for other types."""
     return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)

@@ -37,14 +37,20 @@ from geoclip.config.model import (
 class QueueConfig:
     """Past coordinates as further negatives, and the noise on coordinates."""
 
-    size: int = key(4096, "coordinates that are kept; 0: no queue", at_least=0)
-    start: QueueStart = key(QueueStart.train, "coordinates that fill the queue before the first step")
-    batch_noise_m: float = key(150.0, "on the batch's coordinates", at_least=0, below=1e6, unit="m")
-    queue_noise_m: float = key(1000.0, "on the queue's coordinates", at_least=0, below=1e6, unit="m")
+    size: int = key(4096, "number of past coordinates; 0: no queue", at_least=0)
+    start: QueueStart = key(
+        QueueStart.train, "coordinates at step 0; train: of training samples; released: as GeoCLIP's code"
+    )
+    batch_noise_m: float = key(
+        150.0, "Gaussian noise on the batch's coordinates, per axis", at_least=0, below=1e6, unit="m"
+    )
+    queue_noise_m: float = key(
+        1000.0, "Gaussian noise on the queue's coordinates, per axis", at_least=0, below=1e6, unit="m"
+    )
     embeddings: QueueEmbeddings = key(
         QueueEmbeddings.encoded,
-        "of the queue: encoded at every step with gradient, without (detached), or as they were pushed (stale); "
-        "detached and stale are faster, with another gradient",
+        "encoded: the queue is encoded at every step, with gradient; detached: without gradient; stale: embeddings "
+        "are those of the step that added them; the last two are faster, and change the gradient",
     )
 
 
@@ -54,75 +60,73 @@ class OptimConfig:
 
     kind: OptimizerKind = key(OptimizerKind.adam, "optimiser")
     lr: float = key(3e-5, "learning rate", above=0)
-    encoder_lr: float | None = key(None, "of a trained backbone, at the schedule's start; null: lr", above=0)
-    weight_decay: float = key(1e-6, at_least=0)
-    batch_size: int = key(512, "global: over all ranks", at_least=1, unit="samples")
+    encoder_lr: float | None = key(None, "learning rate of a trained backbone, scheduled like lr; null: lr", above=0)
+    weight_decay: float = key(1e-6, "factor of the optimiser's weight decay", at_least=0)
+    batch_size: int = key(512, "global batch size, over all ranks", at_least=1, unit="samples")
     epochs: int = key(10, "passes over the training samples", at_least=1)
-    max_steps: int | None = key(
-        None, "ends the run and its schedule earlier; null: whole epochs", at_least=1, unit="steps"
+    max_steps: int | None = key(None, "limit of run and schedule; null: all epochs", at_least=1, unit="steps")
+    max_samples: int | None = key(None, "as max_steps, counted in samples; null: no limit", at_least=1, unit="samples")
+    schedule: ScheduleKind = key(
+        ScheduleKind.step, "learning rate; step: a factor per epoch; cosine: warm-up, then to 0"
     )
-    max_samples: int | None = key(
-        None, "as max_steps, and does not depend on the batch size", at_least=1, unit="samples"
-    )
-    schedule: ScheduleKind = key(ScheduleKind.step, "of the learning rate")
-    step_gamma: float = key(0.87, "schedule=step: factor per epoch", above=0)
-    warmup_steps: int = key(0, "schedule=cosine: linear warm-up", at_least=0, unit="steps")
-    grad_clip: float | None = key(None, "largest norm of the gradient; null: no clipping", above=0)
-    average: AverageKind | None = key(None, "of the weights, for validation and the best checkpoint")
-    ema_decay: float = key(0.999, "average=ema: decay per step", at_least=0, below=1)
+    step_gamma: float = key(0.87, "schedule=step: factor of the learning rate per epoch", above=0)
+    warmup_steps: int = key(0, "schedule=cosine: length of the linear warm-up", at_least=0, unit="steps")
+    grad_clip: float | None = key(None, "clip the gradient to this norm; null: no clipping", above=0)
+    average: AverageKind | None = key(None, "average of weights, for validation and best checkpoint; null: none")
+    ema_decay: float = key(0.999, "average=ema: decay of the average per step", at_least=0, below=1)
     swa_start: float = key(0.8, "average=swa: share of the steps before averaging begins", at_least=0, below=1)
-    swa_every_steps: int | None = key(None, "average=swa; null: once per epoch", at_least=1, unit="steps")
-    swa_lr: float | None = key(None, "average=swa: constant rate from swa_start; null: the schedule's", above=0)
-    max_bad_steps: int = key(
-        10, "consecutive steps without a finite gradient; more end the run", at_least=0, unit="steps"
+    swa_every_steps: int | None = key(
+        None, "average=swa: averaging interval; null: one epoch", at_least=1, unit="steps"
     )
+    swa_lr: float | None = key(None, "average=swa: constant learning rate from swa_start; null: as scheduled", above=0)
+    max_bad_steps: int = key(10, "tolerated consecutive steps without a finite gradient", at_least=0, unit="steps")
 
 
 @dataclass(kw_only=True, slots=True)
 class ComputeConfig:
-    """Where and how fast, never what: nothing here changes a run's identity."""
+    """Devices, speed and intervals. None of these keys is part of a run's identity."""
 
     device: str = device_key()
-    precision: Precision = key(Precision.auto, "of matrix products; auto: bfloat16 on a GPU, float32 elsewhere")
-    workers: int = key(1, "reading processes per rank; 0 reads in the training process", at_least=0)
+    precision: Precision = key(Precision.auto, "type of matrix products; auto: bfloat16 on a GPU, float32 elsewhere")
+    workers: int = key(1, "reader processes per rank; 0: read in the training process", at_least=0)
     log_every_steps: int = key(20, "interval of logged metrics", at_least=1, unit="steps")
     checkpoint_every_steps: int = key(200, "interval of checkpoints", at_least=1, unit="steps")
-    keep_checkpoints: int = key(2, "newest checkpoints to keep, beside the best", at_least=1)
+    keep_checkpoints: int = key(2, "number of newest checkpoints to keep, in addition to the best", at_least=1)
     accumulation: int = key(
-        1, "parts in which a trained backbone computes a rank's batch: less memory, same gradient", at_least=1
+        1, "split a rank's batch into so many parts in a trained backbone, to save memory", at_least=1
     )
-    compile: bool = key(False, "torch.compile of the layers: first step later by seconds (GPU) or minutes (CPU)")
+    compile: bool = key(False, "torch.compile the layers: delays the first step by seconds (GPU) or minutes (CPU)")
     features_on_device: bool | None = key(
-        None, "keep encoder.features in device memory; null: on a GPU, where they fit"
+        None, "load encoder.features into device memory; null: if they fit half of a GPU's free memory"
     )
-    cuda_graph: bool = key(True, "record the step from features once and replay it, on one GPU")
-    deterministic: bool = key(False, "the same bits in every run on the same machine, slower: docs/reproducibility.md")
+    cuda_graph: bool = key(True, "on one GPU, training on features: record the step as a CUDA graph and replay it")
+    deterministic: bool = key(False, "bit-identical runs on the same machine, slower: docs/reproducibility.md")
     max_minutes: float | None = key(
-        None, "then write a checkpoint and stop, as on SIGTERM; null: no limit", above=0, unit="minutes"
+        None, "write a checkpoint and stop after this time; null: no limit", above=0, unit="minutes"
     )
-    timeout_minutes: float = key(30.0, "without an answer from a rank; then the run ends", above=0, unit="minutes")
+    timeout_minutes: float = key(30.0, "longest wait for a rank or reader; then the run fails", above=0, unit="minutes")
 
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
-    """wandb, a mirror of metrics.jsonl."""
+    """wandb, which receives a copy of metrics.jsonl."""
 
-    mode: LoggerMode = key(LoggerMode.auto, "auto: online when logged in, else offline")
-    project: str = key("geoclip", "of wandb")
-    entity: str | None = key(None, "user or team of wandb; null: the default one")
-    patience_s: float = key(30.0, "to wait for wandb at the end of a run", at_least=0, unit="s")
+    mode: LoggerMode = key(LoggerMode.auto, "auto: online if logged in, else offline")
+    project: str = key("geoclip", "wandb project")
+    entity: str | None = key(None, "wandb user or team; null: the default one")
+    patience_s: float = key(30.0, "longest wait for wandb at the end of a run", at_least=0, unit="s")
 
 
 @dataclass(kw_only=True, slots=True)
 class StudyConfig:
-    """The study that a run is part of; nothing here changes the run itself."""
+    """The study that a run belongs to. None of these keys changes the run itself."""
 
-    name: str = name_key("folder in experiments/ without its number; empty: no study", "")
-    by: list[str] = key([], "what its variants differ in: keys, groups, or eval.FIELD of an evaluation")
-    baseline: str = key("", "the variant that the others are compared with")
-    benchmarks: list[str] = key([], "on which its finished runs are evaluated")
-    tta: list[Tta] = key([Tta.single], "test-time augmentations of these evaluations")
-    galleries: list[str] = key([], "CSV files; empty: the run's own gallery")
+    name: str = name_key("name of the study: its folder in experiments/ without the number; empty: no study", "")
+    by: list[str] = key([], "keys, groups, or eval.FIELD (a field of an evaluation) in which the variants differ")
+    baseline: str = key("", "label of the variant that the others are compared with")
+    benchmarks: list[str] = key([], "benchmarks on which finished runs are evaluated")
+    tta: list[Tta] = key([Tta.single], "test-time augmentations used in these evaluations")
+    galleries: list[str] = key([], "CSV files of the galleries in these evaluations; empty: the run's own gallery")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,13 +135,15 @@ class TrainConfig:
 
     name: str = name_key("first part of the run folder's name")
     seed: int = seed_key("of weights, sample order, augmentation and noise")
-    runs_dir: str = key("runs", "folder of the run folders")
-    check_only: bool = key(False, "read and check everything that the run needs, print a summary, and stop")
-    resume: str = key("auto", "auto: this run's newest checkpoint; never; or a run folder or checkpoint to start from")
-    force_resume: bool = key(False, "also from a checkpoint of another configuration")
+    runs_dir: str = key("runs", "folder that contains the run folders")
+    check_only: bool = key(False, "check everything that the run needs, print a summary, and stop")
+    resume: str = key(
+        "auto", "auto: this run's newest checkpoint; never; or the run folder or checkpoint to start from"
+    )
+    force_resume: bool = key(False, "resume also from a checkpoint of another configuration")
     validate_every_steps: int = key(200, "interval of validation", at_least=1, unit="steps")
-    validate_samples: int = key(2000, "of the validation split, at most", at_least=1, unit="samples")
-    protocol: Protocol = key(Protocol.sphere, "distances in validation: great circles, or as the released code")
+    validate_samples: int = key(2000, "largest number of validation samples", at_least=1, unit="samples")
+    protocol: Protocol = key(Protocol.sphere, "validation distances; sphere: great circles; released: WGS 84 geodesics")
     data: DataConfig = MISSING
     encoder: EncoderConfig = MISSING
     location: LocationConfig = MISSING
@@ -152,20 +158,18 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class FeaturesConfig:
-    """Which frozen encoder extracts features of which data."""
+    """The frozen encoder and the data from which features are extracted."""
 
     data: DataConfig = MISSING
     encoder: EncoderConfig = MISSING
     compute: ComputeConfig = MISSING
-    splits: list[str] = name_key("splits of the data", ["train", "val"])
+    splits: list[str] = name_key("splits to extract features of", ["train", "val"])
     views: int | None = key(
-        None,
-        "augmented views per picture; 0: the evaluation view alone; null: 4, or 0 without augmentation",
-        at_least=0,
+        None, "augmented views per picture; 0: evaluation view only; null: 4, or 0 without augmentation", at_least=0
     )
-    batch_size: int = key(64, "each in all its views", at_least=1, unit="pictures")
+    batch_size: int = key(64, "pictures per batch, each in all its views", at_least=1, unit="pictures")
     seed: int = seed_key("of the augmentation")
-    root: str = key("features", "folder of the feature folders")
+    root: str = key("features", "folder that contains the feature folders")
 
 
 def train_problems(config: TrainConfig, world_size: int) -> list[str]:

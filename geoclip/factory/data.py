@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from geoclip.runs.run_dir import to_dict
 
 
 def build_blue_marble_data(root: str, settings: BlueMarbleConfig, *, overwrite: bool = False) -> bool:
-    """The embedded default's shards at `root`; False where they stand already."""
+    """Build the embedded default's shards at `root`; False if they exist."""
     return build_blue_marble(
         Path(root), BlueMarbleSettings(**to_dict(settings)), draw=draw_distribution, overwrite=overwrite
     )
@@ -64,17 +63,16 @@ def build_stream_plan(config: TrainConfig, shards: list[Shard]) -> StreamPlan:
 
 
 def build_decoder(config: TrainConfig) -> Decoder:
-    """What training makes of a sample's bytes."""
+    """The decoder of training samples."""
     encoder = config.encoder
     if encoder.features:
         views = read_record(Path(encoder.features))["views"]
-        at_once = config.loss.views
-        if at_once > max(views, 1):
+        if config.loss.views > max(views, 1):
             raise GeoclipError(
-                f"loss.views={at_once}, but encoder.features={encoder.features} hold {views} augmented views of each "
-                "picture: write more of them (python -m geoclip.features views=…), or lower loss.views"
+                f"loss.views={config.loss.views}: encoder.features={encoder.features} has {views} augmented views of "
+                "each picture; lower loss.views, or write more views (python -m geoclip.features views=…)"
             )
-        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True, at_once=at_once)
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views, training=True, at_once=config.loss.views)
     return PictureDecoder(
         preprocessing=build_preprocessing(encoder, max_pixels=config.data.max_pixels),
         augmentation=build_augmentation(config.data),
@@ -84,17 +82,16 @@ def build_decoder(config: TrainConfig) -> Decoder:
 
 
 def build_evaluation_decoder(encoder: EncoderConfig, data: DataConfig) -> Decoder:
-    """What evaluation makes of a sample's bytes."""
+    """The decoder of validation samples."""
     if encoder.features:
-        views = read_record(Path(encoder.features))["views"]
-        return FeatureDecoder(feature_dim=encoder.feature_dim, views=views)
+        return FeatureDecoder(feature_dim=encoder.feature_dim, views=read_record(Path(encoder.features))["views"])
     return PictureDecoder(preprocessing=build_preprocessing(encoder, max_pixels=data.max_pixels))
 
 
 def build_preprocessing(
     encoder: EncoderConfig, tta: Tta = Tta.single, *, max_pixels: int = MAX_PIXELS
 ) -> Preprocessing:
-    """From a decoded picture to the pixels that this encoder takes."""
+    """The transform from a decoded picture to the encoder's input."""
     return Preprocessing(
         image_px=encoder.image_px,
         resize_px=encoder.resize_px,
@@ -106,15 +103,15 @@ def build_preprocessing(
 
 
 def transform_identity(data: DataConfig, encoder: EncoderConfig) -> dict[str, Any]:
-    """What makes two transforms from a picture's bytes to the backbone's input the same."""
+    """The values that decide what the backbone receives; equal for two equal transforms."""
     seen = asdict(build_preprocessing(encoder)) | {"resize_px": encoder.resize_px or encoder.image_px}
-    del seen["max_pixels"]  # decides which pictures are skipped, and nothing of the others
+    del seen["max_pixels"]  # decides only which pictures are skipped
     normalised = {"mean": list(encoder.mean), "std": list(encoder.std)}
     return seen | normalised | asdict(build_augmentation(data))
 
 
 def build_augmentation(data: DataConfig) -> Augmentation:
-    """The training transform."""
+    """The augmentation of training pictures."""
     return Augmentation(
         crop_scale_min=data.crop_scale_min,
         crop_ratio=data.crop_ratio,
@@ -128,35 +125,24 @@ def build_gallery(gallery: GalleryConfig) -> Gallery:
     """The coordinates to retrieve from.
 
     Raises:
-        DataError: they cannot be read, or are all the same.
+        DataError: they cannot be read, or are all equal.
     """
-    found = _read_gallery(gallery)
+    assert gallery.kind is not GalleryKind.own, "load_model replaces it with the gallery of the run"
+    released = gallery.kind is GalleryKind.released
+    found = read_gallery(asset_path("gallery_100k.csv") if released else Path(gallery.path), gallery.name)
     if bool((found.gps_deg_G2 == found.gps_deg_G2[:1]).all()):
         raise DataError(
-            f"gallery.path={gallery.path} of gallery={gallery.name} has one location alone: it would be the prediction "
-            "for every picture; name a gallery of two or more"
+            f"gallery.path={gallery.path} of gallery={gallery.name} has only one location, which would be every "
+            "prediction; use a gallery of two or more"
         )
     return found
 
 
-def _read_gallery(gallery: GalleryConfig) -> Gallery:
-    match gallery.kind:
-        case GalleryKind.own:
-            raise ValueError("a gallery of its own belongs to a trained run; see geoclip.factory.loading")
-        case GalleryKind.released:
-            return read_gallery(asset_path("gallery_100k.csv"), gallery.name)
-        case GalleryKind.file:
-            return read_gallery(Path(gallery.path), gallery.name)
-
-
-log = logging.getLogger("geoclip")
-
-
 def open_shards(data: DataConfig, encoder: EncoderConfig, world: World) -> dict[str, list[Shard]]:
-    """Training and validation shards: of pictures, or of the encoder's features where it names some.
+    """Training and validation shards: of encoder.features if set, else of pictures.
 
     Raises:
-        DataError: no shards, features of something else, or more than data.max_bad_fraction cannot be used.
+        DataError: no shards, features of another encoder or data set, or too many unusable samples.
     """
     _build_on_first_use(data, world)
     if encoder.features:
@@ -166,10 +152,10 @@ def open_shards(data: DataConfig, encoder: EncoderConfig, world: World) -> dict[
 
 
 def open_splits(data: DataConfig, splits: list[str], world: World) -> dict[str, list[Shard]]:
-    """The shards of these splits; `train` and `val` are what data.train and data.val say, others folders of data.root.
+    """The shards of these splits; `train` is data.train, `val` is data.val, others are folders in data.root.
 
     Raises:
-        DataError: no shards, or more than data.max_bad_fraction of what they hold cannot be used.
+        DataError: no shards, or more than data.max_bad_fraction of shards or samples are unusable.
     """
     _build_on_first_use(data, world)
     patterns = {"train": data.train, "val": data.val}
@@ -177,7 +163,7 @@ def open_splits(data: DataConfig, splits: list[str], world: World) -> dict[str, 
 
 
 def _build_on_first_use(data: DataConfig, world: World) -> None:
-    """The embedded default's shards, by rank 0."""
+    """Build the embedded default's shards on rank 0."""
     if data.kind is DataKind.bluemarble:
         if world.is_main:
             build_blue_marble_data(data.root, data.bluemarble)
@@ -191,7 +177,7 @@ def _open(root: str, patterns: dict[str, str], max_bad_fraction: float, world: W
         if world.is_main:
             of_split.account.log()
     paths = [path for of_split in files.values() for path in of_split.paths]
-    open_indices(paths[world.rank :: world.size])  # should headers have to be read, each rank reads its part
+    open_indices(paths[world.rank :: world.size])  # each rank writes a part of missing indices
     wait_for_all()
     found = {split: count_samples(of_split.paths) for split, of_split in files.items()}
     for split, shards in found.items():
@@ -202,17 +188,17 @@ def _open(root: str, patterns: dict[str, str], max_bad_fraction: float, world: W
 
 
 def require_features_of(data: DataConfig, encoder: EncoderConfig) -> None:
-    """Refuse features of another encoder, transform or data set; the pictures themselves need not be there.
+    """Refuse features of another encoder, transform or data set. The pictures need not exist.
 
     Raises:
-        DataError: they differ, or a split was not written to its end.
+        DataError: they differ, or a split is incomplete.
     """
     folder, wanted_data = Path(encoder.features), {"name": data.name}
     for split, pattern in (("train", data.train), ("val", data.val)):
         if not (folder / split / "index.json").is_file():
             raise DataError(
-                f"encoder.features={folder} has no complete split {split}; python -m geoclip.features data={data.name} "
-                "encoder=… writes it, and resumes what it began"
+                f"encoder.features={folder}: has no complete split {split}; write or resume it: "
+                f"python -m geoclip.features data={data.name} encoder=…"
             )
         if data.root and (Path(data.root) / pattern).is_dir():
             wanted_data[split] = fingerprint(read_shards(data.root, pattern))

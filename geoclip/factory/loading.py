@@ -1,4 +1,4 @@
-"""From `checkpoint=` to a model that predicts, and from a benchmark's name to its embedded images."""
+"""From `checkpoint=` to a model, and from a benchmark's name to its embedded images."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ from geoclip.pretrained.releases import (
 )
 from geoclip.pretrained.resolver import Checkpoint, CheckpointKind, resolve_checkpoint
 
+log = logging.getLogger("geoclip")
+
 CLIP_PX = 224
 
 
@@ -59,15 +61,15 @@ def load(source: str | Path = "official", *, backbone: str | None = OWN, **downl
     """Any released or trained model in evaluation mode.
 
     Args:
-        source: "official", the weights inside the pinned wheel on the package index; a Hub id or local folder in the
+        source: "official": the weights in the pinned wheel on the package index; a Hub id or local folder in the
             authors' layout (config.json, model.safetensors) or in ours; a .ckpt of the Lightning re-implementation; a
-            run's folder or checkpoint.
-        backbone: its CLIP as a Hub id or local folder; "own", the Hub id that the source names; None leaves out a
-            frozen one, for precomputed CLIP features through `encode_features`. A trained one is in the weights.
+            run folder or checkpoint.
+        backbone: its CLIP as Hub id or local folder; "own": the Hub id that the source names; None: no frozen
+            backbone, for CLIP features through `encode_features`. A trained backbone is part of the weights.
         download: revision, token, cache_dir, local_files_only, for a Hub id.
 
     Raises:
-        AssetError: the source or its backbone is neither at hand nor reachable.
+        AssetError: the source or its backbone is neither local nor reachable.
         CheckpointError: it is corrupt, or of another architecture.
     """
     return read_model(resolve_checkpoint(source, hub_ids=True, **download), backbone, **download)[0]
@@ -81,16 +83,13 @@ def load_location_encoder(source: str | Path = "official", **download: Any) -> n
 def read_model(
     checkpoint: Checkpoint, backbone: str | None = OWN, **download: Any
 ) -> tuple[GeoCLIP, EncoderConfig, GalleryConfig]:
-    """A model in evaluation mode, how its images are prepared, and the gallery that belongs to it.
+    """A model in evaluation mode, the configuration of its image encoder, and its own gallery.
 
-    Args:
-        checkpoint: see `resolve_checkpoint`.
-        backbone: its CLIP as a Hub id or local folder; `own`: the one that it names; None: without a frozen one.
-        download: for a backbone that a release names with a revision.
+    `backbone` and `download` are as in `load`.
 
     Raises:
-        AssetError: the backbone is neither a local folder nor reachable.
-        CheckpointError: corrupt, of another architecture, or a location encoder alone.
+        AssetError: the backbone is neither local nor reachable.
+        CheckpointError: corrupt, of another architecture, or only a location encoder.
     """
     match checkpoint.kind:
         case CheckpointKind.run:
@@ -105,7 +104,7 @@ def read_model(
 
 
 def read_location_encoder(checkpoint: Checkpoint) -> nn.Module:
-    """The location encoder alone, (N, 2) degrees -> (N, D) not normalised, in evaluation mode on the CPU.
+    """The location encoder, (N, 2) degrees -> (N, D) not normalised, in evaluation mode on the CPU.
 
     Raises:
         CheckpointError: corrupt, or of another architecture.
@@ -128,17 +127,17 @@ def _encoder_of(release: Release, model: GeoCLIP) -> EncoderConfig:
 
 
 def _gallery_of(release: Release) -> GalleryConfig:
-    """The gallery that came with a release; the authors' own where none did."""
+    """The gallery of a release; the authors' gallery if it has none."""
     if release.gallery_csv is None or release.gallery_csv == asset_path("gallery_100k.csv"):
         return GalleryConfig(name="released_100k", kind=GalleryKind.released)
     return GalleryConfig(name=release.gallery_csv.stem, path=str(release.gallery_csv))
 
 
 def _read_published(folder: Path, backbone: str | None) -> tuple[GeoCLIP, TrainConfig]:
-    """The model, and its configuration, whose gallery is the folder's own.
+    """The model of a published folder, and its configuration with the folder's gallery.
 
     Raises:
-        CheckpointError: corrupt, or written by another version, whose configuration this one does not know.
+        CheckpointError: corrupt, or of another format version.
     """
     config_json, weights = folder / "config.json", folder / "model.safetensors"
     try:
@@ -165,12 +164,9 @@ def _read_published(folder: Path, backbone: str | None) -> tuple[GeoCLIP, TrainC
     return assemble_model(config, tensors, weights, backbone), config
 
 
-log = logging.getLogger("geoclip")
-
-
 @dataclass(kw_only=True, slots=True)
 class LoadedModel:
-    """A trained model on its device, and what results record of it."""
+    """A trained model on its device, and the facts that results record."""
 
     model: GeoCLIP
     world: World
@@ -179,17 +175,17 @@ class LoadedModel:
     sha256: str  # of the checkpoint's files
     preprocessing: Preprocessing
     gallery: Gallery
-    is_own_gallery: bool  # the one that it was validated with
-    encoder: dict[str, Any]  # whose features it takes
+    is_own_gallery: bool  # the gallery of its validation
+    encoder: dict[str, Any]  # identity of the encoder whose features it takes
     keep_gallery: bool
 
     @property
     def scale(self) -> float:
-        """That similarities are multiplied by before the softmax."""
+        """The factor of similarities before the softmax."""
         return self.model.logit_scale.exp().item()
 
     def embedded(self, gallery: Gallery) -> Tensor:
-        """(G, D) unit vectors of a gallery, on the model's device; from the cache where they are there."""
+        """(G, D) unit vectors of a gallery, on the model's device; cached on disk if `keep_gallery`."""
         cache = cache_dir() / "galleries" if self.keep_gallery else None
         return embedded_gallery(self.model.location_encoder, gallery, self.world.device, cache)
 
@@ -199,11 +195,11 @@ def load_model(source: ModelSourceConfig, *, needs_backbone: bool = True, predic
 
     Args:
         source: checkpoint, gallery, device, test-time augmentation.
-        needs_backbone: whether images will be embedded; precomputed features need no CLIP.
-        predicting: whether to normalise pixels as prediction does, where that is not as in training and evaluation.
+        needs_backbone: whether images are embedded; precomputed features need no CLIP.
+        predicting: normalise pixels with encoder.prediction_mean and prediction_std, if set.
 
     Raises:
-        GeoclipError: a checkpoint, an asset or a gallery that cannot be read; the message names the fix.
+        GeoclipError: a checkpoint, an asset or a gallery cannot be read.
     """
     world = initialise(source.device)
     checkpoint = resolve_checkpoint(source.checkpoint, source.runs_dir)
@@ -230,12 +226,12 @@ def load_model(source: ModelSourceConfig, *, needs_backbone: bool = True, predic
 
 
 def _with_real_path(gallery: GalleryConfig) -> GalleryConfig:
-    """So that one file is one gallery, however its path is written."""
+    """With the real path, so that two spellings of a path are equal."""
     return replace(gallery, path=gallery.path and os.path.realpath(gallery.path))
 
 
 def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedModel) -> tuple[Queries, Account]:
-    """The benchmark's images, embedded, and the account of all that were found, which is printed.
+    """The benchmark's embedded images, and the account of used and skipped ones, which is logged.
 
     Raises:
         GeoclipError: the benchmark or the features cannot be read.
@@ -248,7 +244,7 @@ def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedMode
         account.log()
         return embed_features(loaded.model, *features, device), account
     found = Account(what=f"benchmark {benchmark.name}", used=0, unit="images")
-    if not benchmark.root:  # as checked, the shards that were built of it are there
+    if not benchmark.root:  # the shards built from it exist, as the configuration's rules check
         benchmark = replace(benchmark, kind=BenchmarkKind.shards, root=benchmark.built, split="test")
     match benchmark.kind:
         case BenchmarkKind.shards:
@@ -275,11 +271,11 @@ def embed_benchmark(config: EvaluateConfig | CalibrateConfig, loaded: LoadedMode
 def _with_coordinates(
     path: Path, features_NF: Tensor, gps_deg_N2: Tensor, keys: list[str]
 ) -> tuple[tuple[Tensor, Tensor, list[str]], Account]:
-    """The rows that are not at (0, 0), which is no photograph's location; see `require_coordinates`."""
+    """The rows without those at (0, 0), which is no valid location; see `require_coordinates`."""
     kept = (gps_deg_N2 != 0).any(dim=1)
     rows = kept.nonzero()[:, 0].tolist()
     bad = [Skip(shard=path.name, key=keys[row], reason=NO_FIX) for row in (~kept).nonzero()[:, 0].tolist()]
     account = account_of(str(path), len(rows), bad, "images")
     if not rows:
-        raise DataError(f"image_features={path}: every row is at latitude 0, longitude 0")
+        raise DataError(f"image_features={path}: all rows are at latitude 0, longitude 0; write their coordinates")
     return (features_NF[kept], gps_deg_N2[kept], [keys[row] for row in rows]), account

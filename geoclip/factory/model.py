@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +35,9 @@ from geoclip.runs.run_dir import checkpoint_file, located, run_of, to_dict
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import BACKBONE, load_backbone, load_location_encoder, load_weights
 
-# What tells two backbones apart: their weights' source, or how they are built where they are trained from scratch.
+log = logging.getLogger("geoclip")
+
+# Keys that identify a backbone: the source of its weights, and the architecture if it is trained from scratch.
 IDENTITY = {
     EncoderKind.clip: ("kind", "repo", "feature_dim"),
     EncoderKind.siglip: ("kind", "repo", "feature_dim"),
@@ -46,71 +48,59 @@ IDENTITY = {
 
 
 def build_backbone(encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone; pretrained weights are fetched or read here, random ones drawn from torch's global generator.
+    """The backbone, with pretrained weights, or random ones from torch's global generator.
 
     Raises:
-        GeoclipError: they are nowhere, or differ from the configuration.
+        GeoclipError: the weights are missing, or do not match the configuration.
     """
+    backbone: torch.nn.Module
     match encoder.kind:
         case EncoderKind.clip:
-            return _fitting(ClipBackbone.from_pretrained(encoder.repo), encoder)
+            return _checked(ClipBackbone.from_pretrained(encoder.repo), encoder)
         case EncoderKind.siglip:
-            return _fitting(SiglipBackbone.from_pretrained(encoder.repo), encoder)
+            return _checked(SiglipBackbone.from_pretrained(encoder.repo), encoder)
         case EncoderKind.dino:
-            return _fitting(DinoBackbone.from_pretrained(encoder.repo), encoder)
+            return _checked(DinoBackbone.from_pretrained(encoder.repo), encoder)
         case EncoderKind.resnet:
-            return _from_run(
-                ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths), encoder
-            )
+            backbone = ResNetBackbone(stem_dim=encoder.stem_dim, widths=encoder.widths, depths=encoder.depths)
         case EncoderKind.vit:
-            return _from_run(
-                ViTBackbone(
-                    image_px=encoder.image_px,
-                    patch_px=encoder.patch_px,
-                    blocks=encoder.blocks,
-                    heads=encoder.heads,
-                    feature_dim=encoder.feature_dim,
-                ),
-                encoder,
+            backbone = ViTBackbone(
+                image_px=encoder.image_px,
+                patch_px=encoder.patch_px,
+                blocks=encoder.blocks,
+                heads=encoder.heads,
+                feature_dim=encoder.feature_dim,
             )
-
-
-def _from_run(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
-    """With the weights of a trained run's backbone, where one is named."""
-    if encoder.repo:
+    if encoder.repo:  # a trained run's backbone
         load_backbone(backbone, checkpoint_file(encoder.repo))
     return backbone
 
 
-def _fitting(backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone, if it takes such pictures and gives so many features.
-
-    Raises:
-        GeoclipError: it does not.
-    """
+def _checked(backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: EncoderConfig) -> torch.nn.Module:
+    """The backbone; raises a GeoclipError if its sizes are not those of the configuration."""
     where = f"the backbone in encoder.repo={encoder.repo}"
     if backbone.feature_dim != encoder.feature_dim:
         raise GeoclipError(
-            f"encoder.feature_dim={encoder.feature_dim}, but {where} gives {backbone.feature_dim} features: "
-            f"set encoder.feature_dim={backbone.feature_dim}"
+            f"encoder.feature_dim={encoder.feature_dim}: {where} gives {backbone.feature_dim} features: set "
+            f"encoder.feature_dim={backbone.feature_dim}"
         )
     if isinstance(backbone, DinoBackbone):
         if over := encoder.image_px % backbone.patch_px:
             below = encoder.image_px - over
             raise GeoclipError(
-                f"encoder.image_px={encoder.image_px} is no multiple of {backbone.patch_px}, the patches of {where}: "
+                f"encoder.image_px={encoder.image_px}: is no multiple of {backbone.patch_px}, the patches of {where}; "
                 f"set encoder.image_px={below or below + backbone.patch_px}"
             )
     elif backbone.image_px != encoder.image_px:
         raise GeoclipError(
-            f"encoder.image_px={encoder.image_px}, but {where} takes pictures of {backbone.image_px} pixels: "
+            f"encoder.image_px={encoder.image_px}: {where} takes pictures of {backbone.image_px} pixels: "
             f"set encoder.image_px={backbone.image_px}"
         )
     return backbone
 
 
 def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn.Module:
-    """The backbone, set up so that what is to be trained of it is trained; a frozen one as it is.
+    """The backbone, prepared for training by encoder.tune.
 
     Raises:
         GeoclipError: this backbone cannot be tuned that way.
@@ -131,7 +121,7 @@ def tune_backbone(backbone: torch.nn.Module, encoder: EncoderConfig) -> torch.nn
 
 
 def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEncoder:
-    """The image encoder; without a backbone where it is trained on that backbone's features."""
+    """The image encoder; without a backbone if training reads features."""
     return ImageEncoder(
         None if encoder.features else tune_backbone(build_backbone(encoder), encoder),
         feature_dim=encoder.feature_dim,
@@ -144,36 +134,23 @@ def build_image_encoder(encoder: EncoderConfig, embedding_dim: int) -> ImageEnco
 
 
 def encoder_identity(encoder: EncoderConfig) -> dict[str, Any]:
-    """What makes two backbones the same, as far as a configuration tells; a trained one is no longer its source."""
+    """The values that identify a backbone; a tuned one differs from its pretrained source."""
     known = to_dict(encoder)
-    return {key: known[key] for key in IDENTITY[encoder.kind]} | (
-        {} if encoder.frozen else {"tune": encoder.tune.value}
-    )
+    tuned = {} if encoder.frozen else {"tune": encoder.tune.value}
+    return {key: known[key] for key in IDENTITY[encoder.kind]} | tuned
 
 
-log = logging.getLogger("geoclip")
-
-WITHOUT_BACKBONE = "without backbone"  # encoder.features of a model that is built without it
+WITHOUT_BACKBONE = "without backbone"  # value of encoder.features: build the model without backbone
 SIGMOID_BIAS = -10.0  # Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, section 3.2
 
 
-class _Widths(TypedDict):
-    hidden_dim: int
-    depth: int
-    embedding_dim: int
-
-
 def build_location_encoder(location: LocationConfig) -> torch.nn.Module:
-    """The location encoder, (N, 2) degrees -> (N, D); what is random is drawn from torch's global generator.
+    """The location encoder, (N, 2) degrees -> (N, D); random weights are from torch's global generator.
 
     Raises:
-        GeoclipError: what it is to start from cannot be read, or does not fit.
+        GeoclipError: location.init cannot be read, or has other shapes.
     """
-    widths: _Widths = {
-        "hidden_dim": location.hidden_dim,
-        "depth": location.depth,
-        "embedding_dim": location.embedding_dim,
-    }
+    widths: Any = {name: getattr(location, name) for name in ("hidden_dim", "depth", "embedding_dim")}
     match location.kind:
         case LocationKind.fourier:
             encoder = LocationEncoder(
@@ -199,14 +176,14 @@ def build_location_encoder(location: LocationConfig) -> torch.nn.Module:
 
 
 def sigmas_of(location: LocationConfig) -> list[float]:
-    """The scales of a hierarchy: those listed, or evenly spaced ones."""
+    """The scales of a hierarchy: location.sigmas, or evenly spaced ones."""
     if location.sigmas is not None:
         return location.sigmas
     return spaced_sigmas(location.sigma_min, location.sigma_max, location.scales)
 
 
 def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
-    """Take up the scales of the released location encoder or of a run's."""
+    """Copy the scales of location.init: the released location encoder or a run's."""
     try:
         if location.init == "official":
             trained: torch.nn.Module = location_encoder_of(read_release(resolve_checkpoint("official").files))
@@ -215,7 +192,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
             trained = build_location_encoder(replace(config_of(saved, Path(location.init)).location, init=""))
             load_location_encoder(trained, saved, Path(location.init))
         if not isinstance(trained, LocationEncoder):
-            raise ValueError("it is no hierarchy of Fourier features")
+            raise ValueError("is no hierarchy of Fourier features")
         taken = take_up_scales(encoder, trained, freeze=location.freeze_init)
     except ValueError as error:
         raise GeoclipError(f"location.init={location.init}: {error}") from error
@@ -223,7 +200,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
 
 
 def build_model(config: TrainConfig) -> GeoCLIP:
-    """The model with its first weights: a function of the configuration's seed."""
+    """The model at step 0, a function of the configuration and its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return GeoCLIP(
@@ -236,14 +213,14 @@ def build_model(config: TrainConfig) -> GeoCLIP:
 
 
 def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
-    """The configuration that a checkpoint was trained with, with paths that hold in any folder.
+    """The configuration of a checkpoint, with paths that are valid from any working folder.
 
     Args:
-        saved: what came with the weights.
-        path: its file, for messages, and where its run's relative paths begin.
+        saved: the contents of the checkpoint.
+        path: its file, for messages and to find its run folder.
 
     Raises:
-        CheckpointError: another version of geoclip wrote it, or somebody who wants more than to share weights.
+        CheckpointError: unknown or invalid keys or values, e.g. of another version.
     """
     try:
         config = from_dict(saved.get("config"), TrainConfig)
@@ -253,11 +230,7 @@ def config_of(saved: dict[str, Any], path: Path) -> TrainConfig:
 
 
 def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[GeoCLIP, TrainConfig]:
-    """A trained model in evaluation mode, and its configuration.
-
-    Args:
-        path: a checkpoint.
-        backbone: see `assemble_model`.
+    """A trained model in evaluation mode, and its configuration. `backbone`: see `assemble_model`.
 
     Raises:
         CheckpointError: corrupt, or of another architecture.
@@ -268,14 +241,13 @@ def model_from_checkpoint(path: Path, *, backbone: str | None = OWN) -> tuple[Ge
 
 
 def assemble_model(config: TrainConfig, weights: dict[str, Tensor], path: Path, backbone: str | None) -> GeoCLIP:
-    """The model that a configuration describes, with these weights, in evaluation mode.
+    """The model of a configuration with these weights, in evaluation mode.
 
     Args:
         config: of the run.
-        weights: its tensors.
+        weights: its tensors, a trained backbone included.
         path: their file, for messages.
-        backbone: a Hub id or local folder in place of encoder.repo; `own`: encoder.repo; None: the model has none,
-            if it is frozen. A trained one is among the weights.
+        backbone: Hub id or local folder in place of encoder.repo; `own`: encoder.repo; None: without a frozen one.
 
     Raises:
         AssetError: the backbone is neither a local folder nor reachable.
@@ -287,7 +259,7 @@ def assemble_model(config: TrainConfig, weights: dict[str, Tensor], path: Path, 
         weights = {name: one for name, one in weights.items() if not name.startswith(BACKBONE)}
     elif backbone not in (None, OWN):
         encoder = replace(encoder, repo=backbone)
-    # The weights are at hand: what they once started from may be gone.
+    # init="": the weights are given, and location.init may no longer exist.
     model = build_model(replace(config, encoder=encoder, location=replace(config.location, init="")))
     load_weights(model, weights, path)
     return model.eval()

@@ -32,24 +32,27 @@ from geoclip.system.files import sha256_of, write_text_atomic
 from geoclip.training.checkpoint import Tree, read_checkpoint
 from geoclip.training.state import BACKBONE
 
+log = logging.getLogger("geoclip")
+
+SCRATCH = (EncoderKind.resnet, EncoderKind.vit)  # trained from scratch: their weights are only in runs
 TAGS = ["geoclip", "geo-localization", "image-geolocation", "pytorch"]
 DATA_TERMS = {  # by data.name; see docs/data.md
-    "bluemarble": "views of NASA Earth Observatory's Blue Marble Next Generation, at places of the released gallery",
+    "bluemarble": "views of NASA Earth Observatory's Blue Marble Next Generation, at locations of the released gallery",
     "mp16": "photographs of Flickr, from YFCC100M, each under the Creative Commons licence that its author chose",
 }
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CardFacts:
-    """What a card says beside the evaluations."""
+    """The facts on a model card, in addition to the evaluations."""
 
     name: str
-    repo: str  # owner/name; empty: not decided
-    licence: str  # of the weights; empty: not stated
-    config: Mapping[str, Any]  # of the training, plain
+    repo: str  # owner/name; empty: not chosen
+    licence: str  # of the weights; empty: not given
+    config: Mapping[str, Any]  # of the training, plain values
     provenance: Mapping[str, Any]  # of the training; empty: not recorded
     authors_layout: bool
-    authors_sizes: bool  # the authors' code can build it
+    authors_sizes: bool  # its layers have the sizes that the authors' code expects
     gallery_size: int
     step: int  # optimizer steps
     checkpoint_sha256: str
@@ -57,15 +60,7 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> str:
-    """README.md for the Hub.
-
-    Args:
-        facts: the model.
-        results: contents of its eval/*.json; none is said plainly.
-
-    Raises:
-        DataError: an evaluation that lacks a number.
-    """
+    """README.md for the Hub, from the model's facts and the contents of its eval/*.json."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,
@@ -87,7 +82,7 @@ def model_card(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _head(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> ModelCardData:
-    """What the Hub reads: licence, base model, and each number as a result of its own."""
+    """The metadata that the Hub reads: licence, base model and results."""
     repo = facts.config["encoder"]["repo"]
     found = [one for result in results for one in _measures(result)]
     return ModelCardData(
@@ -101,7 +96,7 @@ def _head(facts: CardFacts, results: Sequence[Mapping[str, Any]]) -> ModelCardDa
 
 
 def _measures(result: Mapping[str, Any]) -> list[EvalResult]:
-    """Accuracy within each distance, median error and GeoScore, each with its interval."""
+    """Accuracy within each distance, median error and GeoScore, with their intervals."""
     values = [
         (
             f"accuracy_{km}_km",
@@ -130,18 +125,18 @@ def _measures(result: Mapping[str, Any]) -> list[EvalResult]:
 
 
 def _note(result: Mapping[str, Any]) -> Markup:
-    """What a reader of one row must know before comparing it."""
+    """The facts that a reader needs before comparing a row."""
     n, size, published = result["n"], result["gallery_size"], result.get("published_n")
     parts = [
-        f"**{markdown_text(result['benchmark'])}**: gallery {markdown_text(result['gallery'])} of {size:,} places; "
-        f"{result['verbatim_in_gallery']:,} of {n:,} test coordinates stand in it verbatim"
+        f"**{markdown_text(result['benchmark'])}**: gallery {markdown_text(result['gallery'])} of {size:,} locations; "
+        f"{result['verbatim_in_gallery']:,} of {n:,} test coordinates are in it exactly"
     ]
     if published not in (None, n):
-        parts.append(f"as published it has {published:,} images: not comparable")
+        parts.append(f"{published:,} images in publications: not comparable")
     if result.get("tta", "single") != "single":
         parts.append(f"views averaged: {markdown_text(result['tta'])}")
     if result.get("protocol", "sphere") == "released":
-        parts.append("distances at most so large, on the ellipsoid, as GeoCLIP's released code counts")
+        parts.append("errors on the ellipsoid, at most the threshold, as in GeoCLIP's released code")
     if skipped := sum(result.get("skipped", {}).values()):
         parts.append(f"{skipped:,} images could not be read")
     if result.get("missing"):
@@ -150,7 +145,7 @@ def _note(result: Mapping[str, Any]) -> Markup:
 
 
 def _made(facts: CardFacts) -> list[tuple[str, str]]:
-    """How the model was made, as pairs of words; what is not known is left out."""
+    """How the model was trained, as pairs of label and text."""
     config, provenance = facts.config, facts.provenance
     data, encoder, location, loss, queue, optim = (
         config[group] for group in ("data", "encoder", "location", "loss", "queue", "optim")
@@ -169,7 +164,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
             f"{optim['batch_size']:,}",
         ),
         ("seed", str(config["seed"])),
-        ("gallery", f"{config['gallery']['name']}, {facts.gallery_size:,} places"),
+        ("gallery", f"{config['gallery']['name']}, {facts.gallery_size:,} locations"),
     ]
     if provenance:
         machine, versions = provenance["machine"], provenance["versions"]
@@ -184,7 +179,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
 
 
 def _location(location: Mapping[str, Any]) -> str:
-    """Its kind, and what the kind is built of."""
+    """The location encoder in words."""
     if location["kind"] != "fourier":
         return f"{location['kind']}, {location['embedding_dim']} dimensions"
     if location["sigmas"] is None:
@@ -194,34 +189,24 @@ def _location(location: Mapping[str, Any]) -> str:
     return f"{location['projection']}, {scales}, {location['frequencies']} frequencies each"
 
 
-log = logging.getLogger("geoclip")
-
-SCRATCH = (EncoderKind.resnet, EncoderKind.vit)  # their weights are nowhere but in runs
-
-
 @dataclass(kw_only=True, slots=True)
 class WrittenModel:
-    """The files that were written of a model, and the facts on its card."""
+    """The files of a written model, and facts for its card."""
 
     folder: Path
     files: list[Path]
-    config: TrainConfig  # without what is of this machine alone
-    misfits: list[str]  # why the authors' layout cannot store it; none: it is in that layout
+    config: TrainConfig  # without paths and accounts of this machine
+    misfits: list[str]  # why the authors' layout cannot store it; empty: it is in that layout
     gallery_size: int
     step: int
     sha256: str  # of the checkpoint
 
 
 def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, Any]]:
-    """The run's evaluations of this very checkpoint.
-
-    Args:
-        run: its folder.
-        checkpoint: what is published.
-        force: none is enough.
+    """The run's evaluations of this checkpoint.
 
     Raises:
-        DataError: there is none; the message names the command that makes one.
+        DataError: there is none, and `force` is false.
     """
     sha256 = sha256_of(checkpoint)
     results = []
@@ -239,23 +224,23 @@ def results_of(run: Path, checkpoint: Path, *, force: bool) -> list[dict[str, An
 
 
 def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> WrittenModel:
-    """Weights, gallery and configuration; read back before this returns.
+    """Write weights, gallery and configuration, and read them back.
 
     Args:
-        folder: made where there is none.
+        folder: created if missing.
         checkpoint: of a run.
-        backbone: the Hub id of a pretrained backbone that was read from a folder.
+        backbone: the Hub id of a pretrained backbone that was read from a local folder.
 
     Raises:
-        GeoclipError: nobody else could load the model: its backbone or its gallery is on this machine alone.
+        GeoclipError: the backbone is a local folder and `backbone` is empty, or the gallery cannot be read.
     """
     saved = read_checkpoint(checkpoint)
     config = config_of(saved, checkpoint)
     shared = _for_others(config, backbone)
     gallery = build_gallery(config.gallery)
     folder.mkdir(parents=True, exist_ok=True)
-    places = pd.DataFrame(gallery.gps_deg_G2.numpy(), columns=["LAT", "LON"])
-    write_text_atomic(folder / GALLERY, places.to_csv(index=False))
+    table = pd.DataFrame(gallery.gps_deg_G2.numpy(), columns=["LAT", "LON"])
+    write_text_atomic(folder / GALLERY, table.to_csv(index=False))
     misfits = _encoder_misfits(config.encoder)
     if not misfits:
         model = assemble_model(config, saved["model"], checkpoint, None)
@@ -271,7 +256,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
         files=files,
         config=shared,
         misfits=misfits,
-        gallery_size=len(places),
+        gallery_size=len(table),
         step=saved["counters"]["step"],
         sha256=sha256_of(checkpoint),
     )
@@ -280,7 +265,7 @@ def write_model(folder: Path, checkpoint: Path, *, backbone: str = "") -> Writte
 def write_card(
     written: WrittenModel, run: Path, results: list[dict[str, Any]], *, repo: str, licence: str
 ) -> list[Path]:
-    """README.md, the configuration and the evaluations beside the model. Returns every file of the folder's."""
+    """Write README.md, configuration and evaluations beside the model; returns all files of the folder."""
     path = run / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     config = to_dict(written.config)
@@ -306,11 +291,7 @@ def write_card(
 
 
 def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
-    """The configuration without what is of this machine alone: folders, and whose dashboard it was.
-
-    Raises:
-        GeoclipError: its backbone came from a folder.
-    """
+    """The configuration without paths and accounts of this machine; a GeoclipError if its backbone is a folder."""
     encoder = replace(config.encoder, features="", repo="" if config.encoder.kind in SCRATCH else config.encoder.repo)
     if encoder.repo and os.path.exists(encoder.repo) and not backbone:
         raise GeoclipError(
@@ -331,7 +312,7 @@ def _for_others(config: TrainConfig, backbone: str) -> TrainConfig:
 
 
 def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
-    """Why the authors' layout, which only names a CLIP and its revision, cannot store this image encoder."""
+    """Why the authors' layout, which names only a CLIP and its revision, cannot store this image encoder."""
     clip = EncoderConfig(name="clip")
     if encoder.kind is not EncoderKind.clip:
         return [f"its image encoder is of the kind {encoder.kind.value}"]
@@ -346,14 +327,14 @@ def _encoder_misfits(encoder: EncoderConfig) -> list[str]:
 
 
 def _authors_sizes(config: TrainConfig) -> bool:
-    """Whether its layers are as large as the authors' code expects them."""
+    """Whether its layers have the sizes that the authors' code expects."""
     location, encoder = config.location, config.encoder
     sizes = (location.frequencies, location.hidden_dim, location.depth, location.embedding_dim)
     return sizes == (256, 1024, 3, 512) and (encoder.feature_dim, encoder.hidden_dim) == (768, 768)
 
 
 def _cached_revision(repo: str) -> str | None:
-    """The revision of a Hub repository that this machine has, and so trained with; None where it has none."""
+    """The revision of a Hub repository in this machine's cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "config.json")
@@ -361,7 +342,7 @@ def _cached_revision(repo: str) -> str | None:
 
 
 def _tensors(config: TrainConfig, saved: Tree) -> dict[str, Tensor]:
-    """All that a model of this configuration is not given by anybody else."""
+    """The tensors to publish, with those of a frozen backbone that another run trained."""
     tensors: dict[str, Tensor] = saved["model"]
     if config.encoder.kind in SCRATCH and config.encoder.frozen:  # the backbone of another run
         source = read_checkpoint(checkpoint_file(config.encoder.repo))["model"]
@@ -370,17 +351,17 @@ def _tensors(config: TrainConfig, saved: Tree) -> dict[str, Tensor]:
 
 
 def _write_own_layout(folder: Path, config: TrainConfig, tensors: dict[str, Tensor]) -> list[Path]:
-    held = {"model_type": OURS, "format_version": FORMAT_VERSION, "gallery_file": GALLERY, "config": to_dict(config)}
-    write_json(folder / "config.json", held)
+    facts = {"model_type": OURS, "format_version": FORMAT_VERSION, "gallery_file": GALLERY, "config": to_dict(config)}
+    write_json(folder / "config.json", facts)
     write_tensors(folder / "model.safetensors", tensors)
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
 
 
 def _read_back(folder: Path, saved: Tree, config: TrainConfig) -> None:
-    """Proof that what was written is the model; not of a trained backbone, which may not be at hand to build."""
+    """Check that the written files give the same tensors, except for a tuned pretrained backbone."""
     if not (config.encoder.frozen or config.encoder.kind in SCRATCH):
         return
     found = load(folder, backbone=None).state_dict()
     for name, tensor in saved["model"].items():
         if not name.startswith(BACKBONE) and not tensor.equal(found[name]):
-            raise GeoclipError(f"{folder} does not give back {name}; the disk may be faulty: write it again")
+            raise GeoclipError(f"{folder}: {name} differs after reading it back; the disk may be faulty: publish again")

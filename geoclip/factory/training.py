@@ -1,4 +1,4 @@
-"""From configuration to what training needs: optimizer, objective, batches, step."""
+"""From configuration to training: state, optimizer, objective, batches, step, hooks, resuming."""
 
 from __future__ import annotations
 
@@ -56,20 +56,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
+FEW = 4096  # samples that suffice to find negatives in nearly every data set
+
 
 def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
-    """Compile a model's layers in place, so that names in checkpoints stay; False, and a warning, where that fails.
+    """Compile a model's layers in place, which keeps the names in checkpoints; False, and a warning, if that fails.
 
-    Of the location encoder only what comes after the features of coordinates: at sigma 2^8 their phases are thousands
-    of radians, and in the order of operations that the compiler chooses gradients move by 0.5 % of their norm.
-
-    Args:
-        model: changed in place.
-        device: that it runs on.
+    The encoding of coordinates stays eager: at sigma 2^8 phases are thousands of radians, and with the compiler's order
+    of operations gradients change by 0.5 % of their norm.
     """
-    problem = compiler_problem(device)
-    if problem is not None:
-        log.warning("compute.compile=true: nothing is compiled, training is as without it (%s)", problem)
+    if problem := compiler_problem(device):
+        log.warning("compute.compile=true: nothing is compiled, training runs eager (%s)", problem)
         return False
     backbone = model.image_encoder.backbone
     blocks = [] if backbone is None else _repeated_blocks(backbone)
@@ -82,7 +79,7 @@ def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
 
 
 def _repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer: equal ones share what is compiled for the first, in seconds and not minutes.
+    """The blocks of a transformer: equal ones share one compilation, which takes seconds instead of minutes.
 
     Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
     """
@@ -95,10 +92,10 @@ def _repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """Why nothing can be compiled for this device; None where it can."""
+    """Why torch.compile fails for this device; None if it works."""
     try:
         torch.compile(_probe)(torch.ones(8, device=device))
-    except Exception as error:  # whatever a compiler, its absence or its driver trips over
+    except Exception as error:  # no compiler, or a failure of compiler or driver
         return shorten(f"{type(error).__name__}: {error}", 160, placeholder=" …")
     return None
 
@@ -107,11 +104,8 @@ def _probe(x: Tensor) -> Tensor:
     return x.relu() + 1
 
 
-FEW = 4096
-
-
 def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer:
-    """Over what is trained, a backbone with a learning rate of its own; fused, which is faster on CPU and GPU alike."""
+    """The fused optimizer of all trained parameters; the backbone's have their own learning rate."""
     backbone: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -129,7 +123,7 @@ def build_optimizer(optim: OptimConfig, model: GeoCLIP) -> torch.optim.Optimizer
 
 
 def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) -> WeightAverage | None:
-    """The average of the weights, if there is to be one."""
+    """The average of the weights, or None."""
     match optim.average:
         case None:
             return None
@@ -145,7 +139,7 @@ def build_average(optim: OptimConfig, model: GeoCLIP, samples_per_epoch: int) ->
 
 
 def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
-    """How many steps a run has: whole batches of all epochs together."""
+    """Number of steps of a run: full batches in all epochs together."""
     steps = samples_per_epoch * optim.epochs // optim.batch_size
     if optim.max_samples is not None:
         steps = min(steps, optim.max_samples // optim.batch_size)
@@ -153,7 +147,7 @@ def last_step(optim: OptimConfig, samples_per_epoch: int) -> int:
 
 
 def build_queue(queue: QueueConfig, subset: list[SampleRange], seed: int) -> GPSQueue:
-    """A queue that starts from real places, the same on every rank."""
+    """The queue at step 0, the same on every rank."""
     generator = torch.Generator().manual_seed(seed)
     match queue.start:
         case QueueStart.sphere:
@@ -161,8 +155,8 @@ def build_queue(queue: QueueConfig, subset: list[SampleRange], seed: int) -> GPS
         case QueueStart.released:
             return GPSQueue(normal_on_circle(queue.size, generator))
         case QueueStart.train:
-            places = torch.from_numpy(coordinates_in(subset, queue.size)).float()
-            return GPSQueue(draw_queue_start(places, queue.size, generator))
+            gps_deg_N2 = torch.from_numpy(coordinates_in(subset, queue.size)).float()
+            return GPSQueue(draw_queue_start(gps_deg_N2, queue.size, generator))
 
 
 def build_state(config: TrainConfig, subset: list[SampleRange], world: World) -> TrainState:
@@ -185,7 +179,7 @@ def build_state(config: TrainConfig, subset: list[SampleRange], world: World) ->
 
 
 def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
-    """Refuse samples none of which has another's coordinates for a negative: the loss would be 0 at every step.
+    """Refuse training samples without negatives, with which the loss is 0 at every step.
 
     Raises:
         GeoclipError: all are at one location, or, with loss.near=mask, all within loss.near_radius_km of each other.
@@ -195,21 +189,21 @@ def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
     if loss.hard_negatives or not (loss.mask_same_place or radius_km):
         return
     samples = sum(len(span) for span in subset)
-    for count in sorted({min(FEW, samples), samples}):  # a few show it of nearly every data set
+    for count in sorted({min(FEW, samples), samples}):
         gps_deg_N2 = torch.from_numpy(coordinates_in(subset, count).astype(np.float32)).double()
         farthest = gps_deg_N2[haversine_km(gps_deg_N2, gps_deg_N2[:1]).argmax()]
         if haversine_km(gps_deg_N2, farthest[None]).max() > radius_km:
             return
     where = f"within loss.near_radius_km={radius_km:g} km of each other" if radius_km else "at one location"
     raise GeoclipError(
-        f"the {samples} training samples of data.fraction={config.data.fraction:g} are all {where}: no picture has a "
-        "negative, and the loss would be 0 at every step; train on more locations"
+        f"data.fraction={config.data.fraction:g}: all {samples} training samples are {where}: no picture has a "
+        "negative, and the loss is 0 at every step; train on more locations"
         + (", or lower loss.near_radius_km" if radius_km else "")
     )
 
 
 def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
-    """What a step minimises."""
+    """The objective of a step."""
     return Objective(
         kind=loss.kind.value,
         views=loss.views,
@@ -224,29 +218,20 @@ def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
 
 
 def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
-    """The numbers of a step, and how many steps there are.
-
-    Raises:
-        GeoclipError: there is not one.
-    """
+    """The settings of a step, and the number of steps; a GeoclipError if it is 0."""
     optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
     if config.compute.precision is Precision.tf32 and device.type != "cuda":
         log.warning("compute.precision=tf32: %s has no TF32; matrix products are float32", device.type)
     if not steps:
         raise GeoclipError(
             f"optim.batch_size={optim.batch_size} is more than the {samples_per_epoch} samples of data.fraction="
-            f"{config.data.fraction} in optim.epochs={optim.epochs}: there is no whole batch; lower it"
+            f"{config.data.fraction} in optim.epochs={optim.epochs}, so that there is no full batch; lower it"
         )
     lr_at: Callable[[int], float]
     match optim.schedule:
         case ScheduleKind.step:
-            lr_at = partial(
-                step_lr,
-                optim.lr,
-                batch_size=optim.batch_size,
-                samples_per_epoch=samples_per_epoch,
-                gamma=optim.step_gamma,
-            )
+            epochs: Any = {"batch_size": optim.batch_size, "samples_per_epoch": samples_per_epoch}
+            lr_at = partial(step_lr, optim.lr, gamma=optim.step_gamma, **epochs)
         case ScheduleKind.cosine:
             lr_at = partial(warmup_cosine_lr, optim.lr, warmup_steps=optim.warmup_steps, total_steps=steps)
     if optim.average is AverageKind.swa and optim.swa_lr is not None:
@@ -267,25 +252,19 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
 
 
 def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
-    """The step: recorded as a CUDA graph where one GPU trains on features, whose small kernels wait for the host.
+    """The step; on one GPU that trains on features a CUDA graph, because its kernels are short.
 
-    `compute.deterministic` goes without: a resumed run begins with eager steps, which the uninterrupted one recorded.
+    Not with `compute.deterministic`: a resumed run starts with eager steps where the original run replays the graph.
     """
-    compute = config.compute
-    recorded = compute.cuda_graph and world.size == 1 and world.device.type == "cuda"
-    if recorded and state.model.image_encoder.backbone is None and not compute.deterministic:
-        return GraphedStep()
-    return train_step
+    compute, on_features = config.compute, state.model.image_encoder.backbone is None
+    recorded = compute.cuda_graph and world.size == 1 and world.device.type == "cuda" and not compute.deterministic
+    return GraphedStep() if recorded and on_features else train_step
 
 
 def build_batches(
     config: TrainConfig, plan: StreamPlan, world: World, first_step: int, last_step: int
 ) -> Generator[Batch, None, None]:
-    """This rank's training batches; of features on the device where they are to stay there.
-
-    Raises:
-        GeoclipError: compute.features_on_device=true, and they do not fit.
-    """
+    """This rank's training batches, from features in device memory if compute.features_on_device says so."""
     how: Any = {
         "rank": world.rank,
         "world_size": world.size,
@@ -294,31 +273,35 @@ def build_batches(
         "last_step": last_step,
         "timeout_s": 60 * config.compute.timeout_minutes,
     }
-    if isinstance(plan.decoder, FeatureDecoder) and _stay_on_device(config.compute, plan, world.device):
+    if isinstance(plan.decoder, FeatureDecoder) and _keep_on_device(config.compute, plan, world.device):
         features = load_features(plan.subset, plan.decoder, world.device, progress=world.is_main)
         return resident_batches(plan, features, **how)
     return train_batches(plan, **how)
 
 
-def _stay_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.device) -> bool:
-    """Whether features are kept on the device: if asked for, or where they take less than half of a GPU's memory."""
+def _keep_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.device) -> bool:
+    """Whether features are loaded into device memory: as configured; null: if they take less than half of a GPU's.
+
+    Raises:
+        GeoclipError: compute.features_on_device=true, and they do not fit.
+    """
     assert isinstance(plan.decoder, FeatureDecoder)
     if device.type != "cuda":
         return compute.features_on_device is True
     size, free = size_on_device(plan.subset, plan.decoder), torch.cuda.mem_get_info(device)[0]
     if compute.features_on_device and size > 0.9 * free:
         raise GeoclipError(
-            f"compute.features_on_device=true: {size / 1e9:.1f} GB of features do not fit {free / 1e9:.1f} GB of free "
-            f"memory on {device}; set it to false, or train on less (data.fraction)"
+            f"compute.features_on_device=true: {size / 1e9:.1f} GB of features do not fit into {free / 1e9:.1f} GB of "
+            f"free memory on {device}; set it to false, or lower data.fraction"
         )
     return compute.features_on_device is True or (compute.features_on_device is None and size < free / 2)
 
 
 def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
-    """What the run does beside its steps; rank 0 reads the validation split for it.
+    """Records, validation and checkpoints; rank 0 reads the validation split.
 
     Raises:
-        DataError: not one picture of that can be read.
+        DataError: no picture of that split can be read.
     """
     from geoclip.training.hooks import Validation, run_hooks
 
@@ -341,13 +324,13 @@ def build_hooks(config: TrainConfig, context: RunContext) -> Hooks:
 
 
 def build_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    """The context that makes matrix products so precise."""
+    """The context for matrix products of this precision."""
     autocast = build_autocast(precision, device)
     return partial(matrix_products, device, autocast, precision is Precision.tf32)
 
 
 def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """The type of matrix products; None is float32. Projection and Fourier features are float32 always."""
+    """The type of matrix products; None: float32. Projection and Fourier features are always float32."""
     match precision:
         case Precision.float32 | Precision.tf32:
             return None
@@ -358,23 +341,19 @@ def build_autocast(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
-    """Bring `state` to where the run stood: its own newest good checkpoint, or the one that `resume` names.
+    """Restore `state` from the run's newest readable checkpoint, or from the one that `resume` names.
 
-    Args:
-        config: of the run that resumes.
-        context: its folder, files and ranks. All ranks call this; rank 0 chooses.
-        state: at step 0; mutated.
+    All ranks call this; rank 0 chooses the checkpoint.
 
     Raises:
-        CheckpointError: of another configuration or architecture; or there are checkpoints though resume=never.
+        CheckpointError: of another configuration or architecture; or resume=never and the run has checkpoints.
     """
     world, files = context.world, context.files
     folder, found = context.folder / "checkpoints", None
     if config.resume == "never":
         if step_files(folder):
             raise CheckpointError(
-                f"{context.folder} has checkpoints, and resume=never; give the run another name=…, or move that "
-                "folder away"
+                f"resume=never: {context.folder} has checkpoints; set another name=…, or move that folder away"
             )
         return
     if world.is_main:
@@ -392,7 +371,7 @@ def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
 
 
 def named_checkpoint(config: TrainConfig, files: dict[str, Any]) -> tuple[Path, Tree] | None:
-    """The checkpoint that `resume` names, and what is in it; None: it names none.
+    """The path and contents of the checkpoint that `resume` names, or None.
 
     Raises:
         CheckpointError: it is missing, corrupt or of another configuration.
@@ -414,7 +393,6 @@ def _refuse_another_config(saved: Tree, path: Path, config: TrainConfig, files: 
     listed = "\n".join(f"  {line}" for line in changed)
     if not config.force_resume:
         raise CheckpointError(
-            f"{path} is of another configuration (there -> here):\n{listed}\n"
-            "Set force_resume=true to resume all the same"
+            f"{path} is of another configuration (there -> here):\n{listed}\nTo resume nevertheless: force_resume=true"
         )
-    log.warning("resumes under another configuration (there -> here):\n%s", listed)
+    log.warning("resumes with another configuration (there -> here):\n%s", listed)

@@ -1,4 +1,4 @@
-"""A key's declaration decides which values it takes, and what is said of it."""
+"""Keys: comments and ranges."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def declared_keys(schema: type[Any], prefix: str) -> Iterator[tuple[str, Key]]:
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_every_key_is_explained(command: str) -> None:
     keys = dict(declared_keys(SCHEMAS[command], command))
-    assert keys and not [path for path, key in keys.items() if not (key.comment or key.unit or key.range)]
+    assert keys and not [path for path, key in keys.items() if not key.comment and not path.endswith("_target_")]
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
-def test_a_range_ends_where_it_says(command: str) -> None:
+def test_values_beyond_a_range_are_refused(command: str) -> None:
     for path, key in declared_keys(SCHEMAS[command], command):
         for inclusive, exclusive, outward in ((key.at_least, key.above, -1), (key.at_most, key.below, 1)):
             if inclusive is not None:

@@ -1,4 +1,4 @@
-"""Fractions and dealing: pure functions with exact counts."""
+"""Fractions of a data set, and its samples assigned to streams: exact counts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_a_fraction_depends_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize("streams", [1, 4, 16, 50])
-def test_streams_are_equally_long_to_within_one_and_everything_is_dealt_once(streams: int) -> None:
+def test_stream_lengths_differ_by_at_most_one_and_each_sample_is_assigned_once(streams: int) -> None:
     subset = take_fraction(SHARDS, 1.0, 0)
-    dealt = assign_to_streams(subset, streams, seed=0, epoch=3)
-    counts = [sum(len(span) for span in ranges) for ranges in dealt]
-    everything = [position for ranges in dealt for position in positions(ranges)]
+    assigned = assign_to_streams(subset, streams, seed=0, epoch=3)
+    counts = [sum(len(span) for span in ranges) for ranges in assigned]
+    everything = [position for ranges in assigned for position in positions(ranges)]
     assert counts == stream_sizes(TOTAL, streams) and max(counts) - min(counts) <= 1
     assert sorted(everything) == sorted(positions(subset))
 

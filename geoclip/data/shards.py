@@ -79,11 +79,7 @@ def find_shards(root: str, pattern: str, fix: str = SET_DATA) -> ShardFiles:
 
 
 def refuse_skipped_shards(files: ShardFiles, max_bad_fraction: float, key: str) -> None:
-    """Limit the share of skipped shards of a split.
-
-    Raises:
-        DataError: more than `max_bad_fraction`, whose configuration key is `key`, are skipped.
-    """
+    """Raise DataError if more than `max_bad_fraction` (configuration key `key`) of a split's shards are skipped."""
     account = files.account
     folder = files.pattern.rstrip("/")
     leave_out = f", or leave them out: '{folder}/*.tar'" if os.path.isdir(files.what) else ""

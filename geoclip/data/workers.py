@@ -211,7 +211,7 @@ class _Readers(Generic[T]):
         self.thread.start()
 
     def item(self, number: int) -> T | _Fault:
-        """The item with this number; called in order. Raises DataError if its reader failed, died or makes no progress."""
+        """The item with this number; called in order. Raises DataError if its reader cannot give it."""
         awaited = number % len(self.slots)
         notes, idle_s = -1, 0.0
         while True:
@@ -305,11 +305,7 @@ def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str])
 
 
 def _end_with(sentinel: int) -> None:
-    """Let the kernel kill this process when its parent ends, even inside of C code that blocks the interpreter.
-
-    Args:
-        sentinel: a pipe whose other end is open in the parent.
-    """
+    """Let the kernel kill this process when the pipe's other end, in the parent, closes: also inside of C code."""
     if sys.platform == "linux":
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
@@ -346,7 +342,7 @@ def in_processes(
 
     Args:
         do: picklable; it calls `note`, which distinguishes a slow process from a stopped one.
-        items: arguments of `do`.
+        items: its arguments.
         workers: processes; 1: this process.
         timeout_s: limit for a process without progress.
 

@@ -1,4 +1,4 @@
-"""From bytes to pixels: scaled while decoded, upright, and never more than a ValueError."""
+"""From bytes to pixels: scaled while decoded, upright, and no exception but ValueError."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def square(size_px: int) -> Preprocessing:
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """Smooth, with every place another colour, so that a wrong crop or turn shows."""
+    """Smooth, with a different colour at every position, so that a wrong crop or rotation is visible."""
     down, across = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]
     pixels = np.stack((255 * across, 255 * down, 127 + 120 * np.sin(9 * across + 5 * down)), axis=2)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -61,13 +61,13 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
     assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8
     assert training_pixels_of(data, square(16), CROP, np.random.default_rng(0)).shape == (3, 16, 16)
     if mode == "I;16":
-        assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # sixteen bits are scaled, not cut off
+        assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # 16 bits are scaled, not clipped
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
+def test_a_rotated_picture_becomes_upright(orientation: int) -> None:
     upright = scene(96, 64)
-    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # what the camera did to it
+    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # by the camera
     stored = upright
     for step in undo.get(orientation, []):
         stored = stored.transpose(Image.Transpose(step))
@@ -130,7 +130,7 @@ def test_a_picture_from_two_lenses_is_its_first() -> None:
     assert pixels[0].min() > 200 and pixels[2].max() < 50
 
 
-def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture) -> None:
+def test_pillow_logs_nothing_about_single_pictures(caplog: pytest.LogCaptureFixture) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     jpeg = as_bytes(scene(20, 20), exif=exif)
@@ -140,19 +140,19 @@ def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture
     at = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
     many_samples = tiff[:at] + struct.pack("<H", 200) + tiff[at + 2 :]
 
-    def complaints() -> int:
+    def messages() -> int:
         caplog.clear()
         with contextlib.suppress(ValueError):
             evaluation_pixels_of(many_samples, square(8))
         assert evaluation_pixels_of(bad_exif, square(8)).shape == (3, 8, 8)
-        return len(spoken) + len(caplog.records)
+        return len(caught) + len(caplog.records)
 
-    with warnings.catch_warnings(record=True) as spoken, caplog.at_level(logging.ERROR, logger="PIL"):
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.ERROR, logger="PIL"):
         warnings.simplefilter("always")
-        assert complaints() == 2
-        spoken.clear()
+        assert messages() == 2
+        caught.clear()
         quiet_pillow()
-        assert complaints() == 0
+        assert messages() == 0
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -173,11 +173,11 @@ def test_thin_pictures_fill_the_square(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
-    whole, rng = as_bytes(scene(60, 40), kind), random.Random(kind)
+def test_corrupt_bytes_raise_nothing_but_value_errors(kind: str) -> None:
+    good, rng = as_bytes(scene(60, 40), kind), random.Random(kind)
     broken = 0
     for _ in range(150):
-        data = bytearray(whole)
+        data = bytearray(good)
         for _ in range(rng.randrange(1, 6)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         data = data[: rng.randrange(len(data))] if rng.random() < 0.3 else data
@@ -189,8 +189,7 @@ def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
     assert broken > 10
 
 
-def test_a_crop_from_a_scaled_jpeg_is_the_crop_from_the_whole() -> None:
-    """The decoder's own scaling changes what is read, not what is seen."""
+def test_a_crop_from_a_scaled_jpeg_equals_that_at_full_size() -> None:
     picture = scene(1024, 768)
     jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
     for seed in range(12):

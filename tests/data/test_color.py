@@ -64,7 +64,7 @@ def test_grayscale_is_pillows() -> None:
     assert (changed.int() - torch.from_numpy(gray).int()).abs().max() <= 1
 
 
-def test_hue_keeps_the_luma_and_comes_round() -> None:
+def test_hue_keeps_the_luma_and_is_periodic() -> None:
     pixels = pictures(1)
     turned = jitter_colors(pixels, draw(hue=0.1)[None])
     luma = torch.tensor(LUMA).view(3, 1, 1)

@@ -84,12 +84,9 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
 
 
 def list_photos(path: Path) -> tuple[list[Photo], list[Skip]]:
-    """One photograph, or all below a folder, and the other files there.
+    """One photograph, or all below a folder, and the other files there. Raises DataError: none that can be decoded.
 
     The coordinates come from a JSON file of the same name beside the photograph, as in the shards.
-
-    Raises:
-        DataError: no photograph that can be decoded.
     """
     if path.is_file() and (reason := undecodable(path.name)):
         raise DataError(f"{path}: {reason}")
@@ -191,11 +188,7 @@ def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[st
 
 
 def metadata_file(root: Path, metadata: str = "") -> Path:
-    """The CSV of a benchmark: `metadata`, below `root` or absolute, or the only CSV in `root`.
-
-    Raises:
-        DataError: root contains none, or several.
-    """
+    """The CSV `metadata`, below `root` or absolute, or the only one in `root`. Raises DataError: none, or several."""
     if metadata:
         return root / metadata
     tables = sorted(root.glob("*.csv"))

@@ -156,11 +156,7 @@ def _is_number(value: Any) -> bool:
 
 
 def require_coordinates(lat: float, lon: float) -> None:
-    """Reject what cannot be the coordinates of a photograph; cameras and databases write (0, 0) for unknown ones.
-
-    Raises:
-        ValueError: (0, 0), or as `require_on_earth`; the message is the reason.
-    """
+    """As `require_on_earth`, and reject (0, 0), which cameras and databases write for unknown coordinates."""
     if lat == lon == 0:
         raise ValueError(NO_FIX)
     require_on_earth(lat, lon)
@@ -176,11 +172,7 @@ def coordinates_fault(lat: float, lon: float) -> str:
 
 
 def require_on_earth(lat: float, lon: float) -> None:
-    """Reject numbers that are not coordinates; (0, 0) is valid, in a gallery for example.
-
-    Raises:
-        ValueError: not finite, out of range, or recognisably swapped; the message is the reason.
-    """
+    """Raise ValueError with the reason for coordinates that are not finite, out of range or recognisably swapped."""
     if not (math.isfinite(lat) and math.isfinite(lon)):
         raise ValueError("coordinates are not finite")
     if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:
@@ -217,11 +209,7 @@ def exif_coordinates(path: Path) -> tuple[float, float] | None:
 
 
 def _degrees(parts: Any, side: Any, letters: str) -> float:
-    """Degrees from degrees, minutes, seconds and the hemisphere's letter; seconds of 0/0 are unknown and count as 0.
-
-    Raises:
-        ValueError: a hemisphere that is not one of `letters`, or unknown or invalid numbers.
-    """
+    """Degrees from degrees, minutes, seconds and hemisphere; seconds of 0/0 are unknown and count as 0."""
     text = side.decode("ascii", "replace") if isinstance(side, bytes) else str(side)
     letter = text.strip("\x00 ").upper()
     if len(letter) != 1 or letter not in letters:

@@ -57,11 +57,7 @@ def world_map() -> WorldMap:
 
 
 def alpha2_codes(names: Iterable[str]) -> tuple[str, ...]:
-    """ISO 3166 codes of two or three letters, in any case, as sorted codes of two letters.
-
-    Raises:
-        DataError: the map has no such country; the message lists similar codes.
-    """
+    """ISO 3166 codes of 2 or 3 letters, in any case, as sorted codes of 2. Raises DataError: unknown code."""
     known = world_map()
     two_of = {code: code for code in known.alpha2} | dict(zip(known.alpha3, known.alpha2, strict=True))
     two_of.pop("", None)

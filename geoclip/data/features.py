@@ -78,11 +78,7 @@ class FeatureDecoder:
         return views_VF[chosen[0]] if self.at_once == 1 else views_VF[chosen], None
 
     def all_views(self, sample: Sample) -> NDArray[np.float16]:
-        """(V, F) the views of training: the augmented ones if there are any, else the evaluation view.
-
-        Raises:
-            ValueError: not a .npy of this shape.
-        """
+        """(V, F) the views of training: the augmented ones, else the evaluation view. Raises as `__call__`."""
         views_VF = self._views(sample)
         return views_VF[1:] if self.views else views_VF
 

@@ -149,8 +149,7 @@ class Pictures:
     def prepare(self, work: Path) -> None:
         """Write the index into `work`, before `find`. The index of an archive is reused, that of a folder is not.
 
-        Raises:
-            DataError: a corrupt archive, or not of its kind.
+        Raises DataError: a corrupt archive, or not of its kind.
         """
         self.index = work / "pictures.sqlite"
         if self.index.is_file() and self.kind != "folder":

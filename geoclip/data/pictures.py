@@ -91,7 +91,8 @@ def open_picture(data: bytes, max_pixels: int = MAX_PIXELS, least_px: int = LARG
     if not data:
         raise ValueError("empty picture")
     too_large = f"more pixels than max_pixels={max_pixels} allows"
-    _let_pillow_open(max_pixels * JPEG_EXCESS)
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, one per process
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels * JPEG_EXCESS)
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError:
@@ -133,11 +134,7 @@ def decode(data: bytes, size_px: int | None = None, *, max_pixels: int = MAX_PIX
 
 
 def load_upright(image: Image.Image, least_px: tuple[int, int] | None = None) -> Image.Image:
-    """Decode into upright RGB; a JPEG at its smallest scale of at least `least_px`, if given.
-
-    Raises:
-        ValueError: corrupt data.
-    """
+    """Decode into upright RGB; a JPEG at its smallest scale of at least `least_px`. Raises ValueError: corrupt data."""
     try:
         if least_px is not None:
             image.draft("RGB", least_px)
@@ -162,12 +159,6 @@ def _formats() -> tuple[str, ...]:
 
         register_heif_opener()
     return tuple(name for name in SUFFIXES if name in Image.OPEN)
-
-
-def _let_pillow_open(pixels: int) -> None:
-    """Raise Pillow's own limit, which is one per process, to `pixels`."""
-    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = pixels
 
 
 def orientation_of(image: Image.Image) -> int:

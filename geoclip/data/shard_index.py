@@ -215,10 +215,7 @@ def _belongs_to(key: str, samples: Set[str]) -> bool:
 def open_index(path: str | Path) -> ShardIndex:
     """`index_shard`, cached in `.geoclip-index/` beside the tar, or in the user's cache if that is not writable.
 
-    The tar is read again if its size or modification time has changed.
-
-    Raises:
-        OSError: the tar cannot be opened.
+    The tar is read again if its size or modification time has changed. Raises OSError: the tar cannot be opened.
     """
     path = Path(path)
     status = path.stat()
@@ -236,11 +233,7 @@ def open_index(path: str | Path) -> ShardIndex:
 
 
 def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[ShardIndex]:
-    """`open_index` of many shards, in threads: reading headers mostly waits for the disk.
-
-    Raises:
-        DataError: a tar cannot be opened.
-    """
+    """`open_index` of many shards, in threads. Raises DataError: a tar cannot be opened."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor(8) as pool:

@@ -92,11 +92,7 @@ def refuse_skipped_shards(files: ShardFiles, max_bad_fraction: float, key: str) 
 
 
 def read_shards(root: str, pattern: str) -> list[Shard]:
-    """The shards of one split, sorted by name, with the number of samples that have a picture and coordinates.
-
-    Raises:
-        DataError: as `find_shards`; or a shard cannot be opened.
-    """
+    """The shards of one split, sorted by name, with their numbers of usable samples; raises as `find_shards`."""
     return count_samples(find_shards(root, pattern).paths)
 
 
@@ -114,11 +110,7 @@ def samples_account(what: str, shards: list[Shard]) -> Account:
 
 
 def refuse_bad_shards(shards: list[Shard], max_bad_fraction: float, what: str) -> Account:
-    """`samples_account`, with a limit on the share of skipped samples.
-
-    Raises:
-        DataError: more than `max_bad_fraction` are skipped, or no sample is usable.
-    """
+    """`samples_account`. Raises DataError: no usable sample, or more than `max_bad_fraction` skipped."""
     account = samples_account(what, shards)
     if not account.found:
         raise DataError(f"no sample in the shards at {what}: each is a picture and a json of the same key")

@@ -108,8 +108,7 @@ class Table:
     def rows(self, *, progress: str = "") -> Iterator[TableRow]:
         """Every line that is not empty; `progress` is the title of a progress bar, if any.
 
-        Raises:
-            DataError: the file cannot be read, or a quote is never closed; with the line.
+        Raises DataError with the line: the file cannot be read, or a quote is never closed.
         """
         size = self.path.stat().st_size
         bar = tqdm(total=size, desc=progress, unit="B", unit_scale=True, mininterval=0.5, disable=not progress)
@@ -218,10 +217,9 @@ def find_columns(header: Sequence[str], what: str, named: Columns | None = None)
 
 
 def read_chunks(table: Table, columns: Columns, text_columns: Sequence[str]) -> Iterator[Chunk]:
-    """The rows of a table in order, with `text_columns` as text; every row must have valid coordinates.
+    """The rows of a table in order, with `text_columns` as text.
 
-    Raises:
-        DataError: no rows, or an invalid row; with line, column and value.
+    Raises DataError: no rows, or an invalid row; with line, column and value.
     """
     import pandas as pd
 
@@ -246,10 +244,9 @@ def read_chunks(table: Table, columns: Columns, text_columns: Sequence[str]) -> 
 
 
 def read_coordinates(path: Path, what: str, named: Columns | None = None) -> pd.DataFrame:
-    """A table's coordinates as `lat` and `lon` in degrees and, if it has them, pictures' names as `key`.
+    """`lat` and `lon` in degrees and, if the table has them, pictures' names as `key`.
 
-    Raises:
-        DataError: as `open_table`, `find_columns` and `read_chunks`.
+    Raises as `open_table`, `find_columns` and `read_chunks`.
     """
     import pandas as pd
 
@@ -291,11 +288,7 @@ def _degrees_of(rows: list[TableRow], where: Sequence[int]) -> tuple[NDArray[np.
 
 
 def degrees_of_cells(lat: str, lon: str) -> tuple[float, float]:
-    """Latitude and longitude in degrees from the texts of two cells.
-
-    Raises:
-        ValueError: invalid; the message is a short reason for counts.
-    """
+    """Latitude and longitude in degrees from the texts of two cells. Raises ValueError: the reason, for counts."""
     if not lat.strip() or not lon.strip():
         raise ValueError("no coordinates")
     pair = parse_degrees(lat, LATITUDE_LETTERS), parse_degrees(lon, LONGITUDE_LETTERS)

@@ -193,10 +193,10 @@ def test_a_crop_from_a_scaled_jpeg_equals_that_at_full_size() -> None:
     picture = scene(1024, 768)
     jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
     for seed in range(12):
-        scaled, whole = (
+        scaled, full = (
             training_pixels_of(data, square(64), CROP, np.random.default_rng(seed)).astype(int) for data in (jpeg, png)
         )
-        assert abs(scaled - whole).mean() < 2, seed
+        assert abs(scaled - full).mean() < 2, seed
 
 
 def test_a_large_crop_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:

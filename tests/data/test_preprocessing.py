@@ -87,8 +87,8 @@ def test_a_large_jpeg_is_seen_as_the_processor_sees_it(orientation: int) -> None
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = as_jpeg(photograph(1600, 1200), exif=exif)
-    whole = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    theirs = PROCESSORS["clip_vit_l14"](images=whole)["pixel_values"][0]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    theirs = PROCESSORS["clip_vit_l14"](images=upright)["pixel_values"][0]
     preprocessing = Preprocessing(image_px=224)
     assert grey_levels_apart(evaluation_pixels_of(data, preprocessing), theirs) <= 1
     assert grey_levels_apart(evaluation_pixels(decode(data, 224), preprocessing), theirs) > 1

@@ -1,9 +1,10 @@
-"""Small shards to train on, and what is in them."""
+"""Small shards to train on, and their coordinates."""
 
 from __future__ import annotations
 
 import io
 import json
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,24 @@ from PIL import Image
 
 @dataclass(kw_only=True)
 class TinyShards:
-    """Shards on disk, and what is in them by key."""
+    """Shards on disk, and their coordinates by key."""
 
     root: Path
     gps_deg: dict[str, tuple[float, float]]
 
     def paths(self, split: str = "train") -> list[Path]:
         return sorted((self.root / split).glob("*.tar"))
+
+
+def write_tar(path: Path, *members: tuple[str, bytes]) -> Path:
+    """A tar of named contents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
 
 
 def write_shards(
@@ -37,10 +49,9 @@ def write_shards(
                 lat, lon = float(rng.uniform(-80, 80)), float(rng.uniform(-180, 180))
                 picture = io.BytesIO()
                 color = (round(lat + 90), round((lon + 180) / 2), sample % 256)
-                flat = Image.new("RGB", (size_px, size_px), color)
-                noisy = Image.effect_noise((size_px, size_px), 80)
-                (noisy if noise else flat).save(picture, "PNG")
-                place = {"key": key, "lat": lat, "lon": lon}
-                tar.write({"__key__": key, "png": picture.getvalue(), "json": json.dumps(place).encode()})
+                size = (size_px, size_px)
+                (Image.effect_noise(size, 80) if noise else Image.new("RGB", size, color)).save(picture, "PNG")
+                text = json.dumps({"key": key, "lat": lat, "lon": lon})
+                tar.write({"__key__": key, "png": picture.getvalue(), "json": text.encode()})
                 gps_deg[key] = (lat, lon)
     return TinyShards(root=folder / "shards", gps_deg=gps_deg)

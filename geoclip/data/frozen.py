@@ -1,6 +1,6 @@
-"""Imported last by the fork server: what it has imported is never searched for garbage, there or in a reader.
+"""The fork server imports this last: its modules are excluded from garbage collection.
 
-Searching it would copy its memory into every reader, and delay the fork server's end by seconds.
+Collection would copy their memory into every reader process, and delay the fork server's exit by seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Features of a frozen encoder that stay in the device's memory for the whole run.
+"""Features of a frozen encoder in the device's memory during a run.
 
-Training on resident features never leaves the device. Its batches are those of the stream over the same shards, sample
-by sample: the workers send no features, but the numbers of their rows.
+The batches are exactly those of the stream over the same shards; the workers send row numbers instead of features.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from geoclip.data.shard_index import OpenShard, SampleRange, open_index
 from geoclip.data.stream import RankStreams, StreamPlan, epoch_positions, epochs_from, worker_streams
 from geoclip.data.workers import TIMEOUT_S, note
 
-STEPS_AT_ONCE = 32  # whose row numbers travel together: a message costs as much as hundreds of them
-VIEWS_AT_ONCE = 4096  # samples that are decoded before they are copied to the device
+STEPS_AT_ONCE = 32  # steps per message from a worker: sending one costs as much as hundreds of row numbers
+SAMPLES_AT_ONCE = 4096  # samples decoded per copy to the device
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ResidentFeatures:
-    """Every sample that a run trains on, in the order of `subset`."""
+    """All training samples of a run, in the order of `subset`."""
 
     subset: list[SampleRange]
-    first_rows: list[int]  # of each span
-    views_NVF: Tensor  # float16; the augmented views, or the evaluation view where there are none
+    first_rows: list[int]  # of each range of `subset`
+    views_NVF: Tensor  # float16; see `FeatureDecoder.all_views`
     gps_deg_N2: Tensor  # float32
-    present_N: Tensor  # on the device: False where the features could not be read
-    faults: dict[int, Skip]  # of those rows
+    present_N: Tensor  # False where the features are corrupt
+    faults: dict[int, Skip]  # by the rows of corrupt features
 
     def key(self, row: int) -> str:
         """The key of the sample in this row."""
@@ -61,14 +60,7 @@ def size_on_device(subset: list[SampleRange], decoder: FeatureDecoder) -> int:
 def load_features(
     subset: list[SampleRange], decoder: FeatureDecoder, device: torch.device, *, progress: bool = False
 ) -> ResidentFeatures:
-    """Read the features of all these samples into the device's memory.
-
-    Args:
-        subset: of feature shards.
-        decoder: of the same folder.
-        device: any; the CPU's is the machine's own memory.
-        progress: show a bar.
-    """
+    """Read the features of all these samples of feature shards into the device's memory; `progress` shows a bar."""
     samples, views = sum(len(span) for span in subset), max(1, decoder.views)
     views_NVF = torch.empty((samples, views, decoder.feature_dim), dtype=torch.float16, device=device)
     first_rows, row = [], 0
@@ -78,8 +70,8 @@ def load_features(
         for span in subset:
             first_rows.append(row)
             shard = OpenShard(span.path)
-            for start in range(span.start, span.stop, VIEWS_AT_ONCE):
-                stop = min(start + VIEWS_AT_ONCE, span.stop)
+            for start in range(span.start, span.stop, SAMPLES_AT_ONCE):
+                stop = min(start + SAMPLES_AT_ONCE, span.stop)
                 block = np.zeros((stop - start, views, decoder.feature_dim), dtype=np.float16)
                 for offset, position in enumerate(range(start, stop)):
                     sample = shard.read(position)
@@ -113,37 +105,37 @@ def resident_batches(
     last_step: int,
     timeout_s: float = TIMEOUT_S,
 ) -> Generator[Batch, None, None]:
-    """The batches of `stream.train_batches` over the same plan, gathered on the device; raises as it does."""
+    """The batches of `stream.train_batches` over the same plan, from resident features; raises as it does."""
     numbers = RowNumbers(plan, rank=rank, world_size=world_size, first_step=first_step, last_step=last_step)
     chunks, device = -(-(last_step - first_step) // STEPS_AT_ONCE), features.views_NVF.device
     assert isinstance(plan.decoder, FeatureDecoder)
-    with contextlib.closing(numbers.read(chunks, workers, timeout_s)) as found:
-        for parts in found:
-            found_KB2 = torch.cat(parts, dim=1)
-            for rows_B2, here_B2 in zip(found_KB2, copied_to(found_KB2, device), strict=True):
-                yield _gathered(features, rows_B2, here_B2, plan.decoder.at_once)
+    with contextlib.closing(numbers.read(chunks, workers, timeout_s)) as steps:
+        for parts in steps:
+            rows_KB2 = torch.cat(parts, dim=1)
+            for host_B2, device_B2 in zip(rows_KB2, copied_to(rows_KB2, device), strict=True):
+                yield _gather(features, host_B2, device_B2, plan.decoder.at_once)
 
 
-def _gathered(features: ResidentFeatures, rows_B2: Tensor, here_B2: Tensor, at_once: int) -> Batch:
-    """The batch of these rows and epochs, given on the host and on the device."""
-    row_B, epoch_B = here_B2[:, 0], here_B2[:, 1]
+def _gather(features: ResidentFeatures, host_B2: Tensor, device_B2: Tensor, at_once: int) -> Batch:
+    """The batch of these (row, epoch) pairs, given on the host and on the device."""
+    row_B, epoch_B = device_B2[:, 0], device_B2[:, 1]
     views = features.views_NVF.shape[1]
     view_BP = (epoch_B[:, None] * at_once + torch.arange(at_once, device=row_B.device)) % views
     flat_M = (row_B[:, None] * views + view_BP).flatten()
     images = features.views_NVF.flatten(0, 1).index_select(0, flat_M)
-    rows = rows_B2[:, 0].numpy()
-    broken = rows[np.isin(rows, list(features.faults))].tolist() if features.faults else []
+    rows = host_B2[:, 0].numpy()
+    corrupt = rows[np.isin(rows, list(features.faults))].tolist() if features.faults else []
     return Batch(
         images=images if at_once == 1 else images.view(len(rows), at_once, -1),
         gps_deg_B2=features.gps_deg_N2.index_select(0, row_B),
         keys=RowKeys(features, rows),
         present_B=features.present_N.index_select(0, row_B),
-        skipped=[features.faults[row] for row in broken],
+        skipped=[features.faults[row] for row in corrupt],
     )
 
 
 class RowKeys(Sequence[str]):
-    """Keys of a batch, looked up when they are asked for: seldom, and never per step."""
+    """Keys of a batch, looked up on access: rarely, and never in every step."""
 
     def __init__(self, features: ResidentFeatures, rows: NDArray[np.int64]) -> None:
         self._features, self._rows = features, rows
@@ -162,26 +154,26 @@ class RowKeys(Sequence[str]):
 
 
 class RowNumbers(RankStreams[Tensor]):
-    """The samples' rows in `ResidentFeatures` and their epochs, (K, B, 2), of `STEPS_AT_ONCE` batches at a time."""
+    """Rows in `ResidentFeatures` and epochs, (K, B, 2), of `STEPS_AT_ONCE` batches at a time."""
 
     def __iter__(self) -> Iterator[Tensor]:
         numbers = worker_streams(self.streams)
         share = self.plan.batch_size // self.plan.streams
         first_rows = accumulate(map(len, self.plan.subset), initial=0)
-        first_row = {  # of a shard's first sample, were the range to begin with it
+        first_row = {  # row of position 0 of each shard
             span.path: row - span.start for span, row in zip(self.plan.subset, first_rows, strict=False)
         }
         streams = [self._stream(int(number), self.first_step * share, first_row) for number in numbers]
         for step in range(self.first_step, self.last_step, STEPS_AT_ONCE):
             note(f"the sample order from step {step}")
             steps = min(STEPS_AT_ONCE, self.last_step - step)
-            found = [
+            parts = [
                 np.fromiter(stream, dtype=np.dtype((np.int64, 2)), count=steps * share).reshape(steps, share, 2)
                 for stream in streams
             ]
-            yield torch.from_numpy(np.concatenate(found, axis=1))
+            yield torch.from_numpy(np.concatenate(parts, axis=1))
 
     def _stream(self, number: int, position: int, first_row: dict[str, int]) -> Iterator[tuple[int, int]]:
         for epoch, skip in epochs_from(self.plan, number, position):
-            for path, place in epoch_positions(self.plan, number, epoch, skip):
-                yield first_row[path] + place, epoch
+            for path, position_in_shard in epoch_positions(self.plan, number, epoch, skip):
+                yield first_row[path] + position_in_shard, epoch

@@ -1,4 +1,4 @@
-"""Pictures by name in a folder, a zip or a tar: an index of the names, and reading one."""
+"""Find and read pictures by name in a folder, a zip or a tar."""
 
 from __future__ import annotations
 
@@ -27,46 +27,43 @@ UNSAFE = re.compile(r"[./\x00-\x1f\x7f]")
 
 
 def as_path(key: str) -> str:
-    """A table's name of a picture as a path below a folder: `/` between folders, none of them `.`, none before all."""
+    """A picture's name in a table as a relative path: `/` between folders, without `.` and a leading `/`."""
     return "/".join(part for part in key.strip().replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def leaves_its_folder(path: str) -> bool:
-    """Whether a path points outside of the folder that it is meant to lie below."""
+    """Whether a relative path contains `..`."""
     return ".." in path.split("/")
 
 
 def tar_key(path: str) -> str:
-    """The key of a sample in a tar: no suffix, `_` for `/`, and for dots, at which webdataset would cut it off.
-
-    Empty where nothing is left.
-    """
+    """The key of a sample in a tar, possibly empty: no suffix, `_` for `/` and for dots, where webdataset cuts keys."""
     return UNSAFE.sub("_", SUFFIX.sub("", path))
 
 
 def last_part(path: str) -> str:
-    """A picture's name without its folders."""
+    """A path without its folders."""
     return path.rsplit("/", 1)[-1]
 
 
 def tails(path: str) -> Iterator[str]:
-    """Every name by which a table may mean the picture at `path` of an archive, folded so that spellings agree.
+    """Every name that a table may use for a picture, normalised: with and without leading folders and suffix.
 
-    With and without folders before it and its suffix: `mp16/45/77/322.jpg` gives `45_77_322.jpg`, `322`, and more.
+    `mp16/45/77/322.jpg` gives `45_77_322.jpg`, `322`, and more.
     """
     parts = PurePosixPath(path).parts
     for start in range(len(parts)):
         tail = "/".join(parts[start:])
-        yield from dict.fromkeys((folded(tail), folded(SUFFIX.sub("", tail))))
+        yield from dict.fromkeys((normalized(tail), normalized(SUFFIX.sub("", tail))))
 
 
-def folded(path: str) -> str:
-    """A spelling that `/` for `_` and capitals do not change."""
+def normalized(path: str) -> str:
+    """A name without capitals, and with `_` for `/`."""
     return path.replace("/", "_").lower()
 
 
 def utf8(text: str) -> str:
-    """A text that UTF-8 can write: what stands for bytes that could not be decoded becomes a replacement character."""
+    """A text that UTF-8 can encode: bytes that could not be decoded become replacement characters."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -75,22 +72,22 @@ MISSING, AMBIGUOUS = "missing picture", "name fits several pictures"
 
 
 class Wanted(NamedTuple):
-    """A picture that a table names."""
+    """A picture named in a table."""
 
     path: str
-    alone: bool  # whether no other row's name ends in the same last part
+    alone: bool  # no other row has the same last part
 
 
 class Found(NamedTuple):
-    """Where it lies, for its source to read, or why it cannot be told."""
+    """The address of a picture for `Pictures.read`, or why it was not found."""
 
-    place: str = ""
+    place: str = ""  # path below the folder, number in the zip, or offset:size in the tar
     fault: str = ""
-    fits: tuple[str, ...] = ()  # of an ambiguous name, the pictures that it fits
+    fits: tuple[str, ...] = ()  # the pictures that an ambiguous name fits
 
 
 def build_picture_index(path: Path, pictures: Iterable[tuple[str, str]]) -> None:
-    """Write an index of (name, place) pairs, whole or absent."""
+    """Write an index of (name, place) pairs, atomically."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     with closing(sqlite3.connect(partial, isolation_level=None)) as database:
@@ -108,10 +105,10 @@ def build_picture_index(path: Path, pictures: Iterable[tuple[str, str]]) -> None
 
 
 def look_up(path: Path, wanted: Iterable[Wanted]) -> list[Found]:
-    """Where each of these lies, by the index at `path`.
+    """Find each picture in the index at `path`.
 
-    A picture's whole name is exact. Otherwise folders may stand before it, `_` for `/`, or a suffix be missing; only a
-    name that no other row shares may lie in other folders.
+    An exact name comes first. Otherwise leading folders or the suffix may be missing, and `_` may replace `/`; a
+    picture in other folders is accepted only if no other row has the same last part.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         return [_look_up(database, *one) for one in wanted]
@@ -119,9 +116,9 @@ def look_up(path: Path, wanted: Iterable[Wanted]) -> list[Found]:
 
 def _look_up(database: sqlite3.Connection, path: str, alone: bool) -> Found:
     select = "SELECT name, place FROM tails JOIN pictures ON id = picture WHERE tail = ? LIMIT 1000"
-    rows = database.execute(select, (folded(path),)).fetchall()
+    rows = database.execute(select, (normalized(path),)).fetchall()
     if not rows and alone and "/" in path:
-        rows = database.execute(select, (folded(last_part(path)),)).fetchall()
+        rows = database.execute(select, (normalized(last_part(path)),)).fetchall()
     if len(rows) > 1:
         exact = ([row for row in rows if row[0] == name] for name in (path, f"images/{path}"))
         below = [row for row in rows if row[0].endswith(f"/{path}")]
@@ -137,7 +134,7 @@ def _tails_of(batch: list[tuple[int, str, str]]) -> Iterator[tuple[str, int]]:
     return ((tail, number) for number, name, _ in batch for tail in tails(name))
 
 
-MAX_PICTURE_BYTES = 1 << 28  # a quarter GiB: no photograph, and too much for a process to hold
+MAX_PICTURE_BYTES = 1 << 28  # 256 MiB: larger than any photograph, and too large for memory
 PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -150,22 +147,21 @@ class Pictures:
     index: Path | None = None
 
     def prepare(self, work: Path) -> None:
-        """List the pictures into `work`; once, before any process asks. A folder may change: it is listed again.
+        """Write the index into `work`, before `find`. The index of an archive is reused, that of a folder is not.
 
-        Raises:
-            DataError: a corrupt archive, or not one of its kind.
+        Raises DataError: a corrupt archive, or not of its kind.
         """
         self.index = work / "pictures.sqlite"
         if self.index.is_file() and self.kind != "folder":
             return
-        members = {"folder": _folder_places, ".zip": _zip_places, ".tar": _tar_places}[self.kind](self.path)
+        members = {"folder": _folder_members, ".zip": _zip_members, ".tar": _tar_members}[self.kind](self.path)
         try:
             build_picture_index(self.index, tqdm(members, desc=f"listing {self.path.name}", unit="file", delay=1))
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(f"images={self.path} cannot be read: {error}") from error
 
     def find(self, wanted: list[Wanted]) -> list[Found]:
-        """Where each of these pictures is."""
+        """The address of each picture; after `prepare`."""
         assert self.index is not None
         return look_up(self.index, wanted)
 
@@ -174,7 +170,7 @@ class Pictures:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no picture's; the message is a short reason.
+            ValueError: too large, corrupt or encrypted; the message is a short reason.
         """
         if self.kind == ".zip":
             return _read_zip_member(self.path, int(place))
@@ -185,50 +181,42 @@ class Pictures:
         return read_part(path, 0, path.stat().st_size)
 
     def description(self) -> dict[str, str | int]:
-        """Path, and of an archive the size, for metadata.json: what two builds must share to be the same."""
+        """Path, and an archive's size, for metadata.json: equal in equal builds."""
         size: dict[str, str | int] = {} if self.kind == "folder" else {"images_bytes": self.path.stat().st_size}
         return {"images": str(self.path)} | size
 
 
 def open_pictures(images: Path) -> Pictures:
-    """A folder, a zip or a tar as a source.
-
-    Raises:
-        DataError: neither.
-    """
+    """Pictures in a folder, a zip or a tar. Raises DataError: anything else."""
     suffix = images.suffix.lower()
     if images.is_dir():
         return Pictures(path=images, kind="folder")
     if suffix in PACKED:
         raise DataError(
-            f"images={images} is packed as a whole, so that no picture of it can be read alone; unpack it first, e.g. "
+            f"images={images} is compressed, so that single pictures cannot be read; unpack it first, e.g. "
             f"tar -xf {images} -C FOLDER, and give images=FOLDER"
         )
     if suffix not in (".zip", ".tar"):
-        raise DataError(f"images={images} is neither a folder nor a .zip nor a .tar")
+        raise DataError(f"images={images} is not a folder, a .zip or a .tar")
     return Pictures(path=images, kind=suffix)
 
 
 def read_part(path: str | Path, offset: int, size: int) -> bytes:
-    """Bytes out of the middle of a file.
-
-    Raises:
-        OSError, ValueError: as `Pictures.read`.
-    """
+    """Bytes from the middle of a file; raises as `Pictures.read`."""
     if size > MAX_PICTURE_BYTES:
         raise ValueError("file too large")
     with open_binary(path) as file:
         return os.pread(file.fileno(), size, offset)
 
 
-def _folder_places(folder: Path) -> Iterator[tuple[str, str]]:
+def _folder_members(folder: Path) -> Iterator[tuple[str, str]]:
     for entry in files_below(folder):
         if entry.is_file():
             name = Path(entry.path).relative_to(folder).as_posix()
             yield name, name
 
 
-def _zip_places(archive: Path) -> Iterator[tuple[str, str]]:
+def _zip_members(archive: Path) -> Iterator[tuple[str, str]]:
     for number, member in enumerate(_open_zip(archive).infolist()):
         if not member.is_dir() and not member.filename.rpartition("/")[2].startswith("."):
             yield member.filename, str(number)
@@ -236,7 +224,7 @@ def _zip_places(archive: Path) -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _open_zip(archive: Path) -> zipfile.ZipFile:
-    """One per process, which stays open; its list of members takes about half a gigabyte for a million of them."""
+    """One open file per process; its list of members takes about 0.5 GB per million."""
     return zipfile.ZipFile(open_binary(archive))
 
 
@@ -251,15 +239,15 @@ def _read_zip_member(archive: Path, number: int) -> bytes:
     except (zipfile.BadZipFile, zlib.error, EOFError):
         raise ValueError("corrupt zip member") from None
     except (NotImplementedError, RuntimeError):
-        raise ValueError("encrypted or packed in an unknown way") from None
+        raise ValueError("encrypted or compressed by an unknown method") from None
 
 
-def _tar_places(archive: Path) -> Iterator[tuple[str, str]]:
+def _tar_members(archive: Path) -> Iterator[tuple[str, str]]:
     faults: list[str] = []
     found = False
     with open_binary(archive, buffering=2048) as file:
         for member in tar_members(file, lambda key, reason: faults.append(reason)):
             found = True
             yield member.name, f"{member.offset}:{member.size}"
-    if not found:  # what single faults hide is missed by name
-        raise ValueError(faults[0] if faults else "no file in it")
+    if not found:
+        raise ValueError(faults[0] if faults else "it contains no file")

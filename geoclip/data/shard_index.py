@@ -1,4 +1,4 @@
-"""The index of a shard: where each sample is in the tar, its coordinates, and its faults. Nothing else parses tars."""
+"""The index of a shard: each sample's offset in the tar, its coordinates, and the faults. Nothing else parses tars."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from geoclip.system.files import atomic_path, open_binary, open_regular
 
 BLOCK = 512
 EMPTY_SHARD = "empty shard"
-HEADER_BYTES = 1 << 20  # no header is longer, extended ones included
+HEADER_BYTES = 1 << 20  # longest header, extended ones included
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -42,25 +42,25 @@ class Member:
 
     @property
     def suffix(self) -> str:
-        """What follows the last dot, in lower case."""
+        """See `suffix_of`."""
         return suffix_of(self.name)
 
     @property
     def key(self) -> str:
-        """The path up to the last dot: keys may hold dots, unlike webdataset's."""
+        """The path up to its suffix: keys may contain dots, unlike webdataset's."""
         return self.name.rpartition(".")[0] if self.suffix else self.name
 
 
 def tar_members(file: BinaryIO, fault: Callable[[str, str], None]) -> Iterator[Member]:
-    """Every whole file inside an uncompressed tar, in order, without hidden ones.
+    """Every complete file in an uncompressed tar, in order, without hidden ones.
 
-    Behind a corrupt header the next good one is sought. What cannot be used is reported by `fault(key, reason)`.
+    After a corrupt header the next valid one is searched. Whatever cannot be used is reported by `fault(key, reason)`.
     """
     end = os.fstat(file.fileno()).st_size
     expected, is_cut = 0, False
     for info, after in _headers(file, end):
         if info.offset != expected:
-            fault("", "damaged tar header")
+            fault("", "corrupt tar header")
         expected = after
         name = PurePosixPath(info.name)
         if info.isdir():
@@ -79,45 +79,41 @@ def tar_members(file: BinaryIO, fault: Callable[[str, str], None]) -> Iterator[M
         elif not name.name.startswith("."):
             yield Member(name=str(name), offset=info.offset_data, size=info.size)
     if expected <= end:
-        _check_the_end(file, expected, fault)
-    elif not is_cut:  # within what fills the last member's block
+        _check_end(file, expected, fault)
+    elif not is_cut:  # cut within the padding of the last block
         fault("", "shard ends early")
 
 
-def _check_the_end(file: BinaryIO, expected: int, fault: Callable[[str, str], None]) -> None:
-    """A tar closes with blocks of zeros; without them something is missing."""
+def _check_end(file: BinaryIO, expected: int, fault: Callable[[str, str], None]) -> None:
+    """Report a tar that does not end in blocks of zeros."""
     file.seek(expected)
-    closing = file.read(BLOCK)
-    if len(closing) < BLOCK:
+    block = file.read(BLOCK)
+    if len(block) < BLOCK:
         fault("", "shard ends early" if expected else "no tar")
-    elif any(closing):
-        fault("", "damaged tar header" if expected else "no tar")
+    elif any(block):
+        fault("", "corrupt tar header" if expected else "no tar")
     elif not expected:
         fault("", EMPTY_SHARD)
 
 
 class _Bounded:
-    """A file for tarfile, which reads nothing but headers: whatever length a corrupt one claims."""
+    """A file from which tarfile reads headers; a corrupt header may claim any length."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell = file.seek, file.tell
         self._file = file
 
     def read(self, size: int) -> bytes:
-        """At most `HEADER_BYTES`.
-
-        Raises:
-            ValueError: more, or a negative number.
-        """
+        """Read bytes. Raises ValueError: more than HEADER_BYTES, or a negative number."""
         if not 0 <= size <= HEADER_BYTES:
             raise ValueError("the length of a header")
         return self._file.read(size)
 
 
 def _headers(file: BinaryIO, end: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """Headers as tarfile reads them, each with the offset of the next; after one it refuses, one block further on.
+    """Headers read by tarfile, each with the offset of the next; after a corrupt one it continues one block later.
 
-    The offset always grows, so that this ends: a header with a negative size would lead tarfile back to itself.
+    The offset always grows, so that this ends: a header of negative size would send tarfile back.
     """
     start = 0
     while start < end:
@@ -125,33 +121,33 @@ def _headers(file: BinaryIO, end: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
         try:
             tar = tarfile.open(fileobj=_Bounded(file), mode="r:", ignore_zeros=True)  # type: ignore[call-overload]  # noqa: SIM115 -- the file is the caller's
             while (info := tar.next()) is not None:
-                vars(tar)["members"].clear()  # it would keep them all
+                vars(tar)["members"].clear()  # tarfile would store them all
                 after, start = tar.offset, max(tar.offset, info.offset_data)
                 yield info, start
                 if after < info.offset_data:
-                    break  # and go on behind this header
+                    break  # and continue after this header
             else:
                 return
-        except Exception:  # corrupt extended headers raise what they like
+        except Exception:  # corrupt extended headers raise exceptions of any kind
             start += BLOCK
 
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
-JSON_BYTES = 1 << 20  # no sample's json is larger
-STALE_S = 86_400  # no index takes a day to write
-FORMAT = 3  # of what is kept on disk, and of the jsons that are understood
+JSON_BYTES = 1 << 20  # largest json of a sample
+STALE_S = 86_400  # writing an index takes less than a day
+FORMAT = 3  # version of the index on disk and of the reader of jsons
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ShardIndex:
-    """The samples of one tar that have a picture (or features) and a place, in the order of their pictures."""
+    """The samples of one tar that have a picture (or features) and coordinates, in the order of their pictures."""
 
     path: str
     keys: list[str]
     offset_N: NDArray[np.int64]  # of the picture's first byte
     size_N: NDArray[np.int64]  # of the picture, in bytes
     gps_deg_N2: NDArray[np.float64]
-    faults: list[Skip]  # what cannot be used, and why
+    faults: list[Skip]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -160,10 +156,9 @@ class ShardIndex:
 def index_shard(path: Path) -> ShardIndex:
     """Read a tar's headers and jsons, never its pictures.
 
-    Members belong together by their key, adjacent or not. Keys may hold dots: a key ends where the last suffix of its
-    picture or json begins. What has no counterpart, and a sample's key before one of its dots (`7.mask.png` beside
-    `7.jpg` and `7.json`), is one more member of that sample. A tar that is cut or corrupt gives the samples that are
-    complete; the rest is in `faults`.
+    A picture and a json of the same key are a sample, adjacent or not; keys may contain dots. A member without
+    counterpart whose key extends a sample's by a dot (`7.mask.png` beside `7.jpg` and `7.json`) belongs to that sample.
+    A truncated or corrupt tar gives its complete samples; the rest is in `faults`.
 
     Raises:
         OSError: the file cannot be opened.
@@ -175,12 +170,12 @@ def index_shard(path: Path) -> ShardIndex:
         faults.append(Skip(shard=path.name, key=key, reason=reason, samples=samples))
 
     pictures: dict[str, Member] = {}
-    places: dict[str, Member] = {}
-    others: dict[str, str] = {}  # why a member is neither
+    jsons: dict[str, Member] = {}
+    others: dict[str, str] = {}  # reasons of members that are neither
     with open_binary(path, buffering=2048) as file:  # a header, a json and the next header at a time
         for member in tar_members(file, fault):
             note(str(path), member.key)
-            kind = pictures if member.suffix in PAYLOADS else places if member.suffix == "json" else None
+            kind = pictures if member.suffix in PAYLOADS else jsons if member.suffix == "json" else None
             if kind is None:
                 if member.suffix and (reason := unreadable_reason(member.name)):
                     others[member.key] = reason
@@ -188,16 +183,16 @@ def index_shard(path: Path) -> ShardIndex:
                 fault(member.key, "key occurs twice")
             else:
                 kind[member.key] = member
-        samples = pictures.keys() & places.keys()
+        samples = pictures.keys() & jsons.keys()
         keys, gps_deg = [], []
         for key in sorted(samples, key=lambda key: pictures[key].offset):
             try:
-                text = os.pread(file.fileno(), min(places[key].size, JSON_BYTES), places[key].offset)
+                text = os.pread(file.fileno(), min(jsons[key].size, JSON_BYTES), jsons[key].offset)
                 gps_deg.append(coordinates_of(text))
                 keys.append(key)
             except ValueError as error:
                 fault(key, str(error))
-    for key in dict.fromkeys((*pictures, *places, *others)):
+    for key in dict.fromkeys((*pictures, *jsons, *others)):
         if key not in samples and not _belongs_to(key, samples):
             fault(key, "no json" if key in pictures else others.get(key, "no picture"))
     rows = [pictures[key] for key in keys]
@@ -212,43 +207,33 @@ def index_shard(path: Path) -> ShardIndex:
 
 
 def _belongs_to(key: str, samples: Set[str]) -> bool:
-    """Whether the key of a sample is this one up to a dot of its last part."""
+    """Whether the key of a sample is this key up to a dot of its last part."""
     dots = (at for at, letter in enumerate(key) if letter == "." and "/" not in key[at:])
     return any(key[:at] in samples for at in dots)
 
 
 def open_index(path: str | Path) -> ShardIndex:
-    """`index_shard`, kept in `.geoclip-index/` beside the tar, or in the user's cache where that cannot be written.
+    """`index_shard`, cached in `.geoclip-index/` beside the tar, or in the user's cache if that is not writable.
 
-    A tar whose size or time of change differs from what was kept is read anew.
-
-    Raises:
-        OSError: the tar cannot be opened.
+    The tar is read again if its size or modification time has changed. Raises OSError: the tar cannot be opened.
     """
     path = Path(path)
     status = path.stat()
     stamp = [FORMAT, status.st_size, status.st_mtime_ns]
-    places = _cache_paths(path)
-    for kept in places:
-        found = _load(kept, path, stamp)
-        if found is not None:
+    cache_paths = _cache_paths(path)
+    for cached in cache_paths:
+        if (found := _load(cached, path, stamp)) is not None:
             return found
     index = index_shard(path)
-    for kept in places:
-        try:
-            _save(kept, index, stamp)
+    for cached in cache_paths:
+        with suppress(OSError):  # not writable
+            _save(cached, index, stamp)
             break
-        except OSError:  # a read-only data set; neither place: it is read anew next time
-            continue
     return index
 
 
 def open_indices(paths: list[str], *, desc: str = "indexing shards") -> list[ShardIndex]:
-    """`open_index` of many, several at a time: reading headers waits for the disk more than it computes.
-
-    Raises:
-        DataError: a tar cannot be opened.
-    """
+    """`open_index` of many shards, in threads. Raises DataError: a tar cannot be opened."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor(8) as pool:
@@ -265,9 +250,9 @@ def _cache_paths(path: Path) -> tuple[Path, Path]:
     return folder / ".geoclip-index" / f"{path.name}.npz", elsewhere / f"{path.name}.npz"
 
 
-def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
-    _remove_stale(kept.parent)
-    with atomic_path(kept) as partial, partial.open("wb") as file:
+def _save(cached: Path, index: ShardIndex, stamp: list[int]) -> None:
+    _remove_stale(cached.parent)
+    with atomic_path(cached) as partial, partial.open("wb") as file:
         np.savez(
             file,
             stamp=np.array(stamp, dtype=np.int64),
@@ -281,17 +266,17 @@ def _save(kept: Path, index: ShardIndex, stamp: list[int]) -> None:
 
 @cache
 def _remove_stale(folder: Path) -> None:
-    """Delete partial files that killed processes left in a folder of indices: those older than a day."""
+    """Delete partial files of killed processes from a folder of indices: those older than a day."""
     for partial in folder.glob(".*.partial"):
-        with suppress(OSError):  # another process deletes it, too
+        with suppress(OSError):  # another process has deleted it
             if time.time() - partial.stat().st_mtime > STALE_S:
                 partial.unlink()
 
 
-def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
-    """What was kept; None where there is nothing, or nothing that fits the tar as it is now."""
+def _load(cached: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
+    """The cached index; None if there is none that fits the present tar."""
     try:
-        with open_binary(kept) as file, np.load(file, allow_pickle=False) as arrays:
+        with open_binary(cached) as file, np.load(file, allow_pickle=False) as arrays:
             if arrays["stamp"].tolist() != stamp:
                 return None
             text = arrays["keys"].tobytes().decode("utf-8", "surrogateescape")
@@ -303,19 +288,15 @@ def _load(kept: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
                 gps_deg_N2=arrays["gps_deg"],
                 faults=[Skip(**skip) for skip in json.loads(arrays["faults"].tobytes())],
             )
-    except Exception:  # a file that is cut or corrupt raises what it likes; the tar itself has everything
+    except Exception:  # corrupt files raise exceptions of any kind; the tar is read instead
         return None
-    return index if _is_sound(index, stamp[1]) else None
-
-
-def _is_sound(index: ShardIndex, tar_bytes: int) -> bool:
-    """Whether an index that was kept can be of a tar of this size."""
     count = len(index.keys)
-    shapes = [index.offset_N.shape, index.size_N.shape, index.gps_deg_N2.shape]
-    if shapes != [(count,), (count,), (count, 2)]:
-        return False
-    inside = (index.offset_N >= 0) & (index.size_N >= 0) & (index.offset_N + index.size_N <= tar_bytes)
-    return bool(inside.all())
+    if [index.offset_N.shape, index.size_N.shape, index.gps_deg_N2.shape] != [(count,), (count,), (count, 2)]:
+        return None
+    inside = (
+        (index.offset_N >= 0) & (index.size_N >= 0) & (index.offset_N + index.size_N <= stamp[1])
+    )  # bytes of the tar
+    return index if inside.all() else None
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -331,7 +312,7 @@ class SampleRange:
 
 
 class OpenShard:
-    """A tar and its index; the file stays open as long as this object exists."""
+    """A tar and its index; the file is open as long as this object exists."""
 
     def __init__(self, path: str) -> None:
         self.index = open_index(path)
@@ -340,16 +321,12 @@ class OpenShard:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, position: int, epoch: int = 0) -> Sample:
-        """The sample at a position, its bytes by one read.
-
-        Raises:
-            DataError: the tar holds fewer samples than when the run started.
-        """
+        """The sample at a position; one read. Raises DataError: the tar has fewer samples than when the run started."""
         index = self.index
         if position >= len(index):
             raise DataError(
-                f"{index.path} holds {len(index)} samples, but held more when this run started: it was changed "
-                "meanwhile; bring it back, or start the command again"
+                f"{index.path} has {len(index)} samples, but had more when this run started; restore the file, or "
+                "start the command again"
             )
         note(index.path, index.keys[position])
         lat, lon = index.gps_deg_N2[position].tolist()
@@ -363,7 +340,7 @@ class OpenShard:
 
 
 def read_samples(ranges: list[SampleRange]) -> Iterator[Sample]:
-    """Every sample of these ranges, in order."""
+    """All samples of these ranges, in order."""
     for span in ranges:
         shard = OpenShard(span.path)
         for position in range(span.start, span.stop):
@@ -371,7 +348,7 @@ def read_samples(ranges: list[SampleRange]) -> Iterator[Sample]:
 
 
 def coordinates_in(ranges: list[SampleRange], count: int) -> NDArray[np.float64]:
-    """(N, 2) degrees: coordinates of the first `count` samples of these ranges; only their indices are read."""
+    """(N, 2) degrees of the first `count` samples of these ranges; only the indices are read."""
     parts, left = [np.empty((0, 2))], count
     for span in ranges:
         if left <= 0:

@@ -1,4 +1,4 @@
-"""Shards: which there are, which of their samples an epoch reads, and reading samples by position."""
+"""Find the shards of a split, count their samples, select a fraction, and assign samples to streams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geoclip.errors import DataError
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|lzma|lz|z|br|7z|zip)|tgz|tbz2?|txz|tzst|tlz)$", re.IGNORECASE)
 INCOMPLETE = re.compile(r"\.tar\.(part|partial|tmp|temp|download|crdownload|incomplete|filepart)$", re.IGNORECASE)
 BELOW = "tar in a folder below"
-FOLDERS_BELOW = 3  # so many levels of folders are searched for tars that are not read
+FOLDERS_BELOW = 3  # levels of subfolders that are searched for tars that are not read
 SET_DATA = "set data.root and data.train / data.val"
 
 
@@ -35,63 +35,51 @@ class Shard:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ShardFiles:
-    """The tars of one split, sorted by name, and what looks like one and is not read."""
+    """The tars of one split, sorted by name, and similar files that are not read."""
 
-    what: str
+    what: str  # folder or pattern, for messages
     paths: list[str]
     skipped: list[Skip]
     pattern: str  # as the user wrote it
 
     @property
     def account(self) -> Account:
-        """In shards: how many samples a file holds that is not read is not known."""
+        """In shards: the samples of files that are not read are unknown."""
         return account_of(self.what, len(self.paths), self.skipped, "shards")
 
 
 def find_shards(root: str, pattern: str, fix: str = SET_DATA) -> ShardFiles:
-    """The tars of one split.
-
-    A folder's compressed tars, links to nothing and the like, and tars in folders below it are `skipped`. Every name
-    that braces expand to must exist.
+    """The tars of one split; compressed tars, tars in subfolders, broken links and the like are `skipped`.
 
     Args:
         root: folder of the splits.
         pattern: below root, a folder of tar files or a pattern: `train`, `*.tar`, `mp-16-{000000..000393}.tar`,
-            `train/**/*.tar` for tars in folders at any depth.
-        fix: which keys name this folder, for messages.
+            `train/**/*.tar` for tars at any depth. Every name that braces expand to must exist.
+        fix: the keys that set this folder, for messages.
 
     Raises:
-        DataError: no shards there, a shard that the pattern names is missing, or an `index.json` beside them that is
-            corrupt or names missing files.
+        DataError: no shards, a shard of the pattern is missing, or an `index.json` beside them is corrupt or names
+            missing files.
     """
-    place = Path(root) / pattern
-    if place.is_dir():
-        found = folder_shards(place, pattern or root)
-        if found.paths and (place / "index.json").is_file():
-            _compare(place / "index.json", found.paths)
+    path = Path(root) / pattern
+    if path.is_dir():
+        found = folder_shards(path, pattern or root)
+        if found.paths and (path / "index.json").is_file():
+            _check_index(path / "index.json", found.paths)
     else:
         paths, skipped = _by_pattern(root, pattern, fix)
-        found = ShardFiles(what=str(place), paths=sorted(set(paths)), skipped=skipped, pattern=pattern or root)
+        found = ShardFiles(what=str(path), paths=sorted(set(paths)), skipped=skipped, pattern=pattern or root)
     if not found.paths:
         reasons = found.account.skipped.lines()
         raise DataError(
-            f"no shards at {place}: expected a folder with *.tar or a pattern such as mp-16-{{000000..000393}}.tar; "
+            f"no shards at {path}: expected a folder with *.tar or a pattern such as mp-16-{{000000..000393}}.tar; "
             f"{fix}{'; found there and not read: ' * bool(reasons)}{'; '.join(reasons)}{_hint(found)}"
         )
     return found
 
 
 def refuse_skipped_shards(files: ShardFiles, max_bad_fraction: float, key: str) -> None:
-    """End where a large part of the data set would not be read.
-
-    Args:
-        files: of one split.
-        max_bad_fraction: the largest share of shards that may be skipped.
-        key: of that limit, for the message.
-
-    Raises:
-        DataError: a larger share.
-    """
+    """Raise DataError if more than `max_bad_fraction` (configuration key `key`) of a split's shards are skipped."""
     account = files.account
     folder = files.pattern.rstrip("/")
     leave_out = f", or leave them out: '{folder}/*.tar'" if os.path.isdir(files.what) else ""
@@ -104,27 +92,17 @@ def refuse_skipped_shards(files: ShardFiles, max_bad_fraction: float, key: str) 
 
 
 def read_shards(root: str, pattern: str) -> list[Shard]:
-    """The shards of one split, sorted by name, each with the samples that have a picture and a place.
-
-    Headers are read where no index is kept yet (`open_index`).
-
-    Raises:
-        DataError: as `find_shards`; or a shard cannot be opened.
-    """
+    """The shards of one split, sorted by name, with their numbers of usable samples; raises as `find_shards`."""
     return count_samples(find_shards(root, pattern).paths)
 
 
 def count_samples(paths: list[str]) -> list[Shard]:
-    """`Shard` of each tar.
-
-    Raises:
-        DataError: a tar cannot be opened.
-    """
+    """`Shard` of each tar. Raises DataError: a tar cannot be opened."""
     return [Shard(path=index.path, samples=len(index)) for index in open_indices(paths)]
 
 
 def samples_account(what: str, shards: list[Shard]) -> Account:
-    """What the tars' headers and jsons tell of samples that cannot be used, before a picture is read."""
+    """The account of the indices of these shards; no picture is read."""
     report = SkipReport()
     for shard in shards:
         report.add(open_index(shard.path).faults)
@@ -132,11 +110,7 @@ def samples_account(what: str, shards: list[Shard]) -> Account:
 
 
 def refuse_bad_shards(shards: list[Shard], max_bad_fraction: float, what: str) -> Account:
-    """`samples_account`, where most samples can be used.
-
-    Raises:
-        DataError: it is a larger share than `max_bad_fraction`, or nothing is left.
-    """
+    """`samples_account`. Raises DataError: no usable sample, or more than `max_bad_fraction` skipped."""
     account = samples_account(what, shards)
     if not account.found:
         raise DataError(f"no sample in the shards at {what}: each is a picture and a json of the same key")
@@ -151,17 +125,16 @@ def refuse_bad_shards(shards: list[Shard], max_bad_fraction: float, what: str) -
 
 
 def fingerprint(shards: list[Shard]) -> str:
-    """Eight hex digits that name this set of shards: their names, counts and bytes, in whatever folder."""
-    paths = [(Path(shard.path), shard.samples) for shard in shards]
-    text = json.dumps([(path.name, samples, path.stat().st_size) for path, samples in paths])
-    return sha256(text.encode()).hexdigest()[:8]
+    """Eight hex digits of the shards' names, counts and bytes; the folder does not matter."""
+    rows = [(os.path.basename(shard.path), shard.samples, os.path.getsize(shard.path)) for shard in shards]
+    return sha256(json.dumps(rows).encode()).hexdigest()[:8]
 
 
 def shard_fault(path: str) -> str:
-    """Why this file is no shard that can be read; empty for one that can."""
+    """Why this file cannot be read as a shard; empty if it can."""
     name = os.path.basename(path)
     if COMPRESSED.search(name):
-        return "compressed tar, of which no sample can be read alone: unpack it to .tar"
+        return "compressed tar, whose samples cannot be read one by one: unpack it to .tar"
     if INCOMPLETE.search(name):
         return "incomplete download of a tar"
     if os.path.isfile(path):
@@ -172,7 +145,7 @@ def shard_fault(path: str) -> str:
 
 
 def folder_shards(folder: Path, pattern: str = "") -> ShardFiles:
-    """The tars of a folder, which may be none, and what looks like one there or in folders below and is not read."""
+    """The tars of a folder, possibly none, and similar files there and tars in subfolders, which are not read."""
     paths, skipped = _folder_tars(folder)
     levels = ("*/" * level + "*.[tT][aA][rR]" for level in range(1, FOLDERS_BELOW + 1))  # hidden ones do not match
     below = sorted(name for level in levels for name in glob.glob(level, root_dir=folder))
@@ -181,15 +154,15 @@ def folder_shards(folder: Path, pattern: str = "") -> ShardFiles:
 
 
 def _folder_tars(folder: Path) -> tuple[list[str], list[Skip]]:
-    """The tars of a folder itself, and what looks like one there and is not read."""
+    """The tars directly in a folder, and similar files there that are not read."""
     paths, skipped = [], []
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from None
     for name in names:
-        looks = name.lower().endswith(".tar") or COMPRESSED.search(name) or INCOMPLETE.search(name)
-        if name.startswith(".") or not looks:
+        similar = name.lower().endswith(".tar") or COMPRESSED.search(name) or INCOMPLETE.search(name)
+        if name.startswith(".") or not similar:
             continue
         path = os.path.join(folder, name)
         if reason := shard_fault(path):
@@ -206,12 +179,9 @@ def _by_pattern(root: str, pattern: str, fix: str) -> tuple[list[str], list[Skip
         raise DataError(f"the braces of {pattern} are not balanced; {fix}") from None
     paths, skipped, missing = list[str](), list[Skip](), list[str]()
     for name in names:
-        exact = os.path.join(root, name)
-        found = (
-            [exact]
-            if os.path.lexists(exact)
-            else sorted(glob.glob(os.path.join(glob.escape(root), name), recursive=True))
-        )
+        found = [os.path.join(root, name)]
+        if not os.path.lexists(found[0]):
+            found = sorted(glob.glob(os.path.join(glob.escape(root), name), recursive=True))
         if not found:
             missing.append(name)
         for path in found:
@@ -224,37 +194,37 @@ def _by_pattern(root: str, pattern: str, fix: str) -> tuple[list[str], list[Skip
                 paths.append(path)
     if missing and len(missing) < len(names):
         raise DataError(
-            f"{len(missing)} of the {len(names)} shards that {pattern} names are missing in {root or '.'}: "
-            f"{', '.join(missing[:3])}{' …' * (len(missing) > 3)}; copy them there, or name only what exists: {fix}"
+            f"{len(missing)} of the {len(names)} shards of {pattern} are missing in {root or '.'}: "
+            f"{', '.join(missing[:3])}{' …' * (len(missing) > 3)}; copy them there, or name existing shards: {fix}"
         )
     return paths, skipped
 
 
 def _hint(files: ShardFiles) -> str:
-    """How to read tars in folders below."""
+    """How to read tars in subfolders, if there are any."""
     below = sorted({skip.shard.rpartition("/")[0] for skip in files.skipped if skip.reason == BELOW})
     if not below:
         return ""
     return (
-        f"; its folders {', '.join(below[:3])}{' …' * (len(below) > 3)} hold tars: name one of them, or all "
-        f"tars at any depth: '{files.pattern}/**/*.tar'"
+        f"; its folders {', '.join(below[:3])}{' …' * (len(below) > 3)} contain tars: use one of them, or "
+        f"all tars at any depth: '{files.pattern}/**/*.tar'"
     )
 
 
-def _compare(index: Path, paths: list[str]) -> None:
-    """Every tar that the index names must be there, as long as it was when it was written."""
+def _check_index(index: Path, paths: list[str]) -> None:
+    """Every tar in the index must exist and have its size."""
     try:
         rows = json.loads(index.read_text())["shards"]
         named = {str(index.parent / row["name"]): row.get("bytes") for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{index} is damaged ({error!r}); delete it: the tars' headers tell the same") from error
+        raise DataError(f"{index} is corrupt ({error!r}); delete it: the tars' headers contain the same") from error
     if missing := sorted(set(named) - set(paths)):
         raise DataError(f"{index} names {len(missing)} shards that are missing, first {missing[0]}")
     for path, size in named.items():
         if size is not None and size != Path(path).stat().st_size:
             raise DataError(
-                f"{path} has {Path(path).stat().st_size:,} bytes, but {index.name} says {size:,}: it was cut short or "
-                f"changed; copy it again, or delete {index} to read what is there"
+                f"{path} has {Path(path).stat().st_size:,} bytes, but {size:,} in {index.name}: it was truncated or "
+                f"changed; copy it again, or delete {index} to use it as it is"
             )
 
 
@@ -269,7 +239,7 @@ def all_samples(shards: list[Shard], limit: int | None = None) -> list[SampleRan
 
 
 def take_fraction(shards: list[Shard], fraction: float, seed: int) -> list[SampleRange]:
-    """round(fraction * N) samples, at least one: whole shards in seeded order, the last one in part."""
+    """round(fraction * N) samples, at least one: complete shards in seeded order, the last one in part."""
     left = max(1, round(fraction * sum(shard.samples for shard in shards)))
     order = np.random.default_rng((seed, 0x5B5E7)).permutation(len(shards))
     taken = []
@@ -290,15 +260,15 @@ def assign_to_streams(subset: list[SampleRange], streams: int, seed: int, epoch:
     """The ranges of every stream in this epoch; stream i has `stream_sizes(…)[i]` samples."""
     order = np.random.default_rng((seed, epoch, 0xEB0C4)).permutation(len(subset))
     sizes = stream_sizes(sum(len(span) for span in subset), streams)
-    dealt: list[list[SampleRange]] = [[] for _ in range(streams)]
-    stream, room = 0, sizes[0]
+    ranges: list[list[SampleRange]] = [[] for _ in range(streams)]
+    stream, missing = 0, sizes[0]
     for number in order:
         path, start, stop = subset[number].path, subset[number].start, subset[number].stop
         while start < stop:
-            if room == 0:
-                stream, room = stream + 1, sizes[stream + 1]
+            if missing == 0:
+                stream, missing = stream + 1, sizes[stream + 1]
                 continue
-            count = min(room, stop - start)
-            dealt[stream].append(SampleRange(path=path, start=start, stop=start + count))
-            start, room = start + count, room - count
-    return dealt
+            count = min(missing, stop - start)
+            ranges[stream].append(SampleRange(path=path, start=start, stop=start + count))
+            start, missing = start + count, missing - count
+    return ranges

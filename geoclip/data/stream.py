@@ -3,11 +3,10 @@
 shards ─ take_fraction, assign_to_streams ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
 
 A global batch has the same number of rows from each of a fixed number of canonical streams, in the streams' order.
-A stream has no end: epoch follows epoch, each showing every one of its samples once. Ranks own consecutive streams,
-and so do the workers of a rank, so that the global batch at step t is a function of (shards, fraction, seed, streams,
-batch size) and of neither ranks nor workers. The position in the data is one number, the step: at step t every stream
-is at its row t * batch_size / streams, whatever was broken on the way, because a broken picture keeps its row and
-the loss leaves that row out (`Batch.present_B`).
+A stream is endless: each epoch yields every one of its samples once. Ranks read consecutive streams, and so do the
+workers of a rank, so that the global batch at step t depends on (shards, fraction, seed, streams, batch size) and not
+on the number of ranks or workers. The position in the data is one number, the step: at step t every stream is at its
+row t * batch_size / streams, because a corrupt picture keeps its row, which the loss ignores (`Batch.present_B`).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PREFETCH = 4  # batches that a worker reads ahead
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class StreamPlan:
-    """Everything that decides the order of the samples, and what is made of each."""
+    """Everything that determines the order of the samples and their decoding."""
 
     subset: list[SampleRange]
     streams: int
@@ -49,23 +48,23 @@ class StreamPlan:
 
     @property
     def samples(self) -> int:
-        """In an epoch."""
+        """Samples in an epoch."""
         return sum(len(span) for span in self.subset)
 
 
 def rank_streams(plan: StreamPlan, rank: int, world_size: int) -> NDArray[np.int64]:
-    """The numbers of the canonical streams that a rank reads."""
+    """The numbers of a rank's canonical streams."""
     return np.array_split(np.arange(plan.streams), world_size)[rank]
 
 
 def worker_streams(streams: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of a rank's streams that this worker reads; all of them outside a worker."""
+    """This worker's part of a rank's streams; all of them outside of a worker."""
     worker = get_worker_info()
     return streams if worker is None else np.array_split(streams, worker.num_workers)[worker.id]
 
 
 class RankStreams(IterableDataset[T]):
-    """This worker's part of every global batch from step `first_step` up to `last_step`, in some form."""
+    """This worker's part of every global batch from step `first_step` up to `last_step`."""
 
     def __init__(self, plan: StreamPlan, *, rank: int, world_size: int, first_step: int, last_step: int) -> None:
         self.plan = plan
@@ -73,18 +72,18 @@ class RankStreams(IterableDataset[T]):
         self.streams = rank_streams(plan, rank, world_size)
 
     def read(self, count: int, workers: int, timeout_s: float) -> Generator[list[T], None, None]:
-        """`count` items, each as the parts of all workers, in their order."""
-        shares = max(1, workers)
+        """`count` items, each a list of the parts of all workers, in their order."""
+        processes = max(1, workers)
         parts = read_in_processes(
-            self, count=count * shares, workers=workers, timeout_s=timeout_s, limited_by=LIMIT, prefetch=PREFETCH
+            self, count=count * processes, workers=workers, timeout_s=timeout_s, limited_by=LIMIT, prefetch=PREFETCH
         )
         with contextlib.closing(parts):
             for _ in range(count):
-                yield list(islice(parts, shares))
+                yield list(islice(parts, processes))
 
 
 class TrainStream(RankStreams[Batch]):
-    """The samples, decoded."""
+    """Decoded samples."""
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = worker_streams(self.streams)
@@ -108,7 +107,7 @@ def train_batches(
     """This rank's batches from step `first_step` to `last_step`, read by `workers` processes.
 
     Raises:
-        DataError: fewer samples than one global batch; or a reader failed, was killed, or stood still for `timeout_s`.
+        DataError: fewer samples than one global batch; or a reader failed, was killed, or stopped for `timeout_s`.
     """
     if plan.samples < plan.batch_size:
         raise DataError(
@@ -122,7 +121,7 @@ def train_batches(
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on `device`; to a GPU each is copied on a stream of its own while the one before is computed."""
+    """The batches on `device`; to a GPU each is copied on its own stream during the computation on the one before."""
     if device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
@@ -141,23 +140,23 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def _usable(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch for the current stream, which waits for its copy; the host does not."""
+    """The batch, after the current stream (not the host) has waited for its copy."""
     stream = torch.cuda.current_stream(batch.images.device)
     stream.wait_event(copied)
     for tensor in named_tensors(batch).values():
-        tensor.record_stream(stream)  # its memory is not given away while the step still reads it
+        tensor.record_stream(stream)  # its memory is not reused while the step reads it
     return batch
 
 
 def evaluation_batches(ranges: list[SampleRange], decoder: Decoder, batch_size: int) -> Iterator[Batch]:
-    """Every readable sample in order, in batches with float64 coordinates; a broken one is left out and named."""
+    """Every readable sample in order, with float64 coordinates; corrupt ones are omitted and listed in `skipped`."""
     samples = read_samples(ranges)
     while chunk := list(islice(samples, batch_size)):
         yield only_present(decode_batch(chunk, decoder, torch.float64))
 
 
 def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[int, int]]:
-    """The epochs of a stream from a position on, for ever, each with how many of its samples come before that."""
+    """The epochs of a stream from a position on, endless, each with the number of its samples before the position."""
     epoch, skip = divmod(position, stream_sizes(plan.samples, plan.streams)[number])
     while True:
         yield epoch, skip
@@ -165,7 +164,7 @@ def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[
 
 
 def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
-    """Stream `number` from a position on, for ever; what comes before the position is not read."""
+    """Stream `number` from a position on, endless; samples before the position are not read."""
     for epoch, skip in epochs_from(plan, number, position):
         yield from _epoch(plan, number, epoch, skip)
 
@@ -173,8 +172,8 @@ def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
 def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sample]:
     """A stream's samples in this epoch's order, without the first `skip`.
 
-    What is shuffled are samples, read as they enter the buffer, so that the disk is read in order; while samples are
-    skipped it is their positions, and those still in the buffer at the end are read as they leave it.
+    Samples are read when they enter the shuffle buffer, so that the disk is read in order. While samples are skipped
+    only their positions enter; those still in the buffer afterwards are read when they leave it.
     """
     rng = random.Random(f"{plan.seed}/{epoch}/{number}")
     left = skip
@@ -206,7 +205,7 @@ def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sam
 
 
 def epoch_positions(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[tuple[str, int]]:
-    """A stream's samples in this epoch's order, without the first `skip`, as shard and position: nothing is read."""
+    """The order of `_epoch` as (path, position in the shard); no shard is read."""
     entering = (
         (span.path, position)
         for span in assign_to_streams(plan.subset, plan.streams, plan.seed, epoch)[number]

@@ -1,7 +1,7 @@
 """From the bytes of a picture to the pixels that an encoder takes.
 
-Evaluation: decode, resize, cut: the encoder's own preprocessing, in one view, five or ten. Training: crop and flip a
-picture at a time, on the CPU; colours of a whole batch, on the device. The encoder itself normalises, on the device.
+Evaluation: decode, resize and crop, as the encoder's own preprocessing, with 1, 5 or 10 views. Training: random crop
+and flip of each picture on the CPU; colour jitter of a batch on the device. The encoder normalises on the device.
 """
 
 from __future__ import annotations
@@ -23,31 +23,29 @@ from geoclip.data.pictures import MAX_PIXELS, decode, load_upright, open_picture
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 FITS = ("crop", "squash")
 VIEWS = {"single": 1, "five_crop": 5, "ten_crop": 10}
-WIDER = 256 / 224  # of the picture that crops are taken from, to the crop
+WIDER = 256 / 224  # ratio of the resized picture to its five or ten crops
 NO_COLOR = np.array([1, 1, 1, 0, 0], dtype=np.float32)  # see `color_draw`
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 RGB_TO_YIQ = (LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-PICTURES_AT_ONCE = 32  # as float32 they stay near the processor's caches, and few on the device
+PICTURES_AT_ONCE = 32  # converted to float32 at a time, for the processor's caches and the device's memory
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Preprocessing:
-    """From a decoded picture to the pixels that an encoder takes; CLIP's by default.
-
-    Its normalisation is the encoder's own affair, so that pixels stay bytes until they are on the device.
+    """From a decoded picture to uint8 pixels; CLIP's by default. The encoder normalises.
 
     Raises:
-        ValueError: fit, interpolation or tta is none of those that there are.
+        ValueError: unknown fit, interpolation or tta.
     """
 
     image_px: int
-    resize_px: int | None = None  # fit=crop: the shorter side before the central square is cut; None: image_px
-    fit: str = "crop"  # squash: both sides to image_px, whatever their ratio
+    resize_px: int | None = None  # fit=crop: the shorter side before the central crop; None: image_px
+    fit: str = "crop"  # or squash: resize to a square, which changes the aspect ratio
     interpolation: str = "bicubic"  # or bilinear
-    tta: str = "single"  # views of each picture; or five_crop, ten_crop
-    max_pixels: int = MAX_PIXELS  # see `open_picture`; what becomes of smaller pictures does not depend on it
+    tta: str = "single"  # or five_crop, ten_crop
+    max_pixels: int = MAX_PIXELS  # see `open_picture`; does not change smaller pictures
 
     def __post_init__(self) -> None:
         for key, choices in (("fit", FITS), ("interpolation", RESAMPLING), ("tta", VIEWS)):
@@ -56,31 +54,24 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a picture's pixels: (3, image_px, image_px); with test-time augmentation (views, 3, …)."""
+        """(3, image_px, image_px); with test-time augmentation (views, 3, image_px, image_px)."""
         one = (3, self.image_px, self.image_px)
         return one if self.tta == "single" else (VIEWS[self.tta], *one)
 
 
 def evaluation_pixels_of(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode at full size, then `evaluation_pixels`.
-
-    JPEGs of at most `max_pixels` are not scaled down while they are decoded, as training's are: that is another picture
-    than the one that the encoder's own preprocessing sees.
-
-    Raises:
-        ValueError: as `decode` and `evaluation_pixels`.
-    """
+    """Decode at full size, as the encoder's own preprocessing, then `evaluation_pixels`; raises as both."""
     return evaluation_pixels(decode(data, max_pixels=preprocessing.max_pixels), preprocessing)
 
 
 def evaluation_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Pixels of an RGB picture, of the preprocessing's shape.
+    """Pixels of an RGB picture, of `preprocessing.shape`.
 
     Raises:
-        ValueError: so long and thin that it would not fit into memory, once its shorter side is as long as needed.
+        ValueError: too long and thin to be resized in memory.
 
-    Source: of the single view, the image processors of `transformers`; of the crops, Krizhevsky et al., "ImageNet
-    Classification with Deep Convolutional Neural Networks", NeurIPS 2012: corners, centre, and their mirror images.
+    Source: single view: the image processors of `transformers`; crops at corners and centre, and their mirror images:
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012.
     """
     size_px, resampling = preprocessing.image_px, RESAMPLING[preprocessing.interpolation]
     if preprocessing.tta != "single":
@@ -95,7 +86,7 @@ def evaluation_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArr
 
 
 def _resized(image: Image.Image, shorter_px: int, resampling: Image.Resampling) -> Image.Image:
-    """The picture with its shorter side of this length; the longer one is rounded down, as transformers does."""
+    """The picture resized to this shorter side; the longer one is rounded down, as in transformers."""
     short, long = sorted(image.size)
     longer_px = int(shorter_px * long / short)
     if shorter_px * longer_px > MAX_PIXELS:
@@ -105,14 +96,14 @@ def _resized(image: Image.Image, shorter_px: int, resampling: Image.Resampling) 
 
 
 def _five_crops(image: Image.Image, size_px: int) -> list[NDArray[np.uint8]]:
-    """Squares at the four corners, row by row, and in the middle."""
+    """Crops at the four corners, row by row, and at the centre."""
     right, bottom = image.width - size_px, image.height - size_px
-    corners = [(0, 0), (right, 0), (0, bottom), (right, bottom)]
-    return [_channels_first(_cut(image, *place, size_px)) for place in (*corners, _middle(image, size_px))]
+    starts = [(0, 0), (right, 0), (0, bottom), (right, bottom), _middle(image, size_px)]
+    return [_channels_first(_cut(image, *start, size_px)) for start in starts]
 
 
 def _middle(image: Image.Image, size_px: int) -> tuple[int, int]:
-    """Left and top of the central square."""
+    """Left and top of the central crop."""
     return (image.width - size_px) // 2, (image.height - size_px) // 2
 
 
@@ -128,7 +119,7 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
 class Augmentation:
     """The released code's training transform, each part a number: crop, flip, colour jitter, grayscale."""
 
-    crop_scale_min: float = 1.0  # smallest area share of the crop; 1 takes the central square
+    crop_scale_min: float = 1.0  # smallest share of the area; 1: central crop
     crop_ratio: float = 1.0
     flip: bool = False
     color_jitter: float = 0.0
@@ -136,23 +127,22 @@ class Augmentation:
 
     @property
     def changes_color(self) -> bool:
-        """Whether colours are drawn."""
+        """Whether colours change."""
         return self.color_jitter > 0 or self.grayscale > 0
 
     @property
     def is_identity(self) -> bool:
-        """Whether training sees exactly what evaluation sees."""
+        """Whether training and evaluation see the same pixels."""
         return self == Augmentation(crop_ratio=self.crop_ratio)
 
 
 def training_pixels_of(
     data: bytes, preprocessing: Preprocessing, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """(3, image_px, image_px): random resized crop and flip; colours are changed later, a batch at a time.
+    """(3, image_px, image_px): random resized crop and flip; see `jitter_colors` for colours.
 
-    Where nothing is cropped at random, what evaluation sees. Else the crop is drawn before the picture is decoded, so
-    that a JPEG is scaled down by its own transform straight to what the crop needs. Bilinear, as torchvision's crop in
-    the released code.
+    Without a random crop, the pixels of evaluation. Otherwise the crop is drawn before the picture is decoded, so that
+    a JPEG is decoded at the scale that the crop needs. Bilinear, as torchvision's crop in the released code.
 
     Raises:
         ValueError: as `pictures.decode`.
@@ -180,8 +170,8 @@ def color_draw(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[
     """The random numbers of one picture's colours, for `jitter_colors`.
 
     Returns:
-        (5,) factors of brightness, contrast and saturation in [0.6, 1.4], hue in ±0.1 of the circle, 1 for grayscale.
-        `NO_COLOR` where the probabilities miss.
+        (5,) factors of brightness, contrast and saturation in [0.6, 1.4], hue in ±0.1 of the circle, 1 for grayscale;
+        by default `NO_COLOR`.
 
     Source: the released code's ColorJitter(.4, .4, .4, .1) and RandomGrayscale.
     """
@@ -194,21 +184,21 @@ def color_draw(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[
 
 
 def augmentation_rng(seed: int, epoch: int, key: str) -> np.random.Generator:
-    """The generator of one picture in one epoch: the same whoever decodes it, and in whatever order."""
+    """The generator of one picture in one epoch: independent of the process and the order of decoding."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def _shrunk(image: Image.Image, size_px: int) -> NDArray[np.uint8]:
-    """(3, size, size), bilinear with antialiasing: what Pillow's resize gives, by PyTorch's faster code for bytes."""
+    """(3, size, size), bilinear with antialiasing: the result of Pillow's resize, by PyTorch's faster code."""
     pixels_HW3 = torch.from_numpy(np.array(image))
     shrunk = F.interpolate(pixels_HW3.permute(2, 0, 1)[None], size=(size_px, size_px), mode="bilinear", antialias=True)
-    found: NDArray[np.uint8] = shrunk[0].numpy()
-    return found
+    pixels: NDArray[np.uint8] = shrunk[0].numpy()
+    return pixels
 
 
 def _crop_box(size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> Box:
-    """A box of random area and aspect; after ten misses the central square, as torchvision falls back."""
+    """A box of random area and aspect ratio; the central square after ten failures, as in torchvision."""
     width, height = size
     log_ratio = math.log(augmentation.crop_ratio)
     for _ in range(10):
@@ -224,24 +214,22 @@ def _crop_box(size: tuple[int, int], augmentation: Augmentation, rng: np.random.
 
 
 def jitter_colors(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
-    """Change every picture's colours by its own draw: one affine map of red, green and blue per picture.
+    """Change each picture's colours by its own draw: one affine map of red, green and blue per picture.
 
     In luma and chroma (YIQ) brightness scales all three, contrast scales them about the picture's mean luma, saturation
-    scales the chroma and hue turns it; grayscale removes it. All this is one 3x4 matrix and one pass over the pixels,
-    and its order does not matter. Against torchvision's ColorJitter, which the released code uses, two things differ:
-    values are clipped to [0, 255] once, at the end, and hue turns chroma in YIQ instead of the hexagon of HSV.
+    scales the chroma, hue rotates it and grayscale removes it: one 3x4 matrix, in any order. Two differences to
+    torchvision's ColorJitter, which the released code uses: values are clipped to [0, 255] once, at the end, and hue
+    rotates chroma in YIQ instead of the hexagon of HSV.
 
     Args:
         pixels_BCHW: (B, 3, H, W) uint8.
-        draws_B5: factors of brightness, contrast and saturation, hue as a share of the circle, 1 for grayscale; see
-            `color_draw`. On the same device.
+        draws_B5: see `color_draw`; on the same device.
 
     Returns:
         (B, 3, H, W) uint8. The host does not wait for the device.
 
-    Source: NVIDIA DALI, ColorTwist (dali/operators/image/color/color_twist.h), which composes the same operations into
-    one matrix, with contrast about the middle of the range where torchvision takes the mean luma; YIQ of the FCC's
-    NTSC, 1953.
+    Source: NVIDIA DALI, ColorTwist (dali/operators/image/color/color_twist.h), with contrast about the mean luma, as in
+    torchvision; YIQ of the FCC's NTSC, 1953.
     """
     brightness_B, contrast_B, saturation_B, hue_B, gray_B = draws_B5.float().unbind(dim=1)
     luma_3, basis_3x9 = _basis(draws_B5.device)
@@ -261,7 +249,7 @@ def jitter_colors(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
 
 @functools.cache
 def _basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Luma's weights (3,), and (3, 9) as maps of RGB: luma kept, chroma kept, chroma turned by a quarter."""
+    """Luma's weights (3,), and (3, 9) as maps of RGB: luma only, chroma only, chroma rotated by 90°."""
     to_yiq_33 = torch.tensor(RGB_TO_YIQ, dtype=torch.float64)
     maps_333 = torch.zeros(3, 3, 3, dtype=torch.float64)
     maps_333[0, 0, 0] = maps_333[1, 1, 1] = maps_333[1, 2, 2] = maps_333[2, 2, 1] = 1

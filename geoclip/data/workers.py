@@ -1,9 +1,9 @@
-"""Reader processes: how they start, how they report what they read, and how they end.
+"""Reader processes: start, progress reports, errors and end.
 
-A fork server starts them: a process without threads that has imported what they need, so that nothing is forked from
-the training process, and a reader starts in milliseconds. The caller waits for a reader with a bound, whatever state
-it is in: an item is fetched by a thread, because the data loader itself can wait without one (for a message of which
-half has arrived, or for a stopped process to hand over a file descriptor).
+A fork server starts them: a process without threads that has imported their modules, so that nothing is forked from the
+training process, and a reader starts in milliseconds. The caller's wait for a reader is bounded in every case: a thread
+fetches the items, because the data loader itself can wait forever (for the second half of a message, or for a file
+descriptor from a stopped process).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from geoclip.errors import DataError, GeoclipError
 from geoclip.system.processes import STOP_SIGNALS, is_stopped, stop_signals_blocked
@@ -36,10 +36,10 @@ from geoclip.system.processes import STOP_SIGNALS, is_stopped, stop_signals_bloc
 T = TypeVar("T")
 
 TIMEOUT_S = 1800.0
-LIMIT = "compute.timeout_minutes"  # what decides it in training and feature extraction
-STARTING_S = 120.0  # at least so long may a reader take to its first sample, imports on a busy machine included
+LIMIT = "compute.timeout_minutes"  # the key of the limit in training and feature extraction
+STARTING_S = 120.0  # minimal limit until the first sample, which includes imports on a busy machine
 POLL_S = 0.25
-# What readers use, and what a command imports at its top, which each of them runs again.
+# Modules of readers, and of the commands' entry points, which each reader imports again.
 PRELOADED = (
     *("geoclip.data.stream", "geoclip.data.on_device", "geoclip.prepare.shard_building"),
     *("geoclip.cli.app", "geoclip.cli.sweep", "geoclip.data.frozen"),
@@ -52,16 +52,16 @@ CAUSES = {
 
 
 class _Slot(ctypes.Structure):
-    """What a reader is at, in memory that the caller can read whatever becomes of the reader."""
+    """A reader's progress, in shared memory, so that the caller can read it after the reader has died."""
 
     _fields_ = (("notes", ctypes.c_long), ("finished", ctypes.c_long), ("at", ctypes.c_char * 500))
 
 
-_slot = _Slot()  # this process's own; a reader's is shared with the process that started it
+_slot = _Slot()  # of this process; a reader shares its own with the caller
 
 
 def note(shard: str, sample: str | int = "") -> None:
-    """Record what this process reads from now on: it is in the message should the process fail, die or stop."""
+    """Record what this process reads next; error messages contain it if the process fails, dies or stops."""
     at = f"{shard}, sample {sample}" if sample != "" else shard
     _slot.at = at.encode("utf-8", "replace")[:499]
     _slot.notes += 1
@@ -79,20 +79,18 @@ def read_in_processes(
     """The first `count` items of a dataset, in order, read by other processes.
 
     Args:
-        dataset: picklable; an IterableDataset divides itself, equally, over the workers. It calls `note`.
+        dataset: picklable; an IterableDataset divides its items equally over the workers. It calls `note`.
         count: items, over all workers.
-        workers: processes; 0 reads here.
-        timeout_s: a reader that makes no progress for so long ends the reading.
-        limited_by: the key that decides it.
+        workers: processes; 0: this process.
+        timeout_s: limit for a reader without progress.
+        limited_by: the key of that limit.
         prefetch: items that a worker reads ahead.
 
     Raises:
-        DataError: a reader failed, was killed or does not proceed; the message names shard and sample.
-        GeoclipError: what the dataset raised.
+        DataError: a reader failed, was killed or makes no progress; the message has shard and sample.
+        GeoclipError: raised by the dataset.
     """
-    guarded: _GuardedStream[T] | _GuardedItems[T] = (
-        _GuardedStream(dataset) if isinstance(dataset, IterableDataset) else _GuardedItems(dataset)
-    )
+    guarded = _Guarded(dataset)
     if workers == 0:
         for item in islice(guarded, count):
             yield _result(item)
@@ -106,14 +104,14 @@ def read_in_processes(
 
 
 def start_fork_server() -> None:
-    """Start the process that readers are forked from, unless it runs; returns before its imports are done."""
+    """Start the process that forks readers, unless it runs; returns before its imports are done."""
     multiprocessing.set_forkserver_preload(list(PRELOADED))
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
-        with stop_signals_blocked():  # readers work on, so that the last step gets its batch
+        with stop_signals_blocked():  # readers continue, so that the last step gets its batch
             resource_tracker.ensure_running()
-            with stop_signals_blocked():  # the line above has unblocked some
+            with stop_signals_blocked():  # the line above unblocks some
                 forkserver.ensure_running()
     finally:
         for name, value in before.items():
@@ -122,7 +120,7 @@ def start_fork_server() -> None:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class _Fault:
-    """How a reader failed, on its way to the caller: an exception would arrive as a traceback in a string."""
+    """The error of a reader, sent as an item: a raised exception would arrive as a traceback in a string."""
 
     error: GeoclipError
     trace: str
@@ -138,45 +136,32 @@ def _fault(error: Exception) -> _Fault:
 
 def _result(item: T | _Fault) -> T:
     if isinstance(item, _Fault):
-        raise item.error from RuntimeError(f"in a reader process:\n{item.trace}")  # for the run's log
+        raise item.error from RuntimeError(f"in a reader process:\n{item.trace}")  # the run's log shows it
     return item
 
 
-class _GuardedItems(Dataset["T | _Fault"], Generic[T]):
-    """A dataset whose exceptions are items."""
+class _Guarded(IterableDataset["T | _Fault"], Generic[T]):
+    """This worker's items of a dataset; an exception becomes the last item."""
 
     def __init__(self, dataset: Dataset[T]) -> None:
         self.dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, number: int) -> T | _Fault:
-        try:
-            return self.dataset[number]
-        except Exception as error:
-            return _fault(error)
-
-    def __iter__(self) -> Iterator[T | _Fault]:
-        return (self[number] for number in range(len(self)))
-
-
-class _GuardedStream(IterableDataset["T | _Fault"], Generic[T]):
-    """A stream whose exception is its last item."""
-
-    def __init__(self, dataset: IterableDataset[T]) -> None:
-        self.dataset = dataset
-
     def __iter__(self) -> Iterator[T | _Fault]:
         try:
-            yield from self.dataset
+            if isinstance(self.dataset, IterableDataset):
+                yield from self.dataset
+            else:
+                worker = get_worker_info()
+                first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+                for number in range(first, len(self.dataset), step):  # type: ignore[arg-type]
+                    yield self.dataset[number]
         except Exception as error:
             yield _fault(error)
         _slot.finished = 1
 
 
 class _RecordingContext(ForkServerContext):
-    """The fork server's context, which keeps the processes that are started through it."""
+    """The fork server's context, with a list of its processes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,11 +169,7 @@ class _RecordingContext(ForkServerContext):
         self.closed = False
 
     def Process(self, *args: Any, **how: Any) -> ForkServerProcess:  # type: ignore[override]
-        """A process that is kept in `started`.
-
-        Raises:
-            RuntimeError: the context is closed.
-        """
+        """A process, added to `started`. Raises RuntimeError after `kill`."""
         if self.closed:
             raise RuntimeError("closed")
         process = ForkServerProcess(*args, **how)
@@ -196,7 +177,7 @@ class _RecordingContext(ForkServerContext):
         return process
 
     def kill(self) -> None:
-        """End them, stopped ones too."""
+        """Kill all processes, stopped ones too."""
         self.closed = True
         for process in self.started:
             if process.pid is not None:
@@ -204,7 +185,7 @@ class _RecordingContext(ForkServerContext):
 
 
 class _Readers(Generic[T]):
-    """A data loader with its processes, and the thread that fetches its items."""
+    """A data loader with its processes, and a thread that fetches its items."""
 
     def __init__(
         self, dataset: Dataset[T | _Fault], workers: int, timeout_s: float, limited_by: str, prefetch: int
@@ -221,44 +202,40 @@ class _Readers(Generic[T]):
             prefetch_factor=prefetch,
             multiprocessing_context=self.context,
             worker_init_fn=partial(_begin, slots=self.slots, folder=os.getcwd(), environment=dict(os.environ)),
-            generator=torch.Generator(),  # not the global one, whose state is the caller's
+            generator=torch.Generator(),  # instead of the global one, whose state belongs to the caller
         )
         self.fetched: queue.Queue[T | _Fault | Exception] = queue.Queue(maxsize=1)
         self.complete = False
         self.thread = threading.Thread(target=self._fetch, daemon=True, name="readers")
-        atexit.register(self.context.kill)  # or multiprocessing's own handler would wait for a stopped one
+        atexit.register(self.context.kill)  # multiprocessing's own handler would wait for stopped ones
         self.thread.start()
 
     def item(self, number: int) -> T | _Fault:
-        """The item with this number; they are asked for in order.
-
-        Raises:
-            DataError: it cannot come.
-        """
+        """The item with this number; called in order. Raises DataError if its reader cannot give it."""
         awaited = number % len(self.slots)
         notes, idle_s = -1, 0.0
         while True:
             try:
                 item = self.fetched.get(timeout=POLL_S)
             except queue.Empty:
-                idle_s += POLL_S  # and no clock, which runs on while a scheduler has stopped all of the run
+                idle_s += POLL_S  # a clock would also count time in which a scheduler has stopped the run
             else:
                 if isinstance(item, Exception):
-                    raise DataError(self._why_broken(item)) from item
+                    raise DataError(self._failure(item)) from item
                 return item
-            if dead := self._death():
-                raise DataError(dead)
+            if death := self._death():
+                raise DataError(death)
             if self.slots[awaited].notes != notes:
                 notes, idle_s = self.slots[awaited].notes, 0.0
             if idle_s > (self.timeout_s if notes else max(self.timeout_s, STARTING_S)):
-                raise DataError(self._why_stalled(awaited))
+                raise DataError(self._stall(awaited))
 
     def close(self) -> None:
-        """End the processes; the thread ends by itself."""
+        """Kill the processes; the thread then ends."""
         self.context.kill()
         atexit.unregister(self.context.kill)
         self.thread.join(timeout=1)
-        self.context.kill()  # one that was being started
+        self.context.kill()  # a process that was just being started
 
     def _fetch(self) -> None:
         try:
@@ -278,7 +255,7 @@ class _Readers(Generic[T]):
         return self.slots[worker].at.decode("utf-8", "replace") or "its start"
 
     def _death(self) -> str:
-        """What became of the first reader that is gone though it had more to read; empty if all are alive."""
+        """How the first reader that is dead before its last item ended; empty if there is none."""
         for worker, process in enumerate(self.context.started):
             if process.pid is None or self.slots[worker].finished:
                 continue
@@ -290,21 +267,21 @@ class _Readers(Generic[T]):
                 return f"a reader process {how} at {self._at(worker)}{cause}; the same command resumes"
         return ""
 
-    def _why_broken(self, error: Exception) -> str:
-        """The data loader's own error is most often that of a reader that died."""
+    def _failure(self, error: Exception) -> str:
+        """The cause of a data loader's error: most often a reader that died."""
         with contextlib.suppress(ValueError):
             connection.wait([one.sentinel for one in self.context.started if one.pid], timeout=1)
         at = ", ".join(self._at(worker) for worker in range(len(self.slots)))
         reason = str(error).strip().splitlines()[-1:] or [repr(error)]
         return self._death() or f"the reader processes failed at {at}: {reason[0]}; the same command resumes"
 
-    def _why_stalled(self, awaited: int) -> str:
+    def _stall(self, awaited: int) -> str:
         worker, how = awaited, "makes no progress"
         for number, process in enumerate(self.context.started):
             if process.pid and is_stopped(process.pid):
                 worker, how = number, "is stopped (SIGSTOP)"
         return (
-            f"a reader process {how} at {self._at(worker)}, and nothing came for {self.timeout_s / 60:g} min"
+            f"a reader process {how} at {self._at(worker)}; no data for {self.timeout_s / 60:g} min"
             f"{f' ({self.limited_by})' if self.limited_by else ''}; the same command resumes"
         )
 
@@ -314,10 +291,10 @@ def _unchanged(item: T) -> T:
 
 
 def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str]) -> None:
-    """In a reader: the caller's folder and environment, one thread, and an end with the caller's."""
+    """Set up a reader: the caller's folder and environment, one thread, and exit when the caller ends."""
     global _slot
     _slot = slots[worker]
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may be the caller's
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may have inherited other settings
     os.chdir(folder)
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -328,11 +305,7 @@ def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str])
 
 
 def _end_with(sentinel: int) -> None:
-    """Let the kernel kill this process when its parent is gone, whatever C code holds the interpreter then.
-
-    Args:
-        sentinel: the pipe whose other end the parent has open.
-    """
+    """Let the kernel kill this process when the pipe's other end, in the parent, closes: also inside of C code."""
     if sys.platform == "linux":
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
@@ -340,7 +313,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _exit_after(wait: Callable[[], None]) -> None:
-    """End this process when its parent is gone, also one that was gone before; other systems have this alone."""
+    """Exit when the parent has ended, even before `_end_with`; the only mechanism on other systems than Linux."""
     wait()
     os._exit(1)
 
@@ -350,7 +323,7 @@ Result = TypeVar("Result")
 
 
 class _Jobs(Dataset["Result"], Generic[Item, Result]):
-    """The results of a function, by the number of what it is called with."""
+    """The results of a function for each of some items."""
 
     def __init__(self, do: Callable[[Item], Result], items: Sequence[Item]) -> None:
         self.do, self.items = do, items
@@ -368,14 +341,14 @@ def in_processes(
     """`do(item)` of every item, in order.
 
     Args:
-        do: picklable; it calls `geoclip.data.workers.note`, which distinguishes a process that stopped from a slow one.
-        items: what it is called with.
-        workers: processes; 1 computes here.
-        timeout_s: a process that makes no progress for so long ends them all.
+        do: picklable; it calls `note`, which distinguishes a slow process from a stopped one.
+        items: its arguments.
+        workers: processes; 1: this process.
+        timeout_s: limit for a process without progress.
 
     Raises:
-        DataError: a process failed, was killed or stopped.
-        GeoclipError: what `do` raised.
+        DataError: a process failed, was killed or makes no progress.
+        GeoclipError: raised by `do`.
     """
     workers = min(workers, len(items))
     return read_in_processes(

@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from geoclip.data.assets import BASEMAP, RELEASED, asset_path
-from geoclip.data.blue_marble import Places, cut_views, distinct_locations, pad_sideways, read_earth, split_locations
+from geoclip.data.blue_marble import Degrees, cut_views, distinct_locations, pad_sideways, read_earth, split_locations
 from geoclip.prepare.shard_building import is_built
 from geoclip.prepare.shard_writing import RawSample, shard_sizes, write_shards
 from geoclip.runs.run_dir import write_json
@@ -36,7 +36,7 @@ from geoclip.system.processes import locked
 log = logging.getLogger("geoclip")
 
 CHUNK = 512  # views cut at a time
-Draw = Callable[[dict[str, Places], NDArray[np.uint8], Path], None]  # locations by split, the Earth (H, W, 3), the PNG
+Draw = Callable[[dict[str, Degrees], NDArray[np.uint8], Path], None]  # locations by split, the Earth (H, W, 3), the PNG
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -109,11 +109,11 @@ def _build(folder: Path, settings: BlueMarbleSettings, draw: Draw) -> None:
 
 
 def _samples(
-    padded_3HW: torch.Tensor, rows: Places, split: str, settings: BlueMarbleSettings, bar: tqdm[Never]
+    padded_3HW: torch.Tensor, rows: Degrees, split: str, settings: BlueMarbleSettings, bar: tqdm[Never]
 ) -> Iterator[RawSample]:
     """Webdataset samples; two threads prepare the next chunks while this one is written."""
 
-    def jpegs(chunk: Places) -> list[bytes]:
+    def jpegs(chunk: Degrees) -> list[bytes]:
         views = cut_views(padded_3HW, torch.from_numpy(chunk), span_km=settings.span_km, size_px=settings.size_px)
         files = [io.BytesIO() for _ in chunk]
         for view_SS3, file in zip(views.permute(0, 2, 3, 1).contiguous().numpy(), files, strict=True):
@@ -133,7 +133,7 @@ def _samples(
             bar.update(len(chunk))
 
 
-def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Places], distinct: int) -> None:
+def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Degrees], distinct: int) -> None:
     """metadata.json and README.md: source, licence, command, seed, counts."""
     described = {
         "name": "Blue Marble views at MP16 places",

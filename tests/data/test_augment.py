@@ -1,9 +1,10 @@
-"""From bytes to pixels: scaled while decoded, upright, and never more than a ValueError."""
+"""From bytes to pixels: scaled while decoded, upright, no exception but ValueError; colours as by Pillow."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import math
 import random
@@ -15,16 +16,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
 
 from geoclip.data.pictures import MAX_PIXELS, open_picture, quiet_pillow
 from geoclip.data.transforms import (
+    LUMA,
     NO_COLOR,
+    PICTURES_AT_ONCE,
     Augmentation,
     Preprocessing,
     augmentation_rng,
     color_draw,
     evaluation_pixels_of,
+    jitter_colors,
     training_pixels_of,
 )
 
@@ -36,7 +42,7 @@ def square(size_px: int) -> Preprocessing:
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """Smooth, with every place another colour, so that a wrong crop or turn shows."""
+    """Smooth, with a different colour at every position, so that a wrong crop or rotation is visible."""
     down, across = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]
     pixels = np.stack((255 * across, 255 * down, 127 + 120 * np.sin(9 * across + 5 * down)), axis=2)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -61,13 +67,13 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
     assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8
     assert training_pixels_of(data, square(16), CROP, np.random.default_rng(0)).shape == (3, 16, 16)
     if mode == "I;16":
-        assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # sixteen bits are scaled, not cut off
+        assert abs(int(pixels.mean()) - 40_000 // 257) <= 1  # 16 bits are scaled, not clipped
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_picture_is_seen_upright(orientation: int) -> None:
+def test_a_rotated_picture_becomes_upright(orientation: int) -> None:
     upright = scene(96, 64)
-    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # what the camera did to it
+    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}  # by the camera
     stored = upright
     for step in undo.get(orientation, []):
         stored = stored.transpose(Image.Transpose(step))
@@ -130,7 +136,7 @@ def test_a_picture_from_two_lenses_is_its_first() -> None:
     assert pixels[0].min() > 200 and pixels[2].max() < 50
 
 
-def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture) -> None:
+def test_pillow_logs_nothing_about_single_pictures(caplog: pytest.LogCaptureFixture) -> None:
     exif = Image.Exif()
     exif[0x0112] = 1
     jpeg = as_bytes(scene(20, 20), exif=exif)
@@ -140,19 +146,19 @@ def test_pillow_says_nothing_of_single_pictures(caplog: pytest.LogCaptureFixture
     at = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
     many_samples = tiff[:at] + struct.pack("<H", 200) + tiff[at + 2 :]
 
-    def complaints() -> int:
+    def messages() -> int:
         caplog.clear()
         with contextlib.suppress(ValueError):
             evaluation_pixels_of(many_samples, square(8))
         assert evaluation_pixels_of(bad_exif, square(8)).shape == (3, 8, 8)
-        return len(spoken) + len(caplog.records)
+        return len(caught) + len(caplog.records)
 
-    with warnings.catch_warnings(record=True) as spoken, caplog.at_level(logging.ERROR, logger="PIL"):
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.ERROR, logger="PIL"):
         warnings.simplefilter("always")
-        assert complaints() == 2
-        spoken.clear()
+        assert messages() == 2
+        caught.clear()
         quiet_pillow()
-        assert complaints() == 0
+        assert messages() == 0
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -173,11 +179,11 @@ def test_thin_pictures_fill_the_square(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
-    whole, rng = as_bytes(scene(60, 40), kind), random.Random(kind)
+def test_corrupt_bytes_raise_nothing_but_value_errors(kind: str) -> None:
+    good, rng = as_bytes(scene(60, 40), kind), random.Random(kind)
     broken = 0
     for _ in range(150):
-        data = bytearray(whole)
+        data = bytearray(good)
         for _ in range(rng.randrange(1, 6)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         data = data[: rng.randrange(len(data))] if rng.random() < 0.3 else data
@@ -189,15 +195,14 @@ def test_damaged_bytes_never_raise_anything_else(kind: str) -> None:
     assert broken > 10
 
 
-def test_a_crop_from_a_scaled_jpeg_is_the_crop_from_the_whole() -> None:
-    """The decoder's own scaling changes what is read, not what is seen."""
+def test_a_crop_from_a_scaled_jpeg_equals_that_at_full_size() -> None:
     picture = scene(1024, 768)
     jpeg, png = as_bytes(picture), as_bytes(picture, "PNG")
     for seed in range(12):
-        scaled, whole = (
+        scaled, full = (
             training_pixels_of(data, square(64), CROP, np.random.default_rng(seed)).astype(int) for data in (jpeg, png)
         )
-        assert abs(scaled - whole).mean() < 2, seed
+        assert abs(scaled - full).mean() < 2, seed
 
 
 def test_a_large_crop_is_decoded_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +241,90 @@ def test_an_augmentation_is_the_same_again_and_new_in_every_epoch() -> None:
     assert 20 < plain < 80 and 20 < sum(one[4] for one in draws) < 80
     changed = np.array([one for one in draws if one[:4] != NO_COLOR[:4].tolist()])
     assert changed[:, :3].min() >= 0.6 and changed[:, :3].max() <= 1.4 and abs(changed[:, 3]).max() <= 0.1
+
+
+def pictures(count: int = 3) -> Tensor:
+    """Middle values, so that nothing is clipped."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(90, 150, (count, 3, 20, 24), generator=generator, dtype=torch.uint8)
+
+
+def draw(**changes: float) -> Tensor:
+    names = ("brightness", "contrast", "saturation", "hue", "gray")
+    values = NO_COLOR.copy()
+    for name, value in changes.items():
+        values[names.index(name)] = value
+    return torch.from_numpy(values)
+
+
+def pillow(pixels_CHW: Tensor, enhance: type, factor: float) -> Tensor:
+    image = Image.fromarray(pixels_CHW.permute(1, 2, 0).numpy())
+    return torch.from_numpy(np.array(enhance(image).enhance(factor))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.9, 1.4])
+@pytest.mark.parametrize(
+    ("name", "enhance"),
+    [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
+)
+def test_each_operation_is_pillows(name: str, enhance: type, factor: float) -> None:
+    pixels = pictures(1)
+    changed = jitter_colors(pixels, draw(**{name: factor})[None])[0].int()
+    expected = pillow(pixels[0], enhance, factor).int()
+    assert (changed - expected).abs().max() <= 1
+    assert (changed - pixels[0].int()).abs().max() > 1
+
+
+def test_all_of_them_are_pillows_in_any_order() -> None:
+    pixels = pictures(1)
+    factors = {"brightness": 1.1, "contrast": 0.8, "saturation": 1.3}
+    changed = jitter_colors(pixels, draw(**factors)[None])[0]
+    kinds = dict(zip(factors, (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), strict=True))
+    for order in itertools.permutations(factors):
+        expected = pixels[0]
+        for name in order:
+            expected = pillow(expected, kinds[name], factors[name])
+        assert (changed.int() - expected.int()).abs().max() <= 3  # Pillow rounds three times
+
+
+def test_grayscale_is_pillows() -> None:
+    pixels = pictures(1)
+    gray = np.array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).convert("L"))
+    changed = jitter_colors(pixels, draw(gray=1)[None])[0]
+    assert (changed.int() - torch.from_numpy(gray).int()).abs().max() <= 1
+
+
+def test_hue_keeps_the_luma_and_is_periodic() -> None:
+    pixels = pictures(1)
+    turned = jitter_colors(pixels, draw(hue=0.1)[None])
+    luma = torch.tensor(LUMA).view(3, 1, 1)
+    assert ((turned[0].float() - pixels[0].float()) * luma).sum(dim=0).abs().max() < 1.5
+    assert (turned.int() - pixels.int()).abs().max() > 5
+    assert torch.equal(jitter_colors(pixels, draw(hue=1.0)[None]), pixels)
+    back = jitter_colors(turned, draw(hue=-0.1)[None])
+    assert (back.int() - pixels.int()).abs().max() <= 2
+
+
+def test_no_draw_changes_nothing_and_no_picture_another() -> None:
+    pixels = pictures(4)
+    draws = torch.stack([draw(), draw(contrast=0.6, hue=0.05), draw(), draw(gray=1)])
+    together = jitter_colors(pixels, draws)
+    assert torch.equal(together[0], pixels[0]) and torch.equal(together[2], pixels[2])
+    for row in range(4):
+        alone = jitter_colors(pixels[row : row + 1], draws[row : row + 1])[0]
+        assert (alone.int() - together[row].int()).abs().max() <= 1
+
+
+def test_every_picture_of_a_large_batch_gets_its_own_draw() -> None:
+    count = 2 * PICTURES_AT_ONCE + 3
+    pixels = pictures(1).expand(count, -1, -1, -1)
+    draws = torch.stack([draw(brightness=0.6 + 0.8 * row / count) for row in range(count)])
+    mean_B = jitter_colors(pixels, draws).float().mean(dim=(1, 2, 3))
+    expected_B = draws[:, 0] * pixels[0].float().mean()
+    assert mean_B.tolist() == pytest.approx(expected_B.tolist(), abs=0.5)
+    assert jitter_colors(pixels[:0], draws[:0]).shape == pixels[:0].shape
+
+
+def test_values_are_clipped_not_wrapped() -> None:
+    bright = torch.full((1, 3, 4, 4), 250, dtype=torch.uint8)
+    assert (jitter_colors(bright, draw(brightness=1.4)[None]) == 255).all()

@@ -1,4 +1,4 @@
-"""Countries of places whose country everybody knows, at borders, coasts and the antimeridian."""
+"""Countries of known locations, at borders, coasts and the antimeridian."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CITIES = {
 }  # fmt: skip
 
 
-def test_cities_lie_in_their_countries() -> None:
-    places = np.array([place[:2] for place in CITIES.values()])
-    found = dict(zip(CITIES, countries_of(places).tolist(), strict=True))
+def test_cities_are_in_their_countries() -> None:
+    gps_deg_N2 = np.array([city[:2] for city in CITIES.values()])
+    found = dict(zip(CITIES, countries_of(gps_deg_N2).tolist(), strict=True))
     assert found == {name: code for name, (_, _, code) in CITIES.items()}
 
 
@@ -42,7 +42,7 @@ def test_codes_of_two_and_three_letters_in_any_case_are_known() -> None:
     assert alpha2_codes(["fr", "DEU", " NOR", "FR"]) == ("DE", "FR", "NO")
     assert len(set(world_map().alpha2.tolist())) > 230
     for name in ("XX", "-99", ""):
-        with pytest.raises(DataError, match=f"country={name} is no code of the 239 on the map"):
+        with pytest.raises(DataError, match=f"country={name} .*239"):
             alpha2_codes([name])
-    with pytest.raises(DataError, match=r"similar: .*FRA"):
+    with pytest.raises(DataError, match="FRA"):
         alpha2_codes(["FRX"])

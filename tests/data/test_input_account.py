@@ -1,4 +1,4 @@
-"""Whatever is found is used, or counted with a reason: found = used + skipped. No input makes a reader wait."""
+"""Every input is used, or counted with a reason: found = used + skipped. No input blocks a reader."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
 from geoclip.data.account import account_of
 from geoclip.data.batch import Skip, SkipReport
 from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
-from geoclip.data.coordinates import exif_coordinates, parse_degrees
+from geoclip.data.coordinates import exif_coordinates
 from geoclip.data.picture_sources import MISSING, open_pictures
 from geoclip.data.pictures import JPEG_EXCESS, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.shard_index import EMPTY_SHARD, index_shard, open_index
 from geoclip.data.shards import find_shards, read_shards, refuse_bad_shards, refuse_skipped_shards
+from geoclip.data.tables import Columns
 from geoclip.data.transforms import Preprocessing, evaluation_pixels_of
 from geoclip.errors import DataError
 from geoclip.prepare.galleries import shard_locations
@@ -37,13 +38,14 @@ from geoclip.prepare.shard_writing import distinct_key, record_shard, write_inde
 from geoclip.prepare.shard_writing import write_tar as write_shard
 from geoclip.prepare.sources import TableSource, TarSource
 from geoclip.system.files import open_regular
+from tests.tiny_shards import write_tar
 
 Members = list[tuple[str, bytes]]
 
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """A reader that waits or loops for ever fails its test instead of standing still."""
+    """A reader that blocks or loops forever fails its test."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("still reading after two minutes")
@@ -55,57 +57,40 @@ def bounded() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def picture(kind: str = "JPEG", size: tuple[int, int] = (24, 16), **options: Any) -> bytes:
+def picture(kind: str = "JPEG", size: tuple[int, int] = (24, 16), color: str = "", **options: Any) -> bytes:
+    """Of noise, or of one colour."""
     file = io.BytesIO()
-    Image.effect_noise(size, 60).convert("RGB").save(file, kind, **options)
+    image = Image.new("RGB", size, color) if color else Image.effect_noise(size, 60).convert("RGB")
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
-def flat(kind: str, size: tuple[int, int]) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, (90, 60, 30)).save(file, kind)
-    return file.getvalue()
-
-
-def place(lat: float, lon: float) -> bytes:
+def location_json(lat: float, lon: float) -> bytes:
     return json.dumps({"lat": lat, "lon": lon}).encode()
 
 
 def sample(key: str, lat: float = 3, lon: float = 4, data: bytes | None = None, suffix: str = "jpg") -> Members:
-    return [(f"{key}.{suffix}", picture() if data is None else data), (f"{key}.json", place(lat, lon))]
-
-
-def write_tar(path: Path, *members: tuple[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
+    return [(f"{key}.{suffix}", picture() if data is None else data), (f"{key}.json", location_json(lat, lon))]
 
 
 def reasons(skipped: list[Skip]) -> dict[str, str]:
     return {skip.key or skip.shard: skip.reason for skip in skipped}
 
 
-# ---- keys
-
-
 @pytest.mark.parametrize("key", ["22.05", "a.b.c", "v1.0/7.5", "2019.07.01 12.30", ".5x/1.2"])
-def test_a_key_with_dots_is_read_whole(tmp_path: Path, key: str) -> None:
+def test_a_key_with_dots_is_read_completely(tmp_path: Path, key: str) -> None:
     index = index_shard(write_tar(tmp_path / "0.tar", *sample(key), *sample("plain")))
     assert sorted(index.keys) == sorted([key, "plain"]) and index.faults == []
 
 
-def test_a_further_member_of_a_sample_is_no_sample(tmp_path: Path) -> None:
+def test_further_members_of_a_sample_are_not_samples(tmp_path: Path) -> None:
     further = [("7.5.mask.png", b"x"), ("7.5.meta.json", b"{}"), ("7.5.txt", b"words"), ("7.5.seg.xyz", b"x")]
     index = index_shard(write_tar(tmp_path / "0.tar", *sample("7.5"), *further))
     assert index.keys == ["7.5"] and index.faults == []
 
 
 def test_halves_of_samples_with_dots_are_counted(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "0.tar", ("1.5.jpg", b"x"), ("2.5.json", place(1, 2)), *sample("3.5"))
+    tar = write_tar(tmp_path / "0.tar", ("1.5.jpg", b"x"), ("2.5.json", location_json(1, 2)), *sample("3.5"))
     assert reasons(index_shard(tar).faults) == {"1.5": "no json", "2.5": "no picture"}
 
 
@@ -133,10 +118,7 @@ def test_the_same_keys_in_several_tars_are_all_kept_and_copies_are_not(tmp_path:
     assert json.loads((tmp_path / "out" / "metadata.json").read_text())["reasons"] == {"duplicate key": 4}
 
 
-# ---- which files are shards
-
-
-def test_what_looks_like_a_shard_and_is_none_is_counted(tmp_path: Path) -> None:
+def test_files_similar_to_shards_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "train"
     tar = write_tar(folder / "0.tar", *sample("a"))
     write_tar(folder / "1.TAR", *sample("b"))
@@ -156,7 +138,7 @@ def test_what_looks_like_a_shard_and_is_none_is_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (files.account.found, files.account.used) == (9, 2)
     assert len(files.account.lines()) == 1 + len(set(reasons(files.skipped).values()))
-    with pytest.raises(DataError, match=r"7 of 9 shards .*data\.limit=0\.5.*3\.tar\.gz.*train/\*\.tar") as refused:
+    with pytest.raises(DataError, match=r"7 .*9 .*data\.limit=0\.5.*3\.tar\.gz.*train/\*\.tar") as refused:
         refuse_skipped_shards(files, 0.5, "data.limit")
     assert "train/**/*.tar" in str(refused.value)
     refuse_skipped_shards(files, 0.8, "data.limit")
@@ -167,9 +149,9 @@ def test_every_shard_that_braces_name_must_be_there(tmp_path: Path) -> None:
     for number in (0, 2):
         write_tar(tmp_path / f"0000{number}.tar", *sample("a"))
     assert len(read_shards(str(tmp_path), "{00000,00002}.tar")) == 2
-    with pytest.raises(DataError, match=r"2 of the 4 shards .*00001\.tar, 00003\.tar"):
+    with pytest.raises(DataError, match=r"2 .*4 .*00001\.tar, 00003\.tar"):
         read_shards(str(tmp_path), "{00000..00003}.tar")
-    with pytest.raises(DataError, match=r"braces of \{00000"):
+    with pytest.raises(DataError, match=r"\{00000"):
         read_shards(str(tmp_path), "{00000..00003.tar")
 
 
@@ -179,10 +161,10 @@ def test_a_root_with_special_characters_is_a_folder_like_others(tmp_path: Path) 
         assert len(read_shards(str(tmp_path / "a[1]{b}*"), pattern)) == 1
 
 
-def test_where_all_shards_are_skipped_the_error_says_why(tmp_path: Path) -> None:
+def test_if_all_shards_are_skipped_the_error_has_the_reason(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "0.tar.zst").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"no shards .*0\.tar\.zst"):
+    with pytest.raises(DataError, match=r"0\.tar\.zst"):
         find_shards(str(tmp_path), "train")
     write_tar(tmp_path / "parent" / "train" / "0.tar", *sample("a"))
     with pytest.raises(DataError, match=r"parent/\*\*/\*\.tar"):
@@ -208,9 +190,6 @@ def test_rows_of_a_build_have_the_tars_that_were_not_read(tmp_path: Path) -> Non
     source = TarSource(paths=files.paths, skipped=files.skipped)
     build_shards(tmp_path / "out", source, BuildSettings(), max_rejected_fraction=0.5)
     assert "1.tar.gz" in (tmp_path / "out" / "rejected.csv").read_text()
-
-
-# ---- hostile files
 
 
 def header(name: str, size: int) -> bytes:
@@ -240,9 +219,9 @@ HOSTILE = {
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_a_hostile_header_ends_and_the_samples_around_it_are_read(tmp_path: Path, hostile: str) -> None:
     tar = write_tar(tmp_path / "0.tar", *sample("a"))
-    whole = tar.read_bytes().rstrip(b"\0")
-    whole += bytes(-len(whole) % 512)
-    tar.write_bytes(whole + HOSTILE[hostile] + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
+    members = tar.read_bytes().rstrip(b"\0")
+    members += bytes(-len(members) % 512)
+    tar.write_bytes(members + HOSTILE[hostile] + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
     index = index_shard(tar)
     assert index.keys == ["a", "b"] and 1 <= len(index.faults) <= 2
     assert any("negative" in fault.reason or "header" in fault.reason for fault in index.faults)
@@ -250,26 +229,26 @@ def test_a_hostile_header_ends_and_the_samples_around_it_are_read(tmp_path: Path
 
 def test_a_null_character_in_a_name_is_a_fault(tmp_path: Path) -> None:
     tar = tmp_path / "0.tar"
-    text = place(1.5, 2.5)
+    text = location_json(1.5, 2.5)
     pair = pax_header(path="a\0b.jpg") + pax_header(path="a\0b.json", size=str(len(text))) + text.ljust(512, b"\0")
     tar.write_bytes(pair + write_tar(tmp_path / "1.tar", *sample("b")).read_bytes())
     assert index_shard(tar).keys == ["b"] and open_index(tar).keys == open_index(tar).keys
 
 
-def test_an_index_that_is_cut_or_of_something_else_is_made_anew(tmp_path: Path) -> None:
+def test_an_index_that_is_corrupt_or_of_another_tar_is_made_again(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", *sample("a"), *sample("b"))
     keys = open_index(tar).keys
-    kept = tmp_path / ".geoclip-index" / "0.tar.npz"
-    whole = kept.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:-30], b"", b"PK\3\4", whole[:200] + b"\xff" * 300 + whole[500:]):
-        kept.write_bytes(damaged)
+    cached = tmp_path / ".geoclip-index" / "0.tar.npz"
+    good = cached.read_bytes()
+    for corrupt in (good[: len(good) // 2], good[:-30], b"", b"PK\3\4", good[:200] + b"\xff" * 300 + good[500:]):
+        cached.write_bytes(corrupt)
         assert open_index(tar).keys == keys
-    with np.load(kept) as arrays:
+    with np.load(cached) as arrays:
         moved = dict(arrays) | {"offset": arrays["offset"] - 10**6}
-    np.savez(kept, **moved)
-    assert (open_index(tar).offset_N > 0).all(), "an offset before the file is not believed"
-    kept.unlink()
-    os.mkfifo(kept)
+    np.savez(cached, **moved)
+    assert (open_index(tar).offset_N > 0).all(), "an offset before the file is rejected"
+    cached.unlink()
+    os.mkfifo(cached)
     assert open_index(tar).keys == keys
 
 
@@ -294,15 +273,11 @@ def test_pipes_among_pictures_are_counted(tmp_path: Path) -> None:
 
 def built(folder: Path, images: Path) -> tuple[set[str], dict[str, int]]:
     """Keys and rejected rows of the shards of t.csv in a folder."""
-    from geoclip.data.tables import Columns
-
     source = TableSource(table=folder / "t.csv", pictures=open_pictures(images), named=Columns())
     build_shards(folder / "out", source, BuildSettings(), max_rejected_fraction=0.9)
     described = json.loads((folder / "out" / "metadata.json").read_text())
     return set(open_index(folder / "out" / "train" / "000000.tar").keys), described["reasons"]
 
-
-# ---- kinds of pictures
 
 KINDS = {
     "jfif": "JPEG", "JPE": "JPEG", "jp2": "JPEG2000", "ppm": "PPM", "dib": "BMP", "avif": "AVIF", "heic": "HEIF",
@@ -344,7 +319,9 @@ def test_every_picture_that_cannot_be_decoded_is_named_and_counted(tmp_path: Pat
     photos, skipped = list_photos(images)
     assert [photo.key for photo in photos] == ["2.jpg"] and list(reasons(skipped)) == [f"1.{suffix}"]
     assert suffix.lower() in skipped[0].reason
-    tar = write_tar(tmp_path / "0.tar", *sample("1", data=raw, suffix=suffix), *sample("2"), ("3.json", place(1, 2)))
+    tar = write_tar(
+        tmp_path / "0.tar", *sample("1", data=raw, suffix=suffix), *sample("2"), ("3.json", location_json(1, 2))
+    )
     faults = reasons(index_shard(tar).faults)
     assert sorted(faults) == ["1", "3"] and f".{suffix.lower()}" in faults["1"]
     (images / "2.jpg").unlink()
@@ -352,7 +329,7 @@ def test_every_picture_that_cannot_be_decoded_is_named_and_counted(tmp_path: Pat
         list_photos(images)
 
 
-def test_a_table_that_names_a_raw_file_says_so(tmp_path: Path) -> None:
+def test_a_raw_file_named_in_a_table_is_reported(tmp_path: Path) -> None:
     (tmp_path / "1.NEF").write_bytes(picture("TIFF"))
     (tmp_path / "2.jpg").write_bytes(picture())
     (tmp_path / "t.csv").write_text("name,lat,lon\n1.NEF,1,2\n2.jpg,1,2\n")
@@ -364,7 +341,7 @@ def test_a_table_that_names_a_raw_file_says_so(tmp_path: Path) -> None:
         list_photos(tmp_path / "1.NEF")
 
 
-def test_without_the_plugin_heic_says_what_to_install(tmp_path: Path) -> None:
+def test_without_the_plugin_the_reason_of_heic_names_it(tmp_path: Path) -> None:
     (tmp_path / "1.heic").write_bytes(picture_of("HEIF"))
     code = """
 import sys
@@ -380,10 +357,7 @@ except ValueError as error:
     assert "pillow-heif" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-# ---- (0, 0)
-
-
-def test_zero_zero_is_no_location_of_a_photograph_anywhere(tmp_path: Path) -> None:
+def test_zero_zero_is_never_the_location_of_a_photograph(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "train" / "0.tar", *sample("a", 0, 0), *sample("b", 0, 5), *sample("c", 5, 0))
     assert index_shard(tar).keys == ["b", "c"] and list(reasons(index_shard(tar).faults)) == ["a"]
     assert len(shard_locations(str(tmp_path), "train").gps_deg_N2) == 2
@@ -393,7 +367,7 @@ def test_zero_zero_is_no_location_of_a_photograph_anywhere(tmp_path: Path) -> No
     photos, skipped = read_photos(tmp_path, "t.csv")
     assert [photo.key for photo in photos] == ["b.jpg", "c.jpg"]
     assert Counter(reason == MISSING for reason in reasons(skipped).values()) == {True: 1, False: 1}
-    (tmp_path / "a.json").write_bytes(place(0, 0))
+    (tmp_path / "a.json").write_bytes(location_json(0, 0))
     assert list_photos(tmp_path / "a.jpg")[0][0].gps_deg is None
     exif = Image.Exif()
     exif.get_ifd(0x8825).update({1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)})
@@ -401,16 +375,13 @@ def test_zero_zero_is_no_location_of_a_photograph_anywhere(tmp_path: Path) -> No
     assert exif_coordinates(tmp_path / "e.jpg") is None
 
 
-# ---- large pictures
-
-
-def test_a_large_jpeg_is_decoded_smaller_and_others_name_the_key() -> None:
+def test_a_large_jpeg_is_scaled_down_and_other_formats_are_rejected() -> None:
     assert MAX_PIXELS == CONFIGURED_MAX_PIXELS
     limit, size = 2_000_000, (4096, 1280)  # 5.2 megapixels
-    jpeg, png = flat("JPEG", size), flat("PNG", size)
+    jpeg, png = picture("JPEG", size, "red"), picture("PNG", size, "red")
     image = open_picture(jpeg, limit)
     assert image.size == (2048, 640) and full_size(image) == size
-    assert open_picture(flat("JPEG", (8192, 4096)), 10_000_000).size == (2048, 1024)
+    assert open_picture(picture("JPEG", (8192, 4096), "red"), 10_000_000).size == (2048, 1024)
     assert evaluation_pixels_of(jpeg, Preprocessing(image_px=64, max_pixels=limit)).shape == (3, 64, 64)
     assert decode(jpeg, max_pixels=size[0] * size[1]).size == size
     for data, most in ((png, limit), (jpeg, size[0] * size[1] // JPEG_EXCESS - 1)):
@@ -420,10 +391,8 @@ def test_a_large_jpeg_is_decoded_smaller_and_others_name_the_key() -> None:
 
 
 def test_shards_scale_a_large_jpeg_down_from_its_full_size(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(flat("JPEG", (1600, 1200)))
+    (tmp_path / "a.jpg").write_bytes(picture("JPEG", (1600, 1200), "red"))
     (tmp_path / "t.csv").write_text("name,lat,lon\na.jpg,1,2\n")
-    from geoclip.data.tables import Columns
-
     source = TableSource(table=tmp_path / "t.csv", pictures=open_pictures(tmp_path), named=Columns())
     build_shards(tmp_path / "out", source, BuildSettings(max_side_px=1000), max_pixels=1_000_000)
     index = open_index(tmp_path / "out" / "train" / "000000.tar")
@@ -431,10 +400,7 @@ def test_shards_scale_a_large_jpeg_down_from_its_full_size(tmp_path: Path) -> No
     assert max(open_picture(data).size) <= 1000
 
 
-# ---- the account itself
-
-
-def test_found_is_used_and_skipped_and_nothing_is_printed_where_nothing_was_skipped() -> None:
+def test_found_is_the_sum_of_used_and_skipped() -> None:
     assert account_of("train", 5, []).lines() == []
     skips = [Skip(shard="0.tar", key=str(number), reason=f"reason {number % 2}") for number in range(5)]
     account = account_of("train", 7, skips)
@@ -443,7 +409,7 @@ def test_found_is_used_and_skipped_and_nothing_is_printed_where_nothing_was_skip
     assert all(number in first for number in ("train", "12", "7", "5")) and len(others) == 2
 
 
-def test_an_empty_shard_is_named_and_is_no_sample(tmp_path: Path) -> None:
+def test_an_empty_shard_is_reported_and_counts_no_sample(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", *sample("a"), *sample("b"))
     write_tar(tmp_path / "1.tar")
     account = refuse_bad_shards(read_shards(str(tmp_path), "*.tar"), 0.0, "data.train")
@@ -457,54 +423,39 @@ def test_an_empty_shard_is_named_and_is_no_sample(tmp_path: Path) -> None:
     assert (made["rows"], made["accepted"], made["reasons"]) == (2, 2, {EMPTY_SHARD: 0})
 
 
-def test_what_a_killed_process_left_beside_the_indices_goes(tmp_path: Path) -> None:
-    tar, kept = write_tar(tmp_path / "0.tar", *sample("a")), tmp_path / ".geoclip-index"
-    kept.mkdir()
-    old, new = kept / ".0.tar.npz.7.partial", kept / ".1.tar.npz.8.partial"
+def test_old_partial_indices_of_killed_processes_are_deleted(tmp_path: Path) -> None:
+    tar, folder = write_tar(tmp_path / "0.tar", *sample("a")), tmp_path / ".geoclip-index"
+    folder.mkdir()
+    old, new = folder / ".0.tar.npz.7.partial", folder / ".1.tar.npz.8.partial"
     for path in (old, new):
         path.touch()
     os.utime(old, (0, 0))
     open_index(tar)
-    assert {path.name for path in kept.iterdir()} == {"0.tar.npz", new.name}
+    assert {path.name for path in folder.iterdir()} == {"0.tar.npz", new.name}
 
 
-def test_no_sample_at_all_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_shards_without_samples_are_an_error(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", ("words.txt", b"x"))
-    with pytest.raises(DataError, match="no sample in"):
+    with pytest.raises(DataError, match=r"data\.train"):
         refuse_bad_shards(read_shards(str(tmp_path), "*.tar"), 1.0, "data.train")
-
-
-# ---- what was cut short
 
 
 def test_wherever_a_tar_is_cut_it_is_reported(tmp_path: Path) -> None:
     """Also within the zeros that fill a member's last block, where every sample is still complete."""
-    path = tmp_path / "cut.tar"
-    with tarfile.open(path, "w") as tar:
-        for number in range(3):
-            for suffix, data in (("jpg", b"x" * 700), ("json", b'{"lat": 1, "lon": 2}')):
-                info = tarfile.TarInfo(f"{number}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    whole = path.read_bytes()
+    path = write_tar(tmp_path / "cut.tar", *(m for key in "012" for m in sample(key, data=b"x" * 700)))
+    content = path.read_bytes()
     assert index_shard(path).faults == []
     for size in range(1, 3 * 4 * 512 + 512, 97):
-        path.write_bytes(whole[:size])
+        path.write_bytes(content[:size])
         assert index_shard(path).faults, size
 
 
-def test_a_shard_shorter_than_its_index_says_is_refused(tmp_path: Path) -> None:
+def test_a_shard_shorter_than_in_its_index_is_rejected(tmp_path: Path) -> None:
     samples = [{"__key__": f"{number}", "jpg": b"x" * 600, "json": b'{"lat": 1, "lon": 2}'} for number in range(4)]
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "000000.tar"
     write_index(tmp_path / "train", "train", [record_shard(path, write_shard(path, samples))])
     assert read_shards(str(tmp_path), "train")[0].samples == 4
     path.write_bytes(path.read_bytes()[: 4 * 512 * 3])
-    with pytest.raises(DataError, match=r"000000\.tar has .* bytes, but index\.json says"):
+    with pytest.raises(DataError, match=r"000000\.tar .*index\.json"):
         read_shards(str(tmp_path), "train")
-
-
-def test_thousands_of_digits_are_refused_at_once() -> None:
-    """The pattern of degrees, minutes and seconds takes cubic time; this would take hours."""
-    with pytest.raises(ValueError, match="no numbers"):
-        parse_degrees("1" * 20_000 + "x", "NS")

@@ -1,4 +1,4 @@
-"""Features that stay on the device give the stream's own batches."""
+"""Features in the device's memory give exactly the stream's batches."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def plan(tmp_path: Path) -> StreamPlan:
         for row in range(40):
             key, (lat, lon) = f"{number}-{row}", rng.uniform(-80, 80, 2).tolist()
             npy = as_npy(rng.normal(size=(1 + VIEWS, DIM)).astype(np.float16))
-            place = json.dumps({"lat": lat, "lon": lon}).encode()
-            samples.append({"__key__": key, "npy": npy[:-3] if key == "1-7" else npy, "json": place})
+            location = json.dumps({"lat": lat, "lon": lon}).encode()
+            samples.append({"__key__": key, "npy": npy[:-3] if key == "1-7" else npy, "json": location})
         write_tar(tmp_path / "train" / f"{number:06d}.tar", samples)
     return StreamPlan(
         subset=take_fraction(read_shards(str(tmp_path), "train"), 0.7, seed=1),
@@ -55,7 +55,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
 @pytest.mark.parametrize(("first_step", "last_step"), [(0, 40), (13, 20)])
-def test_they_are_the_streams_batches_from_any_step_on(
+def test_batches_equal_those_of_the_stream_from_any_step_on(
     plan: StreamPlan, at_once: int, rank: int, world_size: int, first_step: int, last_step: int
 ) -> None:
     assert isinstance(plan.decoder, FeatureDecoder)
@@ -84,9 +84,9 @@ def test_workers_change_nothing(plan: StreamPlan) -> None:
 def test_without_augmented_views_the_evaluation_view_is_trained_on(plan: StreamPlan, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     rng = np.random.default_rng(1)
-    place = json.dumps({"lat": 1.0, "lon": 2.0}).encode()
+    location = json.dumps({"lat": 1.0, "lon": 2.0}).encode()
     samples = [
-        {"__key__": f"{row}", "npy": as_npy(rng.normal(size=(1, DIM)).astype(np.float16)), "json": place}
+        {"__key__": f"{row}", "npy": as_npy(rng.normal(size=(1, DIM)).astype(np.float16)), "json": location}
         for row in range(32)
     ]
     write_tar(tmp_path / "plain" / "000000.tar", samples)
@@ -98,7 +98,7 @@ def test_without_augmented_views_the_evaluation_view_is_trained_on(plan: StreamP
         assert_same(one, other)
 
 
-def test_batches_come_in_order_and_all_of_them() -> None:
+def test_all_batches_are_moved_in_order() -> None:
     batches = [
         Batch(images=torch.full((2, 3), number), gps_deg_B2=torch.zeros(2, 2), keys=[str(number)] * 2)
         for number in range(5)

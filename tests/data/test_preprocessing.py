@@ -1,4 +1,4 @@
-"""What evaluation makes of a picture is what the encoder's own preprocessing makes of it, to one grey level."""
+"""Evaluation's pixels equal those of the encoder's own preprocessing, to one grey level."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_a_large_jpeg_is_seen_as_the_processor_sees_it(orientation: int) -> None
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = as_jpeg(photograph(1600, 1200), exif=exif)
-    whole = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    theirs = PROCESSORS["clip_vit_l14"](images=whole)["pixel_values"][0]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    theirs = PROCESSORS["clip_vit_l14"](images=upright)["pixel_values"][0]
     preprocessing = Preprocessing(image_px=224)
     assert grey_levels_apart(evaluation_pixels_of(data, preprocessing), theirs) <= 1
     assert grey_levels_apart(evaluation_pixels(decode(data, 224), preprocessing), theirs) > 1
@@ -96,7 +96,7 @@ def test_a_large_jpeg_is_seen_as_the_processor_sees_it(orientation: int) -> None
 
 @pytest.mark.parametrize("tta", ["single", "five_crop", "ten_crop"])
 @pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_every_decoder_gives_the_shape_it_says(tta: str, fit: str) -> None:
+def test_a_decoder_gives_rows_of_its_shape(tta: str, fit: str) -> None:
     preprocessing = Preprocessing(image_px=16, fit=fit, tta=tta)
     sample = Sample(shard="a", key="b", data=as_jpeg(photograph(40, 30)), gps_deg=(0, 0))
     decoder = PictureDecoder(preprocessing=preprocessing)
@@ -105,7 +105,7 @@ def test_every_decoder_gives_the_shape_it_says(tta: str, fit: str) -> None:
     assert pixels.shape == decoder.shape == (*views, 3, 16, 16) and pixels.dtype == np.uint8
 
 
-def test_the_evaluation_view_of_kept_features_is_what_evaluation_sees() -> None:
+def test_the_evaluation_view_of_features_equals_the_pixels_of_evaluation() -> None:
     data = as_jpeg(photograph(80, 50))
     for preprocessing in (
         Preprocessing(image_px=16),
@@ -120,7 +120,7 @@ def test_the_evaluation_view_of_kept_features_is_what_evaluation_sees() -> None:
         assert np.array_equal(pixels[0], evaluation_pixels_of(data, preprocessing))
 
 
-def test_two_preprocessings_are_never_taken_for_each_other() -> None:
+def test_different_preprocessings_have_different_identities() -> None:
     config = config_of("dinov2_b14")
     changes: list[dict[str, Any]] = [
         {},
@@ -139,11 +139,11 @@ def test_two_preprocessings_are_never_taken_for_each_other() -> None:
 
 
 def test_a_picture_of_one_line_is_refused_before_it_fills_the_memory() -> None:
-    with pytest.raises(ValueError, match=r"^too long and thin$"):
+    with pytest.raises(ValueError, match="too long and thin"):
         evaluation_pixels(Image.new("RGB", (50_000, 1)), Preprocessing(image_px=224))
 
 
 @pytest.mark.parametrize("wrong", [{"fit": "pad"}, {"interpolation": "nearest"}, {"tta": "two_crop"}])
-def test_what_there_is_not_is_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must be one of (crop|bicubic|single), "):
+def test_unknown_choices_are_rejected(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         Preprocessing(image_px=16, **wrong)

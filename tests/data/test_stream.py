@@ -1,4 +1,4 @@
-"""The stream: the same batches whoever reads them and wherever they were interrupted."""
+"""The stream: the same batches for any number of ranks and workers, and after any interruption."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from geoclip.data.batch import Batch
+from geoclip.data.shard_index import SampleRange
+from geoclip.data.shards import Shard, all_samples, assign_to_streams, stream_sizes, take_fraction
 from geoclip.data.stream import StreamPlan, TrainStream
 from geoclip.data.transforms import Augmentation
 from geoclip.errors import DataError
@@ -49,7 +51,7 @@ def test_every_epoch_shows_every_sample_exactly_once(
     for epoch in range(4):
         sizes = [total // 4 + (stream < total % 4) for stream in range(4)]
         seen = [key for row, size in zip(rows, sizes, strict=True) for key in row[epoch * size : (epoch + 1) * size]]
-        if len(seen) == total:  # the longer streams end their last epoch behind the last step
+        if len(seen) == total:  # the longer streams end their last epoch after the last step
             assert Counter(seen) == Counter(dict.fromkeys(shards.gps_deg, 1))
     first, second = (
         [row[epoch * size : (epoch + 1) * size] for row, size in zip(rows, sizes, strict=True)] for epoch in (0, 1)
@@ -57,7 +59,7 @@ def test_every_epoch_shows_every_sample_exactly_once(
     assert first != second
 
 
-def test_the_buffer_mixes_and_the_seed_decides(tiny_shards: Shards, plan_of: PlanOf, global_keys: KeysOf) -> None:
+def test_the_order_depends_on_buffer_and_seed(tiny_shards: Shards, plan_of: PlanOf, global_keys: KeysOf) -> None:
     root = tiny_shards([40, 40]).root
     mixed = [key for step in global_keys(plan_of(root, streams=1)) for key in step]
     in_order = [key for step in global_keys(plan_of(root, streams=1, shuffle_buffer=1)) for key in step]
@@ -65,7 +67,7 @@ def test_the_buffer_mixes_and_the_seed_decides(tiny_shards: Shards, plan_of: Pla
     assert global_keys(plan_of(root, seed=1)) != global_keys(plan_of(root))
 
 
-def test_pixels_and_places_belong_together(tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf) -> None:
+def test_pixels_and_coordinates_belong_together(tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf) -> None:
     shards = tiny_shards([16, 16])
     for batch in batches_of(plan_of(shards.root), workers=1, last=4):
         expected = torch.tensor([shards.gps_deg[key] for key in batch.keys])
@@ -75,7 +77,7 @@ def test_pixels_and_places_belong_together(tiny_shards: Shards, plan_of: PlanOf,
         torch.testing.assert_close(green, ((expected[:, 1] + 180) / 2).round(), atol=1, rtol=0)
 
 
-def test_augmentation_is_the_same_whoever_decodes_and_new_in_every_epoch(
+def test_augmentation_is_independent_of_workers_and_new_in_every_epoch(
     tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf
 ) -> None:
     strong = Augmentation(crop_scale_min=0.1, crop_ratio=4 / 3, flip=True, color_jitter=0.8, grayscale=0.2)
@@ -123,7 +125,7 @@ def test_a_fraction_reads_its_share_of_the_bytes_and_nothing_else(tiny_shards: S
     assert seen[0.2] < seen[1.0]
 
 
-def test_going_on_reads_nothing_of_what_was_passed(tiny_shards: Shards, plan_of: PlanOf) -> None:
+def test_resuming_does_not_read_earlier_samples(tiny_shards: Shards, plan_of: PlanOf) -> None:
     shards = tiny_shards([600] * 4, size_px=32, noise=True)
     plan = plan_of(shards.root, image_px=4)
     steps = plan.samples // plan.batch_size
@@ -134,5 +136,52 @@ def test_going_on_reads_nothing_of_what_was_passed(tiny_shards: Shards, plan_of:
 
 
 def test_too_few_samples_name_the_numbers(tiny_shards: Shards, plan_of: PlanOf, batches_of: BatchesOf) -> None:
-    with pytest.raises(DataError, match="7 training samples are fewer than one batch of 8"):
+    with pytest.raises(DataError, match=r"7 .*8.*optim\.batch_size"):
         batches_of(plan_of(tiny_shards([7]).root), last=1)
+
+
+SHARDS = [Shard(path=f"{number}.tar", samples=count) for number, count in enumerate([100, 101, 100, 57, 3, 0, 100])]
+TOTAL = 461
+
+
+def positions(ranges: list[SampleRange]) -> list[tuple[str, int]]:
+    return [(span.path, position) for span in ranges for position in range(span.start, span.stop)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fractions_are_nested_and_exact(seed: int) -> None:
+    smaller: set[tuple[str, int]] = set()
+    for fraction in (0.001, 0.05, 0.1, 0.2, 0.5, 1.0):
+        taken = positions(take_fraction(SHARDS, fraction, seed))
+        assert len(taken) == len(set(taken)) == max(1, round(fraction * TOTAL))
+        assert smaller <= set(taken)
+        smaller = set(taken)
+
+
+def test_a_fraction_depends_on_the_seed() -> None:
+    assert take_fraction(SHARDS, 0.2, 0) != take_fraction(SHARDS, 0.2, 1)
+
+
+@pytest.mark.parametrize("streams", [1, 4, 16, 50])
+def test_stream_lengths_differ_by_at_most_one_and_each_sample_is_assigned_once(streams: int) -> None:
+    subset = take_fraction(SHARDS, 1.0, 0)
+    assigned = assign_to_streams(subset, streams, seed=0, epoch=3)
+    counts = [sum(len(span) for span in ranges) for ranges in assigned]
+    everything = [position for ranges in assigned for position in positions(ranges)]
+    assert counts == stream_sizes(TOTAL, streams) and max(counts) - min(counts) <= 1
+    assert sorted(everything) == sorted(positions(subset))
+
+
+def test_epochs_differ_and_repeat() -> None:
+    subset = take_fraction(SHARDS, 1.0, 0)
+    assert (
+        assign_to_streams(subset, 4, 0, 1) == assign_to_streams(subset, 4, 0, 1) != assign_to_streams(subset, 4, 0, 2)
+    )
+
+
+def test_the_first_samples_in_order() -> None:
+    assert sum(map(len, all_samples(SHARDS))) == TOTAL
+    assert all_samples(SHARDS, 150) == [
+        SampleRange(path="0.tar", start=0, stop=100),
+        SampleRange(path="1.tar", start=0, stop=50),
+    ]

@@ -1,4 +1,4 @@
-"""The columns of every table met in the wild are found, and a user's own names come before them."""
+"""Tables of every published layout, encoding and separator are read; ambiguous ones are rejected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_names_that_look_like_numbers_keep_their_zeros(tmp_path: Path) -> None:
     assert read_coordinates(tmp_path / "t.csv", "table")["key"].tolist() == ["0012345"]
 
 
-def test_what_the_user_names_comes_first(tmp_path: Path) -> None:
+def test_columns_that_the_user_names_come_first(tmp_path: Path) -> None:
     named = Columns(key="photo", lat="y")
     assert find_columns(["id", "photo", "LAT", "y", "LON"], "it", named) == Columns(key="photo", lat="y", lon="LON")
     (tmp_path / "t.csv").write_text("key,photo,lat,y,LON\nwrong,a.jpg,9,1,2\n")
@@ -57,14 +57,16 @@ def test_what_the_user_names_comes_first(tmp_path: Path) -> None:
     assert (row["key"], row["lat"], row["lon"]) == ("a.jpg", 1, 2)
 
 
-def test_a_named_column_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(DataError, match=r"t\.csv has no column 'y', which columns\.lat names; it has LAT, LON"):
-        find_columns(["LAT", "LON"], "t.csv", Columns(lat="y"))
-
-
-def test_a_table_without_coordinates_is_refused() -> None:
-    with pytest.raises(DataError, match=r"t\.csv has the columns a, B;.* LAT and LON"):
-        find_columns(["a", "B"], "t.csv")
+@pytest.mark.parametrize(
+    ("header", "named", "message"),
+    [
+        (["LAT", "LON"], Columns(lat="y"), r"t\.csv .*'y' .*columns\.lat.* LAT, LON"),
+        (["a", "B"], None, r"t\.csv .* a, B.* LAT and LON"),
+    ],
+)
+def test_missing_columns_are_named(header: list[str], named: Columns | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_columns(header, "t.csv", named)
 
 
 def written(folder: Path, content: str | bytes, name: str = "t.csv") -> Path:
@@ -98,7 +100,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_table_that_can_be_read_in_two_ways_is_refused_by_line_and_value(case: str, tmp_path: Path) -> None:
+def test_an_ambiguous_table_is_rejected_with_line_and_value(case: str, tmp_path: Path) -> None:
     content, named = REFUSED[case]
     with pytest.raises(DataError) as caught:
         read_coordinates(written(tmp_path, content), "gallery")
@@ -117,7 +119,7 @@ READ: dict[str, str | bytes] = {
     "minutes and seconds": 'name,lat,lon\na,"48° 29\' 59.9999999999"" N","W 2°14′59.9999999999″"\n',
     "colons": "name,lat,lon\na,48:30:00,-2:15\n",
     "exiftool": 'name,lat,lon\na,"48 deg 30\' 0.00"" N","2 deg 15\' 0.00"" W"\n',
-    "a minus sign of typographers": "name,lat,lon\na,48.5,\N{MINUS SIGN}2.25\n",
+    "a typographic minus sign": "name,lat,lon\na,48.5,\N{MINUS SIGN}2.25\n",
     "separators at the lines' ends": "name,lat,lon\na,48.5,-2.25,,\n",
     "another header's names": "file_name,Lat.,Long\na,48.5,-2.25\n",
     "Darwin Core": "id,decimalLatitude,decimalLongitude\na,48.5,-2.25\n",
@@ -138,7 +140,7 @@ READ: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_what_can_be_read_in_one_way_only_is_read(case: str, tmp_path: Path) -> None:
+def test_an_unambiguous_table_is_read(case: str, tmp_path: Path) -> None:
     row = read_coordinates(written(tmp_path, READ[case]), "gallery").iloc[0]
     assert (row["lat"], row["lon"]) == (pytest.approx(48.5, abs=1e-9), pytest.approx(-2.25, abs=1e-9))
     assert row["key"] == "a"
@@ -150,16 +152,16 @@ def test_names_are_read_in_the_encoding_of_the_file(encoding: str, tmp_path: Pat
     assert read_coordinates(path, "gallery")["key"].tolist() == ["plain", "José à Nîmes", "Groß"]
 
 
-def test_cyrillic_and_japanese_names_are_no_western_ones(tmp_path: Path) -> None:
+def test_cyrillic_and_japanese_names_are_decoded(tmp_path: Path) -> None:
     for name, encoding in (("Красная площадь в Москве", "cp1251"), ("東京都渋谷区の写真", "shift_jis")):
         path = written(tmp_path, f"name,lat,lon\n{name},3,4\n".encode(encoding))
         assert read_coordinates(path, "gallery")["key"].tolist() == [name]
 
 
-def test_a_damaged_line_of_a_utf8_table_does_not_change_the_others(tmp_path: Path) -> None:
+def test_a_corrupt_line_of_a_utf8_table_does_not_change_the_others(tmp_path: Path) -> None:
     path = written(tmp_path, "name,lat,lon\nJosé,1,2\n".encode() + b"Jos\xe9,3,4\n")
     assert open_table(path, "gallery").encoding == "utf-8"
-    with pytest.raises(DataError, match=r"line 3: .*utf-8.*\(1 such row\)"):
+    with pytest.raises(DataError, match=r"line 3.*utf-8"):
         read_coordinates(path, "gallery")
 
 
@@ -178,7 +180,7 @@ def test_every_number_is_read_to_its_last_bit(tmp_path: Path) -> None:
 
 
 def test_whether_zero_zero_is_a_coordinate_does_not_depend_on_other_rows(tmp_path: Path) -> None:
-    for other in ("1,2", '"1,5",2'):  # plain numbers, and a decimal comma, which is read another way
+    for other in ("1,2", '"1,5",2'):  # plain numbers, and a decimal comma, for which another parser is used
         path = tmp_path / "points.csv"
         path.write_text(f"LAT,LON\n0,0\n{other}\n")
         assert read_coordinates(path, "gallery")[["lat", "lon"]].iloc[0].tolist() == [0, 0]

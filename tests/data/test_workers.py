@@ -1,4 +1,4 @@
-"""Reader processes start without a fork of ours, and whatever becomes of one, the caller gets a sentence."""
+"""Reader processes are forked from a fork server, and however one ends, the caller gets an error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,7 +24,7 @@ BAD = 5
 
 
 class Numbers(Dataset[torch.Tensor]):
-    """Tensors; at `BAD` something happens."""
+    """Tensors; the reader of `BAD` fails in one way."""
 
     def __init__(self, happens: str = "", size: int = 12) -> None:
         self.happens, self.size = happens, size
@@ -51,7 +52,7 @@ class Numbers(Dataset[torch.Tensor]):
 
 
 class Facts(Dataset[tuple[int, int, str, str]]):
-    """Of the process that reads."""
+    """Facts about the reading process."""
 
     def __len__(self) -> int:
         return 4
@@ -61,7 +62,7 @@ class Facts(Dataset[tuple[int, int, str, str]]):
 
 
 def processes_end() -> bool:
-    """Whether no reader is left, in the time that a busy machine takes to notice."""
+    """Whether all readers have ended, in a time that suffices on a busy machine."""
     return wait_until(lambda: not multiprocessing.active_children(), alive=lambda: True, seconds=30)
 
 
@@ -75,12 +76,11 @@ def test_items_come_in_order(workers: int) -> None:
 def test_readers_are_forked_from_a_process_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEOCLIP_TEST", "here")
-    reading = read_in_processes(Facts(), count=4, workers=2)
-    _, parent, folder, told = next(reading)
-    assert parent != os.getpid()
-    assert psutil.Process(parent).num_threads() == 1
-    assert (folder, told) == (str(tmp_path), "here")
-    reading.close()
+    with closing(read_in_processes(Facts(), count=4, workers=2)) as reading:
+        _, parent, folder, variable = next(reading)
+        assert parent != os.getpid()
+        assert psutil.Process(parent).num_threads() == 1
+        assert (folder, variable) == (str(tmp_path), "here")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -94,7 +94,7 @@ def test_a_reader_that_fails_names_shard_and_sample(workers: int, happens: str, 
 
 
 @pytest.mark.parametrize(("happens", "named"), [("killed", "SIGKILL"), ("exits", "status 3"), ("stopped", "SIGSTOP")])
-def test_a_reader_that_is_gone_or_stopped_names_shard_and_sample(happens: str, named: str) -> None:
+def test_a_reader_that_dies_or_stops_names_shard_and_sample(happens: str, named: str) -> None:
     reading = read_in_processes(Numbers(happens), count=12, workers=2, timeout_s=1, limited_by="some.key")
     with pytest.raises(DataError, match=r"train/000003.tar.* key5") as raised:
         list(reading)
@@ -103,7 +103,7 @@ def test_a_reader_that_is_gone_or_stopped_names_shard_and_sample(happens: str, n
     assert processes_end()
 
 
-def test_readers_do_not_hear_what_asks_a_run_to_stop() -> None:
+def test_readers_ignore_signals_that_stop_a_run() -> None:
     reading = read_in_processes(Numbers(size=60), count=60, workers=2)
     items = [next(reading)]
     for process in multiprocessing.active_children():
@@ -114,7 +114,7 @@ def test_readers_do_not_hear_what_asks_a_run_to_stop() -> None:
     assert len(items + list(reading)) == 60
 
 
-def test_a_reading_that_is_left_early_leaves_no_process() -> None:
+def test_reading_that_is_closed_early_leaves_no_process() -> None:
     reading = read_in_processes(Numbers(size=1000), count=1000, workers=2)
     next(reading)
     assert len(multiprocessing.active_children()) == 2
@@ -125,7 +125,7 @@ def test_a_reading_that_is_left_early_leaves_no_process() -> None:
 def _stuck_reader(pids: Connection) -> None:
     _begin(0, slots=[_Slot()], folder=".", environment={})
     pids.send(os.getpid())
-    ctypes.PyDLL(None).sleep(600)  # C code that holds the interpreter: no thread of Python runs
+    ctypes.PyDLL(None).sleep(600)  # C code that blocks the interpreter: no Python thread runs
 
 
 def _caller_of_stuck_reader(pids: Connection) -> None:

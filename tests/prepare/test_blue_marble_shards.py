@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoclip.data.assets import asset_path
-from geoclip.data.blue_marble import Places, cells_of, cut_views, pad_sideways
+from geoclip.data.blue_marble import Degrees, cells_of, cut_views, pad_sideways
 from geoclip.errors import AssetError, DataError
 from geoclip.prepare.blue_marble import BlueMarbleSettings, build_blue_marble
 from tests.commands import wait_until
@@ -42,7 +42,7 @@ def _assets() -> None:
         pytest.skip(str(error))
 
 
-def draw_dots(splits: dict[str, Places], earth_HW3: NDArray[np.uint8], path: Path) -> None:
+def draw_dots(splits: dict[str, Degrees], earth_HW3: NDArray[np.uint8], path: Path) -> None:
     """A red dot per location."""
     picture = earth_HW3[::10, ::10].copy()
     for gps_deg_N2 in splits.values():
@@ -73,11 +73,11 @@ def samples_of(folder: Path) -> list[tuple[dict[str, float], bytes]]:
     return samples
 
 
-def places_of(folder: Path) -> Places:
+def places_of(folder: Path) -> Degrees:
     return np.array([(place["lat"], place["lon"]) for place, _ in samples_of(folder)])
 
 
-def gallery_of(root: Path) -> Places:
+def gallery_of(root: Path) -> Degrees:
     with (root / "gallery.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["LAT", "LON"]

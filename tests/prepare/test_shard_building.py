@@ -87,7 +87,7 @@ def test_every_rejected_row_is_named_with_its_reason(
         (",1,2,x", "no key"),
         (".jpg,1,2,x", "no key"),
         ("good.jpg,,2,x", "no coordinates"),
-        ("good.jpg,north,2,x", "coordinates are no numbers"),
+        ("good.jpg,north,2,x", "coordinates are not numbers"),
         ("good.jpg,nan,2,x", "coordinates are not finite"),
         ("good.jpg,1,-inf,x", "coordinates are not finite"),
         ("good.jpg,0,0.0,x", "coordinates are (0, 0)"),

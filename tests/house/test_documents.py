@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -39,7 +38,15 @@ DOCUMENTS = [
 EXAMPLE = re.compile(  # a file that docs/add_*.md tell the reader to write
     r"`((?:conf|experiments)/[\w/]+\.(?:yaml|md))`(?:(?!```).)*?\n\n```(?:yaml|markdown)\n(.*?)```", re.DOTALL
 )
-LINKED = ("experiments", "conf", "Makefile", "data.mk", "pyproject.toml", "constraints.txt", "constraints-img2dataset.txt")
+LINKED = (
+    "experiments",
+    "conf",
+    "Makefile",
+    "data.mk",
+    "pyproject.toml",
+    "constraints.txt",
+    "constraints-img2dataset.txt",
+)
 
 # What a reader has: in every document, and in conf/, whose commands have no order, also the data and features.
 FOLDERS = """runs/NAME runs/A runs/B runs/official runs/scales-1 runs/A-1 FOLDER FOLDER/train FOLDER/test SHARDS mp16
@@ -91,9 +98,7 @@ def folder(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_of_a_document_is_accepted(
-    document: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_of_a_document_is_accepted(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order: what a command reads is the reader's, or an earlier command writes it."""
     problems = []
     for command in document_commands(ROOT / document, document):

@@ -35,7 +35,7 @@ DOCUMENTS = [
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "experiments/README.md", "experiments/00_*/README.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-EXAMPLE = re.compile(  # a file that docs/add_*.md tell the reader to write
+EXAMPLE = re.compile(  # a file that docs/add_*.md add
     r"`((?:conf|experiments)/[\w/]+\.(?:yaml|md))`(?:(?!```).)*?\n\n```(?:yaml|markdown)\n(.*?)```", re.DOTALL
 )
 LINKED = (
@@ -48,7 +48,7 @@ LINKED = (
     "constraints-img2dataset.txt",
 )
 
-# What a reader has: in every document, and in conf/, whose commands have no order, also the data and features.
+# What exists in the working folder of a document; for conf/, whose commands have no order, also FEATURES and DATA.
 FOLDERS = """runs/NAME runs/A runs/B runs/official runs/scales-1 runs/A-1 FOLDER FOLDER/train FOLDER/test SHARDS mp16
     path/to/shards mp16-pro/metadata data/mp16-download data/mp16/train data/mp16/val data/yfcc4k-download
     data/im2gps3k-download features/NAME data/bluemarble/train FILE_OR_FOLDER"""
@@ -65,7 +65,7 @@ DATA = {"MP16_SHARDS": "SHARDS", "YFCC4K_DIR": "FOLDER", "IM2GPS3K_DIR": "FOLDER
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What commands read of the checkout, with the files that docs/add_*.md tell the reader to write."""
+    """The files of the checkout that commands read, and the files that docs/add_*.md add."""
     clone = tmp_path_factory.mktemp("clone")
     shutil.copytree(ROOT / "conf", clone / "conf")
     shutil.copytree(ROOT / "experiments", clone / "experiments", ignore=shutil.ignore_patterns("*.png", "*.json"))
@@ -83,7 +83,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def folder(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder of a reader who has some data, as empty files: values are checked, contents are not."""
+    """The working folder of a user. Data are empty files: values are checked, contents are not."""
     for name in FOLDERS.split():
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     for name in FILES.split():
@@ -99,7 +99,7 @@ def folder(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_of_a_document_is_accepted(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order: what a command reads is the reader's, or an earlier command writes it."""
+    """In order: a command reads files of the user, or files that an earlier command writes."""
     problems = []
     for command in document_commands(ROOT / document, document):
         if command.is_export:
@@ -145,7 +145,7 @@ def _relative(text: str) -> str:
 
 
 def _make_problem(words: tuple[str, ...]) -> str:
-    """Why one of our commands would not start that `make -n` prints."""
+    """Why a geoclip command that `make -n` prints would not start."""
     done = _make(words, os.environ.get("YFCC4K_DIR", ""))
     if done.returncode:
         return done.stderr.strip()
@@ -189,13 +189,13 @@ def _config_problem(
     """Why a command would not start; the same words, ranks, existing paths and variables give the same result."""
     schema = OmegaConf.get_type(ConfigStore.instance().load(f"{name}_schema.yaml").node)
     assert schema is not None
-    ours = getattr(config, f"{name}_build_problems" if name == "gallery" else f"{name}_problems", lambda _: [])
+    rules = getattr(config, f"{name}_build_problems" if name == "gallery" else f"{name}_problems", lambda _: [])
     more = (ranks,) if name == "train" else ()
     try:
         for point in _points(literal_overrides(words, schema)):
             cfg = _compose(name, point)
             if "--help" not in words:
-                typed(cfg, schema, lambda typed_config: ours(typed_config, *more))
+                typed(cfg, schema, lambda typed_config: rules(typed_config, *more))
     except (HydraException, OmegaConfBaseException) as error:
         return app.composition_sentence(error, schema)
     except ConfigError as error:
@@ -204,7 +204,7 @@ def _config_problem(
 
 
 def _compose(name: str, words: list[str]) -> DictConfig:
-    """As Hydra's `compose`, which merges the files of each choice of groups only once: that takes most of the time."""
+    """The same as Hydra's `compose`; commands that choose the same groups share its slow part."""
     groups = tuple(word for word in words if word[0] in "+~" or word.startswith("hydra") or _is_group(word))
     cfg = copy.deepcopy(_compose_groups(name, groups))
     keys = OverridesParser.create().parse_overrides([word for word in words if word not in groups])

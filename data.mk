@@ -1,18 +1,18 @@
-# Data for who has none: make data-yfcc4k, data-im2gps3k, data-mp16, data-urls. docs/data.md tells more.
+# Download data sets and build shards: make data-yfcc4k, data-im2gps3k, data-mp16, data-urls. See docs/data.md.
 #
-# Each target first says what it fetches, from whom, how large it is, under which terms and where it will lie; with
-# DRY_RUN=1 it does nothing else. The same command goes on where an interrupted one stopped. Each ends in shards.
+# Each target first prints what it downloads, from whom, the size, the terms and the folders; DRY_RUN=1 stops there. The same
+# command resumes an interrupted download.
 #
-#   DRY_RUN      1: only say
-#   YFCC4K_ROOT  IM2GPS3K_ROOT, MP16_ROOT, URLS_ROOT: where the shards are to lie; what is fetched lies in …-download
-#   YFCC4K_ZIP   IM2GPS3K_ZIP: a URL or a file; so are YFCC4K_PLACES and IM2GPS3K_PLACES, the coordinates
+#   DRY_RUN      1: print only
+#   YFCC4K_ROOT  IM2GPS3K_ROOT, MP16_ROOT, URLS_ROOT: the folder of the shards; downloads are in …-download
+#   YFCC4K_ZIP   IM2GPS3K_ZIP: a URL or a file; also YFCC4K_PLACES and IM2GPS3K_PLACES, the coordinates
 #   MP16_URLS    MP16_PLACES: MP16's lists, a URL or a file each; URLS, PLACES: those of data-urls
-#   FLICKR_SIZE  z for 640 pixels and other letters of Flickr's; the lists' own URLs give 500
-#   PROCESSES THREADS   of img2dataset's: PROCESSES x THREADS links are open at a time, over all machines
-#   DISTRIBUTOR  multiprocessing, ray or pyspark; SPARK_MASTER=spark://HOST:7077 for a cluster of Spark's
-#   RETRY        1: fetch those tars again in which more than 1 % of the links failed for a reason that may pass
-#   TAR_ROWS     links in one of img2dataset's tars: what an interruption can lose
-#   VAL_SAMPLES  photographs held out, at random, as the split val: 5000 of MP16 and none of data-urls unless given
+#   FLICKR_SIZE  z for 640 pixels, or another size letter of Flickr; the lists' own URLs give 500 pixels
+#   PROCESSES THREADS   PROCESSES x THREADS links are open at a time, over all machines
+#   DISTRIBUTOR  multiprocessing, ray or pyspark; SPARK_MASTER=spark://HOST:7077 for a Spark cluster
+#   RETRY        1: download again the tars in which more than 1 % of the links failed for a temporary reason
+#   TAR_ROWS     links per tar of img2dataset: an interruption loses at most one tar per process
+#   VAL_SAMPLES  random photographs for the split val: by default 5000 of MP16 and none of data-urls
 #   ARGS         for python -m geoclip.shards, such as ARGS='max_side_px=512'
 
 YFCC4K_ROOT ?= data/yfcc4k
@@ -42,83 +42,83 @@ VAL_SAMPLES ?=
 RETRY ?=
 DRY_RUN ?=
 
-# img2dataset pins webdataset < 0.3 and pandas < 3: it has an environment of its own and hands over files.
+# img2dataset pins webdataset < 0.3 and pandas < 3: it runs in an environment of its own.
 I2D := .venv-img2dataset
 I2D_STAMP := $(I2D)/.installed
 I2D_MORE := $(if $(filter-out multiprocessing,$(DISTRIBUTOR)),$(I2D)/.installed-$(DISTRIBUTOR))
 DOWNLOAD = $(ROOT)-download
-# Workers take the very Python that drives them. img2dataset would make a session of its own, which stays on one machine.
+# Spark's workers use the same Python. The session is created here, because img2dataset's own uses one machine only.
 ON_SPARK = $(if $(filter pyspark,$(DISTRIBUTOR)),PYSPARK_PYTHON='$(abspath $(I2D)/bin/python)')
 IN_SESSION = from pyspark.sql import SparkSession; from img2dataset.main import main; \
 	SparkSession.builder.master("$(SPARK_MASTER)").getOrCreate(); main()
 
-define YFCC4K_SAYS
+define YFCC4K_DESCRIPTION
 YFCC4k: 4,536 photographs, the test set of Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning Era", ICCV 2017.
-  fetched   coordinates, 2.6 MB        $(YFCC4K_PLACES)
+  download  coordinates, 2.6 MB        $(YFCC4K_PLACES)
             photographs, about 0.5 GB  $(YFCC4K_ZIP)
-            (the address that https://github.com/lugiavn/revisiting-im2gps names)
+            (the URL on https://github.com/lugiavn/revisiting-im2gps)
   terms     photographs of Flickr's users in YFCC100M, each under the Creative Commons licence that its author chose;
             the CSV names it: 1,348 BY-NC-SA, 1,196 BY-NC-ND, 740 BY, 533 BY-NC, 504 BY-SA, 215 BY-ND.
-            The CSV lies in a repository under MIT.
-  lies in   $(YFCC4K_ROOT)/test (shards) and $(YFCC4K_ROOT)-download (CSV and photographs, as YFCC4K_DIR=)
+            The CSV is in a repository under MIT.
+  folders   $(YFCC4K_ROOT)/test (shards) and $(YFCC4K_ROOT)-download (CSV and photographs, as YFCC4K_DIR=)
 endef
 
-define IM2GPS3K_SAYS
-Im2GPS3k: 2,997 photographs with known places, chosen by Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning
+define IM2GPS3K_DESCRIPTION
+Im2GPS3k: 2,997 photographs with known locations, chosen by Vo, Jacobs, Hays, "Revisiting IM2GPS in the Deep Learning
 Era", ICCV 2017, out of the Im2GPS of Hays, Efros, CVPR 2008.
-  fetched   coordinates, 0.4 MB         $(IM2GPS3K_PLACES)
+  download  coordinates, 0.4 MB         $(IM2GPS3K_PLACES)
             3,000 photographs, 477 MB   $(IM2GPS3K_ZIP)
-            (the address that https://github.com/lugiavn/revisiting-im2gps names; three have no coordinates)
-  terms     photographs of Flickr's users; the publishers name no licence, so all rights are their authors':
-            for research at your own judgement, not to be passed on. The CSV lies in a repository under MIT.
-  lies in   $(IM2GPS3K_ROOT)/test (shards) and $(IM2GPS3K_ROOT)-download (CSV and photographs, as IM2GPS3K_DIR=)
+            (the URL on https://github.com/lugiavn/revisiting-im2gps; three have no coordinates)
+  terms     photographs of Flickr's users; the publishers name no licence, so the authors have all rights:
+            for research at your own judgement; do not redistribute. The CSV is in a repository under MIT.
+  folders   $(IM2GPS3K_ROOT)/test (shards) and $(IM2GPS3K_ROOT)-download (CSV and photographs, as IM2GPS3K_DIR=)
 endef
 
-define MP16_SAYS
+define MP16_DESCRIPTION
 MP16: 4.72 million geotagged photographs of Flickr's users in YFCC100M.
-  fetched   links, about 0.4 GB         $(MP16_URLS)
+  download  links, about 0.4 GB         $(MP16_URLS)
             coordinates, about 0.6 GB   $(MP16_PLACES)
             photographs, about 370 GB   from Flickr (staticflickr.com), each from its own link, by img2dataset. The size
-            is what 4.12 million of them take in a copy on the Hugging Face Hub: one in eight was gone by then
-  time      $(PROCESSES) x $(THREADS) links at a time; 100 photographs a second would be 13 hours. Flickr refuses who asks too fast
-            (429 Too Many Requests): that is counted, and RETRY=1 asks again
+            is that of 4.12 million in a copy on the Hugging Face Hub; one in eight had been deleted
+  time      $(PROCESSES) x $(THREADS) links at a time; 100 photographs a second would take 13 hours. Flickr limits the rate
+            (429 Too Many Requests): such links are counted, and RETRY=1 requests them again
   terms     each photograph under the Creative Commons licence that its author chose, see
             https://multimediacommons.wordpress.com/yfcc100m-core-dataset/; some forbid commercial use or changes.
-            What was deleted or made private cannot be fetched, and should not be. The lists are TIB's, under GPL-3.0.
-            TIB withdrew its code and models in December 2025 because geo-localisation can be misused; read
-            "Responsible use" in README.md before you go on
-  lies in   $(MP16_ROOT)/train and $(MP16_ROOT)/val (shards) and $(MP16_ROOT)-download (what was fetched: as large again,
+            Deleted and private photographs cannot be downloaded, and should not be. The lists are TIB's, under GPL-3.0.
+            TIB withdrew its code and models in December 2025 because geo-localisation can be misused; first
+            read "Responsible use" in README.md
+  folders   $(MP16_ROOT)/train and $(MP16_ROOT)/val (shards) and $(MP16_ROOT)-download (as large again,
             until you delete it)
   instead   the same photographs as one archive: https://huggingface.co/datasets/Jia-py/MP16-Pro, see docs/data.md
 endef
 
-define URLS_SAYS
+define URLS_DESCRIPTION
 Photographs from a list of links.
-  fetched   the list: $(URLS) $(PLACES); then every link in it, by img2dataset, $(PROCESSES) x $(THREADS) at a time
-            (a photograph of Flickr's with 500 pixels has about 90 kB)
-  terms     whatever their owners say: a link is no licence
-  lies in   $(URLS_ROOT) (shards) and $(URLS_ROOT)-download (what was fetched; may be deleted in the end)
+  download  the list: $(URLS) $(PLACES); then every link in it, by img2dataset, $(PROCESSES) x $(THREADS) at a time
+            (a Flickr photograph of 500 pixels has about 90 kB)
+  terms     those of the owners: a link is no licence
+  folders   $(URLS_ROOT) (shards) and $(URLS_ROOT)-download (may be deleted at the end)
 endef
 
 .PHONY: data-yfcc4k data-im2gps3k data-mp16 data-urls benchmark-shards url-shards
 
-data-yfcc4k: ## shards of YFCC4k, 4,536 photographs; DRY_RUN=1 only says what would be fetched
-	$(info $(YFCC4K_SAYS))
+data-yfcc4k: ## shards of YFCC4k, 4,536 photographs; DRY_RUN=1 only prints what it would download
+	$(info $(YFCC4K_DESCRIPTION))
 	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory benchmark-shards NAME=yfcc4k ROOT='$(YFCC4K_ROOT)' \
 		ZIP='$(YFCC4K_ZIP)' PLACES='$(YFCC4K_PLACES)' SHA256='$(if $(findstring ://,$(YFCC4K_PLACES)),$(YFCC4K_SHA256))')
 
 data-im2gps3k: ## shards of Im2GPS3k, 2,997 photographs
-	$(info $(IM2GPS3K_SAYS))
+	$(info $(IM2GPS3K_DESCRIPTION))
 	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory benchmark-shards NAME=im2gps3k ROOT='$(IM2GPS3K_ROOT)' \
 		ZIP='$(IM2GPS3K_ZIP)' PLACES='$(IM2GPS3K_PLACES)' SHA256='$(if $(findstring ://,$(IM2GPS3K_PLACES)),$(IM2GPS3K_SHA256))')
 
 data-mp16: ## shards of MP16, 4.72 million links: hundreds of gigabytes, hours to days
-	$(info $(MP16_SAYS))
+	$(info $(MP16_DESCRIPTION))
 	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(MP16_ROOT)' \
 		VAL_SAMPLES='$(or $(VAL_SAMPLES),5000)' URLS='$(MP16_URLS)' PLACES='$(MP16_PLACES)')
 
-data-urls: ## shards from any list of links: URLS=list.csv [PLACES=coordinates.csv] URLS_ROOT=data/name
-	$(if $(URLS),$(info $(URLS_SAYS)),$(error name the list: make data-urls URLS=list.csv URLS_ROOT=data/name))
+data-urls: ## shards from a list of links: URLS=list.csv [PLACES=coordinates.csv] URLS_ROOT=data/name
+	$(if $(URLS),$(info $(URLS_DESCRIPTION)),$(error name the list: make data-urls URLS=list.csv URLS_ROOT=data/name))
 	@$(if $(DRY_RUN),:,$(MAKE) --no-print-directory url-shards ROOT='$(URLS_ROOT)')
 
 benchmark-shards: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,19 +16,24 @@ STARTS = re.compile(r"(?:[A-Z_]\w*=\S+ )*(?:make |torchrun .*-m |(?:\.venv/bin/)
 IN_CONF = re.compile(r"(?:# )?((?:[A-Z_0-9]+=\S+ )*(?:python -m geoclip\.|torchrun |make )\S.*?)(?:  |, |; |$)")
 OPERATORS = set(";&|()")
 SHELL = {"cat", "head", "do", "done", "exit", "fi", "for", "if", "rm", "test", "then", "trap", "wait", "["}
-OTHERS = {"scontrol", "scancel", "pip", "hf", "ray", "pre-commit"}  # programs that are not ours to try
+OTHERS = {"scontrol", "scancel", "pip", "hf", "ray", "pre-commit"}  # other people's programs
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Command:
-    """One command: `make` with its arguments, or a module of Python's with its own."""
+    """`make` or a Python module, each with its arguments; or an `export`, which has variables only."""
 
     where: str  # the document
     text: str
-    module: str  # geoclip.train; empty: make
-    arguments: tuple[str, ...]
+    module: str = ""  # geoclip.train; empty: make
+    arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     ranks: int = 1
+
+    @property
+    def is_export(self) -> bool:
+        """Whether it sets variables for the commands after it."""
+        return not (self.module or self.arguments)
 
 
 def document_commands(path: Path, where: str) -> list[Command]:
@@ -58,7 +64,7 @@ def block_commands(block: str, where: str) -> Iterator[Command]:
     """The commands of a shell script.
 
     Raises:
-        AssertionError: a program that is neither ours nor among those that are known not to be.
+        AssertionError: a program that is neither ours nor in SHELL or OTHERS.
     """
     for words in simple_commands(block):
         environment = {}
@@ -66,31 +72,34 @@ def block_commands(block: str, where: str) -> Iterator[Command]:
             name, _, value = words.pop(0).partition("=")
             environment[name] = value
         if words and words[0] == "export":
-            yield Command(where=where, text=shlex.join(words), module="", arguments=(),
-                          environment=dict(word.split("=", 1) for word in words[1:] if "=" in word))  # fmt: skip
+            environment = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+            yield Command(where=where, text=shlex.join(words), environment=environment)
             continue
         if not words or words[0] in SHELL or Path(words[0]).name in OTHERS:
             continue
         text = shlex.join(words)
         words = words[1:] if words[0] == "srun" else words
         if words[0] == "make":
-            yield Command(where=where, text=text, module="", arguments=tuple(words), environment=environment)
+            yield Command(where=where, text=text, arguments=tuple(words), environment=environment)
         elif words[0] == "torchrun" or Path(words[0]).name == "python":
             if "-c" in words or words[1:2] == ["-"]:
                 continue
             at = words.index("-m")
             counts = [word.split("=")[1] for word in words[:at] if re.match(r"--(nnodes|nproc-per-node)=\d+$", word)]
-            ranks = 1
-            for count in counts:
-                ranks *= int(count)
-            yield Command(where=where, text=text, module=words[at + 1], arguments=tuple(words[at + 2 :]),
-                          environment=environment, ranks=ranks)  # fmt: skip
+            yield Command(
+                where=where,
+                text=text,
+                module=words[at + 1],
+                arguments=tuple(words[at + 2 :]),
+                environment=environment,
+                ranks=math.prod(map(int, counts)),
+            )
         else:
-            raise AssertionError(f"{where}: {words[0]} in {text!r} is no program that a test knows how to try")
+            raise AssertionError(f"{where}: {words[0]} in {text!r} is not a known program")
 
 
 def simple_commands(block: str) -> Iterator[list[str]]:
-    """The words of every simple command of a script; here-documents are passed over."""
+    """The words of every simple command of a script, without here-documents."""
     lines = iter(block.splitlines())
     for line in lines:
         while line.endswith("\\") or not _is_closed(line):

@@ -1,4 +1,4 @@
-"""Imports point one way, as the table in CONTRIBUTING.md says; configuration stays at the edge; commands start fast."""
+"""Imports follow the table of layers in CONTRIBUTING.md, few packages read the configuration, commands start fast."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def package(module: str) -> str:
 
 
 def imported(path: Path, *, at_top: bool = False) -> Iterator[str]:
-    """The modules of geoclip that a file imports: anywhere, or those that are imported with it."""
+    """The modules of geoclip that a file imports: anywhere in it, or only at its top level."""
     tree = ast.parse(path.read_text())
     for node in tree.body if at_top else ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -49,7 +49,7 @@ def imported(path: Path, *, at_top: bool = False) -> Iterator[str]:
 def test_nothing_imports_from_a_higher_layer(module: str) -> None:
     here = package(module)
     if here == "__init__":
-        return  # the public names of the package come from every layer
+        return  # its public names come from every layer
     for there in imported(MODULES[module]):
         assert package(there) != "__init__", f"{module} imports geoclip itself"
         assert LAYERS[package(there)] <= LAYERS[here], f"{module} imports {there}"
@@ -66,18 +66,18 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter({name: set(imported(path, at_top=True)) - {name} for name, path in MODULES.items()}).prepare()
 
 
-def test_the_configuration_stays_at_the_edge() -> None:
+def test_only_commands_cli_and_factory_import_the_configuration() -> None:
     readers = {package(module) for module in MODULES if "config" in map(package, imported(MODULES[module]))}
     assert readers - {"config"} <= {"cli", "factory", *COMMANDS}
 
 
-def test_every_package_is_in_the_table_and_the_root_has_commands_alone() -> None:
+def test_every_package_is_in_the_table_and_the_root_contains_only_commands() -> None:
     assert {package(module) for module in MODULES} == {*LAYERS, "__init__"}
     assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "errors", "distributed", *COMMANDS}
 
 
 def test_commands_import_nothing_heavy() -> None:
-    """A wrong key or --help must answer at once: heavy imports wait until the configuration has been checked."""
+    """--help and a wrong key take no time: heavy imports come after the check of the configuration."""
     code = f"import sys, {', '.join(f'geoclip.{name}' for name in COMMANDS)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert COMMANDS

@@ -54,10 +54,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def write_study(config: StudyCommandConfig) -> Path:
-    """Run missing evaluations; write results, tables, figures, and the generated blocks of the README.
-
-    Returns:
-        The study's folder.
+    """Run missing evaluations; write results, tables, figures, and the README's generated blocks; returns the folder.
 
     Raises:
         GeoclipError: runs that cannot be evaluated or compared.
@@ -92,10 +89,7 @@ def write_study(config: StudyCommandConfig) -> Path:
 
 
 def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
-    """Print a table of the runs for every benchmark; write the tables and all numbers into `output`.
-
-    Returns:
-        The contents of results.json.
+    """Print a table of the runs for every benchmark; write tables and numbers into `output`; returns results.json.
 
     Raises:
         DataError: a run was not evaluated, or runs cannot be compared.
@@ -195,11 +189,7 @@ def _cost(setting: dict[str, Any]) -> str:
 
 
 def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str) -> list[EvaluateConfig]:
-    """The missing evaluations of all runs of a study.
-
-    Args:
-        configs: by run, its configuration.
-        device: to evaluate on.
+    """The missing evaluations of all runs of a study, given their configurations.
 
     Raises:
         ConfigError: an evaluation is not possible; every problem is listed.

@@ -56,11 +56,7 @@ def _run_names(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Group:
-    """One row per metric, in 80 columns.
-
-    Args:
-        comparison: the contents of eval/compare-*.json.
-    """
+    """One row per metric of an eval/compare-*.json, in 80 columns."""
     from rich.console import Group
     from rich.text import Text
 
@@ -87,12 +83,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Group:
 
 
 def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
-    """Differences with their intervals: shares in one panel, GeoScore and median, in other units, in one each.
-
-    Args:
-        comparison: the contents of eval/compare-*.json.
-        path: the PNG to write.
-    """
+    """Differences of an eval/compare-*.json with intervals: shares in one panel, GeoScore and median in one each."""
     rows, protocol = comparison["differences"], comparison["protocol"]
     shares = {metric: row for metric, row in rows.items() if metric not in SINGLE_PANELS}
     height, gap = ROW_IN * len(shares), 1.7

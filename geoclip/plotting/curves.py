@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from geoclip.errors import DataError
@@ -67,9 +69,7 @@ def distance_axis(axes: Axes, label: str, first_tick: str = "0.1") -> None:
 def draw_training(rows: Sequence[Row], path: Path) -> None:
     """Loss, in-batch recall, validation accuracy, learning rate, temperature and throughput over samples seen.
 
-    Args:
-        rows: the rows of metrics.jsonl; those of kind `train` and `val` are drawn. Values that are not finite are gaps.
-        path: the PNG to write.
+    Rows of metrics.jsonl of kind `train` and `val` are drawn; values that are not finite are gaps.
 
     Raises:
         DataError: there is no row of kind `train`.
@@ -104,7 +104,7 @@ def draw_training(rows: Sequence[Row], path: Path) -> None:
         elif title == "learning rate":
             axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
         axes.set_xlim(0, samples_N[-1] * 1.02 or 1)
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if row == 1:
             axes.set_xlabel("samples seen", color=MUTED, fontsize=10.5)
     save_figure(figure, path)
@@ -126,15 +126,8 @@ def _curve(axes: Axes, x_N: Floats, y_N: Floats, color: str, *, smooth: bool) ->
     marker = "o" if len(x_N) < 12 else None
     axes.plot(x_N, y_N, color=color, alpha=0.28 if noisy else 1, linewidth=1 if noisy else 1.8, marker=marker, ms=4)
     if noisy:
-        axes.plot(x_N[finite_N], _running_mean(y_N[finite_N], len(x_N) // 30 + 1), color=color, linewidth=2)
-
-
-def _running_mean(y_N: Floats, radius: int) -> NDArray[np.float64]:
-    """Mean over `radius` values to either side, fewer at the ends."""
-    window = np.ones(2 * radius + 1)
-    sums, counts = (np.convolve(values_N, window)[radius:-radius] for values_N in (y_N, np.ones_like(y_N)))
-    mean_N: NDArray[np.float64] = sums / counts
-    return mean_N
+        window = pd.Series(y_N[finite_N]).rolling(2 * (len(x_N) // 30) + 3, center=True, min_periods=1)
+        axes.plot(x_N[finite_N], window.mean(), color=color, linewidth=2)
 
 
 def _validation(axes: Axes, train: Sequence[Row], rows: Sequence[Row]) -> None:
@@ -157,11 +150,8 @@ def _validation(axes: Axes, train: Sequence[Row], rows: Sequence[Row]) -> None:
 def draw_errors(error_km: Mapping[str, Floats], ceiling_km: Mapping[str, Floats], path: Path) -> None:
     """The histogram of errors and the share of images within a distance, both on a logarithmic axis.
 
-    Args:
-        error_km: by benchmark, (N,) distances between prediction and truth.
-        ceiling_km: by benchmark, (N,) distances between the truth and the gallery's nearest location: the errors of a
-            perfect model, drawn dashed. A benchmark may be absent.
-        path: the PNG to write.
+    By benchmark, `error_km` has (N,) errors, and `ceiling_km` those of a perfect model, drawn dashed: distances between
+    the truth and the gallery's nearest location. A benchmark may have no ceiling.
 
     Raises:
         DataError: no benchmark, an empty one, or a distance that is negative or not finite.
@@ -200,11 +190,7 @@ def draw_errors(error_km: Mapping[str, Floats], ceiling_km: Mapping[str, Floats]
 
 
 def _checked_km(km_N: Floats, what: str) -> NDArray[np.float64]:
-    """(N,) distances, clipped to the axis.
-
-    Raises:
-        DataError: there is none, or one is negative or not finite.
-    """
+    """(N,) distances, clipped to the axis; refuses none, and negative ones."""
     if not len(km_N):
         raise DataError(f"{what}: there is no distance to draw")
     if not (np.isfinite(km_N) & (km_N >= 0)).all():
@@ -223,12 +209,6 @@ def _note(axes: Axes, text: str) -> None:
     axes.set_yticks([])
 
 
-def _thousands(value: float, _position: int) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"
-
-
 def draw_calibration(
     path: Path,
     before: Mapping[str, Any],
@@ -239,13 +219,8 @@ def draw_calibration(
 ) -> None:
     """Reliability of the probability within 25 and 200 km of the prediction, and observed over expected errors.
 
-    Args:
-        path: the PNG to write.
-        before: `evaluation.calibration.summary` with the model's own scale.
-        after: with the fitted scale.
-        raw_km_N: (N,) expected errors of the softmax.
-        error_km_N: (N,) observed errors.
-        calibration: the curve from the first to the second.
+    `before` and `after` are `evaluation.calibration.summary` with the model's own scale and the fitted one; `raw_km_N`
+    are the expected errors of the softmax, which `calibration` maps to the observed `error_km_N`.
     """
     figure = new_figure(WIDTH_IN, TOP_IN + SIDE_IN + 0.85, PAPER)
     name = calibration.facts["benchmark"] + tta_note(calibration.facts["tta"])

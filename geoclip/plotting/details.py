@@ -138,12 +138,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str]:
 def draw_details(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy within 25, 200 and 750 km by continent and by distance to the training data, and reliability.
 
-    Args:
-        result: the contents of eval/<benchmark>.json.
-        path: the PNG to write.
-
     Raises:
-        DataError: it has no details.
+        DataError: the evaluation has no details.
     """
     if not result.get("by_continent"):
         raise DataError(f"evaluation {result.get('benchmark', '?')!r} has no details; evaluate again")

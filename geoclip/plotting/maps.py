@@ -46,10 +46,7 @@ MAX_LINES = 300
 def draw_distribution(splits: Mapping[str, Floats], background: Picture, path: Path) -> None:
     """One map per split, below its name and count; dense dots are whiter. With an odd number the first map is wide.
 
-    Args:
-        splits: by name, (N, 2) latitude, longitude in degrees.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-        path: the PNG to write.
+    A split is (N, 2) latitude, longitude in degrees; the background (height, width, 3), equirectangular.
 
     Raises:
         DataError: no split, an empty one, or invalid coordinates.
@@ -98,13 +95,7 @@ def draw_predictions(
 ) -> None:
     """The true location of every image, coloured by its error; beyond 750 km a line leads to the prediction.
 
-    Args:
-        truth_deg_N2: (N, 2) latitude, longitude in degrees.
-        guess_deg_N2: (N, 2) likewise.
-        error_km_N: (N,) distances between them.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-        path: the PNG to write.
-        title: the benchmark's name.
+    Truth and prediction are latitude, longitude in degrees; the background is (height, width, 3), equirectangular.
 
     Raises:
         DataError: nothing to draw, unequal lengths, invalid coordinates, or an error that is negative or not finite.

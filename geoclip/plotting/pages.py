@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,13 @@ from PIL import Image
 NOTHING_FETCHED = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["nothing_fetched"] = NOTHING_FETCHED
-    return environment
-
-
 def render(template: str, **values: Any) -> str:
     """Fill a template of this package; every value is escaped, and a missing one is an error."""
-    return _environment().get_template(template).render(**values)
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values, nothing_fetched=NOTHING_FETCHED)
 
 
 def data_uri(content: bytes, kind: str) -> str:

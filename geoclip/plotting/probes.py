@@ -119,15 +119,7 @@ def _score_text(value: float, metric: str) -> str:
 
 
 def draw_probe(result: Mapping[str, Any], path: Path) -> None:
-    """Accuracy, or R², of every task, with its interval.
-
-    Args:
-        result: the contents of probe.json.
-        path: the PNG to write.
-
-    Raises:
-        DataError: as `probe_table`.
-    """
+    """Accuracy, or R², of every task of a probe.json, with its interval; errors as `probe_table`."""
     names, tasks = probe_table(result).features, result["tasks"]
     width = (WIDTH_IN - LEFT_IN - 0.3 - GAP_IN * (len(tasks) - 1)) / len(tasks)
     height = ROW_IN * len(names)

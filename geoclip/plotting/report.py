@@ -56,16 +56,10 @@ def read_results(run: Path) -> list[dict[str, Any]]:
 def draw_report_figures(
     run: Path, rows: list[Row], results: list[dict[str, Any]], background: Picture
 ) -> dict[str, Path]:
-    """Draw into `figures/` what the files of the run allow.
-
-    Args:
-        run: the run's folder.
-        rows: of metrics.jsonl.
-        results: of `read_results`; a benchmark without its CSV is left out.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
+    """Draw into `figures/` what the files of the run allow: `rows` of metrics.jsonl, `results` of `read_results`.
 
     Returns:
-        Paths of the figures drawn: `training`, `errors`, `details`, `predictions_<benchmark>`.
+        Paths of the figures drawn: `training`, `errors`, `details`, and `predictions_<benchmark>` for every CSV.
 
     Raises:
         DataError: a CSV that lacks a column or has invalid coordinates.
@@ -110,16 +104,10 @@ class Figure:
     link: str = ""
 
 
-def write_report(run: Path, *, background: Picture, distribution: Path | None = None) -> Path:
+def write_report(run: Path, *, background: Picture) -> Path:
     """Draw the run's figures and write `report.html`; for what is missing the page shows the command that makes it.
 
-    Args:
-        run: the run's folder.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-        distribution: map of the locations of every split; by default `distribution.png` in the data's root.
-
-    Returns:
-        The path of the page.
+    Returns the path of the page. The map of every split, `distribution.png`, is read from the data's root.
 
     Raises:
         DataError: there is nothing to report on, or a file cannot be read.
@@ -137,8 +125,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         if name in CHARTS
     }
     maps = [_map(path, f"predictions on {name.split('_', 1)[1]}") for name, path in drawn.items() if name not in charts]
-    if distribution is None and config:
-        distribution = Path(located(config, run)["data"]["root"]) / "distribution.png"
+    distribution = Path(located(config, run)["data"]["root"]) / "distribution.png" if config else Path()
     page = render(
         "report.html.j2",
         name=run.resolve().name,
@@ -149,9 +136,7 @@ def write_report(run: Path, *, background: Picture, distribution: Path | None = 
         charts=charts,
         maps=maps,
         predictions=_predictions(run),
-        distribution=_map(distribution, "locations of every split")
-        if distribution and distribution.is_file()
-        else None,
+        distribution=_map(distribution, "locations of every split") if distribution.is_file() else None,
         facts=_config_facts(config) | _training_facts(rows) | _provenance_facts(provenance),
         commands=_commands(run, provenance, results, config.get("gallery", {}).get("name")),
         config_text=path.read_text(encoding="utf-8") if config else "",

@@ -57,12 +57,9 @@ class Cell:
 
 
 class Table:
-    """Heads and rows of cells. A row of one cell is the heading of the rows below it.
+    """Heads and rows of cells or texts, the first column aligned left, the others right.
 
-    Args:
-        heads: of the columns; the first is aligned left, the others right.
-        rows: cells or texts.
-        title: above the table on the console.
+    A row of one cell is the heading of the rows below it. The title is shown on the console only.
     """
 
     def __init__(self, heads: Iterable[str], rows: Iterable[Sequence[Any]], title: Any = None) -> None:
@@ -221,10 +218,7 @@ def median_text(median_km: float) -> str:
 
 
 def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:
-    """The table of several eval/<benchmark>.json.
-
-    Args:
-        results: their contents, in the order to show.
+    """The table of several eval/<benchmark>.json, in their order.
 
     Raises:
         DataError: there is none, one lacks a key, or they have different distances.
@@ -266,12 +260,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
 
 
 def ceiling_table(test_sets: Mapping[str, Mapping[str, Any]], gallery: str) -> RichTable:
-    """One row per test set.
-
-    Args:
-        test_sets: n, ceiling_percent (by kilometres as text), median_km, verbatim_in_gallery of each by its name.
-        gallery: its name and size.
-    """
+    """One row per test set, by its name: n, ceiling_percent (by km as text), median_km, verbatim_in_gallery."""
     distances_km = list(next(iter(test_sets.values()))["ceiling_percent"])
     rows = [
         [

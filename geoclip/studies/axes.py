@@ -112,13 +112,7 @@ def finite(value: float | None) -> float:
 
 
 def outliers(values: Mapping[str, float], keep: str, min_span: float) -> set[str]:
-    """Up to two labels so far from the others that these would fill only a small part of the axis.
-
-    Args:
-        values: by label.
-        keep: a label that is never an outlier: the baseline.
-        min_span: least span of the others.
-    """
+    """Up to two labels so far from the others that these would fill only a small part of the axis; never `keep`."""
     kept, found = dict(values), set[str]()
     while len(kept) > 3 and len(found) < 2:
         middle = float(np.median(list(kept.values())))

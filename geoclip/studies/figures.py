@@ -59,10 +59,8 @@ DOTTED = (0, (1, 2))
 def draw_swept(results: Result, path: Path) -> None:
     """The shares within 25 and 200 km and the GeoScore of every variant: mean, standard deviation, single seeds.
 
-    Args:
-        results: the contents of a study's results.json. If one key is swept over numbers, the variants are joined by
-            a line, on a logarithmic axis if the numbers span more than `LOG_FROM`; otherwise each variant is a row.
-        path: the PNG to write.
+    If one key is swept over numbers, the variants are joined by a line, on a logarithmic axis if the numbers span more
+    than `LOG_FROM`; otherwise each variant is a row.
 
     Raises:
         DataError: there are no results.
@@ -120,17 +118,27 @@ def _line(axes: Axes, benchmark: Result, metric: str, values: dict[str, float]) 
     low_V, high_V = mean_V - sd_V, mean_V + sd_V
     axes.fill_between(x_V[joined], low_V[joined], high_V[joined], color=BETTER, alpha=0.1, linewidth=0)
     axes.plot(x_V[joined], mean_V[joined], color="#9db4cc", linewidth=1.8, zorder=2)
-    for x, variant, mean, low, high in zip(x_V, variants, mean_V, low_V, high_V, strict=True):
-        color, base = gain_color(variant, metric), is_baseline(variant)
-        per_seed = variant["metrics"][metric]["per_seed"]
-        axes.plot([x] * len(per_seed), per_seed, "o", color=color, markersize=3, alpha=0.3, markeredgewidth=0)
-        axes.vlines(x, low, high, color=color, linewidth=1.8, zorder=4)
-        axes.plot(x, mean, "D" if base else "o", color=color, markersize=6.5, zorder=5, markeredgecolor=PAPER)
-        if base:
-            axes.axhline(mean, color=INK, linewidth=0.9, linestyle=DOTTED, zorder=1)
+    for x, variant in zip(x_V, variants, strict=True):
+        _mark(axes, variant, metric, x=x)
     ceilings = [variant.get("ceiling_percent", {}).get(metric) for variant in variants]
     if None not in ceilings:
         axes.plot(x_V, ceilings, color=MUTED, linewidth=1.3, linestyle=DASHED, zorder=1)
+
+
+def _mark(axes: Axes, variant: Result, metric: str, *, x: float | None = None, y: float | None = None) -> None:
+    """Seeds, mean and standard deviation of one variant at `x` or `y`; a line marks the mean of the baseline."""
+    cell, color, base = variant["metrics"][metric], gain_color(variant, metric), is_baseline(variant)
+    for values, style in (
+        (cell["per_seed"], {"marker": "o", "linestyle": "", "markersize": 3.3, "alpha": 0.3, "markeredgewidth": 0}),
+        ([cell["mean"] + sign * finite(cell["sd"]) for sign in (-1, 1)], {"linewidth": 1.9, "solid_capstyle": "butt"}),
+        ([cell["mean"]], {"marker": "D" if base else "o", "markersize": 6.5, "markeredgecolor": PAPER}),
+    ):
+        fixed = [y if x is None else x] * len(values)
+        axes.plot(*((values, fixed) if x is None else (fixed, values)), color=color, zorder=4, **style)
+    if base:
+        (axes.axvline if x is None else axes.axhline)(
+            cell["mean"], color=INK, linewidth=0.9, linestyle=DOTTED, zorder=1
+        )
 
 
 def _value_axis(axes: Axes, values: list[float]) -> Floats:
@@ -173,13 +181,7 @@ def _rows(axes: Axes, benchmark: Result, metric: str, *, labelled: bool) -> None
     """A row per variant; a line through all rows marks the mean of the baseline."""
     variants = benchmark["variants"]
     for y, variant in enumerate(variants):
-        cell, color, base = variant["metrics"][metric], gain_color(variant, metric), is_baseline(variant)
-        mean, sd, per_seed = cell["mean"], finite(cell["sd"]), cell["per_seed"]
-        axes.plot(per_seed, [y] * len(per_seed), "o", color=color, markersize=3.5, alpha=0.3, markeredgewidth=0)
-        axes.hlines(y, mean - sd, mean + sd, color=color, linewidth=2, zorder=4)
-        axes.plot(mean, y, "D" if base else "o", color=color, markersize=6.5, zorder=5, markeredgecolor=PAPER)
-        if base:
-            axes.axvline(mean, color=INK, linewidth=0.9, linestyle=DOTTED, zorder=1)
+        _mark(axes, variant, metric, y=y)
         ceiling = variant.get("ceiling_percent", {}).get(metric)
         if ceiling is not None:
             axes.vlines(ceiling, y - 0.5, y + 0.5, color=MUTED, linewidth=1.3, linestyle=DASHED, zorder=1)
@@ -237,10 +239,6 @@ def draw_error_curves(results: Result, path: Path) -> None:
     """Above, the share of images within d km; below, its difference from the baseline; means over seeds.
 
     The range over seeds is shaded for the baseline, and for all if there are few. The gallery's ceiling is dashed.
-
-    Args:
-        results: the contents of a study's results.json.
-        path: the PNG to write.
 
     Raises:
         DataError: there are no results.
@@ -326,10 +324,6 @@ DIFFERENCES = LinearSegmentedColormap.from_list("differences", [WORSE, "#f6c9b6"
 def draw_continents(results: Result, path: Path) -> None:
     """Percent of each continent's images within 200 km, for every variant and benchmark.
 
-    Args:
-        results: the contents of a study's results.json.
-        path: the PNG to write.
-
     Raises:
         DataError: there are no results, or none by continent.
     """
@@ -383,9 +377,7 @@ COLUMNS, PANEL_W_IN, PANEL_H_IN, SEARCH_TOP_IN, SEARCH_GAP_IN = 3, 3.3, 2.05, 1.
 def draw_search(account: Mapping[str, Any], path: Path) -> None:
     """One panel of all points in the order of their runs, and one per axis of the space.
 
-    Args:
-        account: the contents of runs/.search/*.json; failed points are left out.
-        path: the PNG to write.
+    `account` is a runs/.search/*.json; failed points are left out.
 
     Raises:
         DataError: no point was finished.

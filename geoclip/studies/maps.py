@@ -49,11 +49,7 @@ class Wins:
 
 
 def read_wins(baseline_csvs: Sequence[Path], variant_csvs: Sequence[Path]) -> Wins:
-    """Pair the images of two variants by their keys; errors are averaged over seeds as logarithms.
-
-    Args:
-        baseline_csvs: eval/<benchmark>.csv of the baseline's runs, one per seed.
-        variant_csvs: of the variant's runs.
+    """Pair the images of two variants by their keys, from one eval/<benchmark>.csv per seed; average over seeds.
 
     Raises:
         DataError: no file, one that cannot be read, or different images.
@@ -72,15 +68,7 @@ def draw_wins(
 ) -> None:
     """A dot per cell of 5°, at the mean location of its images; its colour is their mean ratio, its size their number.
 
-    Args:
-        baseline_csvs: as `read_wins`.
-        variant_csvs: as `read_wins`.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-        path: the PNG to write.
-        title: of the map.
-
-    Raises:
-        DataError: as `read_wins`; or there is no image.
+    CSVs and errors as `read_wins`; the background is (height, width, 3), equirectangular.
     """
     wins = read_wins(baseline_csvs, variant_csvs)
     span = south_north(wins.truth_deg_N2)

@@ -40,11 +40,8 @@ def fill_generated(
 ) -> str:
     """Replace what is between every `<!-- generated: NAME -->` and its `<!-- end -->`.
 
-    Args:
-        readme_text: Markdown.
-        blocks: Markdown by the block's name.
-        configuration_hashes: by the block's name, the hash of the configuration of its results, for the marker:
-            `<!-- generated: NAME; configuration 1a2b3c4d -->`.
+    Blocks are Markdown by name. A configuration hash is written into the marker of its block, as
+    `<!-- generated: NAME; configuration 1a2b3c4d -->`.
 
     Raises:
         DataError: a block without its marker, a marker without its block or end, or a marker twice.

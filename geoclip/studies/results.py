@@ -93,14 +93,7 @@ def gather(runs: Sequence[Path], benchmark: str) -> tuple[list[Unit], list[Path]
 
 
 def study_configuration(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The keys of a study's runs that decide its results.
-
-    Args:
-        configs: of every run, as dicts.
-
-    Returns:
-        `common`: by dotted key, the values that all runs share. `points`: a dict per run of the others, sorted.
-    """
+    """The dotted keys that decide a study's results: `common` to all runs, and `points`, the others, sorted."""
     flat = [_flat(config_for_hash(dict(config), {}) | {"study": config.get("study", {})}) for config in configs]
     shared = {key: value for key, value in flat[0].items() if all(key in one and one[key] == value for one in flat)}
     points = [{key: value for key, value in sorted(one.items()) if key not in shared} for one in flat]
@@ -173,12 +166,9 @@ def label(value: Any) -> str:
 
 
 def refuse_mixtures(units: Sequence[Unit], by: Sequence[str], allow: Sequence[str]) -> list[str]:
-    """Compare the settings of all evaluations; returns a note for every difference that `allow` permits.
+    """Compare the settings of all evaluations on a benchmark; returns a note for every difference that is allowed.
 
-    Args:
-        units: of one benchmark.
-        by: the keys in which the variants are meant to differ.
-        allow: of data, gallery, budget, revision: where differences are permitted.
+    Differences in the keys `by` are those of the variants. `allow` has kinds: data, gallery, budget, revision.
 
     Raises:
         DataError: another difference; the message names both runs, the keys and the fix.
@@ -247,17 +237,6 @@ def _facts(unit: Unit, by: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Gain:
-    """The difference between a variant and the baseline in one metric, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    excludes_zero: bool
-    share: tuple[float, float, float] | None  # the variant's value in % of the baseline's, low, high; None of 0
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
 class Resampled:
     """The errors of one run, its metrics in the order of METRICS, and their bootstrap values."""
 
@@ -275,19 +254,18 @@ def resampled(error_km_N: Floats, protocol: str, seed: int = 0) -> Resampled:
 
 def gains(
     base: Mapping[int, Resampled], variant: Mapping[int, Resampled], protocol: str, seed: int = 0
-) -> dict[str, Gain]:
+) -> dict[str, dict[str, Any]]:
     """Differences between a variant and the baseline by metric, over the seeds that both have.
+
+    Each has value, low and high (95 % interval), excludes_zero, and share: the variant's value in percent of the
+    baseline's, low, high; None if that is 0.
 
     Images are drawn, each with its errors under both variants and all seeds. The mean over the S seeds of every draw is
     then shifted by t · s / √S, where s is the standard deviation of the differences over seeds, and t is drawn from
     Student's distribution: the interval covers the variation of images and of seeds. With one seed it covers only
     images; a share must then pass McNemar's exact test too, because resampling few differing images is overconfident.
 
-    Args:
-        base: by seed of training, a run of the baseline.
-        variant: the same images in the same order, resampled with the same seed.
-        protocol: whether an error of exactly a distance is within it.
-        seed: of Student's t.
+    Runs are by seed of training, all on the same images in the same order, resampled with the same seed.
 
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13; Student, "The Probable
     Error of a Mean", Biometrika 6, 1908.
@@ -311,14 +289,9 @@ def gains(
         if excludes_zero and len(seeds) == 1 and metric.isdigit():
             right = (within(runs[seeds[0]].error_km_N, int(metric), protocol) for runs in (base, variant))
             excludes_zero = mcnemar(*right).p < LEVEL
-        share, share_low, share_high = map(float, share_3)
-        found[metric] = Gain(
-            value=float(value),
-            low=float(low),
-            high=float(high),
-            excludes_zero=excludes_zero,
-            share=(share, share_low, share_high) if np.isfinite(share_3).all() else None,
-        )
+        share = tuple(map(float, share_3)) if np.isfinite(share_3).all() else None
+        numbers = {"value": float(value), "low": float(low), "high": float(high)}
+        found[metric] = numbers | {"excludes_zero": excludes_zero, "share": share}
     return found
 
 
@@ -428,8 +401,7 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str) -> dict[
     for labels in order:
         gain = None
         if base is not None and labels != base:
-            gained = gains(found[base], found[labels], first["protocol"])
-            gain = {name: asdict(one) for name, one in gained.items()}
+            gain = gains(found[base], found[labels], first["protocol"])
         name = _name(labels, base, by, units[0].config.get("study", {}).get("name", ""))
         variants.append({"label": name} | _variant(groups[labels], found[labels], by) | {"gain": gain})
     return {

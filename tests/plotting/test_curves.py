@@ -11,7 +11,7 @@ from PIL import Image
 
 from geoclip.errors import DataError
 from geoclip.evaluation.calibration import Calibration
-from geoclip.plotting.curves import _column, _running_mean, draw_calibration, draw_errors, draw_training
+from geoclip.plotting.curves import _column, draw_calibration, draw_errors, draw_training
 
 
 def rows(count: int, *, validated: bool = True) -> list[dict[str, Any]]:
@@ -44,10 +44,6 @@ def test_values_that_are_not_finite_are_gaps(tmp_path: Path) -> None:
     assert np.isfinite(_column(written[:5], "loss")).tolist() == [True, False, False, False, True]
     draw_training(written, tmp_path / "training.png")
     assert size(tmp_path / "training.png")
-
-
-def test_the_running_mean_has_fewer_values_at_the_ends() -> None:
-    assert _running_mean(np.array([1.0, 2.0, 6.0, 3.0]), 1) == pytest.approx([1.5, 3, 11 / 3, 4.5])
 
 
 def test_training_without_rows_is_refused(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_intervals_cover_the_true_gain_and_seldom_exclude_zero_without_one() -> 
         found = gains(runs[0], runs[1], "sphere", study)["25"]
         spread = np.hypot(1, np.hypot(0.2, 0.5))  # of the sum of the three
         truth = 100 * (norm.cdf(gain / spread) - 0.5)
-        covered += found.low <= truth <= found.high
-        wins += found.excludes_zero and not gain
+        covered += found["low"] <= truth <= found["high"]
+        wins += found["excludes_zero"] and not gain
     assert covered / studies >= 0.93
     assert wins / (studies / 2) <= 0.07
 

@@ -69,13 +69,6 @@ def test_html_escapes_names() -> None:
     assert "<script>" not in html and "&lt;script&gt;" in html
 
 
-def test_only_all_images_are_rounded_to_a_hundred() -> None:
-    nearly = copy.deepcopy(RESULT)
-    nearly["accuracy_percent"]["2500"] = {"value": 99.94, "low": 99.8, "high": 99.96}
-    share = accuracy_table([nearly]).rows[0].shares[-1]
-    assert (share.text, share.interval) == ("99.9", "99.8–99.96")
-
-
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(DataError):
         accuracy_table([])

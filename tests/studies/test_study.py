@@ -28,36 +28,22 @@ def write_run(root: Path, variant: str, seed: int, error_km_N: Any, **changes: A
     """A finished and evaluated run; `changes` by the file's name and key, as provenance__git_revision."""
     run = root / f"s-{variant}-{seed}{len(changes)}"
     (run / "eval").mkdir(parents=True, exist_ok=True)
+    config = {
+        "name": "s", "seed": seed, "data": {"name": "d", "root": str(root), "fraction": 1.0},
+        "encoder": {"name": "e", "features": ""}, "location": {"name": variant, "sigmas": [1.0, 16.0]},
+        "queue": {"size": 4}, "study": {"name": "s", "by": ["location"], "baseline": "base", "benchmarks": ["test"]},
+    }  # fmt: skip
+    choices = {"location": variant, "fidelity": "paper"}
+    result = {
+        "benchmark": "test", "protocol": "sphere", "tta": "single", "n": len(error_km_N), "gallery": "g",
+        "gallery_size": 10, "gallery_sha256": "f", "git_revision": "abc", "ceiling_percent": {"25": 90.0},
+        "by_continent": {},
+    }  # fmt: skip
     files: dict[str, dict[str, Any]] = {
-        "config": {
-            "name": "s",
-            "seed": seed,
-            "data": {"name": "d", "root": str(root), "fraction": 1.0},
-            "encoder": {"name": "e", "features": ""},
-            "location": {"name": variant, "sigmas": [1.0, 16.0]},
-            "queue": {"size": 4},
-            "study": {"name": "s", "by": ["location"], "baseline": "base", "benchmarks": ["test"]},
-        },
-        "provenance": {
-            "git_revision": "abc",
-            "machine": {},
-            "versions": {},
-            "python": "3",
-            "choices": {"location": variant, "fidelity": "paper"},
-        },
+        "config": config,
+        "provenance": {"git_revision": "abc", "machine": {}, "versions": {}, "python": "3", "choices": choices},
         "summary": {"step": 1, "samples_seen": 100, "files": {"shards": "x"}},
-        "result": {
-            "benchmark": "test",
-            "protocol": "sphere",
-            "tta": "single",
-            "n": len(error_km_N),
-            "gallery": "g",
-            "gallery_size": 10,
-            "gallery_sha256": "f",
-            "git_revision": "abc",
-            "ceiling_percent": {"25": 90.0},
-            "by_continent": {},
-        },
+        "result": result,
     }
     evaluation = changes.pop("evaluation", "test")
     for key, value in changes.items():

@@ -118,8 +118,8 @@ def cells(wins: Wins, size_deg: float = CELL_DEG) -> tuple[Floats, Floats, NDArr
     lat_N, lon_N = wins.truth_deg_N2.T
     table = pd.DataFrame({"lat": lat_N, "lon": lon_N, "log2": wins.log2_N})
     groups = table.groupby([np.floor(lat_N / size_deg), np.floor(lon_N / size_deg)])
-    count_C = groups.size().to_numpy(dtype=np.int64)
-    mean_C3 = groups.mean().to_numpy()
+    count_C = np.asarray(groups.size(), dtype=np.int64)
+    mean_C3 = np.asarray(groups.mean(), dtype=np.float64)
     order = np.argsort(-count_C, kind="stable")
     return mean_C3[order, :2], mean_C3[order, 2], count_C[order]
 

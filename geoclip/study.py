@@ -1,4 +1,4 @@
-"""From a study's runs to its tables and figures: `python -m geoclip.study name=…`. `--help` shows everything."""
+"""Tables and figures of a study from its runs: `python -m geoclip.study name=…`. `--help` shows every key."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,11 +38,11 @@ from geoclip.system.console import markdown_text, setup_logging, show
 
 log = logging.getLogger("geoclip")
 
-EVALUATION_S = 24 * 3600.0  # an evaluation without progress for so long has stopped
+EVALUATION_S = 24 * 3600.0  # an evaluation without progress for so long counts as stopped
 
 
 def main(cfg: DictConfig) -> None:
-    """Check the configuration; then evaluate, draw and write a study, or print the tables of some runs."""
+    """Check the configuration; then evaluate, draw and write a study, or print the tables of runs."""
     config = typed(cfg, StudyCommandConfig, study_problems)
     setup_logging()
     if config.runs:
@@ -53,10 +54,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def write_study(config: StudyCommandConfig) -> Path:
-    """Evaluate what is missing; write results, tables, figures, and the generated blocks of the README.
-
-    Returns:
-        The study's folder.
+    """Run missing evaluations; write results, tables, figures, and the README's generated blocks; returns the folder.
 
     Raises:
         GeoclipError: runs that cannot be evaluated or compared.
@@ -91,13 +89,10 @@ def write_study(config: StudyCommandConfig) -> Path:
 
 
 def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
-    """Print a table of the runs for every benchmark; write them, and all their numbers, into `output`.
-
-    Returns:
-        The contents of results.json.
+    """Print a table of the runs for every benchmark; write tables and numbers into `output`; returns results.json.
 
     Raises:
-        DataError: a run was not evaluated, or the runs cannot be compared.
+        DataError: a run was not evaluated, or runs cannot be compared.
     """
     from geoclip.runs.run_dir import write_json
     from geoclip.studies.results import study_results
@@ -125,16 +120,16 @@ def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
 
 
 def run_folders(runs: Any) -> list[Path]:
-    """The run folders that a pattern, or a list of folders and patterns, names."""
+    """The run folders that match a pattern, or a list of folders and patterns."""
     patterns = [runs] if isinstance(runs, str) else runs
-    found = (Path(path) for pattern in patterns for path in glob.glob(str(pattern)))
-    return sorted({path for path in found if (path / "config.yaml").is_file()})
+    found = {Path(path) for pattern in patterns for path in glob.glob(str(pattern))}
+    return sorted(path for path in found if (path / "config.yaml").is_file())
 
 
 def write_lists(experiments: Path) -> None:
-    """The list of all studies in the folder's README, and the summaries in the README beside the folder.
+    """Write the list of all studies into the folder's README.
 
-    A generated block in the README beside the folder that is named like a study becomes that study's summary.
+    A generated block with the name of a study, in the README beside the folder, becomes the summary of that study.
     """
     from geoclip.studies.readme import fill_generated, generated_blocks, study_list
     from geoclip.studies.tables import study_summary
@@ -156,7 +151,7 @@ def write_lists(experiments: Path) -> None:
 
 
 def _mirror(config: StudyCommandConfig, results: dict[str, Any], figures: Sequence[Path]) -> None:
-    """Every number and every figure to wandb, in the group of the study's runs."""
+    """Send all numbers and figures to wandb, in the group of the study's runs."""
     from geoclip.runs.metrics import log_study
     from geoclip.studies.tables import study_rows
 
@@ -194,63 +189,57 @@ def _cost(setting: dict[str, Any]) -> str:
 
 
 def _missing_evaluations(configs: Mapping[Path, Mapping[str, Any]], device: str) -> list[EvaluateConfig]:
-    """What has to be evaluated still, over all runs of a study.
-
-    Args:
-        configs: by run, its configuration.
-        device: to evaluate on.
+    """The missing evaluations of all runs of a study, given their configurations.
 
     Raises:
-        ConfigError: some of it cannot be; every problem is listed.
+        ConfigError: an evaluation is not possible; every problem is listed.
     """
     from geoclip.evaluate import evaluation_name
     from geoclip.runs.run_dir import located
 
     wanted, problems = [], []
-    for run, as_given in configs.items():
-        config = located(as_given, run)
+    for run in configs:
+        config = located(configs[run], run)
         study = config["study"]
         for name in study["benchmarks"]:
             benchmark = option("benchmark", name, BenchmarkConfig)
             if benchmark is None:
-                problems.append(
-                    f"study.benchmarks={name} is none of {', '.join(options('benchmark'))} (conf/benchmark/)"
-                )
+                known = ", ".join(options("benchmark"))
+                problems.append(f"study.benchmarks={name}: must be one of {known} (conf/benchmark/)")
                 continue
-            if benchmark.kind is BenchmarkKind.shards:  # a split of what the run was trained on
+            if benchmark.kind is BenchmarkKind.shards:  # a split of the run's training data
                 benchmark = replace(benchmark, root=config["data"]["root"])
             galleries = [
                 GalleryConfig(name=Path(path).stem, kind=GalleryKind.file, path=path) for path in study["galleries"]
-            ]
-            for gallery in galleries or [GalleryConfig(name="own", kind=GalleryKind.own)]:
-                for tta in study["tta"]:
-                    asked = EvaluateConfig(
-                        checkpoint=str(run),
-                        runs_dir=str(run.parent),
-                        device=device,
-                        keep_gallery=False,  # read twice, of hundreds of runs
-                        tta=Tta(tta),
-                        gallery=gallery,
-                        benchmark=benchmark,
-                        image_features=_features(config, benchmark),
-                    )
-                    file = f"{evaluation_name(asked, is_own_gallery=not galleries)}.json"
-                    if not (run / "eval" / file).is_file():
-                        wanted.append(asked)
-    problems += [problem for asked in wanted for problem in evaluate_problems(asked)]
+            ] or [GalleryConfig(name="own", kind=GalleryKind.own)]
+            for gallery, tta in product(galleries, study["tta"]):
+                evaluation = EvaluateConfig(
+                    checkpoint=str(run),
+                    runs_dir=str(run.parent),
+                    device=device,
+                    keep_gallery=False,  # embeddings of hundreds of runs, each used twice
+                    tta=Tta(tta),
+                    gallery=gallery,
+                    benchmark=benchmark,
+                    image_features=_features(config, benchmark),
+                )
+                file = f"{evaluation_name(evaluation, is_own_gallery=gallery.kind is GalleryKind.own)}.json"
+                if not (run / "eval" / file).is_file():
+                    wanted.append(evaluation)
+    problems += [problem for evaluation in wanted for problem in evaluate_problems(evaluation)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), "these runs cannot be evaluated")
     return wanted
 
 
 def _features(config: Mapping[str, Any], benchmark: BenchmarkConfig) -> str:
-    """The features of a split, where a run was trained on some and the split was among them."""
+    """The folder of a split's features, if the run was trained on features and that split has some; else empty."""
     folder = Path(config["encoder"]["features"] or ".") / (benchmark.split or benchmark.name)
     return str(folder) if config["encoder"]["features"] and (folder / "index.json").is_file() else ""
 
 
 def _evaluate_all(wanted: Sequence[EvaluateConfig], jobs: int) -> None:
-    """Evaluate, `jobs` at a time; their tables are not printed."""
+    """Evaluate, `jobs` at a time, without printing tables."""
     from tqdm import tqdm
 
     from geoclip.data.workers import in_processes

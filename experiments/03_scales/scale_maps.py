@@ -1,10 +1,10 @@
-"""What each scale of a study's baseline encoder tells apart around Paris: `scales.png` of studies 03 and 04.
+"""Similarity around Paris at each scale of a study's baseline encoder: `scales.png` of studies 03 and 04.
 
     python experiments/03_scales/scale_maps.py experiments/03_scales
     python experiments/03_scales/scale_maps.py experiments/04_hierarchies
 
-Columns zoom in from the whole Earth to a town; rows are the scales, then all of them together. Reads results.json of
-the study and the checkpoint of the first run of its baseline, so run `make study` first.
+Columns zoom in from the whole Earth to a town; rows are the scales, then their sum. It reads the study's results.json
+and the checkpoint of the first run of its baseline, so run `make study` first.
 """
 
 from __future__ import annotations
@@ -51,40 +51,40 @@ def main(folder: Path) -> None:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ScaleSimilarity:
-    """Cosines with the point in the middle, row 0 in the north."""
+    """Cosine similarity to the point in the middle; row 0 is in the north."""
 
     sigmas: tuple[float, ...]
     center_deg: tuple[float, float]  # latitude, longitude
-    extent_km: float | None  # from edge to edge; None: the whole Earth, by longitude and latitude
+    extent_km: float | None  # width and height; None: the whole Earth, equirectangular
     branches_MHW: NDArray[np.float32]
-    all_HW: NDArray[np.float32]  # of what the encoder says: its branches summed, or side by side
-    norms_M: NDArray[np.float32]  # of the branches' outputs at the point: in a sum the longest says most
-    land_HW: NDArray[np.bool_]  # Natural Earth's countries, to find one's way by
+    all_HW: NDArray[np.float32]  # of the encoder's output: its branches summed or concatenated
+    norms_M: NDArray[np.float32]  # of the branches' outputs at the point, their weights in a sum
+    land_HW: NDArray[np.bool_]  # Natural Earth's countries, for orientation
 
 
 def scale_similarities(
     location_encoder: LocationEncoder, center_deg: tuple[float, float], extent_km: float | None, px: int = 96
 ) -> ScaleSimilarity:
-    """Cosine of each branch's output, and of the whole encoder's, at a point with that at the places around it.
+    """Cosine similarity of outputs at a point and at locations around it, for each branch and for the encoder.
 
     Args:
-        location_encoder: of Fourier features; it is only asked.
+        location_encoder: of Fourier features; it is not changed.
         center_deg: latitude, longitude of the point.
-        extent_km: width and height of a square map around it, on which distances and directions from the point are
-            true; None: the whole Earth, `px` wide and half as high.
-        px: width in pixels; what is asked is at their middles.
+        extent_km: width and height of a square azimuthal equidistant map around it; None: the whole Earth, `px` wide
+            and half as high.
+        px: width in pixels; locations are at their centres.
 
     Source of the map: Snyder, "Map Projections: A Working Manual", 1987, chapter 25, azimuthal equidistant.
     """
     center_12 = torch.tensor([center_deg], dtype=torch.float64)
-    places_HW2 = _world(px) if extent_km is None else _around(center_12, extent_km, px)
-    height, width = places_HW2.shape[:2]
-    country_N, _ = regions_of(places_HW2.reshape(-1, 2).numpy())
+    gps_deg_HW2 = _world(px) if extent_km is None else _around(center_12, extent_km, px)
+    height, width = gps_deg_HW2.shape[:2]
+    country_N, _ = regions_of(gps_deg_HW2.reshape(-1, 2).numpy())
     with torch.inference_mode():
         point_P = _outputs(location_encoder, center_12)
         rows = []
-        for places_N2 in places_HW2.reshape(-1, 2).split(AT_ONCE):
-            pairs = zip(_outputs(location_encoder, places_N2), point_P, strict=True)
+        for gps_deg_N2 in gps_deg_HW2.reshape(-1, 2).split(AT_ONCE):
+            pairs = zip(_outputs(location_encoder, gps_deg_N2), point_P, strict=True)
             rows.append(torch.stack([torch.cosine_similarity(*pair) for pair in pairs]))
     cosine_PHW = torch.cat(rows, dim=1).reshape(-1, height, width).float().cpu().numpy()
     return ScaleSimilarity(
@@ -98,23 +98,23 @@ def scale_similarities(
     )
 
 
-def _outputs(encoder: LocationEncoder, places_N2: Tensor) -> list[Tensor]:
-    """(N, D) of every branch, which side by side may be narrower, and of the encoder as a whole, in one pass."""
+def _outputs(encoder: LocationEncoder, gps_deg_N2: Tensor) -> list[Tensor]:
+    """(N, D) outputs of every branch, then of the encoder, in one pass; concatenated branches have a smaller D."""
     found = list[Tensor]()
     hooks = [
-        branch.register_forward_hook(lambda _branch, _given, output: found.append(output))
+        branch.register_forward_hook(lambda _branch, _inputs, output: found.append(output))
         for branch in encoder.branches
     ]
     try:
-        whole_ND = encoder(places_N2.float().to(next(encoder.parameters()).device))
+        output_ND = encoder(gps_deg_N2.float().to(next(encoder.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
-    return [*found, whole_ND]
+    return [*found, output_ND]
 
 
 def _world(px: int) -> Tensor:
-    """(px / 2, px, 2) middles of the pixels of an equirectangular map of the Earth."""
+    """(px / 2, px, 2) centres of the pixels of an equirectangular map of the Earth."""
     step = 360 / px
     lat_H = 90 - step * (torch.arange(px // 2, dtype=torch.float64) + 0.5)
     lon_W = -180 + step * (torch.arange(px, dtype=torch.float64) + 0.5)
@@ -122,7 +122,7 @@ def _world(px: int) -> Tensor:
 
 
 def _around(center_12: Tensor, extent_km: float, px: int) -> Tensor:
-    """(px, px, 2) middles of the pixels of an azimuthal equidistant map."""
+    """(px, px, 2) centres of the pixels of an azimuthal equidistant map."""
     offset_km = ((torch.arange(px, dtype=torch.float64) + 0.5) / px - 0.5) * extent_km
     north_HW, east_HW = torch.meshgrid(-offset_km, offset_km, indexing="ij")
     arc_N = torch.hypot(north_HW, east_HW).reshape(-1) / EARTH_RADIUS_KM
@@ -130,14 +130,14 @@ def _around(center_12: Tensor, extent_km: float, px: int) -> Tensor:
     return destination(center_12.expand(len(arc_N), 2), arc_N, azimuth_N).reshape(px, px, 2)
 
 
-def draw_scales(zooms: Sequence[ScaleSimilarity], place: str, path: Path) -> None:
-    """Cosine with the place in the middle: columns zoom in, rows are the scales and all of them together.
+def draw_scales(zooms: Sequence[ScaleSimilarity], name: str, path: Path) -> None:
+    """Cosine similarity to the point in the middle: columns zoom in, rows are the scales and all of them together.
 
-    A row has colours of its own, the same in all its maps, so that bright means near in whatever this scale can tell.
+    The colours of a row span its own range, the same in all its maps.
 
     Args:
         zooms: of one encoder around one point, from wide to narrow.
-        place: what the point is called.
+        name: of the point.
         path: the PNG to write.
     """
     ratios = [zoom.all_HW.shape[1] / zoom.all_HW.shape[0] for zoom in zooms]
@@ -145,8 +145,8 @@ def draw_scales(zooms: Sequence[ScaleSimilarity], place: str, path: Path) -> Non
     labels = [f"σ = {sigma:g}" for sigma in zooms[0].sigmas]
     labels += ["all scales"] if len(labels) > 1 else []
     figure = new_figure(WIDTH_IN, TOP_IN + len(labels) * (height + GAP_IN) + 0.15, PAPER)
-    write(figure, 0.3, 0.4, f"What each scale tells apart around {place}", color=INK, fontsize=14, fontweight="bold")
-    text = "cosine of its embedding with that of the point at the cross; each row has colours of its own"
+    write(figure, 0.3, 0.4, f"Similarity at each scale around {name}", color=INK, fontsize=14, fontweight="bold")
+    text = "cosine similarity to the embedding of the point at the cross; each row has its own colour range"
     write(figure, 0.3, 0.7, text, color=MUTED, fontsize=10.5)
     for row, label in enumerate(labels):
         maps = [_layers(zoom)[row] for zoom in zooms]
@@ -160,15 +160,15 @@ def draw_scales(zooms: Sequence[ScaleSimilarity], place: str, path: Path) -> Non
             axes = add_axes(figure, left, top, height * ratio, height)
             _map(axes, zoom, one, norm)
             if row == 0:
-                name = "the whole Earth" if zoom.extent_km is None else f"{zoom.extent_km:,g} km across"
-                axes.set_title(name, color=MUTED, fontsize=10.5, loc="left", pad=6)
+                extent = "the whole Earth" if zoom.extent_km is None else f"{zoom.extent_km:,g} km across"
+                axes.set_title(extent, color=MUTED, fontsize=10.5, loc="left", pad=6)
             left += height * ratio + GAP_IN
         _bar(figure, left + 0.02, top, height, norm)
-    save_figure(figure, path, colors=192)  # noise is costly, and its shades say nothing
+    save_figure(figure, path, colors=192)  # fewer shades make noise smaller
 
 
 def _layers(zoom: ScaleSimilarity) -> list[NDArray[np.float32]]:
-    """The scales' maps, then that of all; of one scale alone the two are the same."""
+    """The maps of the scales, then that of all."""
     return [*zoom.branches_MHW, zoom.all_HW]
 
 
@@ -180,7 +180,7 @@ def _map(axes: Axes, zoom: ScaleSimilarity, cosine_HW: NDArray[np.float32], norm
     x, y = 0.5, 0.5
     if zoom.extent_km is None:
         x, y = 0.5 + zoom.center_deg[1] / 360, 0.5 - zoom.center_deg[0] / 180
-    for color, width_pt in (("black", 2.6), ("white", 1.2)):  # seen on any colour
+    for color, width_pt in (("black", 2.6), ("white", 1.2)):  # visible on any colour
         axes.plot(x * width - 0.5, y * height - 0.5, "+", color=color, markersize=9, markeredgewidth=width_pt)
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

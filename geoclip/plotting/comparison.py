@@ -17,64 +17,37 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
-UNITS = {"median_km": "km", "geoscore": ""}
 LABELS = {"country": "same country", "median_km": "median", "geoscore": "GeoScore"}
-LOWER_IS_BETTER = ("median_km",)
+ROW_IN, TOP_IN, LEFT_IN, SINGLE_IN = 0.42, 1.3, 1.55, 0.62
+SHADES = {"a": COLORS[1], "b": COLORS[0], "": MUTED}
+SINGLE_PANELS = {"geoscore": "GeoScore, of 5,000", "median_km": "median error, km, axis reversed: less is better"}
 
 
-def label_of(name: str, protocol: str) -> str:
-    """What a measure is called."""
-    return LABELS.get(name) or f"{sign_of(protocol)} {name} km"
+def _label(metric: str, protocol: str) -> str:
+    return LABELS.get(metric) or f"{sign_of(protocol)} {metric} km"
 
 
-def better(name: str, difference: Mapping[str, Any]) -> str:
-    """`a` or `b` where one is better beyond chance, else nothing."""
+def _better(metric: str, difference: Mapping[str, Any]) -> str:
+    """`a` or `b` where the interval of the difference excludes zero, else nothing."""
     if not difference["excludes_zero"]:
         return ""
-    return "b" if (difference["value"] > 0) != (name in LOWER_IS_BETTER) else "a"
+    return "b" if (difference["value"] > 0) != (metric == "median_km") else "a"
 
 
-def signed(name: str, value: float) -> str:
-    """A difference as it is printed."""
-    if name == "median_km":
+def _value(metric: str, value: float) -> str:
+    if metric == "median_km":
+        return f"{median_text(value)} km"
+    return f"{value:,.0f}" if metric == "geoscore" else f"{percent_text(value, 2)} %"
+
+
+def _signed(metric: str, value: float) -> str:
+    if metric == "median_km":
         return "0" if value == 0 else f"{'+' if value > 0 else '-'}{median_text(abs(value))}"
-    return f"{value:+,.0f}" if name == "geoscore" else f"{value:+.2f}"
+    return f"{value:+,.0f}" if metric == "geoscore" else f"{value:+.2f}"
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Group:
-    """One row per measure, within 80 columns.
-
-    Args:
-        comparison: what eval/compare-*.json holds.
-    """
-    from rich.console import Group
-    from rich.text import Text
-
-    rows = []
-    for name, row in comparison["differences"].items():
-        rows.append(
-            [
-                label_of(name, comparison["protocol"]),
-                _plain(name, row["a"]),
-                _plain(name, row["b"]),
-                Cell(text=signed(name, row["value"]), bold=row["excludes_zero"]),
-                f"{signed(name, row['low'])} … {signed(name, row['high'])}",
-                "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
-                better(name, row),
-            ]
-        )
-    table = Table(["", "a", "b", "b - a", "95 %", "p", "better"], rows).rich([13, 9, 9, 9, 16, 8, 7])
-    title = Text.assemble((comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}")
-    names = Text("\n".join(names_of(comparison)), style="dim")
-    told = (
-        f"{comparison['resamples']:,} resamples of the images, with both runs' errors of each. `better`: the interval "
-        "excludes zero. Of twenty equal measures one does so by chance; other seeds of training are another matter."
-    )
-    return Group(Text(), title, names, Text(), table, Text(), Text(told, style="dim"))
-
-
-def names_of(comparison: Mapping[str, Any]) -> list[str]:
-    """Both runs, and the test-time augmentation of each, if any."""
+def _run_names(comparison: Mapping[str, Any]) -> list[str]:
+    """Both runs, each with its test-time augmentation, if any."""
     settings = comparison.get("settings", ({}, {}))
     return [
         f"{side}: {comparison[side]}{tta_note(setting.get('tta', 'single'))}"
@@ -82,61 +55,69 @@ def names_of(comparison: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _plain(name: str, value: float) -> str:
-    if name == "median_km":
-        return f"{median_text(value)} km"
-    return f"{value:,.0f}" if name == "geoscore" else f"{percent_text(value, 2)} %"
+def comparison_table(comparison: Mapping[str, Any]) -> Group:
+    """One row per metric of an eval/compare-*.json, in 80 columns."""
+    from rich.console import Group
+    from rich.text import Text
 
-
-ROW_IN, TOP_IN, LEFT_IN, ALONE_IN = 0.42, 1.3, 1.55, 0.62
-SHADES = {"a": COLORS[1], "b": COLORS[0], "": MUTED}
-AXES = {"geoscore": "GeoScore, of 5,000", "median_km": "median error, km, mirrored: less is better"}
+    rows = [
+        [
+            _label(metric, comparison["protocol"]),
+            _value(metric, row["a"]),
+            _value(metric, row["b"]),
+            Cell(text=_signed(metric, row["value"]), bold=row["excludes_zero"]),
+            f"{_signed(metric, row['low'])} … {_signed(metric, row['high'])}",
+            "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
+            _better(metric, row),
+        ]
+        for metric, row in comparison["differences"].items()
+    ]
+    table = Table(["", "a", "b", "b - a", "95 %", "p", "better"], rows).rich([13, 9, 9, 9, 16, 8, 7])
+    title = Text.assemble((comparison["benchmark"], "bold"), f"  {comparison['n']:,} images, {comparison['protocol']}")
+    note = (
+        f"Paired bootstrap over images, {comparison['resamples']:,} resamples. `better`: the interval excludes zero. "
+        "For equal models, one metric in twenty does so by chance. Variation between training seeds is not included."
+    )
+    runs = Text("\n".join(_run_names(comparison)), style="dim")
+    return Group(Text(), title, runs, Text(), table, Text(), Text(note, style="dim"))
 
 
 def draw_comparison(comparison: Mapping[str, Any], path: Path) -> None:
-    """Shares in one panel; GeoScore and median, which have other units, in two of their own.
-
-    Args:
-        comparison: what eval/compare-*.json holds.
-        path: the PNG to write.
-    """
+    """Differences of an eval/compare-*.json with intervals: shares in one panel, GeoScore and median in one each."""
     rows, protocol = comparison["differences"], comparison["protocol"]
-    shares = [name for name in rows if name not in AXES]
+    shares = {metric: row for metric, row in rows.items() if metric not in SINGLE_PANELS}
     height, gap = ROW_IN * len(shares), 1.7
     width = (WIDTH_IN - LEFT_IN - gap - 0.6) / 2
     figure = new_figure(WIDTH_IN, TOP_IN + max(height, 2.6) + 0.75, PAPER)
-    title = f"{comparison['benchmark']}: what b has over a, on {comparison['n']:,} images"
-    text = "lines are 95 % intervals; grey: they hold zero"
-    heading(figure, title, "    ".join(names_of(comparison)), text)
-    axes = add_axes(figure, LEFT_IN, TOP_IN, width, height)
-    _forest(axes, {name: rows[name] for name in shares}, protocol)
-    axes.set_xlabel("percentage points", color=MUTED, fontsize=10.5)
-    for number, (name, label) in enumerate(AXES.items()):
-        left, top = LEFT_IN + width + gap, TOP_IN + number * (ALONE_IN + 0.95)
-        axes = add_axes(figure, left, top, width, ALONE_IN)
-        _forest(axes, {name: rows[name]}, protocol)
-        axes.set_xlabel(label, color=MUTED, fontsize=10.5)
+    title = f"{comparison['benchmark']}: b minus a, {comparison['n']:,} images"
+    note = "lines: 95 % intervals; grey: the interval includes zero"
+    heading(figure, title, "    ".join(_run_names(comparison)), note)
+    _intervals(add_axes(figure, LEFT_IN, TOP_IN, width, height), shares, protocol, "percentage points")
+    for number, (metric, label) in enumerate(SINGLE_PANELS.items()):
+        top = TOP_IN + number * (SINGLE_IN + 0.95)
+        axes = add_axes(figure, LEFT_IN + width + gap, top, width, SINGLE_IN)
+        _intervals(axes, {metric: rows[metric]}, protocol, label)
     save_figure(figure, path)
 
 
-def _forest(axes: Axes, rows: Mapping[str, Any], protocol: str) -> None:
-    reach = 0.0
-    for y, (name, row) in enumerate(rows.items()):
-        color, turn = SHADES[better(name, row)], -1 if name in LOWER_IS_BETTER else 1
+def _intervals(axes: Axes, rows: Mapping[str, Any], protocol: str, label: str) -> None:
+    """A row per metric; the axis of the median is reversed, so that right is always better."""
+    turn = -1 if "median_km" in rows else 1
+    limit = 0.0
+    for y, (metric, row) in enumerate(rows.items()):
+        color, value = SHADES[_better(metric, row)], turn * row["value"]
         low, high = sorted((turn * row["low"], turn * row["high"]))
         axes.hlines(y, low, high, color=color, linewidth=2.4)
-        axes.plot(turn * row["value"], y, "o", color=color, markersize=7)
-        axes.annotate(signed(name, row["value"]), (turn * row["value"], y), xytext=(0, 7), ha="center",
+        axes.plot(value, y, "o", color=color, markersize=7)
+        axes.annotate(_signed(metric, row["value"]), (value, y), xytext=(0, 7), ha="center",
                       textcoords="offset points", color=INK, fontsize=9.5)  # fmt: skip
-        reach = max(reach, abs(low), abs(high))
+        limit = max(limit, abs(low), abs(high))
     axes.axvline(0, color=INK, linewidth=1)
-    reach = 1.15 * reach or 1.0
-    axes.set_xlim(-reach, reach)
+    limit = 1.15 * limit or 1.0
+    axes.set_xlim(-limit, limit)
     axes.set_ylim(len(rows) - 0.5, -0.62)
-    axes.set_yticks(range(len(rows)), labels=[label_of(name, protocol) for name in rows], color=INK)
-    if any(name in LOWER_IS_BETTER for name in rows):
-        axes.xaxis.set_major_formatter(lambda value, _position: f"{-value:+g}" if value else "0")
-    else:
-        axes.xaxis.set_major_formatter(lambda value, _position: f"{value:+g}" if value else "0")
+    axes.set_yticks(range(len(rows)), labels=[_label(metric, protocol) for metric in rows], color=INK)
+    axes.xaxis.set_major_formatter(lambda value, _position: f"{turn * value:+g}" if value else "0")
+    axes.set_xlabel(label, color=MUTED, fontsize=10.5)
     plain(axes, grid="x")
     axes.tick_params(axis="y", labelcolor=INK)

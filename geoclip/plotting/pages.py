@@ -1,9 +1,8 @@
-"""Pages that need no network: templates, pictures as data, and what a browser is forbidden to fetch."""
+"""HTML pages that need no network: templates, pictures as data URIs, and a content security policy."""
 
 from __future__ import annotations
 
 import base64
-import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,28 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-# The browser itself keeps the promise: whatever the scripts in a page try, nothing is fetched.
+# The browser enforces that no script in a page loads anything.
 NOTHING_FETCHED = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["nothing_fetched"] = NOTHING_FETCHED
-    return environment
-
-
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this room; every value is escaped, and one that is missing is an error."""
-    return _environment().get_template(template).render(**values)
+    """Fill a template of this package; every value is escaped, and a missing one is an error."""
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values, nothing_fetched=NOTHING_FETCHED)
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An image file's bytes, `kind` png or jpeg, as an address that holds them."""
+    """The bytes of an image file, `kind` png or jpeg, as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def photo_uri(photo: Image.Image, longest_px: int, quality: int = 80, *, fine_color: bool = False) -> str:
-    """A picture, no longer than `longest_px` on either side, as a JPEG in an address.
+    """A picture as a JPEG in a data URI, at most `longest_px` on either side.
 
-    `fine_color` keeps the colours of small dots, at a third more bytes.
+    `fine_color` keeps the colours of small dots, with a third more bytes.
     """
     small = photo.convert("RGB")
     small.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from geoclip.errors import DataError
@@ -27,7 +28,7 @@ LATEX = str.maketrans(
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Cell:
-    """A text, how it stands out, and a note to it, such as its interval."""
+    """A text, its style, and a note, such as its interval."""
 
     text: str
     note: str = ""
@@ -56,12 +57,9 @@ class Cell:
 
 
 class Table:
-    """Heads and rows of cells. A row of one cell is a heading of the rows below it.
+    """Heads and rows of cells or texts, the first column aligned left, the others right.
 
-    Args:
-        heads: of the columns; the first is aligned left, the others right.
-        rows: cells, or plain texts.
-        title: above the table on the console.
+    A row of one cell is the heading of the rows below it. The title is shown on the console only.
     """
 
     def __init__(self, heads: Iterable[str], rows: Iterable[Sequence[Any]], title: Any = None) -> None:
@@ -75,7 +73,7 @@ class Table:
         return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
     def latex(self) -> str:
-        """A tabular of booktabs."""
+        """A `tabular` with rules of booktabs."""
         rows = [" & ".join(cell.latex() for cell in row) + r" \\" for row in self.rows]
         heads = " & ".join(head.translate(LATEX) for head in self.heads) + r" \\"
         begin = rf"\begin{{tabular}}{{l{'r' * (len(self.heads) - 1)}}}"
@@ -86,22 +84,21 @@ class Table:
         return render("table.html.j2", table=self, kind=kind)
 
     def rich(self, widths: Sequence[int] = ()) -> RichTable:
-        """For `rich.print`; `widths` are least ones, by column."""
+        """For `rich.print`; `widths` are the minimum widths of the columns."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable
 
         table = RichTable(title=self.title, title_justify="left", title_style="", box=SIMPLE_HEAD, padding=0)
         table.show_edge = False
-        for number, head in enumerate(self.heads):
-            least = widths[number] if number < len(widths) else None
-            table.add_column(head, justify="right" if number else "left", min_width=least)
+        for number, (head, width) in enumerate(zip_longest(self.heads, widths)):
+            table.add_column(head, justify="right" if number else "left", min_width=width)
         for row in self.rows:
             table.add_row(*(cell.rich() for cell in row))
         return table
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV; what is None is empty."""
+    """Rows as CSV; None is empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -119,83 +116,64 @@ class Share:
 
     @property
     def text(self) -> str:
-        """The value as it is printed."""
+        """The value as text."""
         return percent_text(self.value)
 
     @property
     def interval(self) -> str:
-        """Low to high as it is printed."""
+        """Low to high as text."""
         return f"{percent_text(self.low)}–{percent_text(self.high)}"
 
     @property
     def ceiling_text(self) -> str:
-        """The ceiling as it is printed."""
+        """The ceiling as text."""
         return "–" if self.ceiling is None else percent_text(self.ceiling)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class AccuracyRow:
-    """One benchmark's result."""
+    """The result of one benchmark; `median` and `score` (the GeoScore) are texts."""
 
     benchmark: str
     n: int
     shares: tuple[Share, ...]
-    median_km: float
-    geoscore: float
+    median: str
+    score: str
     gallery: str
     gallery_size: int | None
-    protocol: str = ""  # of distances: sphere, released; empty: an older evaluation, on the sphere
-    tta: str = "single"  # test-time augmentation
+    protocol: str  # of distances: sphere or released; empty: an older evaluation, on the sphere
+    tta: str  # test-time augmentation
 
     @property
     def title(self) -> str:
-        """The benchmark, and the views of each image where they were several."""
+        """The benchmark, and its test-time augmentation unless the name contains it."""
         return self.benchmark + ("" if self.tta in self.benchmark.split("+") else tta_note(self.tta))
 
     @property
-    def median(self) -> str:
-        """The median error as it is printed: three digits are all that it has."""
-        return median_text(self.median_km)
-
-    @property
-    def score(self) -> str:
-        """The GeoScore as it is printed."""
-        return f"{self.geoscore:,.0f}"
-
-    @property
     def source(self) -> str:
-        """The gallery, its size, the protocol of distances, and test-time augmentation."""
-        size = "" if self.gallery_size is None else f"{self.gallery_size:,} places"
+        """Gallery, its size, the protocol of distances, and test-time augmentation."""
+        size = "" if self.gallery_size is None else f"{self.gallery_size:,} locations"
         parts = (f"gallery {self.gallery}" if self.gallery else "", size, self.protocol)
         return ", ".join(part for part in parts if part) + tta_note(self.tta)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class AccuracyTable:
-    """Rows in the order of the results; all share the same distances."""
+    """Rows in the order of the results; all have the same distances."""
 
     rows: tuple[AccuracyRow, ...]
-
-    @property
-    def distances_km(self) -> tuple[str, ...]:
-        """The distances of the columns."""
-        return tuple(share.km for share in self.rows[0].shares)
-
-    @property
-    def sign(self) -> str:
-        """Whether an error of exactly a distance counts: < or ≤, as the rows' protocol has it, or both."""
-        return "/".join(sorted({sign_of(row.protocol) for row in self.rows}))
 
     def markdown(self) -> str:
         """A GitHub table: a row per benchmark, its ceiling below it."""
         return self._table([Cell(text=row.title) for row in self.rows]).markdown()
 
     def html(self) -> str:
-        """A `<table>`, every text escaped; the gallery stands below the benchmark."""
+        """A `<table>`, every text escaped; the gallery is below the benchmark."""
         return self._table([Cell(text=row.benchmark, note=row.source) for row in self.rows]).html("accuracy")
 
     def _table(self, names: Sequence[Cell]) -> Table:
-        heads = [f"{self.sign} {km} km" for km in self.distances_km]
+        sign = "/".join(sorted({sign_of(row.protocol) for row in self.rows}))
+        heads = [f"{sign} {share.km} km" for share in self.rows[0].shares]
         rows: list[list[Cell | str]] = []
         for name, row in zip(names, self.rows, strict=True):
             shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
@@ -205,14 +183,14 @@ class AccuracyTable:
         return Table(["benchmark", "images", *heads, "median km", "GeoScore"], rows)
 
     def rich(self) -> Group:
-        """For `rich.print`: one block of lines per benchmark, within 80 columns."""
+        """For `rich.print`: one block of lines per benchmark, in 80 columns."""
         from rich.console import Group
         from rich.text import Text
 
         blocks: list[Any] = []
         for row in self.rows:
             title = Text.assemble((row.benchmark, "bold"), f"  {row.n:,} images", (f"  {row.source}", "dim"))
-            heads = [f"{sign_of(row.protocol)} {km} km" for km in self.distances_km]
+            heads = [f"{sign_of(row.protocol)} {share.km} km" for share in row.shares]
             shares = [Cell(text=share.text, note=share.interval, bold=True) for share in row.shares]
             ceilings = [Cell(text=share.ceiling_text, dim=True) for share in row.shares]
             rows = [
@@ -225,42 +203,39 @@ class AccuracyTable:
 
 
 def sign_of(protocol: str) -> str:
-    """Of a distance's column: whether an error of exactly that distance counts."""
+    """≤ if an error of exactly a distance is within it, else <."""
     return "≤" if protocol == "released" else "<"
 
 
 def tta_note(tta: str) -> str:
-    """What a title says of test-time augmentation; nothing where each image was seen once."""
+    """The test-time augmentation as the end of a title; empty without one."""
     return "" if tta == "single" else f", tta={tta}"
 
 
 def median_text(median_km: float) -> str:
-    """Three digits are all that a median has."""
+    """At most three significant digits, or all before the point."""
     return f"{median_km:,.0f}" if median_km >= 100 else f"{median_km:.3g}"
 
 
 def accuracy_table(results: Sequence[Mapping[str, Any]]) -> AccuracyTable:
-    """The table of what `eval/<benchmark>.json` files hold.
-
-    Args:
-        results: their contents, in the order to show.
+    """The table of several eval/<benchmark>.json, in their order.
 
     Raises:
-        DataError: there is none, one lacks a key, or they were measured at different distances.
+        DataError: there is none, one lacks a key, or they have different distances.
     """
     if not results:
         raise DataError("there is no evaluation to make a table of")
     rows = tuple(_row(result) for result in results)
     distances = {tuple(share.km for share in row.shares) for row in rows}
     if len(distances) > 1:
-        raise DataError(f"these evaluations were measured at different distances: {sorted(distances)}")
+        raise DataError(f"these evaluations have different distances: {sorted(distances)}")
     return AccuracyTable(rows=rows)
 
 
 def shares_of(
     percent: Mapping[str, Mapping[str, float]], ceiling: Mapping[str, float] | None = None
 ) -> tuple[Share, ...]:
-    """Shares by rising distance."""
+    """Shares by increasing distance."""
     return tuple(
         Share(km=km, value=cell["value"], low=cell["low"], high=cell["high"], ceiling=(ceiling or {}).get(km))
         for km, cell in sorted(percent.items(), key=lambda item: float(item[0]))
@@ -269,13 +244,12 @@ def shares_of(
 
 def _row(result: Mapping[str, Any]) -> AccuracyRow:
     try:
-        shares = shares_of(result["accuracy_percent"], result.get("ceiling_percent", {}))
         return AccuracyRow(
             benchmark=str(result.get("evaluation", result["benchmark"])),
             n=result["n"],
-            shares=shares,
-            median_km=result["median_km"],
-            geoscore=result["geoscore"],
+            shares=shares_of(result["accuracy_percent"], result.get("ceiling_percent")),
+            median=median_text(result["median_km"]),
+            score=f"{result['geoscore']:,.0f}",
             gallery=str(result.get("gallery", "")),
             gallery_size=result.get("gallery_size"),
             protocol=str(result.get("protocol", "")),
@@ -286,12 +260,7 @@ def _row(result: Mapping[str, Any]) -> AccuracyRow:
 
 
 def ceiling_table(test_sets: Mapping[str, Mapping[str, Any]], gallery: str) -> RichTable:
-    """One row per test set.
-
-    Args:
-        test_sets: n, ceiling_percent (by kilometres as text), median_km, verbatim_in_gallery of each by its name.
-        gallery: its name and size.
-    """
+    """One row per test set, by its name: n, ceiling_percent (by km as text), median_km, verbatim_in_gallery."""
     distances_km = list(next(iter(test_sets.values()))["ceiling_percent"])
     rows = [
         [
@@ -303,5 +272,5 @@ def ceiling_table(test_sets: Mapping[str, Mapping[str, Any]], gallery: str) -> R
         ]
         for name, row in test_sets.items()
     ]
-    heads = ["test set", "places", *(f"< {km}" for km in distances_km), "median", "verbatim"]
-    return Table(heads, rows, f"{gallery}: % of test places with a place of it within … km").rich()
+    heads = ["test set", "n", *(f"< {km}" for km in distances_km), "median", "verbatim"]
+    return Table(heads, rows, f"{gallery}: % of test locations with a gallery location within … km").rich()

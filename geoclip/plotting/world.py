@@ -1,4 +1,4 @@
-"""The world as a background: Blue Marble on plain longitude and latitude axes, and figures that are saved whole."""
+"""World maps on longitude and latitude axes, and figures: sizes, axes in inches, files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SPLIT_COLORS = dict(zip(("train", "val", "test", "test_unseen_cells", "gallery")
 DPI = 125
 WIDTH_IN = 12.8  # 1600 px: sharp at a README's width, and its text is still legible there
 
-# Light to dark as the error grows, so that it also reads without telling red from green.
+# Light to dark as the error grows, so that it is readable without red and green.
 ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#8ff7d2", "#f6f48b", "#ffb347", "#ff5d73", "#c22fb0"])
 HEAT_COLORS = LinearSegmentedColormap.from_list("heat", ["#5a3fae", "#9a2f9a", "#d8446f", "#fb8b4d", "#fde58a"])
 
-HABITED = (-60.0, 85.0)  # south, north: shown when nothing lies beyond
+HABITED = (-60.0, 85.0)  # south, north: the limits of a map unless a location is outside
 WHOLE = (-90.0, 90.0)
 
 
@@ -48,7 +48,7 @@ def checked_degrees(gps_deg_N2: Floats, what: str, *, may_be_empty: bool = False
     """(N, 2) latitude, longitude as float64.
 
     Raises:
-        DataError: wrong shape, nothing in it, or a coordinate that is not on Earth; names `what` and the row.
+        DataError: wrong shape, empty, or invalid coordinates; the message names `what` and the row.
     """
     gps_deg = np.asarray(gps_deg_N2, dtype=np.float64)
     if gps_deg.ndim != 2 or gps_deg.shape[1] != 2:
@@ -59,25 +59,23 @@ def checked_degrees(gps_deg_N2: Floats, what: str, *, may_be_empty: bool = False
     if not on_earth.all():
         row = int(np.argmin(on_earth))
         lat, lon = gps_deg[row]
-        raise DataError(f"{what}: row {row} is ({lat}, {lon}), which is no latitude and longitude in degrees")
+        raise DataError(f"{what}: row {row} is ({lat}, {lon}): not a latitude and longitude in degrees")
     return gps_deg
 
 
 def south_north(*locations_deg_N2: Floats) -> tuple[float, float]:
-    """The latitudes that a map has to show: the inhabited ones, or all where a place lies beyond."""
-    inside = all(
-        bool(((places[:, 0] >= HABITED[0]) & (places[:, 0] <= HABITED[1])).all()) for places in locations_deg_N2
-    )
-    return HABITED if inside else WHOLE
+    """The latitudes that a map has to show: the inhabited ones, or all if a location is outside them."""
+    lat_N = np.concatenate([deg_N2[:, 0] for deg_N2 in locations_deg_N2])
+    return HABITED if ((lat_N >= HABITED[0]) & (lat_N <= HABITED[1])).all() else WHOLE
 
 
 def height_in(width_in: float, span: tuple[float, float]) -> float:
-    """Height of a map that shows a degree as long upwards as sideways."""
+    """Height of a map with the same scale in latitude and longitude."""
     return width_in * (span[1] - span[0]) / 360
 
 
 def new_figure(width: float, height: float, color: str = NIGHT) -> Figure:
-    """A figure of `width` × `height` inches that belongs to no window."""
+    """A figure of `width` × `height` inches, without a window."""
     return Figure(figsize=(width, height), dpi=DPI, facecolor=color)
 
 
@@ -90,7 +88,7 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
 
 
 def write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
-    """Text whose baseline lies `top` inches below the figure's upper edge."""
+    """Text; its baseline is `top` inches below the figure's upper edge."""
     width, height = figure.get_size_inches()
     figure.text(left / width, 1 - top / height, text, **{"color": INK, "ha": "left", "va": "baseline", **style})
 
@@ -99,12 +97,12 @@ def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = 
     """The dimmed background, in degrees, with a faint line every 30°.
 
     Raises:
-        DataError: the background is no colour picture.
+        DataError: the background is not a colour picture.
     """
     if background_HW3.ndim != 3 or background_HW3.shape[2] != 3 or background_HW3.dtype != np.uint8:
         raise DataError(f"the background must be (height, width, 3) bytes; got {background_HW3.shape}")
     box = axes.get_window_extent()
-    size_px = (round(box.width), round(box.width / 2))  # of the whole Earth: one pixel for one pixel
+    size_px = (round(box.width), round(box.width / 2))  # of the Earth, at the resolution of the figure
     image = Image.fromarray(background_HW3).resize(size_px, Image.Resampling.LANCZOS, reducing_gap=3)
     calm_HW3 = dimmed(np.asarray(image)) // 4 * 4  # fewer shades: invisible, and half the file
     axes.imshow(calm_HW3, extent=(-180, 180, -90, 90), aspect="auto", interpolation="nearest")
@@ -120,7 +118,7 @@ def draw_world(axes: Axes, background_HW3: Picture, span: tuple[float, float] = 
 
 
 def save_figure(figure: Figure, path: Path, colors: int | None = None) -> None:
-    """Write a PNG that is whole or absent, whenever the process dies; of 256 colours it is a third of the size."""
+    """Write a complete PNG or none; with `colors` as a palette of so many, a third of the size."""
     show_names_as_they_are(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -128,19 +126,19 @@ def save_figure(figure: Figure, path: Path, colors: int | None = None) -> None:
     buffer = io.BytesIO()
     if colors is None:
         image.save(buffer, "PNG", compress_level=7)
-    else:  # MAXCOVERAGE keeps the colour of a single dot, which the median cut would give up for a shade of paper
+    else:  # MAXCOVERAGE, unlike the median cut, keeps the colour of a single dot
         small = image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         small.save(buffer, "PNG", optimize=True)
     write_bytes_atomic(path, buffer.getvalue())
 
 
 def power_of_ten(exponent: int) -> str:
-    """10⁻⁸ in plain characters: outside log axes no text is a formula."""
+    """10⁻⁸ in Unicode: outside log axes, formulas are off."""
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def show_names_as_they_are(figure: Figure) -> None:
-    """Let no text of the figure be a formula, whatever `$` it holds, but for the powers of ten on log axes."""
+    """Draw every `$` in a text as it is; only the powers of ten on log axes are formulas."""
     of_log_axes = {
         id(tick.label1)
         for axes in figure.axes

@@ -1,4 +1,4 @@
-"""Where on Earth a variant wins and where it loses against the baseline."""
+"""Map of where a variant is better and where it is worse than the baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -34,56 +33,42 @@ from geoclip.plotting.world import (
 from geoclip.system.console import percent_text
 
 CELL_DEG = 5.0
-NEAREST_KM = 1.0  # errors below it are the same: a tenth of a kilometre is nobody's win
-MOST_TIMES = 4.0  # nearer or farther; beyond it the colour stays
+NEAREST_KM = 1.0  # smaller errors count as equal
+MAX_RATIO = 4.0  # of the errors, at the ends of the colours
 MARGIN_IN, TOP_IN = 0.3, 1.05
-# orange: the baseline is nearer; blue: the variant. Both bright on the dark map, and the same to all eyes.
+# Orange: the baseline is nearer; blue: the variant. Distinct for colour-blind readers, bright on the dark map.
 SIDES = LinearSegmentedColormap.from_list("sides", ["#ff8a3d", "#ffc9a1", "#e9edf2", "#a9d2ff", "#3f9bff"])
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Wins:
-    """Of every image, how many times nearer the variant is than the baseline."""
+    """By image, how many times nearer the variant is than the baseline."""
 
     truth_deg_N2: NDArray[np.float64]
     log2_N: NDArray[np.float64]  # mean over seeds of log2(error of the baseline / error of the variant)
 
 
 def read_wins(baseline_csvs: Sequence[Path], variant_csvs: Sequence[Path]) -> Wins:
-    """Pair the images of two variants by their keys; errors are averaged over seeds as logarithms.
-
-    Args:
-        baseline_csvs: eval/<benchmark>.csv of the baseline's runs, one per seed.
-        variant_csvs: of the variant's.
+    """Pair the images of two variants by their keys, from one eval/<benchmark>.csv per seed; average over seeds.
 
     Raises:
-        DataError: no file, one that cannot be read, or files of different images.
+        DataError: no file, one that cannot be read, or different images.
     """
     base, other = _mean_log2_km(baseline_csvs), _mean_log2_km(variant_csvs)
     if not base.index.equals(other.index):
         raise DataError(
             f"{baseline_csvs[0]} and {variant_csvs[0]} are of different images; evaluate both on one benchmark"
         )
-    truth = checked_degrees(base[["lat", "lon"]].to_numpy(), "true places")
+    truth = checked_degrees(base[["lat", "lon"]].to_numpy(), "true locations")
     return Wins(truth_deg_N2=truth, log2_N=(base["log2_km"] - other["log2_km"]).to_numpy(dtype=np.float64))
 
 
 def draw_wins(
     baseline_csvs: Sequence[Path], variant_csvs: Sequence[Path], background: Picture, path: Path, title: str
 ) -> None:
-    """A map of where the variant's guesses are nearer than the baseline's, and where farther, by cells of 5°.
+    """A dot per cell of 5°, at the mean location of its images; its colour is their mean ratio, its size their number.
 
-    A dot is a cell, at the middle of its images; the more images, the larger; its colour is their mean.
-
-    Args:
-        baseline_csvs: as `read_wins`.
-        variant_csvs: as `read_wins`.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-        path: the PNG to write.
-        title: the variant's name.
-
-    Raises:
-        DataError: as `read_wins`; or there is no image.
+    CSVs and errors as `read_wins`; the background is (height, width, 3), equirectangular.
     """
     wins = read_wins(baseline_csvs, variant_csvs)
     span = south_north(wins.truth_deg_N2)
@@ -91,11 +76,16 @@ def draw_wins(
     height = height_in(width, span)
     figure = new_figure(WIDTH_IN, TOP_IN + height + 0.75)
     write(figure, MARGIN_IN, 0.36, title, fontsize=14, fontweight="bold")
-    write(figure, MARGIN_IN, 0.68, _sentence(wins, len(baseline_csvs)), fontsize=11.5, color=MUTED)
+    write(figure, MARGIN_IN, 0.68, _summary(wins, len(baseline_csvs)), fontsize=11.5, color=MUTED)
     axes = add_axes(figure, MARGIN_IN, TOP_IN - 0.15, width, height)
     draw_world(axes, background, span)
-    norm = Normalize(-np.log2(MOST_TIMES), np.log2(MOST_TIMES))
-    largest = _draw_cells(axes, wins, norm)
+    norm = Normalize(-np.log2(MAX_RATIO), np.log2(MAX_RATIO))
+    middle_C2, log2_C, count_C = cells(wins)
+    largest = int(count_C[0])
+    axes.scatter(
+        middle_C2[:, 1], middle_C2[:, 0], s=_area(count_C, largest), c=log2_C, cmap=SIDES, norm=norm,
+        linewidths=0.5, edgecolors="#0d1520", zorder=4,
+    )  # fmt: skip
     _draw_legend(figure, TOP_IN + height + 0.05, norm, largest)
     save_figure(figure, path, colors=96)
 
@@ -103,7 +93,7 @@ def draw_wins(
 def _mean_log2_km(csvs: Sequence[Path]) -> pd.DataFrame:
     """By key: lat, lon, and log2_km, the mean over files of the logarithm of the error."""
     if not csvs:
-        raise DataError("a map of wins needs a CSV of the baseline and one of the variant, at least")
+        raise DataError("a map of wins needs at least one CSV of the baseline and one of the variant")
     tables = [_read(path) for path in csvs]
     for path, table in zip(csvs, tables, strict=True):
         if not table.index.equals(tables[0].index):
@@ -119,42 +109,28 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}; evaluate again") from None
     if not table.index.is_unique or not np.isfinite(table.to_numpy(dtype=np.float64)).all():
-        raise DataError(f"{path} names an image twice or holds what is no number; evaluate again")
+        raise DataError(f"{path} has an image twice, or a value that is not a finite number; evaluate again")
     return table
 
 
 def cells(wins: Wins, size_deg: float = CELL_DEG) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Middle of each cell's images (C, 2) in degrees, their mean log2 (C,), their number (C,); the fullest first."""
-    cell_N2 = np.floor(wins.truth_deg_N2 / size_deg)
-    _, cell_N, count_C = np.unique(cell_N2, axis=0, return_inverse=True, return_counts=True)
-    cell_N = cell_N.reshape(-1)
-
-    def mean(values_N: Floats) -> Floats:
-        sums: Floats = np.bincount(cell_N, values_N, len(count_C)) / count_C
-        return sums
-
+    """By cell, the largest first: mean location (C, 2) in degrees, mean log2 (C,), number of images (C,)."""
+    lat_N, lon_N = wins.truth_deg_N2.T
+    table = pd.DataFrame({"lat": lat_N, "lon": lon_N, "log2": wins.log2_N})
+    groups = table.groupby([np.floor(lat_N / size_deg), np.floor(lon_N / size_deg)])
+    count_C = np.asarray(groups.size(), dtype=np.int64)
+    mean_C3 = np.asarray(groups.mean(), dtype=np.float64)
     order = np.argsort(-count_C, kind="stable")
-    middle_C2 = np.column_stack([mean(wins.truth_deg_N2[:, axis]) for axis in (0, 1)])
-    return middle_C2[order], mean(wins.log2_N)[order], count_C[order]
+    return mean_C3[order, :2], mean_C3[order, 2], count_C[order]
 
 
 def _area(count_C: NDArray[np.int64], largest: int) -> Floats:
-    """Points²: in proportion to the images, but one image is seen, too."""
+    """Area in points² by number of images; a single image is visible too."""
     area_C: Floats = 9 + 240 * (count_C / max(largest, 10)) ** 0.8
     return area_C
 
 
-def _draw_cells(axes: Axes, wins: Wins, norm: Normalize) -> int:
-    """The dots, the small over the large; returns the largest number of images in a cell."""
-    middle_C2, log2_C, count_C = cells(wins)
-    axes.scatter(
-        middle_C2[:, 1], middle_C2[:, 0], s=_area(count_C, int(count_C[0])), c=log2_C, cmap=SIDES, norm=norm,
-        linewidths=0.5, edgecolors="#0d1520", zorder=4,
-    )  # fmt: skip
-    return int(count_C[0])
-
-
-def _sentence(wins: Wins, seeds: int) -> str:
+def _summary(wins: Wins, seeds: int) -> str:
     nearer, farther = (percent_text(100 * float((sign * wins.log2_N > 1e-9).mean()), 0) for sign in (1, -1))
     times = 2 ** float(wins.log2_N.mean())
     by = f"{times:.2f} times nearer" if times >= 1 else f"{1 / times:.2f} times farther"

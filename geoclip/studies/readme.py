@@ -1,10 +1,11 @@
-"""The README of a study: its sections, the blocks that a command writes into it, and the list of all studies."""
+"""READMEs of studies: sections, generated blocks, and the list of all studies."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,18 +19,18 @@ END = re.compile(r"^<!-- end -->\s*$")
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Readme:
-    """A study's README, cut at its headings."""
+    """A study's README by section."""
 
     title: str
     sections: dict[str, str]  # Markdown by heading, in order, without the heading
 
     def section(self, name: str) -> str:
-        """The text of the section whose heading begins with the name; empty where there is none."""
+        """The text of the section whose heading begins with the name; empty if there is none."""
         return next((text for heading, text in self.sections.items() if heading.startswith(name)), "")
 
 
 def generated_blocks(readme_text: str) -> dict[str, str]:
-    """The names of a text's generated blocks, each with the hash of the configuration that it was made with."""
+    """By name of a generated block, the hash of the configuration of its results."""
     found = (BEGIN.match(line) for line in readme_text.splitlines())
     return {begin.group(1): begin.group(2) or "" for begin in found if begin}
 
@@ -37,58 +38,51 @@ def generated_blocks(readme_text: str) -> dict[str, str]:
 def fill_generated(
     readme_text: str, blocks: Mapping[str, str], configuration_hashes: Mapping[str, str] | None = None
 ) -> str:
-    """The text with every `<!-- generated: NAME -->` … `<!-- end -->` holding its block and nothing else.
+    """Replace what is between every `<!-- generated: NAME -->` and its `<!-- end -->`.
 
-    Args:
-        readme_text: Markdown.
-        blocks: Markdown by the block's name.
-        configuration_hashes: by the block's name, what its results were made with: it is written into the marker, as
-            `<!-- generated: NAME; configuration 1a2b3c4d -->`.
+    Blocks are Markdown by name. A configuration hash is written into the marker of its block, as
+    `<!-- generated: NAME; configuration 1a2b3c4d -->`.
 
     Raises:
-        DataError: a block without its marker, a marker without its block or end, or one that stands there twice.
+        DataError: a block without its marker, a marker without its block or end, or a marker twice.
     """
-    lines, seen, at = list[str](), list[str](), 0
-    given = readme_text.splitlines()
-    while at < len(given):
-        begin = BEGIN.match(given[at])
-        at += 1
-        if begin is None:
-            lines.append(given[at - 1])
-            continue
-        name = begin.group(1)
-        used = (configuration_hashes or {}).get(name)
-        lines.append(f"<!-- generated: {name}{f'; configuration {used}' if used else ''} -->")
-        if name in seen:
-            raise DataError(f"<!-- generated: {name} --> stands twice in the README; leave one of them")
-        if name not in blocks:
-            known = ", ".join(blocks) or "nothing"
-            raise DataError(f"<!-- generated: {name} --> is written by no command; generated are: {known}")
-        seen.append(name)
-        while at < len(given) and not END.match(given[at]):
-            if BEGIN.match(given[at]):
-                break
-            at += 1
-        if at == len(given) or not END.match(given[at]):
-            raise DataError(f"<!-- generated: {name} --> has no <!-- end --> after it in the README")
-        lines += [blocks[name].strip("\n")] if blocks[name].strip() else []
-    missing = [name for name in blocks if name not in seen]
-    if missing:
+    lines, seen, current = list[str](), set[str](), ""  # current: the block that the line is in
+    for line in readme_text.splitlines():
+        begin = BEGIN.match(line)
+        if current and begin:
+            break
+        if begin:
+            current = begin.group(1)
+            if current in seen:
+                raise DataError(f"<!-- generated: {current} --> is in the README twice; delete one of them")
+            if current not in blocks:
+                known = ", ".join(blocks) or "nothing"
+                raise DataError(f"<!-- generated: {current} --> is written by no command; there are: {known}")
+            seen.add(current)
+            used = (configuration_hashes or {}).get(current)
+            lines.append(f"<!-- generated: {current}{f'; configuration {used}' if used else ''} -->")
+            lines += [blocks[current].strip("\n")] if blocks[current].strip() else []
+        elif current and END.match(line):
+            current = ""
+        if not (current or begin):
+            lines.append(line)
+    if current:
+        raise DataError(f"<!-- generated: {current} --> has no <!-- end --> after it in the README")
+    if missing := [name for name in blocks if name not in seen]:
         raise DataError(f"the README lacks the line <!-- generated: {missing[0]} -->, with <!-- end --> below it")
     return "\n".join(lines) + "\n"
 
 
 def read_sections(text: str) -> Readme:
-    """Cut at the headings of second order; what stands before the first is left out but for the title."""
-    title, sections, lines = "", dict[str, str](), text.splitlines()
-    tokens = MarkdownIt("commonmark").parse(text)
-    heads = [(token, tokens[n + 1].content) for n, token in enumerate(tokens) if token.type == "heading_open"]
-    cuts = [(token.map, content) for token, content in heads if token.tag == "h2" and token.level == 0]
+    """Split at the headings of level 2; of what is before the first, only the title is kept."""
+    tokens, lines = MarkdownIt("commonmark").parse(text), text.splitlines()
+    heads = [(token, following.content) for token, following in pairwise(tokens) if token.type == "heading_open"]
     title = next((content for token, content in heads if token.tag == "h1"), "")
-    for number, (place, heading) in enumerate(cuts):
-        end = cuts[number + 1][0] if number + 1 < len(cuts) else None
-        if place is not None:
-            sections[heading] = "\n".join(lines[place[1] : end[0] if end else None]).strip()
+    cuts = [(token.map or [0, 0], content) for token, content in heads if token.tag == "h2" and token.level == 0]
+    ends = [*(first for (first, _), _ in cuts[1:]), len(lines)]
+    sections = {
+        heading: "\n".join(lines[start:end]).strip() for ((_, start), heading), end in zip(cuts, ends, strict=False)
+    }
     return Readme(title=title, sections=sections)
 
 
@@ -105,7 +99,7 @@ def first_words(text: str) -> str:
 
 
 def study_list(experiments: Path) -> str:
-    """A Markdown table of every study that was run: its title as a link, its question, its verdict in a sentence."""
+    """A Markdown table of the studies that were run: title as a link, question, first sentence of the verdict."""
     rows = ["| study | question | what came out |", "|---|---|---|"]
     for path in sorted(experiments.glob("*/README.md")):
         folder = path.parent

@@ -179,12 +179,12 @@ def test_the_table_says_how_it_was_measured(result: dict[str, Any]) -> None:
     assert "**1.00** (1.00–1.00)" in text and "| nothing | 1 |" in text
     fitted, test = land_sea["n"]["train"] + land_sea["n"]["validation"], land_sea["n"]["test"]
     cells = land_sea["cells"]["train"] + land_sea["cells"]["validation"]
-    assert "Seed 3; 1,500 places on the sphere" in text
+    assert "Seed 3; 1,500 locations on the sphere" in text
     assert (
-        f"land or sea: {fitted:,} places of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}" in text
+        f"land or sea: {fitted:,} locations of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}" in text
     )
     assert fitted + test == 1500 and "95 % intervals of 2,000 bootstrap weightings" in text
-    with pytest.raises(DataError, match="holds no task"):
+    with pytest.raises(DataError, match="no task"):
         probe_table({"tasks": {}})
 
 

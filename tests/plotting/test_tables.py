@@ -1,4 +1,4 @@
-"""The table says what the JSON says, wherever it is shown."""
+"""The table of accuracy has the numbers of the JSON in every form."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def shown(width: int) -> str:
     return console.file.getvalue()
 
 
-def test_figures_are_those_of_the_json_in_the_order_of_distance() -> None:
+def test_numbers_are_those_of_the_json_in_the_order_of_distance() -> None:
     row = accuracy_table([RESULT]).rows[0]
     assert [share.km for share in row.shares] == ["1", "25", "200", "750", "2500"]
     for share in row.shares:
         assert (share.value, share.low, share.high) == tuple(RESULT["accuracy_percent"][share.km].values())
         assert share.ceiling == RESULT["ceiling_percent"][share.km]
-    assert (row.benchmark, row.n, row.median_km, row.geoscore) == ("test_unseen_cells", 2000, 1234.5, 4321.4)
+    assert (row.benchmark, row.n, row.median, row.score) == ("test_unseen_cells", 2000, "1,234", "4,321")
 
 
 def test_markdown_has_a_row_and_its_ceiling() -> None:
@@ -57,34 +57,25 @@ def test_markdown_has_a_row_and_its_ceiling() -> None:
     assert "| 24.2 | 91.1 | 99.6 | 100 | 100 |" in ceiling
 
 
-def test_the_console_table_fits_80_columns_whole() -> None:
+def test_the_console_table_fits_80_columns() -> None:
     text = shown(80)
     assert text == shown(200), "nothing is wrapped or cut at 80 columns"
-    for figure in ("2.1", "41.2", "81.0", "91.9", "39.1–43.3", "99.9–100", "1,234 km", "4,321", "24.2", "2,000 images"):
-        assert figure in text
+    for number in ("2.1", "41.2", "39.1–43.3", "99.9–100", "1,234", "4,321", "24.2", "2,000"):
+        assert number in text
 
 
-def test_html_escapes_what_a_user_named() -> None:
-    result = {**RESULT, "benchmark": "<script>alert(1)</script>"}
-    html = accuracy_table([result]).html()
-    assert "<script>" not in html
-    assert "&lt;script&gt;" in html
+def test_html_escapes_names() -> None:
+    html = accuracy_table([{**RESULT, "benchmark": "<script>alert(1)</script>"}]).html()
+    assert "<script>" not in html and "&lt;script&gt;" in html
 
 
-def test_a_hundred_is_only_said_of_all() -> None:
-    nearly = copy.deepcopy(RESULT)
-    nearly["accuracy_percent"]["2500"] = {"value": 99.94, "low": 99.8, "high": 99.96}
-    share = accuracy_table([nearly]).rows[0].shares[-1]
-    assert (share.text, share.interval) == ("99.9", "99.8–99.96")
-
-
-def test_what_is_missing_is_named() -> None:
-    with pytest.raises(DataError, match="no evaluation"):
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(DataError):
         accuracy_table([])
     lacking = {key: value for key, value in RESULT.items() if key != "geoscore"}
-    with pytest.raises(DataError, match="'test_unseen_cells' lacks 'geoscore'"):
+    with pytest.raises(DataError, match=r"'test_unseen_cells'.*'geoscore'"):
         accuracy_table([lacking])
     other = copy.deepcopy(RESULT)
     del other["accuracy_percent"]["1"]
-    with pytest.raises(DataError, match="different distances"):
+    with pytest.raises(DataError, match="'2500'"):
         accuracy_table([RESULT, other])

@@ -1,4 +1,4 @@
-"""Coordinates in whatever holds them -> embeddings as an array: the location encoder on its own."""
+"""Coordinates of any type -> embeddings as an array, by a location encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geoclip.data.coordinates import LATITUDE_LETTERS, LONGITUDE_LETTERS, parse_
 from geoclip.data.tables import find_columns
 from geoclip.errors import DataError
 
-CHUNK = 2048  # rows: what a processor's cache holds of the hidden layers
+CHUNK = 2048  # rows whose hidden layers fit a CPU's cache
 
 
 def embed_locations(
@@ -24,31 +24,27 @@ def embed_locations(
     """Embed coordinates.
 
     Args:
-        encoder: (N, 2) degrees -> (N, D), any location encoder; it is left in the mode that it is in.
-        coordinates: as `degrees_of` takes them.
-        normalise: to unit vectors, whose products are cosines; GeoCLIP compares these.
+        encoder: any location encoder, (N, 2) degrees -> (N, D).
+        coordinates: of a type that `degrees_of` accepts.
+        normalise: to unit vectors, which GeoCLIP compares.
         batch_size: rows at a time.
-        device: where the encoder is moved to; `auto` leaves it where it is.
+        device: the encoder is moved there; `auto`: it stays where it is.
 
     Returns:
         (N, D) float32.
 
     Raises:
-        DataError: a row that is no place on Earth, by its number.
+        DataError: a row is no location on Earth; the message has its number.
     """
     gps_deg_N2 = torch.from_numpy(degrees_of(coordinates)).float()
     if device != "auto":
         encoder = encoder.to(device)
     tensors = [*encoder.parameters(), *encoder.buffers()]
-    place = tensors[0].device if tensors else torch.device("cpu")
+    encoder_device = tensors[0].device if tensors else torch.device("cpu")
     with torch.inference_mode():
-        rows = [_embed(encoder, chunk.to(place), normalise).cpu() for chunk in gps_deg_N2.split(batch_size)]
-    return torch.cat(rows).numpy()
-
-
-def _embed(encoder: nn.Module, gps_deg_N2: Tensor, normalise: bool) -> Tensor:
-    embedding_ND = encoder(gps_deg_N2).float()
-    return F.normalize(embedding_ND, dim=1) if normalise else embedding_ND
+        rows = [encoder(chunk.to(encoder_device)).float() for chunk in gps_deg_N2.split(batch_size)]
+        embedding_ND = torch.cat([F.normalize(row, dim=1).cpu() if normalise else row.cpu() for row in rows])
+    return embedding_ND.numpy()
 
 
 def degrees_of(coordinates: Any) -> NDArray[np.float64]:
@@ -56,10 +52,10 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
 
     Args:
         coordinates: (N, 2) latitude, longitude as a tensor, an array or a list of pairs; or a data frame with columns
-            for them, named as `find_columns` knows. One pair, (2,), is one row.
+            whose names `find_columns` knows. One pair, (2,), is one row.
 
     Raises:
-        DataError: another shape, no such columns, or rows that are no place on Earth: the first is named.
+        DataError: another shape, no such columns, or rows that are no location on Earth; the first is named.
     """
     if isinstance(coordinates, pd.DataFrame):
         frame = coordinates.rename(columns=str)
@@ -84,14 +80,14 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
         row = int(np.argmin(good_N))
         lat, lon = gps_deg[row]
         raise DataError(
-            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no place on Earth "
+            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no location on Earth "
             f"({int((~good_N).sum())} such rows); correct or remove them"
         )
     return gps_deg
 
 
 def _numbers(column: pd.Series[Any], letters: str) -> NDArray[np.float64]:
-    """A column of numbers, or of texts as `parse_degrees` reads them."""
+    """A column of numbers, or of texts that `parse_degrees` reads."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan)
     degrees = np.empty(len(column))

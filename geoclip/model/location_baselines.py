@@ -1,4 +1,4 @@
-"""Location encoders that the hierarchy is compared with. All take degrees and put out embeddings, not normalised."""
+"""Location encoders to compare GeoCLIP's with: (N, 2) degrees -> (N, D) embeddings, not normalised."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from geoclip.model.location_encoder import PROJECTIONS, checked_degrees, relu_ml
 
 
 class DirectEncoder(nn.Module):
-    """An MLP on the projected coordinates, without any features: what the Fourier features are for.
+    """An MLP on the projected coordinates, without Fourier features.
 
     Args:
         projection: a name in `PROJECTIONS`.
         hidden_dim: width of the MLP.
-        depth: its hidden layers.
+        depth: hidden layers.
         embedding_dim: D.
     """
 
@@ -57,13 +57,13 @@ class SphericalHarmonicsEncoder(nn.Module):
     Args:
         degree: L; there are L² harmonics.
         hidden_dim: width of the SIREN.
-        depth: its hidden layers.
+        depth: hidden layers.
         embedding_dim: D.
-        first_w0: of the first layer's sine; the others have 1.
+        first_w0: w0 of the first layer; the others have 1.
 
     Source: Klemmer et al., "SatCLIP: Global, General-Purpose Location Embeddings with Satellite Imagery", AAAI 2025;
     Rußwurm et al., "Geographic Location Encoding with Spherical Harmonics and Sinusoidal Representation Networks",
-    ICLR 2024; first weights by Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions",
+    ICLR 2024; initial weights by Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions",
     NeurIPS 2020, section 3.2.
     """
 
@@ -103,11 +103,11 @@ class Sphere2VecEncoder(nn.Module):
     """Sines and cosines of latitude and longitude at many scales, multiplied as on a sphere, and an MLP on them.
 
     Args:
-        variant: sphere_c, sphere_m, or with the grid's own sines and cosines sphere_c_plus, sphere_m_plus.
+        variant: sphere_c or sphere_m; with `_plus`, the grid's sines and cosines are features too.
         scales: S, evenly spaced in the logarithm from the Earth's radius to `min_radius_km`.
         min_radius_km: the finest scale.
         hidden_dim: width of the MLP.
-        depth: its hidden layers.
+        depth: hidden layers.
         embedding_dim: D.
 
     Source: Mai et al., "Sphere2Vec: A general-purpose location representation learning over a spherical surface for
@@ -144,10 +144,7 @@ class Sphere2VecEncoder(nn.Module):
 
 
 def sphere2vec_features(gps_deg_N2: Tensor, divisor_S: Tensor, variant: str) -> Tensor:
-    """(N, 2) degrees -> (N, S·W) features; W is 3 for sphere_c, 5 for sphere_m, and 3 more for their `_plus`.
-
-    Source: as `Sphere2VecEncoder`.
-    """
+    """(N, 2) degrees -> (N, S·W) features; W is 3 for sphere_c, 5 for sphere_m, and 3 more with `_plus`."""
     lat_N1, lon_N1 = gps_deg_N2.deg2rad().split(1, dim=1)
     lat_NS, lon_NS = lat_N1 / divisor_S, lon_N1 / divisor_S
     if variant.startswith("sphere_c"):
@@ -161,5 +158,5 @@ def sphere2vec_features(gps_deg_N2: Tensor, divisor_S: Tensor, variant: str) -> 
             lat_N1.cos() * lon_NS.sin(),
         ]
     if variant.endswith("plus"):
-        parts += [lat_NS.cos(), lon_NS.sin(), lon_NS.cos()]  # the sine of the latitude is among them already
+        parts += [lat_NS.cos(), lon_NS.sin(), lon_NS.cos()]  # the sine of the latitude is already there
     return torch.cat(parts, dim=1)

@@ -16,9 +16,9 @@ log = logging.getLogger("geoclip")
 
 
 class TextEncoder(nn.Module):
-    """Tokenizer, CLIP's text tower and its projection into the joint space, where images are projected too.
+    """Tokenizer, CLIP's text tower and its projection into the space of CLIP's image features.
 
-    GeoCLIP's image MLP takes a text's features as it takes an image's: `model.encode_features(text_encoder.encode(…))`.
+    GeoCLIP's image MLP accepts both: `model.encode_features(text_encoder.encode(…))`.
 
     Source: GeoCLIP, NeurIPS 2023, section 4: geo-localisation from text queries.
     """
@@ -36,14 +36,14 @@ class TextEncoder(nn.Module):
 
         Raises:
             AssetError: neither a local folder nor reachable, or without a tokenizer.
-            GeoclipError: no CLIP.
+            GeoclipError: not a CLIP.
         """
         tower = pretrained("CLIPTextModelWithProjection", repo, "clip")
         from transformers import AutoTokenizer
 
         try:
             encoder = cls(tower, AutoTokenizer.from_pretrained(repo, local_files_only=bool(no_connection()))).eval()
-            if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty one
+            if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty tokenizer
                 raise ValueError(f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Tensor:
-        """(N, F) projected features of the texts, not normalised; one that is too long is cut, with a warning."""
+        """(N, F) projected features of the texts, not normalised; texts that are too long are cut, with a warning."""
         for text, tokens in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(tokens) > self.longest:
                 log.warning("%r has %d tokens; the first %d are used", text, len(tokens), self.longest)

@@ -47,7 +47,8 @@ def test_the_device_part_reads_what_changes_from_step_to_step_from_tensors(
         batch = new_batch(number)
         train_step(usual, batch, plan)
         draws = prepare_step(recordable, batch, plan)
-        end_step(recordable, batch, device_step(recordable, batch, draws, plan))
+        device_step(recordable, batch, draws, plan)
+        end_step(recordable, batch)
         lr = recordable.optimizer.param_groups[0]["lr"]
         assert isinstance(lr, torch.Tensor) and float(lr) == pytest.approx(1e-2 / (1 + number))
     for one, other in zip(usual.model.parameters(), recordable.model.parameters(), strict=True):

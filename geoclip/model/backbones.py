@@ -26,7 +26,7 @@ MODEL_TYPES = {  # by encoder.kind: model_type in config.json
 
 
 class PretrainedBackbone(nn.Module):
-    """A vision model of `transformers` with pretrained weights.
+    """A vision model of `transformers` with pretrained weights, and its pooled features.
 
     Attributes:
         feature_dim: F.
@@ -36,16 +36,21 @@ class PretrainedBackbone(nn.Module):
 
     architecture: ClassVar[str]
     kind: ClassVar[str]
-    feature_dim: int
 
     def __init__(self, vision_model: Any) -> None:
         super().__init__()
         self.vision_model: nn.Module = vision_model
+        self.feature_dim: int = vision_model.config.hidden_size
 
     @classmethod
     def from_pretrained(cls, repo: str) -> Self:
         """Weights from the Hub id or local folder `repo`. Raises as `pretrained`."""
         return cls(pretrained(cls.architecture, repo, cls.kind))
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised pixels -> (B, F)."""
+        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).pooler_output
+        return out
 
 
 class ClipBackbone(PretrainedBackbone):
@@ -71,13 +76,7 @@ class SiglipBackbone(PretrainedBackbone):
 
     def __init__(self, vision_model: Any) -> None:
         super().__init__(vision_model)
-        self.feature_dim = vision_model.config.hidden_size
         self.image_px: int = vision_model.config.image_size
-
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, image_px, image_px) normalised pixels -> (B, F) pooled features."""
-        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).pooler_output
-        return out
 
 
 class DinoBackbone(PretrainedBackbone):
@@ -87,18 +86,12 @@ class DinoBackbone(PretrainedBackbone):
 
     def __init__(self, vision_model: Any) -> None:
         super().__init__(vision_model)
-        self.feature_dim = vision_model.config.hidden_size
         self.patch_px: int = vision_model.config.patch_size
         # DINOv3 augments its positions at random in training. Each rank, and each part of a batch, would draw another
         # augmentation, and learn something other than one rank with the full batch.
         for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
             if hasattr(vision_model.config, name):
                 setattr(vision_model.config, name, None)
-
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised pixels -> (B, F) class tokens."""
-        out: Tensor = self.vision_model(pixel_values=pixels_BCHW).pooler_output
-        return out
 
 
 class ResNetBackbone(nn.Module):

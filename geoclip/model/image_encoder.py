@@ -68,9 +68,7 @@ class ImageEncoder(nn.Module):
         if pixels_BCHW.ndim == 2:
             return pixels_BCHW.float()
         if self.backbone is None:
-            raise RuntimeError(
-                "this image encoder has no backbone: pass precomputed features to `head`, or load it with a backbone"
-            )
+            raise RuntimeError("this image encoder has no backbone: pass features to `head`, or load a backbone")
         if pixels_BCHW.dtype != torch.uint8:
             raise TypeError(f"pixels must be uint8 in [0, 255], got {pixels_BCHW.dtype}")
         normalised = (pixels_BCHW.float() / 255 - self.mean_13HW) / self.std_13HW

@@ -12,15 +12,32 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM
 from geoclip.model.location_encoder import PROJECTIONS, checked_degrees, relu_mlp
 
 
-class DirectEncoder(nn.Module):
-    """An MLP on the projected coordinates, without Fourier features.
+class _FeatureEncoder(nn.Module):
+    """Features of coordinates, in float32 under autocast too, then an MLP and a linear head."""
 
-    Args:
-        projection: a name in `PROJECTIONS`.
-        hidden_dim: width of the MLP.
-        depth: hidden layers.
-        embedding_dim: D.
-    """
+    mlp: nn.Sequential
+    head: nn.Linear
+
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, F)."""
+        raise NotImplementedError
+
+    def hidden(self, features_NF: Tensor) -> Tensor:
+        """(N, F) -> (N, hidden_dim)."""
+        out: Tensor = self.mlp(features_NF)
+        return out
+
+    def forward(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, D)."""
+        degrees_N2 = checked_degrees(gps_deg_N2)
+        with torch.autocast(gps_deg_N2.device.type, enabled=False):
+            features_NF = self.features(degrees_N2)
+        out: Tensor = self.head(self.hidden(features_NF))
+        return out
+
+
+class DirectEncoder(_FeatureEncoder):
+    """An MLP on the projected coordinates, without Fourier features. `projection`: a name in `PROJECTIONS`."""
 
     def __init__(
         self, *, projection: str = "equal_earth", hidden_dim: int = 1024, depth: int = 3, embedding_dim: int = 512
@@ -30,13 +47,9 @@ class DirectEncoder(nn.Module):
         self.mlp = relu_mlp(PROJECTIONS[projection][1], hidden_dim, depth)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            x_NA = PROJECTIONS[self.projection][0](degrees_N2)
-        out: Tensor = self.head(self.mlp(x_NA))
-        return out
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, A) projected coordinates."""
+        return PROJECTIONS[self.projection][0](gps_deg_N2)
 
 
 class Sine(nn.Module):
@@ -51,14 +64,11 @@ class Sine(nn.Module):
         return (self.w0 * x).sin()
 
 
-class SphericalHarmonicsEncoder(nn.Module):
+class SphericalHarmonicsEncoder(_FeatureEncoder):
     """Real spherical harmonics below a degree, and a SIREN on them.
 
     Args:
         degree: L; there are L² harmonics.
-        hidden_dim: width of the SIREN.
-        depth: hidden layers.
-        embedding_dim: D.
         first_w0: w0 of the first layer; the others have 1.
 
     Source: Klemmer et al., "SatCLIP: Global, General-Purpose Location Embeddings with Satellite Imagery", AAAI 2025;
@@ -90,25 +100,23 @@ class SphericalHarmonicsEncoder(nn.Module):
         self.siren = nn.Sequential(*layers)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            harmonics = real_spherical_harmonics(degrees_N2, self.degree)
-        out: Tensor = self.head(self.siren(harmonics))
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, L²)."""
+        return real_spherical_harmonics(gps_deg_N2, self.degree)
+
+    def hidden(self, features_NF: Tensor) -> Tensor:
+        """(N, L²) -> (N, hidden_dim)."""
+        out: Tensor = self.siren(features_NF)
         return out
 
 
-class Sphere2VecEncoder(nn.Module):
+class Sphere2VecEncoder(_FeatureEncoder):
     """Sines and cosines of latitude and longitude at many scales, multiplied as on a sphere, and an MLP on them.
 
     Args:
         variant: sphere_c or sphere_m; with `_plus`, the grid's sines and cosines are features too.
         scales: S, evenly spaced in the logarithm from the Earth's radius to `min_radius_km`.
         min_radius_km: the finest scale.
-        hidden_dim: width of the MLP.
-        depth: hidden layers.
-        embedding_dim: D.
 
     Source: Mai et al., "Sphere2Vec: A general-purpose location representation learning over a spherical surface for
     large-scale geospatial predictions", ISPRS Journal 202, 2023, section 4.
@@ -134,13 +142,9 @@ class Sphere2VecEncoder(nn.Module):
         self.mlp = relu_mlp(width, hidden_dim, depth)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            features = sphere2vec_features(degrees_N2, self.divisor_S.float(), self.variant)
-        out: Tensor = self.head(self.mlp(features))
-        return out
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, S·W); see `sphere2vec_features`."""
+        return sphere2vec_features(gps_deg_N2, self.divisor_S.float(), self.variant)
 
 
 def sphere2vec_features(gps_deg_N2: Tensor, divisor_S: Tensor, variant: str) -> Tensor:

@@ -23,14 +23,7 @@ from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_locations
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.pretrained.releases import (
-    FORMAT_VERSION,
-    MODEL_TYPE,
-    authors_location_name,
-    authors_name,
-    location_encoder_of,
-    read_release,
-)
+from geoclip.pretrained.releases import FORMAT_VERSION, MODEL_TYPE, authors_name, location_encoder_of, read_release
 from geoclip.runs.run_dir import write_json
 from geoclip.system.files import write_bytes_atomic
 
@@ -67,7 +60,7 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
             f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
-    tensors = {authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
+    tensors = {authors_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
     write_bytes_atomic(folder / "model.safetensors", save(tensors))
     sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
     write_json(folder / "config.json", {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma})

@@ -23,116 +23,67 @@ from geoclip.model.hub import BACKBONE, fetch
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
-LOCATION, IMAGE_MLP, OUR_MLP = "location_encoder.", "image_encoder.mlp.", "image_encoder.head."
-# LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 has the frequencies
-_AUTHORS = re.compile(
-    r"LocEnc(?P<branch>\d+)\.(?:capsule\.0\.b|(?:capsule\.(?P<layer>[1-9]\d*)|head\.0)\.(?P<name>weight|bias))"
-)
-_OURS = re.compile(r"branches\.(?P<branch>\d+)\.(?:freq_KA|(?:mlp\.(?P<layer>\d+)|head)\.(?P<name>weight|bias))")
-_LIGHTNING = re.compile(
-    r"LocationEncoderLayer(?P<branch>\d+)\."
-    r"(?:fourier_encoding\.(?:batch|b)|(?:linear(?P<layer>\d+)|head\.0)\.(?P<name>weight|bias))"
-)
-# Versions differ in the MLP: two named layers, or a sequence of layer, ReLU, layer.
-_LIGHTNING_MLP = re.compile(r"image_encoder\.linear(?:(?P<one>[12])|_layers\.(?P<row>[02]))\.(?P<name>weight|bias)")
-_LIGHTNING_UNUSED = re.compile(  # CLIP, whose weights come from its own repository; queues and galleries
-    r"image_encoder\.(?:\w*clip\w*|vision_model|text_model|visual_projection|text_projection)\..*|(?:\w*\.)?gps_\w+",
-    re.IGNORECASE,
-)
+LOCATION, OUR_MLP = "location_encoder.", "image_encoder.head."
+
+Rules = dict[str, Callable[[re.Match[str]], str | None]]  # pattern of a name -> the other name; None: not used
+
+# In the authors' layout, capsule.0 has the frequencies and linear layers have odd numbers.
+FROM_AUTHORS: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.mlp\.(.+)": lambda m: f"image_encoder.head.{m[1]}",
+    r"(location_encoder\.|)LocEnc(\d+)\.capsule\.0\.b": lambda m: f"{m[1]}branches.{m[2]}.freq_KA",
+    r"(location_encoder\.|)LocEnc(\d+)\.head\.0\.(weight|bias)": lambda m: f"{m[1]}branches.{m[2]}.head.{m[3]}",
+    r"(location_encoder\.|)LocEnc(\d+)\.capsule\.([1-9]\d*)\.(weight|bias)": (
+        lambda m: f"{m[1]}branches.{m[2]}.mlp.{int(m[3]) - 1}.{m[4]}"
+    ),
+}
+TO_AUTHORS: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.head\.(.+)": lambda m: f"image_encoder.mlp.{m[1]}",
+    r"(location_encoder\.|)branches\.(\d+)\.freq_KA": lambda m: f"{m[1]}LocEnc{m[2]}.capsule.0.b",
+    r"(location_encoder\.|)branches\.(\d+)\.head\.(weight|bias)": lambda m: f"{m[1]}LocEnc{m[2]}.head.0.{m[3]}",
+    r"(location_encoder\.|)branches\.(\d+)\.mlp\.(\d+)\.(weight|bias)": (
+        lambda m: f"{m[1]}LocEnc{m[2]}.capsule.{int(m[3]) + 1}.{m[4]}"
+    ),
+}
+# Versions differ in the MLP: two named layers, or a sequence of layer, ReLU, layer. Not used: CLIP, whose weights come
+# from its own repository; queues and galleries.
+LIGHTNING_LAYER = r"location_encoder\.LocationEncoderLayer(\d+)\."
+LIGHTNING: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.linear([12])\.(weight|bias)": lambda m: f"{OUR_MLP}{2 * int(m[1]) - 2}.{m[2]}",
+    r"image_encoder\.linear_layers\.([02])\.(weight|bias)": lambda m: f"{OUR_MLP}{m[1]}.{m[2]}",
+    LIGHTNING_LAYER + r"fourier_encoding\.(?:batch|b)": lambda m: f"{LOCATION}branches.{m[1]}.freq_KA",
+    LIGHTNING_LAYER + r"head\.0\.(weight|bias)": lambda m: f"{LOCATION}branches.{m[1]}.head.{m[2]}",
+    LIGHTNING_LAYER + r"linear(\d+)\.(weight|bias)": (
+        lambda m: f"{LOCATION}branches.{m[1]}.mlp.{2 * int(m[2]) - 2}.{m[3]}"
+    ),
+    r"(?i)image_encoder\.(?:\w*clip\w*|vision_model|text_model|visual_projection|text_projection)\..*": lambda m: None,
+    r"(?i)(?:\w*\.)?gps_\w+": lambda m: None,
+}
 
 
-def our_location_name(authors: str) -> str:
-    """The name in `LocationEncoder` of a tensor in the authors' file.
-
-    Raises:
-        KeyError: a name that the authors' code does not write.
-    """
-    match = _AUTHORS.fullmatch(authors)
-    if match is None:
-        raise KeyError(f"{authors!r} is unknown in the released location encoder")
-    return _branch_tensor(match, lambda layer: layer - 1)
-
-
-def our_name(authors: str) -> str:
-    """The name in `GeoCLIP` of a tensor in the authors' Hub layout.
-
-    Raises:
-        KeyError: a name that the layout does not have.
-    """
-    if authors == "logit_scale":
-        return authors
-    if authors.startswith(LOCATION):
-        return LOCATION + our_location_name(authors.removeprefix(LOCATION))
-    if authors.startswith(IMAGE_MLP):
-        return OUR_MLP + authors.removeprefix(IMAGE_MLP)
-    raise KeyError(f"{authors!r} is unknown in the authors' layout")
-
-
-def our_name_from_lightning(given: str) -> str | None:
-    """The name in `GeoCLIP` of a tensor in a Lightning checkpoint; None: it is not used.
+def other_name(name: str, rules: Rules, layout: str) -> str | None:
+    """The other name of a tensor; None: it is not used.
 
     Raises:
-        KeyError: a name that the re-implementation does not write.
+        KeyError: the layout has no such name.
     """
-    name = re.sub(r"^(model|net|module)\.", "", given)
-    if name == "logit_scale":
-        return name
-    if layer := _LIGHTNING_MLP.fullmatch(name):
-        row = layer["row"] or 2 * int(layer["one"]) - 2
-        return f"{OUR_MLP}{row}.{layer['name']}"
-    if name.startswith(LOCATION) and (match := _LIGHTNING.fullmatch(name.removeprefix(LOCATION))):
-        return LOCATION + _branch_tensor(match, lambda layer: 2 * layer - 2)  # it counts linear layers from 1
-    if _LIGHTNING_UNUSED.fullmatch(name):
-        return None
-    raise KeyError(f"{given!r} is unknown in the Lightning re-implementation")
+    for pattern, target in rules.items():
+        if match := re.fullmatch(pattern, name):
+            return target(match)
+    raise KeyError(f"{name!r} is unknown in {layout}")
 
 
 def authors_name(ours: str) -> str:
-    """The name in the authors' Hub layout of a tensor of `GeoCLIP`.
-
-    Raises:
-        KeyError: the layout has no name for it.
-    """
-    if ours == "logit_scale":
-        return ours
-    if ours.startswith(LOCATION):
-        return LOCATION + authors_location_name(ours.removeprefix(LOCATION))
-    if ours.startswith(OUR_MLP):
-        return IMAGE_MLP + ours.removeprefix(OUR_MLP)
-    raise KeyError(f"{ours!r} has no name in the authors' layout")
+    """The name in the authors' layout of a tensor of `GeoCLIP` or `LocationEncoder`. Raises as `other_name`."""
+    return str(other_name(ours, TO_AUTHORS, AUTHORS))
 
 
-def _branch_tensor(match: re.Match[str], mlp_index: Callable[[int], int]) -> str:
-    """Our name; `mlp_index` gives the position in our MLP of a layer's number in the file."""
-    branch = f"branches.{match['branch']}"
-    if match["name"] is None:
-        return f"{branch}.freq_KA"
-    if match["layer"] is None:
-        return f"{branch}.head.{match['name']}"
-    return f"{branch}.mlp.{mlp_index(int(match['layer']))}.{match['name']}"
-
-
-def authors_location_name(ours: str) -> str:
-    """The name in the authors' file of a tensor of `LocationEncoder`.
-
-    Raises:
-        KeyError: their code has no name for it.
-    """
-    match = _OURS.fullmatch(ours)
-    if match is None:
-        raise KeyError(f"{ours!r} has no name in the released location encoder")
-    branch = f"LocEnc{match['branch']}"
-    if match["layer"] is not None:
-        return f"{branch}.capsule.{int(match['layer']) + 1}.{match['name']}"
-    return f"{branch}.capsule.0.b" if match["name"] is None else f"{branch}.head.0.{match['name']}"
-
-
+AUTHORS = "the authors' layout"
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
 OFFICIAL_WEIGHTS = ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")
-MODEL_TYPE, LOCATION_TYPE = (
-    "geoclip-geolocation",
-    "geoclip-location-encoder",
-)  # model_type in the authors' config.json
+MODEL_TYPE, LOCATION_TYPE = "geoclip-geolocation", "geoclip-location-encoder"  # in config.json
 OURS = "geoclip-ablations"  # model_type of models that their layout cannot store, see geoclip.factory.loading
 FORMAT_VERSION = 1
 
@@ -169,7 +120,7 @@ def read_release(files: Sequence[Path]) -> Release:
 def _official(files: Sequence[Path]) -> Release:
     """The authors' weights and gallery, version 1.3.0 of their package."""
     location, mlp, scale = (torch.load(path, map_location="cpu", weights_only=True) for path in files)
-    tensors = {LOCATION + our_location_name(name): tensor for name, tensor in location.items()}
+    tensors = {f"{LOCATION}{other_name(name, FROM_AUTHORS, AUTHORS)}": tensor for name, tensor in location.items()}
     tensors |= {OUR_MLP + name: tensor for name, tensor in mlp.items()}
     tensors |= {"logit_scale": scale.detach()}
     return Release(
@@ -205,7 +156,7 @@ def _authors_layout(folder: Path) -> Release:
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights} cannot be read ({error}); download it again") from error
-    renamed, given = _renamed(our_location_name if kind == LOCATION_TYPE else our_name, tensors, weights)
+    renamed, given = _renamed(tensors, FROM_AUTHORS, AUTHORS, weights)
     prefix = LOCATION if kind == LOCATION_TYPE else ""
     return Release(
         tensors={prefix + name: tensor for name, tensor in renamed.items()},
@@ -229,7 +180,8 @@ def _lightning(path: Path) -> Release:
             f"{path} cannot be read as a Lightning checkpoint without executing its contents "
             f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
-    renamed, given = _renamed(our_name_from_lightning, tensors, path)
+    tensors = {re.sub(r"^(model|net|module)\.", "", name): one for name, one in tensors.items()}
+    renamed, given = _renamed(tensors, LIGHTNING, "the Lightning re-implementation", path)
     frequencies = {
         int(name.split(".")[2]): one for name, one in renamed.items() if name.endswith("freq_KA") and one.ndim == 2
     }
@@ -267,13 +219,13 @@ def read_release_config(folder: Path) -> dict[str, Any]:
 
 
 def _renamed(
-    our_name_of: Callable[[str], str | None], tensors: Mapping[str, Tensor], path: Path
+    tensors: Mapping[str, Tensor], rules: Rules, layout: str, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors under our names, and the name of each in the file."""
     renamed, given = {}, {}
     for theirs, tensor in tensors.items():
         try:
-            ours = our_name_of(theirs)
+            ours = other_name(theirs, rules, layout)
         except KeyError as error:
             raise CheckpointError(f"{path}: {error.args[0]}") from None
         if ours is not None:

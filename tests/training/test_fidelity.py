@@ -73,7 +73,7 @@ def their_losses(model: nn.Module, config: TrainConfig) -> list[float]:
 
 
 def our_losses(released: Any, tiny_clip: Path, config: TrainConfig, steps: int = STEPS) -> list[float]:
-    """Losses of our step from the same start on the same batches, by the configuration's objective and normalisation."""
+    """Losses of our step: same start, same batches, the objective and normalisation of the configuration."""
     image = ImageEncoder(ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std)
     image.head.load_state_dict(released.image_encoder.mlp.state_dict())
     model = GeoCLIP(image, load_location_encoder()).train()

@@ -14,14 +14,9 @@ METRES_PER_DEGREE = 1000 * EARTH_RADIUS_KM * math.pi / 180
 
 
 def haversine_km(a_deg_N2: Tensor, b_deg_N2: Tensor) -> Tensor:
-    """Great-circle distance between paired points.
+    """(N,) great-circle distances between paired points in km, float64; either side may be (1, 2).
 
-    Args:
-        a_deg_N2: (N, 2) latitude, longitude in degrees.
-        b_deg_N2: (N, 2) latitude, longitude in degrees; either side may be (1, 2).
-
-    Returns:
-        (N,) kilometres in float64, in [0, 20015.12], on a sphere of radius EARTH_RADIUS_KM.
+    In [0, 20015.12], on a sphere of radius EARTH_RADIUS_KM.
 
     Source: Sinnott, "Virtues of the Haversine", Sky & Telescope 68(2), 1984.
     """
@@ -38,13 +33,9 @@ def pairwise_km(a_deg_N2: Tensor, b_deg_M2: Tensor) -> Tensor:
 
 
 def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, uniform_K2: Tensor) -> Tensor:
-    """(N · count, 2) coordinates at one to two times `radius_km` from each, in random directions; same type and device.
+    """(N · count, 2) degrees: `count` points at one to two times `radius_km` from each, in random directions.
 
-    Args:
-        gps_deg_N2: (N, 2) degrees.
-        radius_km: the distance is uniform from this to twice this.
-        count: coordinates for each of the N.
-        uniform_K2: (N · count, 2) float64, uniform in [0, 1): for the distance and for the azimuth.
+    `uniform_K2`: (N · count, 2) float64, uniform in [0, 1), for the distance and for the azimuth.
     """
     arc_K, azimuth_K = radius_km / EARTH_RADIUS_KM * (1 + uniform_K2[:, 0]), 2 * math.pi * uniform_K2[:, 1]
     start_K2 = gps_deg_N2.double().repeat_interleave(count, dim=0, output_size=len(uniform_K2))
@@ -52,12 +43,9 @@ def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, uniform_K2: Tens
 
 
 def destination(gps_deg_N2: Tensor, arc_N: Tensor, azimuth_N: Tensor) -> Tensor:
-    """(N, 2) degrees, float64: where great circles that start with these azimuths have these lengths.
+    """(N, 2) degrees, float64: the ends of great circles of length `arc_N` in Earth radii.
 
-    Args:
-        gps_deg_N2: (N, 2) degrees, float64.
-        arc_N: (N,) lengths in Earth radii.
-        azimuth_N: (N,) radians, clockwise from north.
+    `azimuth_N`: their directions at the start, in radians clockwise from north.
 
     Source: Snyder, "Map Projections: A Working Manual", 1987, eqs. 5-5 and 5-6.
     """
@@ -94,12 +82,7 @@ def jitter(gps_deg_N2: Tensor, noise_m: float, normal_N2: Tensor) -> Tensor:
     """Add Gaussian noise of `noise_m` metres standard deviation to north and to east, independently.
 
     East is scaled by 1 / cos(latitude), constant within a metre of a pole, where longitude means nothing; the result is
-    wrapped by `wrap_degrees`.
-
-    Args:
-        gps_deg_N2: (N, 2) degrees.
-        noise_m: 0 returns the input.
-        normal_N2: (N, 2) float32 drawn from N(0, 1).
+    wrapped by `wrap_degrees`. `normal_N2`: (N, 2) float32 drawn from N(0, 1).
 
     Source: GeoCLIP, NeurIPS 2023: 150 m on the batch's coordinates, 1000 m on the queue's.
     """

@@ -164,10 +164,7 @@ def weights_sha256(backbone: nn.Module) -> str:
 def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
     """A model of `transformers` with its pretrained weights, in float32 and in evaluation mode.
 
-    Args:
-        architecture: its class there.
-        repo: a Hub id, or a local folder with config.json and model.safetensors.
-        kind: its encoder.kind.
+    `architecture` is its class there; `repo` a Hub id, or a local folder with config.json and model.safetensors.
 
     Raises:
         AssetError: neither a local folder nor reachable, or unreadable.

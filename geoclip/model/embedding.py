@@ -48,11 +48,7 @@ def embed_locations(
 
 
 def degrees_of(coordinates: Any) -> NDArray[np.float64]:
-    """(N, 2) latitude, longitude in degrees, checked.
-
-    Args:
-        coordinates: (N, 2) latitude, longitude as a tensor, an array or a list of pairs; or a data frame with columns
-            whose names `find_columns` knows. One pair, (2,), is one row.
+    """(N, 2) latitude, longitude in degrees, checked, of a tensor, an array, a list of pairs, one pair or a data frame.
 
     Raises:
         DataError: another shape, no such columns, or rows that are no location on Earth; the first is named.

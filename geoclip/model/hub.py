@@ -60,10 +60,7 @@ def is_cached(repo: str, name: str) -> bool:
 def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
     """The folder of a snapshot of a Hub repository with only these files. Nothing in them is executed.
 
-    Args:
-        repo: owner/name.
-        files: names or patterns.
-        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+    `files` are names or patterns; `download`: revision, token, cache_dir, local_files_only of `snapshot_download`.
 
     Raises:
         AssetError: there is no such repository, or it cannot be reached.
@@ -87,12 +84,7 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
 def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, message: str) -> str:
     """Upload files to a model repository of the Hub, which is created if necessary.
 
-    Args:
-        folder: with the files.
-        files: paths in it; other files in the folder are not uploaded.
-        repo: owner/name.
-        private: for a new repository; an existing one keeps its setting.
-        message: of the commit.
+    Only `files`, paths in `folder`, are uploaded. `private` is for a new repository; an existing one keeps its setting.
 
     Returns:
         The repository's URL.

@@ -90,11 +90,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "query", "key
 
 
 def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
-    """Train only the last blocks and the layers after them.
-
-    Args:
-        backbone: a transformer, or a ResNet, whose blocks are its stages.
-        blocks: number of blocks.
+    """Train only the last blocks (stages of a ResNet) and the layers after them.
 
     Raises:
         ValueError: fewer than one, more than it has, or it has no known blocks.
@@ -119,11 +115,7 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0
     B starts at zero, so that the backbone's outputs do not change at first; A is drawn from torch's global generator.
     A projection's own tensors are renamed, as `q_proj.base_layer.weight`: load pretrained weights before.
 
-    Args:
-        backbone: a transformer; changed in place and returned.
-        rank: of the additions.
-        alpha: scale of the additions, times the rank.
-        dropout: on the inputs of the additions.
+    The backbone is changed in place and returned. Dropout is on the inputs of the additions.
 
     Raises:
         ValueError: it has no attention of a known name, or rank is below one.

@@ -22,13 +22,7 @@ WORTH = 0.9  # share of active units above which selecting them costs more than 
 
 
 def local_embeddings(encoder: LocationEncoder, gps_deg_N2: Tensor, chunk: int = CHUNK) -> Tensor:
-    """(N, 2) latitude, longitude in degrees -> (N, D) unit vectors, float32, in the order of the coordinates.
-
-    Args:
-        encoder: on the CPU.
-        gps_deg_N2: float32.
-        chunk: rows at a time.
-    """
+    """(N, 2) latitude, longitude in degrees, float32 -> (N, D) unit vectors, float32, in the same order."""
     with torch.inference_mode():
         embedding_ND = torch.empty(len(gps_deg_N2), encoder(gps_deg_N2[:1]).shape[1])
     enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")

@@ -211,11 +211,8 @@ def authors_misfits(model: GeoCLIP) -> list[str]:
 def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None) -> list[Path]:
     """Write config.json and model.safetensors beside the gallery's CSV.
 
-    Args:
-        folder: contains GALLERY with columns LAT, LON.
-        model: written without its backbone.
-        backbone: the Hub id of its frozen CLIP.
-        revision: of the backbone; None: its `main`.
+    `folder` contains GALLERY with columns LAT, LON. Of the backbone, only its Hub id and revision (None: `main`) are
+    written.
 
     Returns:
         The files.

@@ -104,9 +104,8 @@ class Release:
 def read_release(files: Sequence[Path]) -> Release:
     """The weights of a release.
 
-    Args:
-        files: OFFICIAL_WEIGHTS of the authors' wheel, one model.safetensors beside their config.json, or one .ckpt of
-            the Lightning re-implementation.
+    `files`: OFFICIAL_WEIGHTS of the authors' wheel, a model.safetensors beside their config.json, or a .ckpt of the
+    Lightning re-implementation.
 
     Raises:
         AssetError: the gallery is neither cached nor reachable.
@@ -239,10 +238,8 @@ OWN = "own"  # the backbone that a release names
 def model_of(release: Release, backbone: str | None, **download: Any) -> GeoCLIP:
     """The model in evaluation mode.
 
-    Args:
-        release: the weights.
-        backbone: CLIP as a Hub id or a local folder; `own`: the one that the release names; None: no backbone.
-        download: options for a backbone that the release names with a revision.
+    `backbone`: CLIP as a Hub id or a local folder; `own`: the one that the release names, downloaded with the options
+    `download`; None: no backbone.
 
     Raises:
         AssetError: the backbone is neither a local folder nor reachable.

@@ -10,12 +10,7 @@ from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 def take_up_scales(encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False) -> list[float]:
     """Copy the weights of every trained branch whose sigma the encoder has; start the heads of new scales at zero.
 
-    At first, the embedding is that of the copied scales.
-
-    Args:
-        encoder: mutated.
-        trained: of the same projection and dimensions.
-        freeze: do not train the copied scales.
+    At first, the embedding is that of the copied scales; with `freeze` they are not trained.
 
     Returns:
         The sigmas of the copied scales.

@@ -160,12 +160,7 @@ def newest_good(folder: Path) -> tuple[Path, Tree] | None:
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints in a thread, one after the other. Only rank 0 has one.
-
-    Args:
-        folder: for the checkpoints.
-        keep: number of newest checkpoints that are kept, besides `best.safetensors`.
-    """
+    """Writes checkpoints in a thread, one after the other; keeps the newest `keep` and `best.safetensors`."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
@@ -186,15 +181,11 @@ class CheckpointWriter:
             self._thread.shutdown()
 
     def save(self, step: int, tree: Tree) -> None:
-        """Start writing a step's checkpoint; once it is complete, delete the oldest.
-
-        Raises:
-            CheckpointError: the one before could not be written.
-        """
+        """Start writing a step's checkpoint. Raises as `wait`, for the one before."""
         self._submit(step_file(self.folder, step), tree)
 
     def save_best(self, tree: Tree) -> None:
-        """Start writing the best weights so far. Raises as `save`."""
+        """Start writing the best weights so far. Raises as `wait`, for the one before."""
         self._submit(self.folder / "best.safetensors", tree)
 
     def wait(self) -> None:

@@ -56,13 +56,9 @@ class RunContext:
 
 
 def run_hooks(context: RunContext, validation: Validation | None, facts: dict[str, Any], **every: int) -> Hooks:
-    """The hooks of a run.
+    """The hooks of a run; recorder, writer and validation exist only on rank 0.
 
-    Args:
-        context: with an open recorder and writer on rank 0.
-        validation: on rank 0.
-        facts: added to every checkpoint: configuration, files, versions.
-        every: `record_every`, `validate_every` and `checkpoint_every`, in steps.
+    `facts` are added to every checkpoint. `every`: `record_every`, `validate_every`, `checkpoint_every`, in steps.
     """
     return Hooks(
         record=partial(_record, context),
@@ -155,13 +151,7 @@ class Interrupted(Exception):
 class Validation:
     """The first `limit` pictures of the validation split, decoded once and kept in memory, and a gallery.
 
-    Args:
-        shards: the validation split.
-        gallery: coordinates to retrieve from.
-        decoder: without augmentation.
-        limit: largest number of pictures.
-        device: of the model.
-        protocol: of distances, `sphere` or `released`.
+    `protocol`: of distances, `sphere` or `released`.
 
     Raises:
         DataError: no picture is readable.

@@ -55,9 +55,7 @@ def train(
     Args:
         state: mutated.
         batches: of this rank, from `state.step` on; each is copied to the device while the one before is computed.
-        recipe: the numbers of a step.
         hooks: called at their intervals, and all three after the last step.
-        world: this rank, the number of ranks, the device.
         stop: read after every step.
         step: `train_step` or a `GraphedStep`.
 

@@ -132,12 +132,9 @@ class Objective:
     hard_radius_km: float = 100.0
 
     def draw(self, batch: int, queue: int, generator: torch.Generator) -> Draws:
-        """The random numbers of a step.
+        """The random numbers of a step with `batch` pictures on all ranks and `queue` coordinates in the queue.
 
-        Args:
-            batch: pictures of all ranks.
-            queue: coordinates in the queue.
-            generator: on the CPU and in the same state on every rank, so that all ranks add the same noise.
+        The generator is on the CPU and in the same state on every rank, so that all ranks add the same noise.
         """
         hard, draws = batch * self.hard_negatives, Draws()
         if hard:
@@ -149,12 +146,9 @@ class Objective:
         return draws
 
     def candidates(self, gps_deg_G2: Tensor, queue_S2: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(M, 2) coordinates for the model to embed, and (M, 2) the same without noise, in degrees.
+        """(M, 2) degrees for the model to embed, and (M, 2) the same without noise.
 
-        Args:
-            gps_deg_G2: of the pictures of all ranks.
-            queue_S2: of the queue.
-            draws: on the coordinates' device.
+        In order: the pictures of all ranks, the queue, hard negatives.
         """
         noisy_G2, noisy_S2, hard_H2 = gps_deg_G2, queue_S2, gps_deg_G2[:0]
         if draws.batch_G2 is not None:
@@ -177,10 +171,9 @@ class Objective:
         """How this rank's pictures relate to the candidates.
 
         Args:
-            gps_deg_B2: of the pictures.
-            true_M2: of the candidates, those of all ranks' pictures first.
-            present_B: 0 for a picture that could not be read.
-            present_G: the same for all ranks.
+            gps_deg_B2: of this rank's pictures.
+            true_M2: of the candidates, without noise.
+            present_B: 0 for a picture that could not be read; `present_G` likewise for all ranks.
             first: column of this rank's first picture.
             queue_SD: embeddings of the queue's candidates; None if the model embeds them.
         """

@@ -64,14 +64,7 @@ def rank_tree(state: TrainState) -> Tree:
 
 
 def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
-    """What training resumes from.
-
-    Args:
-        state: of the run so far.
-        ranks: every rank's `rank_tree`.
-        skipped: by all ranks together.
-        facts: added at the top level: configuration, files, versions.
-    """
+    """What training resumes from: every rank's `rank_tree`, what all ranks skipped, and facts at the top level."""
     optimizer = state.optimizer.state_dict()
     return {
         "format": FORMAT,
@@ -99,14 +92,9 @@ def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
 
 
 def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
-    """Restore what `state_tree` returned.
+    """Restore what `state_tree` returned and `path` contains.
 
-    Args:
-        state: of a run of the same architecture; mutated.
-        saved: the tree.
-        path: its file, for messages.
-        rank: of this process.
-        world_size: ranks now. A rank that did not exist before gets new random generators.
+    The number of ranks may differ from that of the run before; an additional rank gets new random generators.
 
     Raises:
         CheckpointError: it has weights alone, or is of another architecture.
@@ -238,22 +226,15 @@ def _load_part(module: nn.Module, prefix: str, saved: Tree, problem: str) -> Non
 class WeightAverage:
     """The average of a model's trained parameters over steps.
 
-    Args:
-        parameters: those of the model.
-        average: of the same shapes; meaningless while `count` is 0.
-        decay: of the exponential average; None: the plain mean (SWA).
-        first_step: the first step whose weights count.
-        every_steps: interval between steps whose weights count.
-
     Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018; the
     exponential form: Polyak, Juditsky, 1992.
     """
 
-    parameters: list[Tensor]
-    average: list[Tensor]
-    decay: float | None
-    first_step: int = 0
-    every_steps: int = 1
+    parameters: list[Tensor]  # of the model
+    average: list[Tensor]  # meaningless while `count` is 0
+    decay: float | None  # of the exponential average; None: the plain mean (SWA)
+    first_step: int = 0  # the first step whose weights count
+    every_steps: int = 1  # interval between steps whose weights count
     count: int = 0  # steps averaged so far
 
     @classmethod

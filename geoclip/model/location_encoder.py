@@ -43,17 +43,9 @@ class FourierBranch(nn.Module):
     freq_KA: Tensor
 
     def __init__(
-        self,
-        sigma: float,
-        *,
-        axes: int,
-        frequencies: int,
-        mlp: nn.Sequential,
-        head: nn.Linear,
-        learn_frequencies: bool = False,
+        self, freq_KA: Tensor, mlp: nn.Sequential, head: nn.Linear, *, learn_frequencies: bool = False
     ) -> None:
         super().__init__()
-        freq_KA = random_frequencies(frequencies, sigma, axes)
         if learn_frequencies:
             self.freq_KA = nn.Parameter(freq_KA)
         else:
@@ -95,9 +87,6 @@ class LocationEncoder(nn.Module):
     Args:
         sigmas: standard deviation of each branch's frequencies, coarse to fine.
         frequencies: K, random frequencies per branch.
-        hidden_dim: width of each branch's MLP.
-        depth: hidden layers of each branch's MLP.
-        embedding_dim: D.
         projection: a name in `PROJECTIONS`.
         concat: each of the M scales has its own D / M numbers of the embedding; otherwise they are summed.
         share_mlp: one MLP and head for all scales.
@@ -136,21 +125,12 @@ class LocationEncoder(nn.Module):
         def layers() -> tuple[nn.Sequential, nn.Linear]:
             return relu_mlp(2 * frequencies, hidden_dim, depth), nn.Linear(hidden_dim, share)
 
+        def branch(sigma: float, mlp: nn.Sequential, head: nn.Linear) -> FourierBranch:
+            freq_KA = random_frequencies(frequencies, sigma, PROJECTIONS[projection][1])
+            return FourierBranch(freq_KA, mlp, head, learn_frequencies=learn_frequencies)
+
         shared = layers() if share_mlp else None
-        branches = []
-        for sigma in self.sigmas:
-            mlp, head = shared or layers()
-            branches.append(
-                FourierBranch(
-                    sigma,
-                    axes=PROJECTIONS[projection][1],
-                    frequencies=frequencies,
-                    mlp=mlp,
-                    head=head,
-                    learn_frequencies=learn_frequencies,
-                )
-            )
-        self.branches = nn.ModuleList(branches)
+        self.branches = nn.ModuleList(branch(sigma, *(shared or layers())) for sigma in self.sigmas)
 
     def projected(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, A) float32, under autocast too."""

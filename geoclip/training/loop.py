@@ -52,12 +52,8 @@ def train(
 ) -> SkipReport:
     """Train from `state.step` to `recipe.last_step`.
 
-    Args:
-        state: mutated.
-        batches: of this rank, from `state.step` on; each is copied to the device while the one before is computed.
-        hooks: called at their intervals, and all three after the last step.
-        stop: read after every step.
-        step: `train_step` or a `GraphedStep`.
+    `batches` are this rank's, from `state.step` on; each is copied to the device while the one before is computed. All
+    hooks are also called after the last step. `step` is `train_step` or a `GraphedStep`.
 
     Returns:
         What no rank could read.

@@ -170,12 +170,9 @@ class Objective:
     ) -> Pairs:
         """How this rank's pictures relate to the candidates.
 
-        Args:
-            gps_deg_B2: of this rank's pictures.
-            true_M2: of the candidates, without noise.
-            present_B: 0 for a picture that could not be read; `present_G` likewise for all ranks.
-            first: column of this rank's first picture.
-            queue_SD: embeddings of the queue's candidates; None if the model embeds them.
+        `true_M2` are the candidates without noise, `first` is the column of this rank's first picture. `present_B` and
+        `present_G` are 0 for a picture that could not be read, on this rank and on all. `queue_SD`: embeddings of the
+        queue's candidates; None if the model embeds them.
         """
         ignored_BM = same_location(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None

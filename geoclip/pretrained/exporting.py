@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.embedding import CHUNK, embed_locations
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.pretrained.releases import FORMAT_VERSION, MODEL_TYPE, authors_name, location_encoder_of, read_release
+from geoclip.pretrained.releases import (
+    FORMAT_VERSION,
+    LOCATION_TYPE,
+    MODEL_TYPE,
+    authors_name,
+    location_encoder_of,
+    read_release,
+)
 from geoclip.runs.run_dir import write_json
 from geoclip.system.files import write_bytes_atomic
 
@@ -60,10 +67,7 @@ def export_safetensors(encoder: nn.Module, folder: Path) -> None:
             f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
-    tensors = {authors_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
-    write_bytes_atomic(folder / "model.safetensors", save(tensors))
-    sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
-    write_json(folder / "config.json", {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma})
+    _write_release(folder, encoder.state_dict(), {"model_type": LOCATION_TYPE}, encoder.sigmas)
 
 
 def is_authors_kind(encoder: nn.Module) -> bool:
@@ -224,16 +228,16 @@ def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revisio
         raise GeoclipError(f"the authors' layout cannot store this model: {'; '.join(misfits)}")
     assert isinstance(model.location_encoder, LocationEncoder)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(BACKBONE)}
-    config = {
-        "model_type": MODEL_TYPE,
-        "format_version": FORMAT_VERSION,
-        "sigma": [int(sigma) if sigma == int(sigma) else sigma for sigma in model.location_encoder.sigmas],
-        "gallery_file": GALLERY,
-        "backbone": {"repo_id": backbone, "revision": revision},
-    }
-    write_json(folder / "config.json", config)
-    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
+    source = {"repo_id": backbone, "revision": revision}
+    config = {"model_type": MODEL_TYPE, "gallery_file": GALLERY, "backbone": source}
+    _write_release(folder, tensors, config, model.location_encoder.sigmas)
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
+
+
+def _write_release(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any], sigmas: Sequence[float]) -> None:
+    sigma = [int(value) if value == int(value) else value for value in sigmas]
+    write_json(folder / "config.json", config | {"format_version": FORMAT_VERSION, "sigma": sigma})
+    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Fetching from the Hub and sending to it, over HTTP to a Hub of one process."""
+"""Downloads from the Hub and uploads to it, over HTTP to a local Hub."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: 
     assert not list(kept.rglob("pickle.bin"))
     again = load_location_encoder(source, cache_dir=kept, revision="v1", local_files_only=True)
     assert torch.equal(again(torch.ones(1, 2)), model.location_encoder(torch.ones(1, 2)))
-    assert hub.revisions == asked, "nothing was asked for again"
+    assert hub.revisions == asked
 
 
 def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:
@@ -65,18 +65,18 @@ def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_
     assert set(hub.revisions) == {COMMIT}
 
 
-def test_a_repository_that_is_not_there_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match=r"'a/gone' at revision v1 is neither .* run `hf download a/gone") as caught:
+def test_a_missing_repository_is_one_line(hub: LocalHub, tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"'a/gone' .*v1 .* `hf download a/gone") as caught:
         load("a/gone", cache_dir=tmp_path, revision="v1")
     assert "\n" not in str(caught.value)
 
 
-def test_no_way_to_the_hub_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match="nor to be had from the Hub") as caught:
+def test_without_a_connection_the_error_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match="a/geo") as caught:
         load("a/geo", cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "README.md").write_text("x")
-    with pytest.raises(GeoclipError, match=r"'a/geo' was not published .* unset HF_HUB_OFFLINE"):
+    with pytest.raises(GeoclipError, match=r"'a/geo' .* HF_HUB_OFFLINE"):
         send(tmp_path, [tmp_path / "README.md"], "a/geo", private=True, message="m")
 
 

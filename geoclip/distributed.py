@@ -46,10 +46,8 @@ _joined: tuple[dist.ProcessGroup, Store] | None = None  # once per process, alth
 def initialise(device: str = "auto", *, size: int = 1, timeout_minutes: float = 30.0) -> World:
     """Choose this rank's device and join the process group that `torchrun` describes.
 
-    Args:
-        device: `auto` (this rank's GPU, or the CPU if there is none), `cpu`, `cuda`, `cuda:1` or `mps`.
-        size: number of processes that `torchrun` started; 1 without it.
-        timeout_minutes: how long a rank waits for another.
+    `device`: `auto` (this rank's GPU, or the CPU if there is none), `cpu`, `cuda`, `cuda:1` or `mps`. `size` is the
+    number of processes that `torchrun` started, and `timeout_minutes` is how long a rank waits for another.
 
     Raises:
         GeoclipError: there is no such device, or the other ranks cannot be reached.

@@ -73,12 +73,7 @@ def check(config: TrainConfig) -> None:
 def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> Path:
     """Train from the run's newest checkpoint, or from the start, to the last step.
 
-    Args:
-        config: checked.
-        choices: the chosen option of each configuration group, for provenance.json.
-
-    Returns:
-        The run's folder.
+    `choices`: the chosen option of each configuration group, for provenance.json. Returns the run's folder.
 
     Raises:
         GeoclipError: data, gallery or checkpoint cannot be used.

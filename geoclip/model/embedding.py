@@ -21,17 +21,9 @@ CHUNK = 2048  # rows whose hidden layers fit a CPU's cache
 def embed_locations(
     encoder: nn.Module, coordinates: Any, *, normalise: bool = True, batch_size: int = CHUNK, device: str = "auto"
 ) -> NDArray[np.float32]:
-    """Embed coordinates.
+    """(N, D) float32 embeddings of coordinates of any type that `degrees_of` accepts, by any location encoder.
 
-    Args:
-        encoder: any location encoder, (N, 2) degrees -> (N, D).
-        coordinates: of a type that `degrees_of` accepts.
-        normalise: to unit vectors, which GeoCLIP compares.
-        batch_size: rows at a time.
-        device: the encoder is moved there; `auto`: it stays where it is.
-
-    Returns:
-        (N, D) float32.
+    `normalise`: to unit vectors, which GeoCLIP compares. The encoder is moved to `device`; `auto`: it is not moved.
 
     Raises:
         DataError: a row is no location on Earth; the message has its number.

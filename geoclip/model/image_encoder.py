@@ -13,9 +13,6 @@ class ImageEncoder(nn.Module):
 
     Args:
         backbone: (B, 3, H, W) normalised pixels -> (B, F); None: precomputed features go through `head`.
-        feature_dim: F.
-        hidden_dim: width of the MLP.
-        embedding_dim: D.
         mean, std: per channel, of pixels scaled to [0, 1]; CLIP's by default.
         frozen: the backbone is not trained and stays in evaluation mode.
     """

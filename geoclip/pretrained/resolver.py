@@ -52,10 +52,10 @@ def resolve_checkpoint(
     Args:
         checkpoint: `official`, `latest`, a run's folder, a checkpoint file, a folder of a release, a Lightning .ckpt,
             or a Hub id after `hf-hub:`.
-        runs_dir: with the runs for `latest`, and for the results of a release.
-        best: of a run's folder, take the best weights if there are any; False: the newest state to resume from.
+        runs_dir: for `latest`, and for the results of a release.
+        best: of a run, take the best weights if there are any; False: the newest state to resume from.
         hub_ids: whether owner/name alone is a Hub id if no such path exists.
-        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+        download: as of `fetch`.
 
     Raises:
         AssetError: it is none of these, or not reachable.

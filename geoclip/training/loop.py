@@ -73,16 +73,7 @@ def train(
         dynamic_ncols=True,
         mininterval=0.5,
     )
-    loop = _Loop(
-        state=state,
-        recipe=recipe,
-        hooks=hooks,
-        world=world,
-        step=step,
-        agreement=Agreement(stop, world),
-        heartbeat=heartbeat,
-        bar=bar,
-    )
+    loop = _Loop(state, recipe, hooks, world, step, Agreement(stop, world), heartbeat, bar)
     try:
         if not loop.train_steps(on_device(batches, world.device)):
             raise Preempted(stop.reason() or "another rank", state.step)
@@ -100,7 +91,7 @@ def train(
         bar.close()
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class _Loop:
     """The steps of a run, and what is due after each."""
 

@@ -33,11 +33,9 @@ def cross_entropy(
     Args:
         logits_NM: of N images among M locations, or of N locations among M images.
         target_N: column of each row's own candidate.
-        weight_N: of each row in both sums; 0 for an image that could not be read.
-        ignored_NM: candidates left out of the sum, such as a second image's at the same location. A row's own is never
-            left out.
-        soft_NM: how right each candidate is, in [0, 1]; normalised, it is the target distribution. None: the target
-            alone is right.
+        weight_N: of each row in both results; 0 for an image that could not be read.
+        ignored_NM: candidates left out, except a row's own.
+        soft_NM: how right each candidate is, in [0, 1], before normalisation; None: only the target is right.
 
     Returns:
         The loss in nats, and the share of rows whose own candidate scored highest (detached).
@@ -107,28 +105,19 @@ class Draws:
 class Objective:
     """The numbers of a loss.
 
-    Attributes:
-        kind: image to location, both directions, or every pair separately.
-        views: augmented views of each picture.
-        batch_noise_m: standard deviation of the noise on the batch's coordinates.
-        queue_noise_m: standard deviation of the noise on the queue's coordinates.
-        mask_same_place: a candidate with exactly the picture's coordinates is no negative.
-        near: `mask` leaves out candidates within `near_radius_km`; `soften` counts a candidate at distance d as right
-            by exp(-d / near_radius_km).
-        hard_negatives: additional candidates per picture, at one to two times `hard_radius_km` from it.
-
     Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2, which
     smooths over cells; here over locations.
     """
 
-    kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"
-    views: int = 1
-    batch_noise_m: float = 0.0
-    queue_noise_m: float = 0.0
-    mask_same_place: bool = True
+    kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"  # one_way: image to location
+    views: int = 1  # augmented views of each picture
+    batch_noise_m: float = 0.0  # standard deviation of the noise on the batch's coordinates
+    queue_noise_m: float = 0.0  # and on the queue's
+    mask_same_place: bool = True  # a candidate with exactly the picture's coordinates is no negative
+    # mask: leave out candidates within the radius; soften: a candidate at d km is right by exp(-d / near_radius_km)
     near: Literal["mask", "soften"] | None = None
     near_radius_km: float = 25.0
-    hard_negatives: int = 0
+    hard_negatives: int = 0  # additional candidates per picture, at one to two times the radius from it
     hard_radius_km: float = 100.0
 
     def draw(self, batch: int, queue: int, generator: torch.Generator) -> Draws:

@@ -198,12 +198,7 @@ def backward_in_parts(
     without a graph; take the gradient of the loss with respect to each embedding; embed each part again, with a graph,
     and pass its gradient on.
 
-    Args:
-        model: not wrapped in DDP; the caller averages gradients over ranks.
-        images: (B, …) of this rank.
-        candidates_M2: degrees.
-        loss_of: the loss and the in-batch recall of the full batch.
-        recipe: its number of parts and precision.
+    The model is not wrapped in DDP: the caller averages gradients over ranks. `loss_of` returns loss and recall.
 
     Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021.
     """

@@ -144,7 +144,7 @@ def test_another_architecture_is_named(kind: str, found: str, fix: str, small_en
 
 def test_siglip_2_of_any_resolution_is_refused(small_encoder: Encoders, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
-    with pytest.raises(GeoclipError, match="siglip2.*google/siglip2-base-patch16-224"):
+    with pytest.raises(GeoclipError, match=r"siglip2.*google/siglip2-base-patch16-224"):
         build_image_encoder(replace(small_encoder("siglip2_b16"), repo=str(tmp_path)), 4)
 
 
@@ -168,7 +168,7 @@ def test_an_old_transformers_is_named(small_encoder: Encoders, tmp_path: Path) -
 def test_a_size_that_does_not_fit_names_the_one_that_does(
     option: str, key: str, value: int, fix: int, small: Callable[..., Any]
 ) -> None:
-    with pytest.raises(GeoclipError, match=rf"encoder\.{key}={value}\b.* set encoder\.{key}={fix}\b|{key}={fix}\b"):
+    with pytest.raises(GeoclipError, match=rf"encoder\.{key}={value}\b.*encoder\.{key}={fix}\b"):
         build_model(small(option, f"encoder.{key}={value}"))
 
 

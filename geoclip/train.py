@@ -98,16 +98,8 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
     from geoclip.distributed import broadcast_from_main, initialise, wait_for_all
     from geoclip.factory.data import build_gallery, build_stream_plan, open_shards
     from geoclip.factory.training import build_recipe, build_state, require_negatives, resume
+    from geoclip.runs import run_dir
     from geoclip.runs.logs import log_to_file, setup_console
-    from geoclip.runs.run_dir import (
-        claimed,
-        fingerprint_of,
-        is_finished,
-        run_path,
-        to_dict,
-        write_identity,
-        write_summary,
-    )
     from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
 
@@ -121,9 +113,9 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
     gallery = build_gallery(config.gallery)
     files = {"shards": fingerprint(splits["train"]), "gallery": gallery.sha256[:8]}
     if config.encoder.features:
-        files["features"] = fingerprint_of(read_record(Path(config.encoder.features)))
-    run = run_path(to_dict(config), files)
-    if config.resume == "auto" and broadcast_from_main(is_finished(run), world):
+        files["features"] = run_dir.fingerprint_of(read_record(Path(config.encoder.features)))
+    run = run_dir.run_path(run_dir.to_dict(config), files)
+    if config.resume == "auto" and broadcast_from_main(run_dir.is_finished(run), world):
         log.info("%s: already finished (to train it further, remove its summary.json)", run)
         return run
     plan = build_stream_plan(config, splits["train"])
@@ -138,12 +130,12 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
         choices=choices,
         recipe=build_recipe(config, plan.samples, world.device),
     )
-    with claimed(run) if world.is_main else contextlib.nullcontext(), log_to_file(run, world.rank):
+    with run_dir.claimed(run) if world.is_main else contextlib.nullcontext(), log_to_file(run, world.rank):
         seed_generators(config.seed * 1009 + world.rank)
         state = build_state(config, plan.subset, world)
         resume(config, context, state)
         if world.is_main:
-            write_identity(run, to_dict(config), world.size, choices)
+            run_dir.write_identity(run, run_dir.to_dict(config), world.size, choices)
         _log_start(context, state, config.optim.batch_size, plan.samples)
         try:
             _train(config, context, state, plan)
@@ -155,7 +147,7 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
             stop.pass_on()
             raise
         if world.is_main:
-            write_summary(
+            run_dir.write_summary(
                 run, step=state.step, samples_seen=state.samples_seen, geoscore=state.best_geoscore, files=files
             )
     wait_for_all()  # every rank reads the summary

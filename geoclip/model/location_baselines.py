@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +16,19 @@ from geoclip.model.location_encoder import PROJECTIONS, checked_degrees, relu_ml
 class _FeatureEncoder(nn.Module):
     """Features of coordinates, in float32 under autocast too, then an MLP and a linear head."""
 
-    mlp: nn.Sequential
+    hidden: ClassVar[str] = "mlp"  # name of the hidden layers
     head: nn.Linear
 
     def features(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) degrees -> (N, F)."""
         raise NotImplementedError
 
-    def hidden(self, features_NF: Tensor) -> Tensor:
-        """(N, F) -> (N, hidden_dim)."""
-        out: Tensor = self.mlp(features_NF)
-        return out
-
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) latitude, longitude in degrees -> (N, D)."""
         degrees_N2 = checked_degrees(gps_deg_N2)
         with torch.autocast(gps_deg_N2.device.type, enabled=False):
             features_NF = self.features(degrees_N2)
-        out: Tensor = self.head(self.hidden(features_NF))
+        out: Tensor = self.head(getattr(self, self.hidden)(features_NF))
         return out
 
 
@@ -77,6 +73,8 @@ class SphericalHarmonicsEncoder(_FeatureEncoder):
     NeurIPS 2020, section 3.2.
     """
 
+    hidden = "siren"
+
     def __init__(
         self,
         *,
@@ -103,11 +101,6 @@ class SphericalHarmonicsEncoder(_FeatureEncoder):
     def features(self, gps_deg_N2: Tensor) -> Tensor:
         """(N, 2) degrees -> (N, L²)."""
         return real_spherical_harmonics(gps_deg_N2, self.degree)
-
-    def hidden(self, features_NF: Tensor) -> Tensor:
-        """(N, L²) -> (N, hidden_dim)."""
-        out: Tensor = self.siren(features_NF)
-        return out
 
 
 class Sphere2VecEncoder(_FeatureEncoder):

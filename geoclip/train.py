@@ -106,7 +106,7 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
     compute = config.compute
     if compute.workers:
         start_fork_server()  # it imports while this process reads
-    _be_deterministic(compute.deterministic)
+    _set_deterministic(compute.deterministic)
     world = initialise(compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes)
     setup_console(main=world.is_main)
     splits = open_shards(config.data, config.encoder, world)
@@ -139,17 +139,14 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
         _log_start(context, state, config.optim.batch_size, plan.samples)
         try:
             _train(config, context, state, plan)
-        except Preempted as preempted:
-            log.warning(
-                "stopped by %s after step %d, its checkpoint written; rerun the command to resume (status %s)",
-                preempted.reason, preempted.step, preempted.code,
-            )  # fmt: skip
+        except Preempted as error:
+            stopped = f"stopped by {error.reason} after step {error.step}, its checkpoint written"
+            log.warning("%s; rerun the command to resume (status %s)", stopped, error.code)
             stop.pass_on()
             raise
         if world.is_main:
-            run_dir.write_summary(
-                run, step=state.step, samples_seen=state.samples_seen, geoscore=state.best_geoscore, files=files
-            )
+            best, seen = state.best_geoscore, state.samples_seen
+            run_dir.write_summary(run, step=state.step, samples_seen=seen, geoscore=best, files=files)
     wait_for_all()  # every rank reads the summary
     log.info("trained: %s", run)
     return run
@@ -185,7 +182,7 @@ def _train(config: TrainConfig, context: RunContext, state: TrainState, plan: St
             draw_training_curves(run, context.recorder, state.step)
 
 
-def _be_deterministic(deterministic: bool) -> None:
+def _set_deterministic(deterministic: bool) -> None:
     """Refuse operations whose results vary between starts. Call it before CUDA starts, which reads the environment."""
     import torch
 

@@ -106,9 +106,9 @@ def test_weights_in_half_precision_are_read_in_full(
 ) -> None:
     transformers.AutoModel.from_pretrained(pretrained(option)).half().save_pretrained(tmp_path)
     config = replace(small_encoder(option), repo=str(tmp_path))
-    whole, half = (build_image_encoder(one, 4).features(PIXELS) for one in (small_encoder(option), config))
+    full, half = (build_image_encoder(one, 4).features(PIXELS) for one in (small_encoder(option), config))
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, whole, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(half, full, atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("option", REFERENCES)

@@ -41,8 +41,8 @@ def test_an_empty_queue_stays_empty() -> None:
 def test_queue_does_not_start_near_the_origin() -> None:
     generator = torch.Generator().manual_seed(0)
     origin = torch.zeros(1, 2)
-    places = uniform_on_sphere(300, generator)
-    for start in (uniform_on_sphere(1000, generator), draw_queue_start(places, 1000, generator)):
+    locations = uniform_on_sphere(300, generator)
+    for start in (uniform_on_sphere(1000, generator), draw_queue_start(locations, 1000, generator)):
         assert (haversine_km(start, origin) < 500).float().mean() < 0.02
 
 

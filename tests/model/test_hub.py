@@ -45,12 +45,12 @@ def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: 
     kept = tmp_path / "cache"
     model = load(source, backbone=None, cache_dir=kept, revision="v1", token="secret")
     assert same(model, small_model())
-    asked = list(hub.revisions)
-    assert asked[0] == "v1"
+    revisions = list(hub.revisions)
+    assert revisions[0] == "v1"
     assert not list(kept.rglob("pickle.bin"))
     again = load_location_encoder(source, cache_dir=kept, revision="v1", local_files_only=True)
     assert torch.equal(again(torch.ones(1, 2)), model.location_encoder(torch.ones(1, 2)))
-    assert hub.revisions == asked
+    assert hub.revisions == revisions
 
 
 def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:

@@ -41,14 +41,14 @@ def kinds() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_every_kind_of_encoder_becomes_a_program_and_a_script(kind: str, tmp_path: Path) -> None:
-    encoder, places = kinds()[kind].eval(), exporting.comparison_deg(300)
+    encoder, locations = kinds()[kind].eval(), exporting.comparison_deg(300)
     exporting.export_torch(encoder, tmp_path / "encoder.pt2")
     exporting.export_torchscript(encoder, tmp_path / "encoder.pt")
     for opened in (
         exporting.open_torch_export(tmp_path / "encoder.pt2"),
         exporting.open_torchscript(tmp_path / "encoder.pt"),
     ):
-        assert exporting.largest_difference(encoder, opened, places) < 1e-6
+        assert exporting.largest_difference(encoder, opened, locations) < 1e-6
         for count in (1, 2, 3000):  # it was traced with 7
             assert opened(np.zeros((count, 2), dtype=np.float32)).shape == (count, 8)
 
@@ -95,8 +95,8 @@ def test_safetensors_are_read_back_whatever_the_dimensions(tmp_path: Path) -> No
     exporting.export_safetensors(encoder, tmp_path)
     again = load_location_encoder(str(tmp_path))
     assert again.sigmas == (0.5, 16.0)
-    places = exporting.comparison_deg(50)
-    assert (embed_locations(encoder, places) == embed_locations(again, places)).all()
+    locations = exporting.comparison_deg(50)
+    assert (embed_locations(encoder, locations) == embed_locations(again, locations)).all()
 
 
 NOT_THE_AUTHORS = [

@@ -19,7 +19,7 @@ from geoclip.model.location_encoder import LocationEncoder
 from geoclip.pretrained.exporting import write_authors_layout
 from tests.model.released import load_released, tiny_released_geoclip, write_tiny_clip
 
-PLACES = torch.tensor([[48.86, 2.35], [-33.9, 151.2], [0.0, 180.0]])
+LOCATIONS = torch.tensor([[48.86, 2.35], [-33.9, 151.2], [0.0, 180.0]])
 SIGMAS = [2.0, 64.0]
 
 
@@ -64,7 +64,7 @@ def test_the_authors_code_reads_what_is_written_here(tmp_path: Path) -> None:
             parameter.zero_()
     hub.load_geoclip_weights(theirs, weights)
     assert torch.equal(theirs.logit_scale, model.logit_scale)
-    assert torch.allclose(theirs.location_encoder(PLACES), model.location_encoder(PLACES), atol=1e-6)
+    assert torch.allclose(theirs.location_encoder(LOCATIONS), model.location_encoder(LOCATIONS), atol=1e-6)
     features = torch.randn(2, 768)
     assert torch.allclose(theirs.image_encoder.mlp(features), model.image_encoder.head(features), atol=1e-6)
     assert hub.read_gallery(path, config).tolist() == torch.tensor([[48.86, 2.35], [-33.9, 151.2]]).tolist()
@@ -86,7 +86,7 @@ def test_what_the_authors_publish_is_read_here(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "g.csv").write_text("LAT,LON\n1,2\n")
     ours = load(tmp_path)
-    assert torch.allclose(ours.location_encoder(PLACES), theirs(PLACES), atol=1e-6)
+    assert torch.allclose(ours.location_encoder(LOCATIONS), theirs(LOCATIONS), atol=1e-6)
     features = torch.randn(2, 768)
     assert torch.allclose(ours.image_encoder.head(features), mlp(features), atol=1e-6)
     assert ours.logit_scale.item() == 3
@@ -99,7 +99,7 @@ def test_the_location_encoder_that_the_authors_publish_alone(tmp_path: Path) -> 
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     config = {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": [8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert torch.allclose(load_location_encoder(tmp_path)(PLACES), theirs(PLACES), atol=1e-6)
+    assert torch.allclose(load_location_encoder(tmp_path)(LOCATIONS), theirs(LOCATIONS), atol=1e-6)
     with pytest.raises(CheckpointError, match="load_location_encoder"):
         load(tmp_path)
 
@@ -179,7 +179,7 @@ def change(folder: Path, **values: Any) -> None:
         ({"format_version": 2}, "format_version=2"),
         ({"sigma": None}, "sigma=None"),
         ({"sigma": [1, 16, 256]}, r"2 scales.*sigma.*\[1\.0, 16\.0, 256\.0\]"),
-        ({"gallery_file": "../places.csv"}, r"gallery_file='\.\./places\.csv'"),
+        ({"gallery_file": "../locations.csv"}, r"gallery_file='\.\./locations\.csv'"),
         ({"gallery_file": "gone.csv"}, "gallery_file='gone.csv'"),
         ({"backbone": "a/clip"}, "backbone='a/clip'"),
     ],

@@ -68,7 +68,7 @@ def test_a_cut_checkpoint_is_never_loaded_and_the_one_before_it_is(tmp_path: Pat
 
 def test_a_flipped_bit_is_never_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(step_file(tmp_path, 10))
-    contents = write(tmp_path / "whole").read_bytes()
+    contents = write(tmp_path / "complete").read_bytes()
     rng, harmless = random.Random(0), 0
     for position in [*range(300), *rng.sample(range(len(contents)), 300)]:
         flipped = bytearray(contents)

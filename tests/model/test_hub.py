@@ -15,10 +15,9 @@ from geoclip import load, load_location_encoder
 from geoclip.errors import AssetError, GeoclipError
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.hub import fetch, no_connection, send
-from geoclip.pretrained.exporting import write_authors_layout
 from tests.local_hub import COMMIT, LocalHub, serving
 from tests.model.released import write_tiny_clip
-from tests.pretrained.test_releases import same, small_model
+from tests.pretrained.test_releases import same, small_model, write_release
 
 
 @pytest.fixture
@@ -33,10 +32,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    (tmp_path / "release").mkdir()
-    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n1,2\n")
-    write_authors_layout(tmp_path / "release", small_model(), backbone="a/clip", revision=COMMIT)
-    return tmp_path / "release"
+    return write_release(tmp_path / "release", small_model(), COMMIT)
 
 
 @pytest.mark.parametrize("source", ["a/geo", "hf-hub:a/geo"])
@@ -56,9 +52,7 @@ def test_a_release_is_fetched_by_its_id(hub: LocalHub, release: Path, tmp_path: 
 def test_the_backbone_is_that_of_the_release_at_its_revision(hub: LocalHub, tmp_path: Path) -> None:
     model = small_model()
     model.image_encoder.head[0] = torch.nn.Linear(768, 7)
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "gallery.csv").write_text("LAT,LON\n1,2\n")
-    write_authors_layout(tmp_path / "r", model, backbone="a/clip", revision=COMMIT)
+    write_release(tmp_path / "r", model, COMMIT)
     hub.files["a/clip"] = files_of(write_tiny_clip(tmp_path / "clip"))
     found = load(tmp_path / "r", cache_dir=tmp_path / "cache")
     assert found.image_encoder.backbone is not None

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from geoclip.data.batch import Batch
 from geoclip.model.geoclip import Embedded
 from geoclip.training.losses import cross_entropy
-from geoclip.training.state import TrainState
-from geoclip.training.step import Recipe, backward_in_parts, train_step
-
-States, Batches, Recipes = Callable[..., TrainState], Callable[..., Batch], Callable[..., Recipe]
+from geoclip.training.step import backward_in_parts, train_step
+from tests.fixtures.training import Batches, Recipes, States
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -12,10 +12,8 @@ from geoclip.data.batch import Batch, Skip
 from geoclip.errors import DataError, GeoclipError
 from geoclip.training.loop import skipped_on_all_ranks
 from geoclip.training.state import TrainState, WeightAverage
-from geoclip.training.step import Recipe, train_step
-from tests.fixtures.training import run_loop
-
-States, Batches, Recipes = Callable[..., TrainState], Callable[..., Batch], Callable[..., Recipe]
+from geoclip.training.step import train_step
+from tests.fixtures.training import Batches, Recipes, States, run_loop
 
 
 @pytest.mark.parametrize("decay", [0.9, None], ids=["EMA", "SWA"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoclip.config import LossConfig, QueueConfig
-from geoclip.data.batch import Batch
 from geoclip.factory.training import build_objective
 from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
 from geoclip.model.geoclip import Embedded
 from geoclip.training.losses import Objective
-from geoclip.training.state import TrainState
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import train_step
+from tests.fixtures.training import Batches, Recipes, States
 
 LOCATIONS = torch.tensor([[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]])  # 11.1 km apart, far, the first again
 QUEUE = torch.tensor([[50.0, 50.01], [-30.0, 10.0]])
@@ -104,7 +102,7 @@ def test_distances_of_all_pairs_are_those_of_pairs() -> None:
 
 
 def test_views_reach_the_encoder_and_broken_ones_their_picture(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+    new_state: States, new_batch: Batches, recipe: Recipes
 ) -> None:
     batch = new_batch(0)
     twice = replace(batch, images=batch.images[:, None].repeat(1, 2, 1, 1, 1))
@@ -117,9 +115,7 @@ def test_views_reach_the_encoder_and_broken_ones_their_picture(
         torch.testing.assert_close(parameter, other, atol=1e-6, rtol=1e-5)
 
 
-def test_a_fixed_temperature_stays(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
-) -> None:
+def test_a_fixed_temperature_stays(new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     state = new_state(0)
     state.model.logit_scale.requires_grad_(False)
     before = state.model.logit_scale.item()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,10 @@ from torch import Tensor
 from geoclip.data.batch import Batch
 from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState, restore_state
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import train_step
 from tests.config.test_configs import problems_of
+from tests.fixtures.training import Batches, Recipes, States
 from tests.training.test_state import PATH, through_a_file
-
-States = Callable[..., TrainState]
-Batches = Callable[..., Batch]
-Recipes = Callable[..., Recipe]
 
 
 def gradients(state: TrainState, batch: Batch, queue_SD: Tensor) -> list[Tensor]:

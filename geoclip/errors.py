@@ -19,14 +19,18 @@ class CheckpointError(GeoclipError):
     """A checkpoint that is corrupt, missing or of another architecture."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def memory_problem(error: BaseException) -> str:
     """What to do if the error means too little memory on CPU or GPU; empty for other errors."""
-    first_line = next(iter(str(error).splitlines()), "")
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not (memory or (isinstance(error, RuntimeError) and "allocate memory" in first_line)):
+    if not (memory or (isinstance(error, RuntimeError) and "allocate memory" in first_line(error))):
         return ""
     return (
-        f"not enough memory ({first_line or 'MemoryError'}): lower the batch size, queue.size or the widths of the "
+        f"not enough memory ({first_line(error)}): lower the batch size, queue.size or the widths of the "
         "model, set compute.accumulation, or take a machine with more"
     )
 

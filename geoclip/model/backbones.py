@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from geoclip.errors import AssetError, GeoclipError
+from geoclip.errors import AssetError, GeoclipError, first_line
 from geoclip.model.hub import is_cached, no_connection
 
 CHANNEL_GROUPS = 8  # of a group norm, if they divide the number of channels
@@ -180,7 +180,7 @@ def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
     try:
         config = PretrainedConfig.get_config_dict(repo, **local)[0]
     except (OSError, ValueError) as error:
-        raise AssetError(_unreachable_text(repo, kind, unreachable or _reason(error))) from error
+        raise AssetError(_unreachable_text(repo, kind, unreachable or first_line(error))) from error
     found = config.get("model_type")
     if found not in MODEL_TYPES[kind]:
         raise GeoclipError(_another_kind_text(repo, kind, found))
@@ -197,9 +197,9 @@ def pretrained(architecture: str, repo: str, kind: str) -> nn.Module:
                 repo, output_loading_info=True, **joint, **local
             )
     except (OSError, ValueError) as error:
-        raise AssetError(_unreachable_text(repo, kind, unreachable or _reason(error))) from error
+        raise AssetError(_unreachable_text(repo, kind, unreachable or first_line(error))) from error
     except (RuntimeError, SafetensorError) as error:  # from torch and safetensors, of a corrupt file
-        raise AssetError(f"the weights in {repo!r} cannot be read ({_reason(error)}); fetch them again") from error
+        raise AssetError(f"the weights in {repo!r} cannot be read ({first_line(error)}); fetch them again") from error
     # transformers gives missing weights random values. A mask token is only for pretraining.
     if missing := sorted(name for name in report["missing_keys"] if not name.endswith("mask_token")):
         raise GeoclipError(
@@ -215,10 +215,6 @@ def _unreachable_text(repo: str, kind: str, reason: str) -> str:
         f"the {kind} weights {repo!r} are neither a local folder nor reachable on the Hub ({reason}); set "
         "encoder.repo (training) or backbone (checkpoint=official) to a folder with config.json and model.safetensors"
     )
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _another_kind_text(repo: str, kind: str, found: str | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from geoclip.errors import AssetError, GeoclipError
+from geoclip.errors import AssetError, GeoclipError, first_line
 
 HUB = "hf-hub:"  # prefix of a Hub id where a path is possible too, as in open_clip and timm
 RELEASE = ("config.json", "model.safetensors", "*.csv")
@@ -75,7 +75,7 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
     except Exception as error:  # errors of the Hub, of HTTP, of the system
         at = f" at revision {download['revision']}" if download.get("revision") else ""
         raise AssetError(
-            f"{repo!r}{at} is neither a local path nor reachable on the Hub ({unreachable or _reason(error)}); on a "
+            f"{repo!r}{at} is neither a local path nor reachable on the Hub ({unreachable or first_line(error)}); on a "
             f"machine with network run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
             "repository log in first: hf auth login"
         ) from error
@@ -103,11 +103,7 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)
     except Exception as error:
         raise GeoclipError(
-            f"{repo!r} was not published ({_reason(error)}); {folder} has the files: log in with a token that "
+            f"{repo!r} was not published ({first_line(error)}); {folder} has the files: log in with a token that "
             "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and rerun the same command"
         ) from error
     return str(made)
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geoclip.errors import AssetError
+from geoclip.errors import AssetError, first_line
 from geoclip.model.backbones import pretrained
 from geoclip.model.hub import no_connection
 
@@ -46,9 +46,8 @@ class TextEncoder(nn.Module):
             if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty tokenizer
                 raise ValueError(f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise AssetError(
-                f"{repo!r} has no tokenizer ({reason}); text queries need tokenizer.json, or vocab.json and "
+                f"{repo!r} has no tokenizer ({first_line(error)}); text queries need tokenizer.json, or vocab.json and "
                 "merges.txt, beside the weights"
             ) from error
         return encoder

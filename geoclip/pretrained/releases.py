@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geoclip.data.assets import asset_path
-from geoclip.errors import CheckpointError
+from geoclip.errors import CheckpointError, first_line
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.hub import BACKBONE, fetch
@@ -174,10 +174,9 @@ def _lightning(path: Path) -> Release:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         tensors = {str(name): one for name, one in saved.get("state_dict", saved).items() if one.numel()}
     except Exception as error:  # an unpickler may fail in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{path} cannot be read as a Lightning checkpoint without executing its contents "
-            f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
+            f"({first_line(error)}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
     tensors = {re.sub(r"^(model|net|module)\.", "", name): one for name, one in tensors.items()}
     renamed, given = _renamed(tensors, LIGHTNING, "the Lightning re-implementation", path)

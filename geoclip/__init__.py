@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["GPSQueue", "GeoCLIP", "ImageEncoder", "LocationEncoder", "embed_locations", "load", "load_location_encoder"]
 
-_HOMES = {
+_MODULES = {
     "GeoCLIP": "geoclip.model.geoclip",
     "GPSQueue": "geoclip.model.queue",
     "ImageEncoder": "geoclip.model.image_encoder",
@@ -31,7 +31,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The parts that are usable alone, imported when they are asked for: torch is slow to load."""
-    if name not in _HOMES:
+    """Import a name of `__all__` on first use: torch is slow to import."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'geoclip' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

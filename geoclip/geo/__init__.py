@@ -1,1 +1,1 @@
-"""The Earth: distances, projection and Fourier features. Pure functions; imports torch and numpy only."""
+"""The Earth: distances, noise, projections and encodings of coordinates. Pure functions."""

@@ -7,17 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-# Polynomial coefficients of the paper. The factor 66.50336 / 180 below is the released code's.
+# Coefficients of the Equal Earth polynomial. The factor 66.50336 / 180 below is the released code's.
 A1, A2, A3, A4 = 1.340264, -0.081106, 0.000893, 0.003796
 ROOT3 = math.sqrt(3)
-MERCATOR_DEG = math.degrees(math.atan(math.sinh(math.pi)))  # 85.0511: where the map is square
+MERCATOR_DEG = math.degrees(math.atan(math.sinh(math.pi)))  # 85.0511, at which the map is square
 
 
 def equal_earth(gps_deg_N2: Tensor) -> Tensor:
     """(N, 2) latitude, longitude in degrees -> (N, 2) x in [-1, 1], y in [-0.4867, 0.4867].
 
-    The released weights were fitted to float32 arithmetic in this very order. At sigma 2^8 the Fourier phase
-    magnifies a rounding difference here by 2 pi * 256 * 3, so a more exact formula would agree less well.
+    The released weights were fitted to float32 arithmetic in this order. At sigma 2^8 the Fourier phase magnifies a
+    rounding difference by 2 pi * 256 * 3, so a more exact formula would agree less with them.
 
     Source: Šavrič, Patterson, Jenny, "The Equal Earth map projection", IJGIS 33(3), 2019, eqs. 1 to 3.
     """
@@ -35,7 +35,7 @@ def equirectangular(gps_deg_N2: Tensor) -> Tensor:
 
 
 def mercator(gps_deg_N2: Tensor) -> Tensor:
-    """(N, 2) degrees -> (N, 2) x, y in [-1, 1]; latitudes beyond 85.05° are held there, as on web maps.
+    """(N, 2) degrees -> (N, 2) x, y in [-1, 1]; latitudes are clamped to 85.05°, as on web maps.
 
     Source: Snyder, "Map Projections: A Working Manual", USGS Professional Paper 1395, 1987, eq. 7-2.
     """
@@ -46,7 +46,7 @@ def mercator(gps_deg_N2: Tensor) -> Tensor:
 def sphere(gps_deg_N2: Tensor) -> Tensor:
     """(N, 2) degrees -> (N, 3) points on a sphere of radius 1 / pi: no seam, no poles.
 
-    Half the equator is pi radii long there, hence 1, as on the maps above: a sigma means the same detail on all.
+    Half the equator has length 1, as on the maps above, so that a sigma means the same detail on all of them.
     """
     lat, lon = gps_deg_N2.deg2rad().unbind(1)
     return torch.stack((lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()), dim=1) / math.pi
@@ -58,7 +58,7 @@ def random_frequencies(count: int, sigma: float, axes: int = 2, generator: torch
 
 
 def spaced_sigmas(sigma_min: float, sigma_max: float, scales: int) -> list[float]:
-    """Scales from sigma_min to sigma_max, evenly spaced in log2; of one scale sigma_min.
+    """Scales from sigma_min to sigma_max, evenly spaced in log2; a single scale is sigma_min.
 
     Source: GeoCLIP, NeurIPS 2023, section 3: the general rule for M branches.
     """
@@ -72,8 +72,8 @@ def fourier_features(x_NA: Tensor, freq_KA: Tensor, dtype: torch.dtype | None = 
     Args:
         x_NA: float32.
         freq_KA: cycles per unit.
-        dtype: of the result, rounded after the cosine, written without a copy between, and without a gradient; None:
-            the coordinates' own, with one.
+        dtype: of the result, which is then rounded after the cosine and has no gradient; None: the coordinates' type,
+            with gradient.
 
     Source: Tancik et al., "Fourier Features Let Networks Learn High Frequency Functions", NeurIPS 2020, eq. 5.
     """
@@ -87,7 +87,7 @@ def fourier_features(x_NA: Tensor, freq_KA: Tensor, dtype: torch.dtype | None = 
 
 
 def _products(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
-    """(N, K) x @ freq.T; on a GPU axis by axis, because its matrix products may be TF32's, with 10 bits."""
+    """(N, K) x @ freq.T; on a GPU axis by axis, because matrix products there may be TF32, with 10 bits."""
     if not x_NA.is_cuda:
         return x_NA @ freq_KA.T
     phase_NK = x_NA[:, :1] * freq_KA[:, 0]
@@ -99,8 +99,8 @@ def _products(x_NA: Tensor, freq_KA: Tensor) -> Tensor:
 def real_spherical_harmonics(gps_deg_N2: Tensor, degree: int) -> Tensor:
     """(N, 2) degrees -> (N, degree²) orthonormal real harmonics Y_lm, l = 0 … degree - 1, at column l² + l + m.
 
-    m > 0 goes with cos(m lon), m < 0 with sin(|m| lon), both without the Condon-Shortley phase; the integral of each
-    one's square over the unit sphere is 1. Computed in the type of the input: float32 is good to 2e-5 below degree 40.
+    m > 0 has cos(m lon), m < 0 has sin(|m| lon), without the Condon-Shortley phase; the square of each integrates to 1
+    over the unit sphere. In the input's type: the error of float32 is below 2e-5 up to degree 40.
 
     Source: Holmes, Featherstone, "A unified approach to the Clenshaw summation and the recursive computation of very
     high degree and order normalised associated Legendre functions", J. Geodesy 76, 2002, eqs. 11 to 13, divided by

@@ -14,14 +14,9 @@ METRES_PER_DEGREE = 1000 * EARTH_RADIUS_KM * math.pi / 180
 
 
 def haversine_km(a_deg_N2: Tensor, b_deg_N2: Tensor) -> Tensor:
-    """Great-circle distance between paired points.
+    """(N,) great-circle distances between paired points in km, float64; either side may be (1, 2).
 
-    Args:
-        a_deg_N2: (N, 2) latitude, longitude in degrees.
-        b_deg_N2: (N, 2) latitude, longitude in degrees; either side may be (1, 2).
-
-    Returns:
-        (N,) kilometres in float64, in [0, 20015.12], on a sphere of radius EARTH_RADIUS_KM.
+    In [0, 20015.12], on a sphere of radius EARTH_RADIUS_KM.
 
     Source: Sinnott, "Virtues of the Haversine", Sky & Telescope 68(2), 1984.
     """
@@ -38,28 +33,19 @@ def pairwise_km(a_deg_N2: Tensor, b_deg_M2: Tensor) -> Tensor:
 
 
 def displaced(gps_deg_N2: Tensor, radius_km: float, count: int, uniform_K2: Tensor) -> Tensor:
-    """(N · count, 2) coordinates at one to two times `radius_km` from each, in random directions; same type and device.
+    """(N · count, 2) degrees: `count` points at one to two times `radius_km` from each, in random directions.
 
-    Args:
-        gps_deg_N2: (N, 2) degrees.
-        radius_km: least distance; the distance is uniform up to twice that.
-        count: coordinates for each.
-        uniform_K2: (N · count, 2) float64, uniform in [0, 1): the distance's share and the azimuth's.
+    `uniform_K2`: (N · count, 2) float64, uniform in [0, 1), for the distance and for the azimuth.
     """
-    if count == 0 or len(gps_deg_N2) == 0:
-        return gps_deg_N2[:0]
     arc_K, azimuth_K = radius_km / EARTH_RADIUS_KM * (1 + uniform_K2[:, 0]), 2 * math.pi * uniform_K2[:, 1]
     start_K2 = gps_deg_N2.double().repeat_interleave(count, dim=0, output_size=len(uniform_K2))
     return destination(start_K2, arc_K, azimuth_K).to(gps_deg_N2)
 
 
 def destination(gps_deg_N2: Tensor, arc_N: Tensor, azimuth_N: Tensor) -> Tensor:
-    """(N, 2) places in degrees, float64, at these arcs along great circles that leave at these azimuths.
+    """(N, 2) degrees, float64: the ends of great circles of length `arc_N` in Earth radii.
 
-    Args:
-        gps_deg_N2: (N, 2) degrees, float64.
-        arc_N: (N,) distance in Earth radii.
-        azimuth_N: (N,) radians, clockwise from north.
+    `azimuth_N`: their directions at the start, in radians clockwise from north.
 
     Source: Snyder, "Map Projections: A Working Manual", 1987, eqs. 5-5 and 5-6.
     """
@@ -72,19 +58,15 @@ def destination(gps_deg_N2: Tensor, arc_N: Tensor, azimuth_N: Tensor) -> Tensor:
 
 
 def unit_vectors(gps_deg_N2: Tensor) -> Tensor:
-    """(N, 2) degrees -> (N, 3) points on the unit sphere, float64: x to (0, 0), z to the north pole."""
+    """(N, 2) degrees -> (N, 3) points on the unit sphere, float64: x towards (0, 0), z towards the north pole."""
     lat, lon = gps_deg_N2.double().deg2rad().unbind(-1)
     return torch.stack((lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()), dim=-1)
 
 
 def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
-    """Bring coordinates that walked off the map back: over a pole, and around the antimeridian.
+    """(N, 2) finite degrees, continued over poles and the antimeridian -> the same locations in the usual range.
 
-    Args:
-        gps_deg_N2: (N, 2) latitude, longitude in degrees, any finite values.
-
-    Returns:
-        (N, 2) the same places, latitude in [-90, 90], longitude in [-180, 180); untouched where already there.
+    Latitude is in [-90, 90], longitude in [-180, 180); values already in this range are unchanged.
     """
     lat, lon = gps_deg_N2.unbind(-1)
     turned = torch.remainder(lat + 90, 360)  # 0 at the south pole, 180 at the north pole
@@ -99,13 +81,8 @@ def wrap_degrees(gps_deg_N2: Tensor) -> Tensor:
 def jitter(gps_deg_N2: Tensor, noise_m: float, normal_N2: Tensor) -> Tensor:
     """Add Gaussian noise of `noise_m` metres standard deviation to north and to east, independently.
 
-    East is scaled by 1/cos(latitude), so that a metre is a metre everywhere; the result is wrapped
-    (`wrap_degrees`). Within a metre of a pole the scale is held, where longitude means nothing.
-
-    Args:
-        gps_deg_N2: (N, 2) degrees.
-        noise_m: standard deviation along each axis, in metres; 0 returns the input.
-        normal_N2: (N, 2) float32 drawn from N(0, 1).
+    East is scaled by 1 / cos(latitude), constant within a metre of a pole, where longitude means nothing; the result is
+    wrapped by `wrap_degrees`. `normal_N2`: (N, 2) float32 drawn from N(0, 1).
 
     Source: GeoCLIP, NeurIPS 2023: 150 m on the batch's coordinates, 1000 m on the queue's.
     """

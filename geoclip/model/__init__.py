@@ -1,1 +1,1 @@
-"""The networks of GeoCLIP, its queue and its loss. Plain arguments, no configuration."""
+"""The networks of GeoCLIP and its queue. Plain arguments, no configuration."""

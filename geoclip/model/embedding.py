@@ -1,4 +1,4 @@
-"""Coordinates in whatever holds them -> embeddings as an array: the location encoder on its own."""
+"""Coordinates of any type -> embeddings as an array, by a location encoder."""
 
 from __future__ import annotations
 
@@ -15,51 +15,35 @@ from geoclip.data.coordinates import LATITUDE_LETTERS, LONGITUDE_LETTERS, parse_
 from geoclip.data.tables import find_columns
 from geoclip.errors import DataError
 
-CHUNK = 2048  # rows: what a processor's cache holds of the hidden layers
+CHUNK = 2048  # rows whose hidden layers fit a CPU's cache
 
 
 def embed_locations(
     encoder: nn.Module, coordinates: Any, *, normalise: bool = True, batch_size: int = CHUNK, device: str = "auto"
 ) -> NDArray[np.float32]:
-    """Embed coordinates.
+    """(N, D) float32 embeddings of coordinates of any type that `degrees_of` accepts, by any location encoder.
 
-    Args:
-        encoder: (N, 2) degrees -> (N, D), any location encoder; it is left in the mode that it is in.
-        coordinates: as `degrees_of` takes them.
-        normalise: to unit vectors, whose products are cosines; GeoCLIP compares these.
-        batch_size: rows at a time.
-        device: where the encoder is moved to; `auto` leaves it where it is.
-
-    Returns:
-        (N, D) float32.
+    `normalise`: to unit vectors, which GeoCLIP compares. The encoder is moved to `device`; `auto`: it is not moved.
 
     Raises:
-        DataError: a row that is no place on Earth, by its number.
+        DataError: a row is no location on Earth; the message has its number.
     """
     gps_deg_N2 = torch.from_numpy(degrees_of(coordinates)).float()
     if device != "auto":
         encoder = encoder.to(device)
     tensors = [*encoder.parameters(), *encoder.buffers()]
-    place = tensors[0].device if tensors else torch.device("cpu")
+    encoder_device = tensors[0].device if tensors else torch.device("cpu")
     with torch.inference_mode():
-        rows = [_embed(encoder, chunk.to(place), normalise).cpu() for chunk in gps_deg_N2.split(batch_size)]
-    return torch.cat(rows).numpy()
-
-
-def _embed(encoder: nn.Module, gps_deg_N2: Tensor, normalise: bool) -> Tensor:
-    embedding_ND = encoder(gps_deg_N2).float()
-    return F.normalize(embedding_ND, dim=1) if normalise else embedding_ND
+        rows = [encoder(chunk.to(encoder_device)).float() for chunk in gps_deg_N2.split(batch_size)]
+        embedding_ND = torch.cat([F.normalize(row, dim=1).cpu() if normalise else row.cpu() for row in rows])
+    return embedding_ND.numpy()
 
 
 def degrees_of(coordinates: Any) -> NDArray[np.float64]:
-    """(N, 2) latitude, longitude in degrees, checked.
-
-    Args:
-        coordinates: (N, 2) latitude, longitude as a tensor, an array or a list of pairs; or a data frame with columns
-            for them, named as `find_columns` knows. One pair, (2,), is one row.
+    """(N, 2) latitude, longitude in degrees, checked, of a tensor, an array, a list of pairs, one pair or a data frame.
 
     Raises:
-        DataError: another shape, no such columns, or rows that are no place on Earth: the first is named.
+        DataError: another shape, no such columns, or rows that are no location on Earth; the first is named.
     """
     if isinstance(coordinates, pd.DataFrame):
         frame = coordinates.rename(columns=str)
@@ -84,14 +68,14 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
         row = int(np.argmin(good_N))
         lat, lon = gps_deg[row]
         raise DataError(
-            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no place on Earth "
+            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no location on Earth "
             f"({int((~good_N).sum())} such rows); correct or remove them"
         )
     return gps_deg
 
 
 def _numbers(column: pd.Series[Any], letters: str) -> NDArray[np.float64]:
-    """A column of numbers, or of texts as `parse_degrees` reads them."""
+    """A column of numbers, or of texts that `parse_degrees` reads."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(np.float64, na_value=np.nan)
     degrees = np.empty(len(column))

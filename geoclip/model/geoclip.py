@@ -1,4 +1,4 @@
-"""GeoCLIP: photographs and coordinates in one space."""
+"""GeoCLIP: photographs and coordinates in one embedding space."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from geoclip.model.image_encoder import ImageEncoder
 
 
 class Embedded(NamedTuple):
-    """What the loss is a function of."""
+    """The arguments of the loss."""
 
     image_BD: Tensor  # unit vectors
     location_MD: Tensor  # unit vectors
     scale: Tensor  # exp of the logit scale
-    bias: Tensor | None = None  # of the sigmoid loss
+    bias: Tensor | None = None  # added to every logit by the sigmoid loss
 
 
 class GeoCLIP(nn.Module):
@@ -28,8 +28,8 @@ class GeoCLIP(nn.Module):
         image_encoder: (B, 3, H, W) uint8 pixels -> (B, D).
         location_encoder: (M, 2) degrees -> (M, D).
         temperature: the logit scale starts at ln(1 / temperature).
-        learn_temperature: or stays there.
-        bias: what the sigmoid loss starts to add to every logit; None: nothing ever is.
+        learn_temperature: False: it stays there.
+        bias: start of the bias that the sigmoid loss adds to every logit; None: there is no bias.
 
     Source: GeoCLIP: Clip-Inspired Alignment between Locations and Images, NeurIPS 2023, arXiv 2309.16020.
     """
@@ -55,7 +55,7 @@ class GeoCLIP(nn.Module):
         return F.normalize(self.image_encoder(pixels_BCHW).float(), dim=1)
 
     def encode_features(self, features_BF: Tensor) -> Tensor:
-        """(B, F) features of the backbone, computed before -> (B, D) unit vectors, float32."""
+        """(B, F) precomputed features of the backbone -> (B, D) unit vectors, float32."""
         return F.normalize(self.image_encoder.head(features_BF).float(), dim=1)
 
     def encode_location(self, gps_deg_M2: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ class GeoCLIP(nn.Module):
         return F.normalize(self.location_encoder(gps_deg_M2).float(), dim=1)
 
     def logit_terms(self) -> tuple[Tensor, Tensor | None]:
-        """exp(logit scale), and what is added to the scaled similarities, if anything is."""
+        """exp(logit scale), and the bias of the logits, if there is one."""
         return self.logit_scale.exp(), self.logit_bias
 
     def forward(self, pixels_BCHW: Tensor, gps_deg_M2: Tensor) -> Embedded:
-        """Both towers in one call, because DDP hooks `forward` alone."""
+        """Both towers in one call, because DDP only synchronises gradients of `forward`."""
         return Embedded(self.encode_image(pixels_BCHW), self.encode_location(gps_deg_M2), *self.logit_terms())

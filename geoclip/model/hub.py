@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: fetching from it, and uploading to it on request."""
+"""Download from the Hugging Face Hub and upload to it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from geoclip.errors import AssetError, GeoclipError
+from geoclip.errors import AssetError, GeoclipError, first_line
 
-HUB = "hf-hub:"  # before a Hub id where a name could also be a path, as open_clip and timm write it
+HUB = "hf-hub:"  # prefix of a Hub id where a path is possible too, as in open_clip and timm
 RELEASE = ("config.json", "model.safetensors", "*.csv")
-CONNECT_S = 3.0  # for a name's address and a connection; the Hub's own library retries for half a minute
+CONNECT_S = 3.0  # for DNS and connection; huggingface_hub retries for half a minute
 BACKBONE = ("config.json", "model.safetensors")
 
 
 def no_connection() -> str:
-    """Why the Hub cannot be reached from here, found within seconds; empty when it can, or where a proxy decides."""
+    """Why the Hub cannot be reached, found within CONNECT_S; empty if it can be, or behind a proxy."""
     from huggingface_hub import constants
 
     is_behind_proxy = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
@@ -40,7 +40,7 @@ def _cannot_connect(endpoint: str) -> str:
         except OSError as error:
             found[0] = f"no connection to {host}: {error.strerror or error}"
 
-    # In a thread: the search for a name's address has no time limit of its own.
+    # In a thread, because a DNS look-up has no time limit.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(CONNECT_S)
@@ -48,7 +48,7 @@ def _cannot_connect(endpoint: str) -> str:
 
 
 def is_cached(repo: str, name: str) -> bool:
-    """Whether a file of a Hub repository was fetched before."""
+    """Whether a file of a Hub repository was downloaded before."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -58,15 +58,12 @@ def is_cached(repo: str, name: str) -> bool:
 
 
 def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
-    """The folder of a snapshot of a Hub repository, with only these of its files. Nothing in them is executed.
+    """The folder of a snapshot of a Hub repository with only these files. Nothing in them is executed.
 
-    Args:
-        repo: owner/name.
-        files: names or patterns.
-        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+    `files` are names or patterns; `download`: revision, token, cache_dir, local_files_only of `snapshot_download`.
 
     Raises:
-        AssetError: there is no such repository, or no way to it.
+        AssetError: there is no such repository, or it cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
@@ -75,30 +72,25 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
         download["local_files_only"] = True
     try:
         return Path(snapshot_download(repo, allow_patterns=list(files), **download))
-    except Exception as error:  # the Hub's own errors, its HTTP library's, the system's
+    except Exception as error:  # errors of the Hub, of HTTP, of the system
         at = f" at revision {download['revision']}" if download.get("revision") else ""
         raise AssetError(
-            f"{repo!r}{at} is neither a path here nor to be had from the Hub ({unreachable or _reason(error)}); on a "
-            f"machine with network run `hf download {repo} --local-dir FOLDER` and give that folder; of a private one, "
-            "log in first: hf auth login"
+            f"{repo!r}{at} is neither a local path nor reachable on the Hub ({unreachable or first_line(error)}); on a "
+            f"machine with network run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
+            "repository log in first: hf auth login"
         ) from error
 
 
 def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, message: str) -> str:
-    """Upload files to a model repository of the Hub, which is made where there is none.
+    """Upload files to a model repository of the Hub, which is created if necessary.
 
-    Args:
-        folder: theirs.
-        files: what is uploaded; other files in the folder stay here.
-        repo: owner/name.
-        private: of a new repository; one that exists keeps what it is.
-        message: of the commit.
+    Only `files`, paths in `folder`, are uploaded. `private` is for a new repository; an existing one keeps its setting.
 
     Returns:
-        The repository's address.
+        The repository's URL.
 
     Raises:
-        GeoclipError: no token, no right to write, or no way to the Hub.
+        GeoclipError: no token, no right to write, or no connection to the Hub.
     """
     from huggingface_hub import HfApi
 
@@ -109,13 +101,9 @@ def send(folder: Path, files: Sequence[Path], repo: str, *, private: bool, messa
         made = api.create_repo(repo, private=private, exist_ok=True)
         names = [str(path.relative_to(folder)) for path in files]
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=names)
-    except Exception as error:  # as above
+    except Exception as error:
         raise GeoclipError(
-            f"{repo!r} was not published ({_reason(error)}); {folder} has the files: log in with a token that "
-            "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and give the same command again"
+            f"{repo!r} was not published ({first_line(error)}); {folder} has the files: log in with a token that "
+            "may write (hf auth login, or HF_TOKEN), unset HF_HUB_OFFLINE, and rerun the same command"
         ) from error
     return str(made)
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -1,4 +1,4 @@
-"""The image encoder: a backbone with a small MLP, and which parts of the backbone are trained (blocks, LoRA)."""
+"""The image encoder: a backbone and a small MLP; training of parts of the backbone (last blocks, LoRA)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ class ImageEncoder(nn.Module):
     """uint8 pixels -> normalisation -> backbone -> Linear, ReLU, Linear.
 
     Args:
-        backbone: (B, 3, H, W) normalised pixels -> (B, F); None for precomputed features, `head` alone.
-        feature_dim: F.
-        hidden_dim: width of the MLP.
-        embedding_dim: D.
+        backbone: (B, 3, H, W) normalised pixels -> (B, F); None: precomputed features go through `head`.
         mean, std: per channel, of pixels scaled to [0, 1]; CLIP's by default.
-        frozen: the backbone is neither trained nor ever put into training mode.
+        frozen: the backbone is not trained and stays in evaluation mode.
     """
 
     mean_13HW: Tensor
@@ -49,7 +46,7 @@ class ImageEncoder(nn.Module):
             backbone.eval()
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """From now on normalise pixels by these, per channel, of pixels scaled to [0, 1]."""
+        """Replace mean and std."""
         for buffer, values in ((self.mean_13HW, mean), (self.std_13HW, std)):
             buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
 
@@ -61,14 +58,14 @@ class ImageEncoder(nn.Module):
         return self
 
     def features(self, pixels_BCHW: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 pixels -> (B, F) the backbone's features, without gradient where it is frozen.
+        """(B, 3, H, W) uint8 pixels -> (B, F) features, without gradient if the backbone is frozen.
 
-        What has two axes are features already, computed before.
+        Precomputed features, (B, F), are returned in float32.
         """
         if pixels_BCHW.ndim == 2:
             return pixels_BCHW.float()
         if self.backbone is None:
-            raise RuntimeError("this image encoder has no backbone: give it features through `head`, or load CLIP")
+            raise RuntimeError("this image encoder has no backbone: pass features to `head`, or load a backbone")
         if pixels_BCHW.dtype != torch.uint8:
             raise TypeError(f"pixels must be uint8 in [0, 255], got {pixels_BCHW.dtype}")
         normalised = (pixels_BCHW.float() / 255 - self.mean_13HW) / self.std_13HW
@@ -82,7 +79,7 @@ class ImageEncoder(nn.Module):
         return out
 
 
-# Names that transformers gives to what is looked for here, in its versions 4 and 5.
+# Names of modules in transformers 4 and 5.
 BLOCKS = ("layers", "layer", "stages")
 AFTER_BLOCKS = ("post_layernorm", "layernorm", "norm", "visual_projection", "head")
 ATTENTION = ("self_attn", "attention")
@@ -90,14 +87,10 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "query", "key
 
 
 def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
-    """Train the last blocks and what comes after them; the rest stays as it is.
-
-    Args:
-        backbone: a transformer, or a ResNet, whose blocks are its stages.
-        blocks: how many.
+    """Train only the last blocks (stages of a ResNet) and the layers after them.
 
     Raises:
-        ValueError: fewer than one, more than it has, or it has none that are known.
+        ValueError: fewer than one, more than it has, or it has no known blocks.
     """
     prefix, found = _blocks(backbone)
     if not 1 <= blocks <= len(found):
@@ -114,22 +107,15 @@ def tune_last_blocks(backbone: nn.Module, blocks: int) -> None:
 
 
 def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0) -> nn.Module:
-    """Train low-rank additions to the projections of its blocks' attention, alpha / rank · B A, and nothing else.
+    """Train only low-rank additions, alpha / rank · B A, to the projections of the blocks' attention.
 
-    B starts at zero, so that at first the backbone's outputs do not change. A is drawn from torch's global generator.
-    A projection's own tensors are named `q_proj.base_layer.weight` from then on: load pretrained weights before.
+    B starts at zero, so that the backbone's outputs do not change at first; A is drawn from torch's global generator.
+    A projection's own tensors are renamed, as `q_proj.base_layer.weight`: load pretrained weights before.
 
-    Args:
-        backbone: a transformer; changed in place.
-        rank: of the additions.
-        alpha: their scale, times the rank.
-        dropout: on what goes into them.
-
-    Returns:
-        The same backbone.
+    The backbone is changed in place and returned. Dropout is on the inputs of the additions.
 
     Raises:
-        ValueError: it has no blocks with attention of a known name, or rank is below one.
+        ValueError: it has no attention of a known name, or rank is below one.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, by the library `peft`.
     """
@@ -148,39 +134,31 @@ def add_lora(backbone: nn.Module, *, rank: int, alpha: float, dropout: float = 0
             f"{type(backbone).__name__} has no attention; LoRA is for transformers such as CLIP's (ClipBackbone)"
         )
     backbone.requires_grad_(False)
-    # peft calls alpha an int, and only ever divides it.
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
-        lora_dropout=dropout,
-        target_modules=found,
-    )
+    # peft types alpha as int, but accepts a float.
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=found)  # type: ignore[arg-type]
     inject_adapter_in_model(config, backbone)
     return backbone
 
 
 def checkpoint_activations(backbone: nn.Module) -> None:
-    """Forget a block's activations after the forward pass and compute them again in the backward pass.
+    """Discard a block's activations after the forward pass and compute them again in the backward pass.
 
     Raises:
-        ValueError: the backbone does not know how.
+        ValueError: the backbone does not support it.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
     """
     for module in backbone.modules():
         if getattr(module, "supports_gradient_checkpointing", False):
-            newer = hasattr(module, "activation_checkpointing_enable")  # transformers 5's name for it
+            newer = hasattr(module, "activation_checkpointing_enable")  # transformers 5
             name = "activation_checkpointing_enable" if newer else "gradient_checkpointing_enable"
             getattr(module, name)({"use_reentrant": False})
             return
-    raise ValueError(f"{type(backbone).__name__} cannot forget its activations; train it without")
+    raise ValueError(f"{type(backbone).__name__} does not support activation checkpointing; train it without")
 
 
 def tuned_tensors(backbone: nn.Module) -> set[str]:
-    """Names in the state dict of what training changes; the source of the pretrained weights brings back the rest.
-
-    They are the parameters that are trained and, where there are any, all buffers.
-    """
+    """Names in the state dict that training changes: trained parameters and, if there are any, all buffers."""
     parameters = dict(backbone.named_parameters(remove_duplicate=False))
     trained = {name for name, one in parameters.items() if one.requires_grad}
     if not trained:
@@ -189,7 +167,7 @@ def tuned_tensors(backbone: nn.Module) -> set[str]:
 
 
 def _blocks(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of blocks and its name, by what transformers calls it."""
+    """The list of blocks and its name."""
     for name, module in backbone.named_modules():
         if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in BLOCKS and len(module):
             return name, module

@@ -1,8 +1,9 @@
-"""Location encoders that the hierarchy is compared with. All take degrees and put out embeddings, not normalised."""
+"""Location encoders to compare GeoCLIP's with: (N, 2) degrees -> (N, D) embeddings, not normalised."""
 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,27 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM
 from geoclip.model.location_encoder import PROJECTIONS, checked_degrees, relu_mlp
 
 
-class DirectEncoder(nn.Module):
-    """An MLP on the projected coordinates, without any features: what the Fourier features are for.
+class _FeatureEncoder(nn.Module):
+    """Features of coordinates, in float32 under autocast too, then an MLP and a linear head."""
 
-    Args:
-        projection: a name in `PROJECTIONS`.
-        hidden_dim: width of the MLP.
-        depth: its hidden layers.
-        embedding_dim: D.
-    """
+    hidden: ClassVar[str] = "mlp"  # name of the hidden layers
+    head: nn.Linear
+
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, F)."""
+        raise NotImplementedError
+
+    def forward(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) latitude, longitude in degrees -> (N, D)."""
+        degrees_N2 = checked_degrees(gps_deg_N2)
+        with torch.autocast(gps_deg_N2.device.type, enabled=False):
+            features_NF = self.features(degrees_N2)
+        out: Tensor = self.head(getattr(self, self.hidden)(features_NF))
+        return out
+
+
+class DirectEncoder(_FeatureEncoder):
+    """An MLP on the projected coordinates, without Fourier features. `projection`: a name in `PROJECTIONS`."""
 
     def __init__(
         self, *, projection: str = "equal_earth", hidden_dim: int = 1024, depth: int = 3, embedding_dim: int = 512
@@ -30,13 +43,9 @@ class DirectEncoder(nn.Module):
         self.mlp = relu_mlp(PROJECTIONS[projection][1], hidden_dim, depth)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            x_NA = PROJECTIONS[self.projection][0](degrees_N2)
-        out: Tensor = self.head(self.mlp(x_NA))
-        return out
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, A) projected coordinates."""
+        return PROJECTIONS[self.projection][0](gps_deg_N2)
 
 
 class Sine(nn.Module):
@@ -51,21 +60,20 @@ class Sine(nn.Module):
         return (self.w0 * x).sin()
 
 
-class SphericalHarmonicsEncoder(nn.Module):
+class SphericalHarmonicsEncoder(_FeatureEncoder):
     """Real spherical harmonics below a degree, and a SIREN on them.
 
     Args:
         degree: L; there are L² harmonics.
-        hidden_dim: width of the SIREN.
-        depth: its hidden layers.
-        embedding_dim: D.
-        first_w0: of the first layer's sine; the others have 1.
+        first_w0: w0 of the first layer; the others have 1.
 
     Source: Klemmer et al., "SatCLIP: Global, General-Purpose Location Embeddings with Satellite Imagery", AAAI 2025;
     Rußwurm et al., "Geographic Location Encoding with Spherical Harmonics and Sinusoidal Representation Networks",
-    ICLR 2024; first weights by Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions",
+    ICLR 2024; initial weights by Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions",
     NeurIPS 2020, section 3.2.
     """
+
+    hidden = "siren"
 
     def __init__(
         self,
@@ -90,25 +98,18 @@ class SphericalHarmonicsEncoder(nn.Module):
         self.siren = nn.Sequential(*layers)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            harmonics = real_spherical_harmonics(degrees_N2, self.degree)
-        out: Tensor = self.head(self.siren(harmonics))
-        return out
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, L²)."""
+        return real_spherical_harmonics(gps_deg_N2, self.degree)
 
 
-class Sphere2VecEncoder(nn.Module):
+class Sphere2VecEncoder(_FeatureEncoder):
     """Sines and cosines of latitude and longitude at many scales, multiplied as on a sphere, and an MLP on them.
 
     Args:
-        variant: sphere_c, sphere_m, or with the grid's own sines and cosines sphere_c_plus, sphere_m_plus.
+        variant: sphere_c or sphere_m; with `_plus`, the grid's sines and cosines are features too.
         scales: S, evenly spaced in the logarithm from the Earth's radius to `min_radius_km`.
         min_radius_km: the finest scale.
-        hidden_dim: width of the MLP.
-        depth: its hidden layers.
-        embedding_dim: D.
 
     Source: Mai et al., "Sphere2Vec: A general-purpose location representation learning over a spherical surface for
     large-scale geospatial predictions", ISPRS Journal 202, 2023, section 4.
@@ -134,20 +135,13 @@ class Sphere2VecEncoder(nn.Module):
         self.mlp = relu_mlp(width, hidden_dim, depth)
         self.head = nn.Linear(hidden_dim, embedding_dim)
 
-    def forward(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, D)."""
-        degrees_N2 = checked_degrees(gps_deg_N2)
-        with torch.autocast(gps_deg_N2.device.type, enabled=False):
-            features = sphere2vec_features(degrees_N2, self.divisor_S.float(), self.variant)
-        out: Tensor = self.head(self.mlp(features))
-        return out
+    def features(self, gps_deg_N2: Tensor) -> Tensor:
+        """(N, 2) degrees -> (N, S·W); see `sphere2vec_features`."""
+        return sphere2vec_features(gps_deg_N2, self.divisor_S.float(), self.variant)
 
 
 def sphere2vec_features(gps_deg_N2: Tensor, divisor_S: Tensor, variant: str) -> Tensor:
-    """(N, 2) degrees -> (N, S·W) features; W is 3 for sphere_c, 5 for sphere_m, and 3 more for their `_plus`.
-
-    Source: as `Sphere2VecEncoder`.
-    """
+    """(N, 2) degrees -> (N, S·W) features; W is 3 for sphere_c, 5 for sphere_m, and 3 more with `_plus`."""
     lat_N1, lon_N1 = gps_deg_N2.deg2rad().split(1, dim=1)
     lat_NS, lon_NS = lat_N1 / divisor_S, lon_N1 / divisor_S
     if variant.startswith("sphere_c"):
@@ -161,5 +155,5 @@ def sphere2vec_features(gps_deg_N2: Tensor, divisor_S: Tensor, variant: str) -> 
             lat_N1.cos() * lon_NS.sin(),
         ]
     if variant.endswith("plus"):
-        parts += [lat_NS.cos(), lon_NS.sin(), lon_NS.cos()]  # the sine of the latitude is among them already
+        parts += [lat_NS.cos(), lon_NS.sin(), lon_NS.cos()]  # the sine of the latitude is already there
     return torch.cat(parts, dim=1)

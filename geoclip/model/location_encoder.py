@@ -1,4 +1,4 @@
-"""The location encoder: coordinates in, embeddings out."""
+"""GeoCLIP's location encoder: a projection, and random Fourier features with an MLP at several scales."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geoclip.geo.encodings import equal_earth, equirectangular, fourier_features, mercator, random_frequencies, sphere
 
-PROJECTIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many axes their points have
+PROJECTIONS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # with the number of axes, A
     "equal_earth": (equal_earth, 2),
     "equirectangular": (equirectangular, 2),
     "mercator": (mercator, 2),
@@ -43,17 +43,9 @@ class FourierBranch(nn.Module):
     freq_KA: Tensor
 
     def __init__(
-        self,
-        sigma: float,
-        *,
-        axes: int,
-        frequencies: int,
-        mlp: nn.Sequential,
-        head: nn.Linear,
-        learn_frequencies: bool = False,
+        self, freq_KA: Tensor, mlp: nn.Sequential, head: nn.Linear, *, learn_frequencies: bool = False
     ) -> None:
         super().__init__()
-        freq_KA = random_frequencies(frequencies, sigma, axes)
         if learn_frequencies:
             self.freq_KA = nn.Parameter(freq_KA)
         else:
@@ -64,8 +56,8 @@ class FourierBranch(nn.Module):
     def features(self, x_NA: Tensor) -> Tensor:
         """(N, A) projected coordinates, float32 -> (N, 2K).
 
-        The phases are float32 whatever autocast says: at sigma 2^8 they reach thousands of radians, where
-        bfloat16 has no digits left.
+        The phases are float32 under autocast too: at sigma 2^8 they reach thousands of radians, at which bfloat16 has
+        no fractional digits.
         """
         with torch.autocast(x_NA.device.type, enabled=False):
             return fourier_features(x_NA, self.freq_KA.float())
@@ -78,7 +70,7 @@ class FourierBranch(nn.Module):
         return out
 
     def without_gradient(self, x_NA: Tensor) -> Tensor:
-        """As `forward`, each hidden layer in one kernel: a GPU is limited by the bytes of a ReLU of its own."""
+        """As `forward`, with each hidden layer in one kernel: on a GPU, memory traffic limits a separate ReLU."""
         device = x_NA.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         with torch.no_grad(), torch.autocast(device, enabled=False):
@@ -90,21 +82,18 @@ class FourierBranch(nn.Module):
 
 
 class LocationEncoder(nn.Module):
-    """A projection, one `FourierBranch` per sigma, their outputs summed or side by side.
+    """A projection, then one `FourierBranch` per sigma; the outputs are summed or concatenated.
 
     Args:
         sigmas: standard deviation of each branch's frequencies, coarse to fine.
         frequencies: K, random frequencies per branch.
-        hidden_dim: width of each branch's MLP.
-        depth: hidden layers of each branch's MLP.
-        embedding_dim: D.
         projection: a name in `PROJECTIONS`.
-        concat: each scale has a part of the embedding to itself, of D / M numbers; otherwise they are summed.
+        concat: each of the M scales has its own D / M numbers of the embedding; otherwise they are summed.
         share_mlp: one MLP and head for all scales.
-        learn_frequencies: the frequencies are trained too.
+        learn_frequencies: train the frequencies too.
 
     Raises:
-        ValueError: no sigma, or one that is not positive; a projection of another name; D that does not divide.
+        ValueError: no sigma, or one that is not positive; an unknown projection; D not divisible by M.
 
     Source: GeoCLIP, NeurIPS 2023, section 3; dimensions of the released code as defaults.
     """
@@ -124,9 +113,9 @@ class LocationEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if not sigmas or min(sigmas) <= 0:
-            raise ValueError(f"sigmas={list(sigmas)} must hold at least one positive number")
+            raise ValueError(f"sigmas={list(sigmas)} must be one or more positive numbers")
         if projection not in PROJECTIONS:
-            raise ValueError(f"no projection is called {projection!r}; there are {', '.join(PROJECTIONS)}")
+            raise ValueError(f"projection={projection!r} is unknown; choose one of {', '.join(PROJECTIONS)}")
         if concat and embedding_dim % len(sigmas):
             raise ValueError(f"{embedding_dim} dimensions do not divide over {len(sigmas)} scales")
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
@@ -136,24 +125,15 @@ class LocationEncoder(nn.Module):
         def layers() -> tuple[nn.Sequential, nn.Linear]:
             return relu_mlp(2 * frequencies, hidden_dim, depth), nn.Linear(hidden_dim, share)
 
+        def branch(sigma: float, mlp: nn.Sequential, head: nn.Linear) -> FourierBranch:
+            freq_KA = random_frequencies(frequencies, sigma, PROJECTIONS[projection][1])
+            return FourierBranch(freq_KA, mlp, head, learn_frequencies=learn_frequencies)
+
         shared = layers() if share_mlp else None
-        branches = []
-        for sigma in self.sigmas:
-            mlp, head = shared or layers()
-            branches.append(
-                FourierBranch(
-                    sigma,
-                    axes=PROJECTIONS[projection][1],
-                    frequencies=frequencies,
-                    mlp=mlp,
-                    head=head,
-                    learn_frequencies=learn_frequencies,
-                )
-            )
-        self.branches = nn.ModuleList(branches)
+        self.branches = nn.ModuleList(branch(sigma, *(shared or layers())) for sigma in self.sigmas)
 
     def projected(self, gps_deg_N2: Tensor) -> Tensor:
-        """(N, 2) latitude, longitude in degrees -> (N, A) float32, whatever autocast says."""
+        """(N, 2) latitude, longitude in degrees -> (N, A) float32, under autocast too."""
         degrees_N2 = checked_degrees(gps_deg_N2)
         with torch.autocast(gps_deg_N2.device.type, enabled=False):
             return PROJECTIONS[self.projection][0](degrees_N2)

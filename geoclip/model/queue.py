@@ -1,4 +1,4 @@
-"""The queue of past coordinates: further negatives for every image."""
+"""The queue of past coordinates, which are additional negatives for every image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 class GPSQueue:
     """The last `size` coordinates pushed, oldest overwritten first.
 
-    Holds coordinates, not embeddings: they are encoded again, with gradient, at every step. Under DDP every
-    rank pushes the same gathered rows, so the queues stay equal without a broadcast. For the ablation with stale
-    embeddings, `embedding_SD` holds what they were when they were pushed.
+    It contains coordinates, which are encoded again, with gradient, at every step. Every rank pushes the same gathered
+    rows, so all queues stay equal. For the ablation with stale embeddings, `embedding_SD` contains the embeddings at
+    the time of the push.
 
     Args:
-        start_deg_S2: (S, 2) latitude, longitude in degrees that the queue starts from: real places, such as
-            `geoclip.geo.geodesy.uniform_on_sphere` or coordinates of the training set. S may be 0.
+        start_deg_S2: (S, 2) latitude, longitude in degrees at the start, for example `uniform_on_sphere` or
+            coordinates of the training set. S may be 0.
 
     Source: GeoCLIP, NeurIPS 2023, section 3.3; read before the batch is pushed, as in the released code.
     """
@@ -24,7 +24,7 @@ class GPSQueue:
         if start_deg_S2.ndim != 2 or start_deg_S2.shape[1] != 2:
             raise ValueError(f"a queue starts from (S, 2) coordinates, got {tuple(start_deg_S2.shape)}")
         self.gps_deg_S2 = start_deg_S2.clone()
-        # The row that the next push overwrites first: on the device, as a recorded step reads it there.
+        # The oldest row; on the device, because a recorded step reads it there.
         self.position = torch.zeros((), dtype=torch.long, device=start_deg_S2.device)
         self.embedding_SD: Tensor | None = None
 
@@ -32,16 +32,11 @@ class GPSQueue:
         return self.gps_deg_S2.shape[0]
 
     def negatives(self) -> Tensor:
-        """(S, 2) the coordinates held, in degrees."""
+        """(S, 2) degrees."""
         return self.gps_deg_S2
 
     def push(self, gps_deg_N2: Tensor, embedding_ND: Tensor | None = None) -> None:
-        """Overwrite the oldest rows by these; of more than S rows the last S stay.
-
-        Args:
-            gps_deg_N2: coordinates in degrees.
-            embedding_ND: theirs, where the queue holds embeddings.
-        """
+        """Overwrite the oldest rows by (N, 2) degrees, and their embeddings if the queue has any; the last S remain."""
         count = min(len(gps_deg_N2), len(self))
         if count == 0:
             return
@@ -53,40 +48,37 @@ class GPSQueue:
         self.position = (self.position + count) % len(self)
 
     def to(self, device: torch.device) -> GPSQueue:
-        """The queue itself, its tensors on a device."""
+        """Move the queue's tensors to a device; returns the queue itself."""
         self.gps_deg_S2, self.position = self.gps_deg_S2.to(device), self.position.to(device)
         self.embedding_SD = None if self.embedding_SD is None else self.embedding_SD.to(device)
         return self
 
     def state_dict(self) -> dict[str, Tensor | int | None]:
-        """What a checkpoint holds."""
+        """For a checkpoint."""
         embedding_SD = None if self.embedding_SD is None else self.embedding_SD.cpu()
         return {"gps_deg_S2": self.gps_deg_S2.cpu(), "position": int(self.position), "embedding_SD": embedding_SD}
 
     def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
-        """Take up a saved queue of the same size."""
+        """Restore a saved queue of the same size."""
         rows, position, embedding_SD = state["gps_deg_S2"], state["position"], state["embedding_SD"]
         assert isinstance(rows, Tensor) and isinstance(position, int)
         assert embedding_SD is None or isinstance(embedding_SD, Tensor)
         if rows.shape != self.gps_deg_S2.shape:
-            raise ValueError(f"the saved queue holds {rows.shape[0]} coordinates, this one {len(self)}")
+            raise ValueError(f"the saved queue has {rows.shape[0]} coordinates, this one {len(self)}")
         self.gps_deg_S2 = rows.to(self.gps_deg_S2)
         self.position = torch.full_like(self.position, position)
         self.embedding_SD = None if embedding_SD is None else embedding_SD.to(self.gps_deg_S2.device)
 
 
 def normal_on_circle(size: int, generator: torch.Generator) -> Tensor:
-    """(size, 2) Gaussian noise of unit norm, taken for degrees: all of it within 1° of (0, 0).
-
-    How the released code starts its queue (`fidelity=released`); no place to start from.
-    """
+    """(size, 2) Gaussian noise of unit norm, used as degrees: the start of the released code (`fidelity=released`)."""
     return torch.nn.functional.normalize(torch.randn((size, 2), generator=generator), dim=1)
 
 
 def draw_queue_start(locations_deg_N2: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """(size, 2) of these places, drawn without replacement while they last, then again."""
+    """(size, 2) of these locations, drawn without replacement until none are left, then again."""
     if locations_deg_N2.shape[0] == 0 and size:
-        raise ValueError("no places to draw the queue from")
+        raise ValueError("no locations to draw the queue from")
     draws = [
         torch.randperm(locations_deg_N2.shape[0], generator=generator)
         for _ in range(0, size, max(1, len(locations_deg_N2)))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geoclip.errors import AssetError
+from geoclip.errors import AssetError, first_line
 from geoclip.model.backbones import pretrained
 from geoclip.model.hub import no_connection
 
@@ -16,9 +16,9 @@ log = logging.getLogger("geoclip")
 
 
 class TextEncoder(nn.Module):
-    """Tokenizer, CLIP's text tower and its projection into the joint space, where images are projected too.
+    """Tokenizer, CLIP's text tower and its projection into the space of CLIP's image features.
 
-    GeoCLIP's image MLP takes a text's features as it takes an image's: `model.encode_features(text_encoder.encode(…))`.
+    GeoCLIP's image MLP accepts both: `model.encode_features(text_encoder.encode(…))`.
 
     Source: GeoCLIP, NeurIPS 2023, section 4: geo-localisation from text queries.
     """
@@ -36,26 +36,25 @@ class TextEncoder(nn.Module):
 
         Raises:
             AssetError: neither a local folder nor reachable, or without a tokenizer.
-            GeoclipError: no CLIP.
+            GeoclipError: not a CLIP.
         """
         tower = pretrained("CLIPTextModelWithProjection", repo, "clip")
         from transformers import AutoTokenizer
 
         try:
             encoder = cls(tower, AutoTokenizer.from_pretrained(repo, local_files_only=bool(no_connection()))).eval()
-            if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty one
+            if len(encoder.tokenizer) < encoder.vocabulary:  # without files, transformers makes an empty tokenizer
                 raise ValueError(f"{len(encoder.tokenizer)} tokens, but the text tower has {encoder.vocabulary}")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise AssetError(
-                f"{repo!r} has no tokenizer ({reason}); text queries need tokenizer.json, or vocab.json and "
+                f"{repo!r} has no tokenizer ({first_line(error)}); text queries need tokenizer.json, or vocab.json and "
                 "merges.txt, beside the weights"
             ) from error
         return encoder
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Tensor:
-        """(N, F) projected features of the texts, not normalised; one that is too long is cut, with a warning."""
+        """(N, F) projected features of the texts, not normalised; texts that are too long are cut, with a warning."""
         for text, tokens in zip(texts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(tokens) > self.longest:
                 log.warning("%r has %d tokens; the first %d are used", text, len(tokens), self.longest)

@@ -1,1 +1,1 @@
-"""What `checkpoint=` may name."""
+"""Released weights: resolving `checkpoint=`, reading and exporting."""

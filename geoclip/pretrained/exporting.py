@@ -1,11 +1,11 @@
-"""Weights for use elsewhere: the authors' layout, ONNX, TorchScript, torch.export."""
+"""Export of weights: the authors' layout, ONNX, TorchScript, torch.export; reading an export back."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.pretrained.releases import (
     FORMAT_VERSION,
-    WHOLE,
-    authors_location_name,
+    LOCATION_TYPE,
+    MODEL_TYPE,
     authors_name,
     location_encoder_of,
     read_release,
@@ -36,13 +36,13 @@ from geoclip.system.files import write_bytes_atomic
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (N, 2) degrees -> (N, D)
 
-INPUT, OUTPUT = "gps_deg", "embedding"  # what an ONNX graph calls them
-# Where projections have their edges: the poles, both sides of the antimeridian, the origin.
+INPUT, OUTPUT = "gps_deg", "embedding"  # names in the ONNX graph
+# The edges of projections: the poles, both sides of the antimeridian, the origin.
 EDGES_DEG = ((90.0, 0.0), (-90.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (0.0, 180.0), (0.0, -180.0), (0.0, 0.0))
 
 
 class UnitLocationEncoder(nn.Module):
-    """A location encoder whose embeddings are brought to length 1, as GeoCLIP compares them."""
+    """A location encoder with embeddings of length 1, as GeoCLIP compares them."""
 
     def __init__(self, location_encoder: nn.Module) -> None:
         super().__init__()
@@ -54,48 +54,42 @@ class UnitLocationEncoder(nn.Module):
 
 
 def export_safetensors(encoder: nn.Module, folder: Path) -> None:
-    """model.safetensors and config.json, names and keys as the authors' Hub repositories have them.
+    """model.safetensors and config.json with the names and keys of the authors' Hub repositories.
 
-    The weights are those of the encoder: its embeddings are not of length 1 until `F.normalize` makes them so.
+    An encoder read from them does not normalise its embeddings; use `F.normalize`.
 
     Raises:
         GeoclipError: the layout cannot store this kind of encoder.
     """
     if not is_authors_kind(encoder):
         raise GeoclipError(
-            f"the authors' layout stores Equal Earth hierarchies whose scales are summed, not this "
+            f"the authors' layout stores Equal Earth encoders with separate, summed scales, not this "
             f"{type(encoder).__name__}; format=onnx, torchscript and torch_export store every kind"
         )
     assert isinstance(encoder, LocationEncoder)
-    tensors = {authors_location_name(name): one.cpu().contiguous() for name, one in encoder.state_dict().items()}
-    write_bytes_atomic(folder / "model.safetensors", save(tensors))
-    sigma = [int(value) if value == int(value) else value for value in encoder.sigmas]
-    write_json(folder / "config.json", {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": sigma})
+    _write_release(folder, encoder.state_dict(), {"model_type": LOCATION_TYPE}, encoder.sigmas)
 
 
 def is_authors_kind(encoder: nn.Module) -> bool:
-    """Whether the authors' code could have built it, dimensions aside."""
+    """Whether the authors' code can build this encoder, apart from its dimensions."""
     if not isinstance(encoder, LocationEncoder) or encoder.projection != "equal_earth" or encoder.concat:
         return False
     return len({id(branch.mlp) for branch in encoder.branches}) == len(encoder.branches)  # no shared MLP
 
 
 def export_torch(encoder: nn.Module, path: Path) -> None:
-    """A program of `torch.export`, read with `torch.export.load(path).module()`; the number of locations is free."""
+    """A program of `torch.export` for any number of locations, read with `torch.export.load(path).module()`."""
     buffer = io.BytesIO()
     torch.export.save(_exported(encoder), buffer)
     write_bytes_atomic(path, buffer.getvalue())
 
 
 def export_torchscript(encoder: nn.Module, path: Path) -> None:
-    """A traced TorchScript module, read with `torch.jit.load(path)`, also by libtorch.
-
-    Torch 2.13 calls `torch.jit` deprecated and points to `torch.export`; both tracing and loading still work there.
-    """
+    """A traced TorchScript module, read with `torch.jit.load(path)` or libtorch. Deprecated, but working, in 2.13."""
     example = torch.tensor(EDGES_DEG)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        # The encoder's check that its input has two columns is a Python condition: tracing keeps its answer.
+        # Tracing warns that the check of the input's shape becomes constant.
         warnings.filterwarnings("ignore", category=TracerWarning)
         with torch.no_grad():
             traced = torch.jit.trace(UnitLocationEncoder(encoder).eval(), (example,))
@@ -126,13 +120,13 @@ def export_onnx(encoder: nn.Module, path: Path) -> None:
 
 @contextmanager
 def _quiet(*loggers: str) -> Iterator[None]:
-    """Silence exporters, which log every node that they fold and every unknown operator of torchvision."""
+    """Silence exporters, which log every folded node and every unknown operator of torchvision."""
     levels = {name: logging.getLogger(name).level for name in loggers}
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own, of its own
+            warnings.filterwarnings("ignore", category=FutureWarning)  # of torch about torch
             yield
     finally:
         for name, level in levels.items():
@@ -153,7 +147,7 @@ def comparison_deg(count: int = 1000) -> NDArray[np.float64]:
 
 
 def largest_difference(encoder: nn.Module, exported: Embed, gps_deg_N2: NDArray[np.float64]) -> float:
-    """Of any number of the unit embeddings that an encoder and its exported file give the same locations."""
+    """The largest difference of any number in the unit embeddings of an encoder and of its exported file."""
     ours_ND = embed_locations(encoder, gps_deg_N2)
     parts = np.array_split(gps_deg_N2.astype(np.float32), -(-len(gps_deg_N2) // CHUNK))
     theirs_ND = np.concatenate([exported(part) for part in parts])
@@ -161,7 +155,7 @@ def largest_difference(encoder: nn.Module, exported: Embed, gps_deg_N2: NDArray[
 
 
 def open_onnx(path: Path) -> Embed:
-    """The graph in onnxruntime, on the CPU."""
+    """Read an ONNX graph with onnxruntime, on the CPU."""
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -169,19 +163,19 @@ def open_onnx(path: Path) -> Embed:
 
 
 def open_torchscript(path: Path) -> Embed:
-    """The traced module."""
+    """Read a TorchScript module."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         return _on_arrays(torch.jit.load(path))
 
 
 def open_torch_export(path: Path) -> Embed:
-    """The exported program."""
+    """Read a program of `torch.export`."""
     return _on_arrays(torch.export.load(path).module())
 
 
 def open_safetensors(folder: Path) -> Embed:
-    """The encoder that `geoclip.load_location_encoder` makes of the folder, its embeddings brought to length 1."""
+    """Read a folder in the authors' layout, with embeddings of length 1."""
     return _on_arrays(UnitLocationEncoder(location_encoder_of(read_release([folder / "model.safetensors"]))))
 
 
@@ -206,27 +200,23 @@ BACKBONE = "image_encoder.backbone."
 
 
 def authors_misfits(model: GeoCLIP) -> list[str]:
-    """Why the authors' layout cannot store this model; empty where it can.
+    """Why the authors' layout cannot store this model; empty if it can.
 
-    Its backbone, which the layout only names, and the size of its layers, which the authors' code expects to be theirs
-    but this package reads from the tensors, are not checked.
+    Not checked: the backbone, which the layout only names, and the size of layers, which only their code fixes.
     """
     misfits = []
     if not is_authors_kind(model.location_encoder):
-        misfits.append("its location encoder is no Equal Earth hierarchy of separate, summed scales")
+        misfits.append("its location encoder is not Equal Earth with separate, summed scales")
     if model.logit_bias is not None:
-        misfits.append("the sigmoid loss added a bias to its logits")
+        misfits.append("it has the bias of the sigmoid loss")
     return misfits
 
 
 def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revision: str | None) -> list[Path]:
-    """config.json and model.safetensors beside the gallery's CSV.
+    """Write config.json and model.safetensors beside the gallery's CSV.
 
-    Args:
-        folder: contains GALLERY with columns LAT, LON.
-        model: its backbone's weights are not written.
-        backbone: the Hub id of its frozen CLIP.
-        revision: of the backbone; None: whatever its `main` is.
+    `folder` contains GALLERY with columns LAT, LON. Of the backbone, only its Hub id and revision (None: `main`) are
+    written.
 
     Returns:
         The files.
@@ -238,18 +228,18 @@ def write_authors_layout(folder: Path, model: GeoCLIP, *, backbone: str, revisio
         raise GeoclipError(f"the authors' layout cannot store this model: {'; '.join(misfits)}")
     assert isinstance(model.location_encoder, LocationEncoder)
     tensors = {name: one for name, one in model.state_dict().items() if not name.startswith(BACKBONE)}
-    config = {
-        "model_type": WHOLE,
-        "format_version": FORMAT_VERSION,
-        "sigma": [int(sigma) if sigma == int(sigma) else sigma for sigma in model.location_encoder.sigmas],
-        "gallery_file": GALLERY,
-        "backbone": {"repo_id": backbone, "revision": revision},
-    }
-    write_json(folder / "config.json", config)
-    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
+    source = {"repo_id": backbone, "revision": revision}
+    config = {"model_type": MODEL_TYPE, "gallery_file": GALLERY, "backbone": source}
+    _write_release(folder, tensors, config, model.location_encoder.sigmas)
     return [folder / name for name in ("config.json", GALLERY, "model.safetensors")]
 
 
+def _write_release(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any], sigmas: Sequence[float]) -> None:
+    sigma = [int(value) if value == int(value) else value for value in sigmas]
+    write_json(folder / "config.json", config | {"format_version": FORMAT_VERSION, "sigma": sigma})
+    write_tensors(folder / "model.safetensors", {authors_name(name): one for name, one in tensors.items()})
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a complete safetensors file or none."""
+    """Write a safetensors file atomically."""
     write_bytes_atomic(path, save({name: one.detach().cpu().contiguous() for name, one in tensors.items()}))

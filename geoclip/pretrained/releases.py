@@ -1,4 +1,4 @@
-"""Released weights: the authors' layout, the Lightning re-implementation's and ours, read into modules."""
+"""Released weights in the authors' layouts and the Lightning re-implementation's, read into our modules."""
 
 from __future__ import annotations
 
@@ -16,148 +16,100 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from geoclip.data.assets import asset_path
-from geoclip.errors import CheckpointError
+from geoclip.errors import CheckpointError, first_line
 from geoclip.model.backbones import ClipBackbone
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.hub import BACKBONE, fetch
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.model.location_encoder import LocationEncoder
 
-LOCATION, IMAGE_MLP, OUR_MLP = "location_encoder.", "image_encoder.mlp.", "image_encoder.head."
-# LocEnc0.capsule.1.weight -> branches.0.mlp.0.weight; capsule.0 is the Fourier layer, so the MLP starts at 1
-_AUTHORS = re.compile(
-    r"LocEnc(?P<branch>\d+)\.(?:capsule\.0\.b|(?:capsule\.(?P<layer>[1-9]\d*)|head\.0)\.(?P<name>weight|bias))"
-)
-_OURS = re.compile(r"branches\.(?P<branch>\d+)\.(?:freq_KA|(?:mlp\.(?P<layer>\d+)|head)\.(?P<name>weight|bias))")
-_LIGHTNING = re.compile(
-    r"LocationEncoderLayer(?P<branch>\d+)\."
-    r"(?:fourier_encoding\.(?:batch|b)|(?:linear(?P<layer>\d+)|head\.0)\.(?P<name>weight|bias))"
-)
-# Its versions differ in the MLP: two layers by name, or the same two as a sequence with a ReLU between.
-_LIGHTNING_MLP = re.compile(r"image_encoder\.linear(?:(?P<one>[12])|_layers\.(?P<row>[02]))\.(?P<name>weight|bias)")
-_LIGHTNING_ELSEWHERE = re.compile(  # CLIP, which its own source brings; negatives and galleries, which are no weights
-    r"image_encoder\.(?:\w*clip\w*|vision_model|text_model|visual_projection|text_projection)\..*|(?:\w*\.)?gps_\w+",
-    re.IGNORECASE,
-)
+LOCATION, OUR_MLP = "location_encoder.", "image_encoder.head."
+
+Rules = dict[str, Callable[[re.Match[str]], str | None]]  # pattern of a name -> the other name; None: not used
+
+# In the authors' layout, capsule.0 has the frequencies and linear layers have odd numbers.
+FROM_AUTHORS: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.mlp\.(.+)": lambda m: f"image_encoder.head.{m[1]}",
+    r"(location_encoder\.|)LocEnc(\d+)\.capsule\.0\.b": lambda m: f"{m[1]}branches.{m[2]}.freq_KA",
+    r"(location_encoder\.|)LocEnc(\d+)\.head\.0\.(weight|bias)": lambda m: f"{m[1]}branches.{m[2]}.head.{m[3]}",
+    r"(location_encoder\.|)LocEnc(\d+)\.capsule\.([1-9]\d*)\.(weight|bias)": (
+        lambda m: f"{m[1]}branches.{m[2]}.mlp.{int(m[3]) - 1}.{m[4]}"
+    ),
+}
+TO_AUTHORS: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.head\.(.+)": lambda m: f"image_encoder.mlp.{m[1]}",
+    r"(location_encoder\.|)branches\.(\d+)\.freq_KA": lambda m: f"{m[1]}LocEnc{m[2]}.capsule.0.b",
+    r"(location_encoder\.|)branches\.(\d+)\.head\.(weight|bias)": lambda m: f"{m[1]}LocEnc{m[2]}.head.0.{m[3]}",
+    r"(location_encoder\.|)branches\.(\d+)\.mlp\.(\d+)\.(weight|bias)": (
+        lambda m: f"{m[1]}LocEnc{m[2]}.capsule.{int(m[3]) + 1}.{m[4]}"
+    ),
+}
+# Versions differ in the MLP: two named layers, or a sequence of layer, ReLU, layer. Not used: CLIP, whose weights come
+# from its own repository; queues and galleries.
+LIGHTNING_LAYER = r"location_encoder\.LocationEncoderLayer(\d+)\."
+LIGHTNING: Rules = {
+    r"logit_scale": lambda m: m[0],
+    r"image_encoder\.linear([12])\.(weight|bias)": lambda m: f"{OUR_MLP}{2 * int(m[1]) - 2}.{m[2]}",
+    r"image_encoder\.linear_layers\.([02])\.(weight|bias)": lambda m: f"{OUR_MLP}{m[1]}.{m[2]}",
+    LIGHTNING_LAYER + r"fourier_encoding\.(?:batch|b)": lambda m: f"{LOCATION}branches.{m[1]}.freq_KA",
+    LIGHTNING_LAYER + r"head\.0\.(weight|bias)": lambda m: f"{LOCATION}branches.{m[1]}.head.{m[2]}",
+    LIGHTNING_LAYER + r"linear(\d+)\.(weight|bias)": (
+        lambda m: f"{LOCATION}branches.{m[1]}.mlp.{2 * int(m[2]) - 2}.{m[3]}"
+    ),
+    r"(?i)image_encoder\.(?:\w*clip\w*|vision_model|text_model|visual_projection|text_projection)\..*": lambda m: None,
+    r"(?i)(?:\w*\.)?gps_\w+": lambda m: None,
+}
 
 
-def our_location_name(authors: str) -> str:
-    """The name in `LocationEncoder` of a tensor in the authors' file.
-
-    Raises:
-        KeyError: a name that the authors' code does not write.
-    """
-    match = _AUTHORS.fullmatch(authors)
-    if match is None:
-        raise KeyError(f"{authors!r} is no name of the released location encoder")
-    return _branch_tensor(match, -1)
-
-
-def our_name(authors: str) -> str:
-    """The name in `GeoCLIP` of a tensor in the authors' Hub layout.
-
-    Raises:
-        KeyError: a name that the layout does not have.
-    """
-    if authors == "logit_scale":
-        return authors
-    if authors.startswith(LOCATION):
-        return LOCATION + our_location_name(authors.removeprefix(LOCATION))
-    if authors.startswith(IMAGE_MLP):
-        return OUR_MLP + authors.removeprefix(IMAGE_MLP)
-    raise KeyError(f"{authors!r} is no name of the authors' layout")
-
-
-def our_name_from_lightning(given: str) -> str | None:
-    """The name in `GeoCLIP` of a tensor in a Lightning checkpoint; None of what is not needed from there.
+def other_name(name: str, rules: Rules, layout: str) -> str | None:
+    """The other name of a tensor; None: it is not used.
 
     Raises:
-        KeyError: a name that the re-implementation does not write.
+        KeyError: the layout has no such name.
     """
-    name = re.sub(r"^(model|net|module)\.", "", given)
-    if name == "logit_scale":
-        return name
-    if layer := _LIGHTNING_MLP.fullmatch(name):
-        row = layer["row"] or 2 * int(layer["one"]) - 2
-        return f"{OUR_MLP}{row}.{layer['name']}"
-    if name.startswith(LOCATION) and (match := _LIGHTNING.fullmatch(name.removeprefix(LOCATION))):
-        return LOCATION + _branch_tensor(match, None)
-    if _LIGHTNING_ELSEWHERE.fullmatch(name):
-        return None
-    raise KeyError(f"{given!r} is no name of the Lightning re-implementation")
+    for pattern, target in rules.items():
+        if match := re.fullmatch(pattern, name):
+            return target(match)
+    raise KeyError(f"{name!r} is unknown in {layout}")
 
 
 def authors_name(ours: str) -> str:
-    """The name in the authors' Hub layout of a tensor of `GeoCLIP`.
-
-    Raises:
-        KeyError: the layout has no name for it.
-    """
-    if ours == "logit_scale":
-        return ours
-    if ours.startswith(LOCATION):
-        return LOCATION + authors_location_name(ours.removeprefix(LOCATION))
-    if ours.startswith(OUR_MLP):
-        return IMAGE_MLP + ours.removeprefix(OUR_MLP)
-    raise KeyError(f"{ours!r} has no name in the authors' layout")
+    """The name in the authors' layout of a tensor of `GeoCLIP` or `LocationEncoder`. Raises as `other_name`."""
+    return str(other_name(ours, TO_AUTHORS, AUTHORS))
 
 
-def _branch_tensor(match: re.Match[str], first: int | None) -> str:
-    """Ours; `first` is added to the layer's number, None: they count linear layers from 1, not modules."""
-    branch = f"branches.{match['branch']}"
-    if match["name"] is None:
-        return f"{branch}.freq_KA"
-    if match["layer"] is None:
-        return f"{branch}.head.{match['name']}"
-    layer = int(match["layer"])
-    return f"{branch}.mlp.{2 * layer - 2 if first is None else layer + first}.{match['name']}"
-
-
-def authors_location_name(ours: str) -> str:
-    """The name in the authors' file of a tensor of `LocationEncoder`.
-
-    Raises:
-        KeyError: their code has no name for it.
-    """
-    match = _OURS.fullmatch(ours)
-    if match is None:
-        raise KeyError(f"{ours!r} has no name in the released location encoder")
-    branch = f"LocEnc{match['branch']}"
-    if match["layer"] is not None:
-        return f"{branch}.capsule.{int(match['layer']) + 1}.{match['name']}"
-    return f"{branch}.capsule.0.b" if match["name"] is None else f"{branch}.head.0.{match['name']}"
-
-
+AUTHORS = "the authors' layout"
 CLIP_VIT_L14 = "openai/clip-vit-large-patch14"
 OFFICIAL_WEIGHTS = ("location_encoder.pth", "image_mlp.pth", "logit_scale.pth")
-WHOLE, LOCATION_ALONE = ("geoclip-geolocation", "geoclip-location-encoder")  # model_type in the authors' config.json
-OURS = "geoclip-ablations"  # model_type of what their layout cannot store, see geoclip.factory.loading
+MODEL_TYPE, LOCATION_TYPE = "geoclip-geolocation", "geoclip-location-encoder"  # in config.json
+OURS = "geoclip-ablations"  # model_type of models that their layout cannot store, see geoclip.factory.loading
 FORMAT_VERSION = 1
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Release:
-    """Weights under our names, without the backbone's, and what came with them."""
+    """Weights under our names, without the backbone's, and the settings and gallery released with them."""
 
     tensors: dict[str, Tensor]
-    given: dict[str, str]  # what each is called in its file
+    given: dict[str, str]  # name of each in its file
     sigmas: list[float]
     backbone: str = CLIP_VIT_L14  # Hub id
     revision: str | None = None  # of the backbone
     gallery_csv: Path | None = None
-    files: tuple[Path, ...]  # that the weights were read from
+    files: tuple[Path, ...]  # of the weights
 
 
 def read_release(files: Sequence[Path]) -> Release:
     """The weights of a release.
 
-    Args:
-        files: OFFICIAL_WEIGHTS of the authors' wheel, one model.safetensors beside the authors' config.json, or one
-            .ckpt of the Lightning re-implementation.
+    `files`: OFFICIAL_WEIGHTS of the authors' wheel, a model.safetensors beside their config.json, or a .ckpt of the
+    Lightning re-implementation.
 
     Raises:
-        AssetError: it is neither at hand nor reachable.
-        CheckpointError: it is of another layout, or corrupt; the message names the file and the key.
+        AssetError: the gallery is neither cached nor reachable.
+        CheckpointError: another layout, or corrupt; the message names the file and the key.
     """
     if len(files) == len(OFFICIAL_WEIGHTS):
         return _official(files)
@@ -167,7 +119,7 @@ def read_release(files: Sequence[Path]) -> Release:
 def _official(files: Sequence[Path]) -> Release:
     """The authors' weights and gallery, version 1.3.0 of their package."""
     location, mlp, scale = (torch.load(path, map_location="cpu", weights_only=True) for path in files)
-    tensors = {LOCATION + our_location_name(name): tensor for name, tensor in location.items()}
+    tensors = {f"{LOCATION}{other_name(name, FROM_AUTHORS, AUTHORS)}": tensor for name, tensor in location.items()}
     tensors |= {OUR_MLP + name: tensor for name, tensor in mlp.items()}
     tensors |= {"logit_scale": scale.detach()}
     return Release(
@@ -180,13 +132,13 @@ def _official(files: Sequence[Path]) -> Release:
 
 
 def _authors_layout(folder: Path) -> Release:
-    """config.json, model.safetensors and, for the whole model, the gallery's CSV."""
+    """config.json, model.safetensors and, for a complete model, the gallery's CSV."""
     config, config_json = read_release_config(folder), folder / "config.json"
     kind, version = config.get("model_type"), config.get("format_version")
-    if kind not in (WHOLE, LOCATION_ALONE) or version != FORMAT_VERSION:
+    if kind not in (MODEL_TYPE, LOCATION_TYPE) or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{config_json}: model_type={kind!r} with format_version={version!r} is not {WHOLE!r} or "
-            f"{LOCATION_ALONE!r} with {FORMAT_VERSION}"
+            f"{config_json}: model_type={kind!r} with format_version={version!r} is not {MODEL_TYPE!r} or "
+            f"{LOCATION_TYPE!r} with {FORMAT_VERSION}"
         )
     sigma, gallery, backbone = config.get("sigma"), config.get("gallery_file"), config.get("backbone", {})
     numbers = isinstance(sigma, list) and all(type(one) in (int, float) and 0 < one < math.inf for one in sigma)
@@ -202,9 +154,9 @@ def _authors_layout(folder: Path) -> Release:
     try:
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{weights} cannot be read ({error}); fetch it again") from error
-    renamed, given = _renamed(our_location_name if kind == LOCATION_ALONE else our_name, tensors, weights)
-    prefix = LOCATION if kind == LOCATION_ALONE else ""
+        raise CheckpointError(f"{weights} cannot be read ({error}); download it again") from error
+    renamed, given = _renamed(tensors, FROM_AUTHORS, AUTHORS, weights)
+    prefix = LOCATION if kind == LOCATION_TYPE else ""
     return Release(
         tensors={prefix + name: tensor for name, tensor in renamed.items()},
         given={prefix + name: theirs for name, theirs in given.items()},
@@ -221,20 +173,20 @@ def _lightning(path: Path) -> Release:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         tensors = {str(name): one for name, one in saved.get("state_dict", saved).items() if one.numel()}
-    except Exception as error:  # a pickle may fail in any way; nothing of it has run
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # an unpickler may fail in any way
         raise CheckpointError(
             f"{path} cannot be read as a Lightning checkpoint without executing its contents "
-            f"({reason}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
+            f"({first_line(error)}); save its state_dict alone: torch.save({{'state_dict': …}}, FILE.ckpt)"
         ) from error
-    renamed, given = _renamed(our_name_from_lightning, tensors, path)
+    tensors = {re.sub(r"^(model|net|module)\.", "", name): one for name, one in tensors.items()}
+    renamed, given = _renamed(tensors, LIGHTNING, "the Lightning re-implementation", path)
     frequencies = {
         int(name.split(".")[2]): one for name, one in renamed.items() if name.endswith("freq_KA") and one.ndim == 2
     }
     return Release(
         tensors=renamed,
         given=given,
-        # Its settings may be absent, but the frequencies tell: a sigma is their spread, nearly always a power of two.
+        # The settings may be missing. A sigma is the spread of its frequencies, usually a power of two.
         sigmas=[_sigma_of(one, path) for _, one in sorted(frequencies.items())],
         files=(path,),
     )
@@ -243,15 +195,15 @@ def _lightning(path: Path) -> Release:
 def _sigma_of(freq_KA: Tensor, path: Path) -> float:
     spread = freq_KA.double().std().item()
     if not 0 < spread < math.inf:
-        raise CheckpointError(f"{path}: its frequencies have the spread {spread}, not that of a random draw")
+        raise CheckpointError(f"{path}: the standard deviation of its frequencies is {spread}, which is no sigma")
     return 2.0 ** round(math.log2(spread))
 
 
 def read_release_config(folder: Path) -> dict[str, Any]:
-    """config.json of a release, which anybody may have written.
+    """config.json of a release, from an untrusted source.
 
     Raises:
-        CheckpointError: it is missing, or no JSON object.
+        CheckpointError: it is missing or no JSON object.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -260,18 +212,18 @@ def read_release_config(folder: Path) -> dict[str, Any]:
             f"{folder} cannot be read as a release of GeoCLIP, which has config.json and model.safetensors: {error}"
         ) from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'} must hold an object, not a {type(config).__name__}")
+        raise CheckpointError(f"{folder / 'config.json'} must be an object, not a {type(config).__name__}")
     return config
 
 
 def _renamed(
-    our_name_of: Callable[[str], str | None], tensors: Mapping[str, Tensor], path: Path
+    tensors: Mapping[str, Tensor], rules: Rules, layout: str, path: Path
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Under our names, and what each was called."""
+    """The tensors under our names, and the name of each in the file."""
     renamed, given = {}, {}
     for theirs, tensor in tensors.items():
         try:
-            ours = our_name_of(theirs)
+            ours = other_name(theirs, rules, layout)
         except KeyError as error:
             raise CheckpointError(f"{path}: {error.args[0]}") from None
         if ours is not None:
@@ -285,27 +237,25 @@ OWN = "own"  # the backbone that a release names
 def model_of(release: Release, backbone: str | None, **download: Any) -> GeoCLIP:
     """The model in evaluation mode.
 
-    Args:
-        release: its weights.
-        backbone: CLIP as a Hub id or a local folder; `own`: what the release names; None: the model is without one.
-        download: for a backbone that the release names with a revision.
+    `backbone`: CLIP as a Hub id or a local folder; `own`: the one that the release names, downloaded with the options
+    `download`; None: no backbone.
 
     Raises:
         AssetError: the backbone is neither a local folder nor reachable.
-        CheckpointError: the release has a location encoder alone, or its tensors do not fit together.
+        CheckpointError: the release has only a location encoder, or its tensors do not fit together.
     """
     first, last = release.tensors.get(f"{OUR_MLP}0.weight"), release.tensors.get(f"{OUR_MLP}2.weight")
     if first is None or last is None:
         raise CheckpointError(
-            f"{release.files[0]} has a location encoder alone; read it with geoclip.load_location_encoder"
+            f"{release.files[0]} has only a location encoder; read it with geoclip.load_location_encoder"
         )
     if backbone == OWN:
         backbone = _own_backbone(release, download)
     clip = ClipBackbone.from_pretrained(backbone) if backbone else None
     if clip is not None and clip.feature_dim != first.shape[1]:
         raise CheckpointError(
-            f"{release.files[0]} takes {first.shape[1]} features, but the backbone {backbone} gives "
-            f"{clip.feature_dim}; name the one that it was trained on"
+            f"{release.files[0]} takes {first.shape[1]} features, but the backbone {backbone} has "
+            f"{clip.feature_dim}; name the backbone that it was trained with"
         )
     image_encoder = ImageEncoder(
         clip, feature_dim=first.shape[1], hidden_dim=first.shape[0], embedding_dim=last.shape[0], frozen=True
@@ -317,7 +267,7 @@ def model_of(release: Release, backbone: str | None, **download: Any) -> GeoCLIP
 
 
 def location_encoder_of(release: Release) -> LocationEncoder:
-    """The location encoder in evaluation mode, as large as its tensors are.
+    """The location encoder in evaluation mode, of the size of its tensors.
 
     Raises:
         CheckpointError: tensors are missing, or do not fit together.
@@ -344,7 +294,7 @@ def location_encoder_of(release: Release) -> LocationEncoder:
 
 
 def _own_backbone(release: Release, download: Mapping[str, Any]) -> str:
-    """Its Hub id; or, where a revision is named, the folder that this revision was fetched to."""
+    """The backbone's Hub id; with a revision, the folder of the downloaded revision."""
     if release.revision is None or Path(release.backbone).is_dir():
         return release.backbone
     return str(fetch(release.backbone, BACKBONE, **{**download, "revision": release.revision}))
@@ -353,19 +303,19 @@ def _own_backbone(release: Release, download: Mapping[str, Any]) -> str:
 def _fill(
     module: nn.Module, tensors: Mapping[str, Tensor], wanted: set[str], release: Release, prefix: str = ""
 ) -> None:
-    """Load every one of `wanted` and no other; in the release their names begin with `prefix`."""
+    """Load exactly the tensors `wanted`; in the release their names begin with `prefix`."""
     if tensors.keys() != wanted:
         missing = sorted(authors_name(prefix + name) for name in wanted - tensors.keys())
         unknown = sorted(release.given[prefix + name] for name in tensors.keys() - wanted)
         raise CheckpointError(
-            f"{release.files[0]} does not fit together: missing {', '.join(missing[:3]) or 'nothing'}; not known "
+            f"{release.files[0]} does not fit together: missing {', '.join(missing[:3]) or 'nothing'}; unknown "
             f"{', '.join(unknown[:3]) or 'nothing'}"
         )
     expected = module.state_dict()
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"{release.files[0]}: {release.given[prefix + name]} has the shape {tuple(tensor.shape)}, but beside "
-                f"the other tensors it must have {tuple(expected[name].shape)}"
+                f"{release.files[0]}: {release.given[prefix + name]} has the shape {tuple(tensor.shape)}, but the "
+                f"other tensors need {tuple(expected[name].shape)}"
             )
     module.load_state_dict(tensors, strict=False)

@@ -1,4 +1,4 @@
-"""What `checkpoint=` may mean: the one function that decides it, for every command and for `from_pretrained`."""
+"""The meaning of `checkpoint=`, for every command and for `geoclip.load`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Checkpoint:
     """A model on this machine."""
 
     kind: CheckpointKind
-    files: tuple[Path, ...]  # that hold its weights
-    name: str  # what results call it
-    results: Path  # the folder that results are written to: of a run, its own
+    files: tuple[Path, ...]  # of its weights
+    name: str  # in results
+    results: Path  # folder for results: for a run, its own
 
     @property
     def folder(self) -> Path:
@@ -47,15 +47,15 @@ class Checkpoint:
 def resolve_checkpoint(
     checkpoint: str | Path, runs_dir: str = "runs", *, best: bool = True, hub_ids: bool = False, **download: Any
 ) -> Checkpoint:
-    """The model that a name stands for; a Hub repository and the official weights are fetched.
+    """Find the model that `checkpoint` names; download Hub repositories and the official weights.
 
     Args:
         checkpoint: `official`, `latest`, a run's folder, a checkpoint file, a folder of a release, a Lightning .ckpt,
             or a Hub id after `hf-hub:`.
-        runs_dir: where `latest` is looked for, and where results of a release are written.
-        best: of a run's folder take the best weights if there are any; otherwise the newest state to resume from.
-        hub_ids: whether owner/name alone is a Hub id where no such path exists.
-        download: revision, token, cache_dir, local_files_only of `huggingface_hub.snapshot_download`.
+        runs_dir: for `latest`, and for the results of a release.
+        best: of a run, take the best weights if there are any; False: the newest state to resume from.
+        hub_ids: whether owner/name alone is a Hub id if no such path exists.
+        download: as of `fetch`.
 
     Raises:
         AssetError: it is none of these, or not reachable.
@@ -82,7 +82,7 @@ def resolve_checkpoint(
 
 
 def resolve_run(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -> Checkpoint:
-    """`resolve_checkpoint` of what only a training run can be.
+    """`resolve_checkpoint` for a checkpoint of a training run.
 
     Raises:
         CheckpointError: it is a release.
@@ -94,7 +94,7 @@ def resolve_run(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -
 
 
 def local_copy(source: str | Path, **download: Any) -> Path:
-    """The file or folder of a path or of a Hub id; a Hub repository is fetched.
+    """The path itself, or the folder of a Hub repository, which is downloaded.
 
     Raises:
         AssetError: it is neither, or not reachable.
@@ -106,5 +106,5 @@ def local_copy(source: str | Path, **download: Any) -> Path:
         if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
             raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
         if name.count("/") != 1:
-            raise AssetError(f"{name!r} is no file or folder here, not 'official', and no Hub id, which is owner/name")
+            raise AssetError(f"{name!r} is no file or folder here, not 'official', and no Hub id (owner/name)")
     return fetch(name.removeprefix(HUB), RELEASE, **download)

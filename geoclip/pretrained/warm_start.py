@@ -1,4 +1,4 @@
-"""A hierarchy that begins with the scales of a trained one."""
+"""Starting a location encoder from the scales of a trained one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from geoclip.model.location_encoder import FourierBranch, LocationEncoder
 
 
 def take_up_scales(encoder: LocationEncoder, trained: LocationEncoder, *, freeze: bool = False) -> list[float]:
-    """Give every branch the weights of the trained branch of its sigma; a new scale's head starts at zero.
+    """Copy the weights of every trained branch whose sigma the encoder has; start the heads of new scales at zero.
 
-    So the embedding starts as that of the trained scales alone, and a new scale only adds to it.
-
-    Args:
-        encoder: mutated.
-        trained: of the same projection and dimensions.
-        freeze: what was taken up is not trained.
+    At first, the embedding is that of the copied scales; with `freeze` they are not trained.
 
     Returns:
-        The sigmas taken up.
+        The sigmas of the copied scales.
 
     Raises:
-        ValueError: no sigma in common, other dimensions, or a hierarchy that has no branches of its own.
+        ValueError: no sigma in common, other dimensions, or scales that are concatenated.
     """
     if encoder.projection != trained.projection or encoder.concat or trained.concat:
         raise ValueError("a warm start needs the same projection, and scales that are summed")

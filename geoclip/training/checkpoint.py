@@ -1,8 +1,7 @@
-"""Checkpoints: one safetensors file each, complete or absent, checked by its own digest; no code in it is executed.
+"""Checkpoints: one safetensors file each, complete or absent, with a digest; reading one executes no code.
 
-A tensor's name is its path in the saved tree, `optimizer/state/3/exp_avg`; what is not a tensor is JSON in the header,
-and a digest over both tells a corrupt file from a good one. A run's are written beside the training by a thread; the
-newest few are kept, and the newest good one is found again.
+A tensor's name is its path in the saved tree, such as `optimizer/state/3/exp_avg`. Everything else is JSON in the
+header. A thread writes a run's checkpoints during training and keeps the newest few.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import safetensors.torch
@@ -34,17 +32,17 @@ Tree = dict[str, Any]  # of dicts with str keys, lists, numbers, strings, None a
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Packed:
-    """A tree taken apart, its tensors copied to the CPU, so that training continues while this is written."""
+    """A tree as tensors, copied to the CPU, and JSON: training continues while it is written."""
 
     tensors: dict[str, Tensor]
     text: str  # JSON
 
 
 def pack(tree: Tree) -> Packed:
-    """Take a tree apart; the copies are done when this returns.
+    """Copy a tree; training may change its tensors as soon as this returns.
 
     Raises:
-        TypeError: a leaf is neither a tensor nor of JSON.
+        TypeError: a leaf is neither a tensor nor a JSON value.
     """
     tensors: dict[str, Tensor] = {}
     leaves = _flatten(tree, "", tensors)
@@ -59,7 +57,7 @@ def write_checkpoint(path: Path, packed: Packed) -> None:
     """Write a complete checkpoint or none.
 
     Raises:
-        CheckpointError: the disk is full or refuses; what lay at `path` before is untouched.
+        CheckpointError: it cannot be written, for example to a full disk; a file that exists at `path` is untouched.
     """
     header = {"geoclip": packed.text, "sha256": _digest(packed)}
     try:
@@ -68,8 +66,8 @@ def write_checkpoint(path: Path, packed: Packed) -> None:
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in packed.tensors.values()) / 1e6
         raise CheckpointError(
-            f"{path} cannot be written ({error}); it takes {size:,.1f} MB. Earlier checkpoints are untouched: make "
-            "room and give the same command again"
+            f"{path} cannot be written ({error}); it needs {size:,.1f} MB. Earlier checkpoints are untouched: free "
+            "disk space and rerun the same command"
         ) from error
 
 
@@ -77,7 +75,7 @@ def read_checkpoint(path: Path) -> Tree:
     """The tree of a checkpoint, its tensors on the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, or not written by this code; the message names the file.
+        CheckpointError: it is missing, corrupt, or not written by this code.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; train a model first: python -m geoclip.train")
@@ -90,13 +88,13 @@ def read_checkpoint(path: Path) -> Tree:
             )
         intact = _digest(packed) == header.get("sha256")
         tree = _unflatten(json.loads(packed.text), packed.tensors) if intact else None
-    except Exception as error:  # damaged bytes raise whatever their reader trips over
+    except Exception as error:  # corrupt bytes can make the reader raise anything
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is damaged or of another kind); "
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is corrupt or no checkpoint); "
             "delete or replace it"
         ) from error
     if tree is None:
-        raise CheckpointError(f"{path} is damaged: its digest differs from its contents; delete or replace it")
+        raise CheckpointError(f"{path} is corrupt: its digest does not match its contents; delete or replace it")
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this geoclip (format {FORMAT})")
     return tree
@@ -111,7 +109,7 @@ def _digest(packed: Packed) -> str:
 
 
 def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The node with its tensors, now in `tensors`, replaced by their names."""
+    """The node with each tensor moved to `tensors` and replaced by its name."""
     match node:
         case Tensor():
             tensors[path] = node.detach()
@@ -123,11 +121,11 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         case None | bool() | int() | float() | str():
             return node
         case _:
-            raise TypeError(f"{path} is a {type(node).__name__}, which a checkpoint cannot hold")
+            raise TypeError(f"{path} is a {type(node).__name__}, which a checkpoint cannot contain")
 
 
 def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """The opposite of `_flatten`."""
+    """The inverse of `_flatten`."""
     match node:
         case {"__tensor__": str(name)}:
             return tensors[name]
@@ -140,17 +138,17 @@ def _unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def step_file(folder: Path, step: int) -> Path:
-    """The checkpoint of a step."""
+    """The path of a step's checkpoint."""
     return folder / f"step-{step:08d}.safetensors"
 
 
 def step_files(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first, damaged ones included."""
+    """The checkpoints in a folder, newest first, corrupt ones included."""
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
 
 def newest_good(folder: Path) -> tuple[Path, Tree] | None:
-    """The newest checkpoint that is whole; a damaged one is set aside under another name, with a warning."""
+    """The newest checkpoint that can be read; a corrupt one is renamed to *.damaged, with a warning."""
     for path in step_files(folder):
         try:
             return path, read_checkpoint(path)
@@ -161,41 +159,30 @@ def newest_good(folder: Path) -> tuple[Path, Tree] | None:
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints in a thread of its own, one after the other. Rank 0 alone has one.
-
-    Args:
-        folder: the run's checkpoints.
-        keep: how many of the newest stay; `best.safetensors` is not counted.
-    """
+    """Writes checkpoints in a thread, one after the other; keeps the newest `keep` and `best.safetensors`."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        for partial in folder.glob(".*.partial"):  # of a process that was killed
+        for partial in folder.glob(".*.partial"):  # from a process that was killed
             partial.unlink(missing_ok=True)
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.wait()
         finally:
             self._thread.shutdown()
 
     def save(self, step: int, tree: Tree) -> None:
-        """Have a checkpoint written, and older ones than the newest few removed once it is complete.
-
-        Raises:
-            CheckpointError: the one before could not be written.
-        """
+        """Start writing a step's checkpoint. Raises as `wait`, for the one before."""
         self._submit(step_file(self.folder, step), tree)
 
     def save_best(self, tree: Tree) -> None:
-        """Have the best weights so far written. Raises like `save`."""
+        """Start writing the best weights so far. Raises as `wait`, for the one before."""
         self._submit(self.folder / "best.safetensors", tree)
 
     def wait(self) -> None:
@@ -209,7 +196,7 @@ class CheckpointWriter:
             pending.result()
 
     def _submit(self, path: Path, tree: Tree) -> None:
-        self.wait()  # so that at most one copy of the state is held
+        self.wait()  # at most one copy of the state is in memory
         packed = pack(tree)
 
         def write() -> None:

@@ -1,4 +1,4 @@
-"""The step recorded once as a CUDA graph and replayed: without it the host cannot launch small kernels fast enough."""
+"""The step recorded once as a CUDA graph and replayed: the host is too slow to launch its many small kernels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EAGER_STEPS = 3  # before recording: libraries choose their algorithms, the opti
 
 @dataclass(slots=True)
 class GraphedStep:
-    """`train_step` on one GPU, its device part recorded. It is called as `train_step` is, with the same result.
+    """`train_step` for one GPU, with its device part recorded. Same arguments, same results.
 
-    A graph reads and writes fixed addresses: each batch is copied into the tensors that were recorded with, and the
-    queue is written back to where the graph reads it. All batches must have the same shape.
+    A graph reads and writes fixed addresses: each batch is copied into the tensors of the recording, and the queue is
+    written back to where the graph reads it. All batches must have the same shape.
 
     Source: https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs, whole-network capture.
     """
@@ -41,40 +41,32 @@ class GraphedStep:
             _overwrite(self._batch, batch)
             _overwrite(self._draws, draws)
         if self._steps < EAGER_STEPS:
-            outcome = self._eager(state, recipe)
+            stream = torch.cuda.Stream()  # recording needs the steps before it on a side stream
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                outcome = device_step(state, self._batch, self._draws, recipe)
+            torch.cuda.current_stream().wait_stream(stream)
         else:
             if self._graph is None:
-                self._record(state, recipe)
-            assert self._graph is not None and self._outcome is not None
+                self._graph = self._record(state, self._batch, recipe)
             self._graph.replay()
-            outcome = Outcome(
-                sums=self._outcome.sums.clone(), bad_rows_B=self._outcome.bad_rows_B.clone()
-            )  # the next replay overwrites the graph's own
+            assert self._outcome is not None
+            outcome = with_tensors(self._outcome, Tensor.clone)  # the next replay overwrites the graph's own
         self._steps += 1
-        return end_step(state, batch, outcome)
-
-    def _eager(self, state: TrainState, recipe: Recipe) -> Outcome:
-        """A step on a stream of its own, as recording demands of the steps before it."""
-        assert self._batch is not None
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            outcome = device_step(state, self._batch, self._draws, recipe)
-        torch.cuda.current_stream().wait_stream(stream)
+        end_step(state, batch)
         return outcome
 
-    def _record(self, state: TrainState, recipe: Recipe) -> None:
-        """Record a step; nothing is computed by it."""
-        assert self._batch is not None
+    def _record(self, state: TrainState, batch: Batch, recipe: Recipe) -> torch.cuda.CUDAGraph:
+        """Record a step without computing it."""
         queue, graph = state.queue, torch.cuda.CUDAGraph()
         addresses = (queue.gps_deg_S2, queue.position, queue.embedding_SD)
         with torch.cuda.graph(graph):
-            self._outcome = device_step(state, self._batch, self._draws, recipe)
+            self._outcome = device_step(state, batch, self._draws, recipe)
             for fixed, pushed in zip(addresses, (queue.gps_deg_S2, queue.position, queue.embedding_SD), strict=True):
                 if fixed is not None and pushed is not None:
                     fixed.copy_(pushed)
         queue.gps_deg_S2, queue.position, queue.embedding_SD = addresses
-        self._graph = graph
+        return graph
 
 
 def _overwrite(fixed: Batch | Draws, values: Batch | Draws) -> None:
@@ -84,7 +76,7 @@ def _overwrite(fixed: Batch | Draws, values: Batch | Draws) -> None:
 
 
 def _learning_rates_on_device(state: TrainState) -> None:
-    """A graph keeps Python's numbers as they were: the learning rate becomes a tensor."""
+    """Make every learning rate a tensor: a graph keeps Python's numbers as they were recorded."""
     for group in state.optimizer.param_groups:
         group["lr"] = torch.full((), group["lr"], device=group["params"][0].device)
         group["capturable"] = True

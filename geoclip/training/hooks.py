@@ -1,9 +1,9 @@
-"""What a training run does beside its steps: record, validate and keep the best, checkpoint. Rank 0 alone writes."""
+"""What a training run does besides its steps: record, validate, save checkpoints and the best weights, on rank 0."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from geoclip.training.checkpoint import CheckpointWriter, step_files
 from geoclip.training.loop import Hooks, skipped_on_all_ranks
 from geoclip.training.preemption import StopRequest
 from geoclip.training.state import TrainState, rank_tree, state_tree, weights_tree
+from geoclip.training.step import Recipe
 
 log = logging.getLogger("geoclip")
 
@@ -40,27 +41,24 @@ EARTH_PX = 2160  # width of the maps' background
 
 @dataclass(kw_only=True, slots=True)
 class RunContext:
-    """What a run has around its state, made anew at every start."""
+    """What a run has besides its state; made anew at every start."""
 
     folder: Path
     world: World
     stop: StopRequest
     gallery: Gallery
     val_shards: list[Shard]
-    files: dict[str, str]  # fingerprints of what the run reads
-    last_step: int
-    recorder: Recorder | None = None  # rank 0 alone has one, and a writer
+    files: dict[str, str]  # fingerprints of the data
+    choices: Mapping[str, str]  # the chosen option of each configuration group
+    recipe: Recipe
+    recorder: Recorder | None = None  # on rank 0, as the writer
     writer: CheckpointWriter | None = None
 
 
 def run_hooks(context: RunContext, validation: Validation | None, facts: dict[str, Any], **every: int) -> Hooks:
-    """The hooks of a run.
+    """The hooks of a run; recorder, writer and validation exist only on rank 0.
 
-    Args:
-        context: of the run, its recorder and writer open on rank 0.
-        validation: on rank 0.
-        facts: what every checkpoint contains beside the state: configuration, files, versions.
-        every: `record_every`, `validate_every` and `checkpoint_every`, in steps.
+    `facts` are added to every checkpoint. `every`: `record_every`, `validate_every`, `checkpoint_every`, in steps.
     """
     return Hooks(
         record=partial(_record, context),
@@ -89,7 +87,7 @@ def _last_good(context: RunContext) -> str:
 
 
 def _validate(context: RunContext, validation: Validation | None, facts: dict[str, Any], state: TrainState) -> bool:
-    """Validate on rank 0 and keep the best weights; False, on every rank, where that was interrupted."""
+    """Validate on rank 0 and keep the best weights; False, on every rank, if it was interrupted."""
     done = True
     if validation and context.recorder and context.writer:
         try:
@@ -97,35 +95,35 @@ def _validate(context: RunContext, validation: Validation | None, facts: dict[st
         except Interrupted:
             done = False
         else:
-            _record_validation(context.recorder, state, result)
+            is_last = state.step == context.recipe.last_step
+            _record_validation(context.recorder, state, result, is_last)
             geoscore = result.accuracy.geoscore.value
             if geoscore > state.best_geoscore:
                 state.best_geoscore = geoscore
                 context.writer.save_best(weights_tree(state.model, state.step, **facts))
-            if state.step == context.last_step:
+            if is_last:
                 _draw_validation(context.folder, predictions, context.recorder, state.step)
-                percent = result.accuracy.percent
-                columns = [f"within {km} km, %" for km in percent]
-                rows = [[interval.value for interval in percent.values()]]
-                context.recorder.table("validation", columns, rows, state.step)
     return broadcast_from_main(done, context.world)
 
 
-def _record_validation(recorder: Recorder, state: TrainState, result: BenchmarkResult) -> None:
+def _record_validation(recorder: Recorder, state: TrainState, result: BenchmarkResult, is_last: bool) -> None:
     accuracy = result.accuracy
     percent = {str(km): interval.value for km, interval in accuracy.percent.items()}
     values = {"median_km": accuracy.median_km.value, "geoscore": accuracy.geoscore.value}
     recorder.record("val", state.step, samples=state.samples_seen, accuracy_percent=percent, **values)
     shares = ", ".join(f"{percent_text(share)} % within {km} km" for km, share in percent.items())
     log.info("step %d, validation: %s; median %s km", state.step, shares, median_text(values["median_km"]))
+    if is_last:
+        columns = [f"within {km} km, %" for km in percent]
+        recorder.table("validation", columns, [list(percent.values())], state.step)
 
 
 def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder, step: int) -> None:
-    """A map of where the validation views were taken and how far off the predictions are."""
+    """A map of the true locations, coloured by the error of the prediction."""
     path = run / "figures" / "validation.png"
     try:
         background = read_earth(EARTH_PX)
-    except AssetError as error:  # a map is not worth a run
+    except AssetError as error:
         log.warning("no map of the validation: %s", error)
         return
     draw_predictions(
@@ -140,7 +138,7 @@ def _draw_validation(run: Path, predictions: Predictions, recorder: Recorder, st
 
 
 def draw_training_curves(run: Path, recorder: Recorder, step: int) -> None:
-    """The curves of a run that has ended."""
+    """Draw loss and accuracy over the steps of a finished run."""
     path = run / "figures" / "training.png"
     draw_training(read_rows(run / "metrics.jsonl"), path)
     recorder.picture("training", path, step)
@@ -151,18 +149,12 @@ class Interrupted(Exception):
 
 
 class Validation:
-    """The first `limit` pictures of the validation split, decoded once and kept, against a gallery.
+    """The first `limit` pictures of the validation split, decoded once and kept in memory, and a gallery.
 
-    Args:
-        shards: the validation split.
-        gallery: coordinates to retrieve from.
-        decoder: makes what the encoder takes, without augmentation.
-        limit: at most so many pictures.
-        device: where the model is.
-        protocol: of distances, sphere or released.
+    `protocol`: of distances, `sphere` or `released`.
 
     Raises:
-        DataError: not one readable picture.
+        DataError: no picture is readable.
     """
 
     def __init__(
@@ -182,7 +174,7 @@ class Validation:
             self.account.skipped.add(batch.skipped)
             self.batches.append(batch)
         if not any(batch.keys for batch in self.batches):
-            raise DataError(f"not one readable picture in {', '.join(shard.path for shard in shards)}")
+            raise DataError(f"no readable picture in {', '.join(shard.path for shard in shards)}")
 
     def run(
         self, model: GeoCLIP, interrupted: Callable[[], bool] = lambda: False
@@ -190,7 +182,7 @@ class Validation:
         """Accuracy, with one prediction per picture. Leaves the model in evaluation mode.
 
         Raises:
-            Interrupted: `interrupted` returned True, between two batches.
+            Interrupted: `interrupted` returned True between two batches.
         """
 
         def batches() -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""When to stop before the end: a signal or the walltime on any rank, and all ranks at the same step."""
+"""Stopping a run before its end: on a signal or the walltime of any rank, on all ranks at the same step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,13 +18,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Listens to SIGTERM, SIGUSR1 and Ctrl-C, whose second press stops at once, and watches the walltime.
+    """Records SIGTERM, SIGUSR1 and Ctrl-C, and the end of the walltime. A second Ctrl-C stops at once.
 
-    SIGUSR2 is listened to where it has a handler already: it is submitit's, and called by `pass_on`, so that submitit
-    queues the job again once the checkpoint is written.
+    SIGUSR2 is recorded if it has a handler already: submitit's, which `pass_on` calls once the checkpoint is written,
+    so that the job is queued again.
 
     Args:
-        max_minutes: of walltime from now on; None for no limit.
+        max_minutes: of walltime from now on; None: no limit.
     """
 
     def __init__(self, max_minutes: float | None = None) -> None:
@@ -34,13 +34,11 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handler
-            listened = [*SIGNALS, *([signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else [])]
-            self._before = {number: signal.signal(number, self._on_signal) for number in listened}
+            recorded = [*SIGNALS, *([signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else [])]
+            self._before = {number: signal.signal(number, self._on_signal) for number in recorded}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -50,43 +48,43 @@ class StopRequest:
         self._signal = number
 
     def reason(self) -> str:
-        """Why to stop; empty while there is no reason."""
+        """The signal's name or `compute.max_minutes`; empty: do not stop."""
         if self._signal:
             return signal.Signals(self._signal).name
         is_over = self._deadline_s is not None and time.monotonic() > self._deadline_s
         return "compute.max_minutes" if is_over else ""
 
     def pass_on(self) -> None:
-        """Hand the signal to the handler that listened before, if it was one of a program's own."""
+        """Call the handler that was installed before, unless it was one of Python's."""
         before: Callable[..., object] | int | None = self._before.get(self._signal)
         if callable(before) and before is not signal.default_int_handler:
             before(self._signal, None)
 
 
 class Agreement:
-    """Whether any rank has a reason to stop, known to all at the same step.
+    """Whether any rank has a reason to stop, known to all ranks at the same step.
 
-    The ranks' answers travel over gloo while a step is computed and are read after it: nothing waits for them.
+    The reasons travel over gloo while a step is computed and are read after the next: no step waits for them.
     """
 
     def __init__(self, stop: StopRequest, world: World) -> None:
         self._stop, self._world = stop, world
-        self._answer = torch.zeros(1, dtype=torch.uint8)
+        self._any_reason = torch.zeros(1, dtype=torch.uint8)
         self._work: dist.Work | None = None
 
     def stop(self) -> bool:
         """Whether to stop after this step."""
         if self._world.control is None:
             return bool(self._stop.reason())
-        agreed = self.last_reply()
-        self._answer = torch.tensor([bool(self._stop.reason())], dtype=torch.uint8)
-        self._work = dist.all_reduce(self._answer, dist.ReduceOp.MAX, group=self._world.control, async_op=True)
+        agreed = self.wait()
+        self._any_reason = torch.tensor([bool(self._stop.reason())], dtype=torch.uint8)
+        self._work = dist.all_reduce(self._any_reason, dist.ReduceOp.MAX, group=self._world.control, async_op=True)
         return agreed
 
-    def last_reply(self) -> bool:
-        """The answer under way, waited for. To be called at the end, too: no rank may leave while others listen."""
+    def wait(self) -> bool:
+        """The result of the exchange under way. Call it after the last step too: other ranks wait for this one."""
         if self._work is None:
             return False
         self._work.wait()
         self._work = None
-        return bool(self._answer.item())
+        return bool(self._any_reason.item())

@@ -1,4 +1,4 @@
-"""What training changes: model, queue, optimizer, average of the weights, counters; and as a checkpoint contains it."""
+"""The state of a training run (model, queue, optimizer, averaged weights, counters), and its form in a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from geoclip.model.queue import GPSQueue
 from geoclip.training.checkpoint import FORMAT, Tree, read_checkpoint
 
 BACKBONE = "image_encoder.backbone."
-SUMS = 4  # loss, in-batch recall, broken pictures, finite steps
+SUMS = 4  # loss, in-batch recall, broken pictures, steps with a finite gradient
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainState:
-    """Everything that must survive a kill. Anything not here is rebuilt from the configuration."""
+    """Everything that a run needs to resume; the rest is rebuilt from the configuration."""
 
     model: GeoCLIP
-    parallel: GeoCLIP | DistributedDataParallel  # what is called: the model itself, or DDP around it
+    parallel: GeoCLIP | DistributedDataParallel  # called in a step: the model itself, or DDP around it
     queue: GPSQueue
-    optimizer: torch.optim.Optimizer  # fused, so that a step can be left out without asking the device
-    noise: torch.Generator  # of the coordinates' noise; in the same state on every rank
+    optimizer: torch.optim.Optimizer  # fused, so that the device decides whether a step is taken
+    noise: torch.Generator  # draws the coordinates' noise; in the same state on every rank
     average: WeightAverage | None = None
-    step: int = 0  # optimizer steps: the learning rate and the position in the data follow from it
+    step: int = 0  # optimizer steps taken; learning rate and position in the data follow from it
     samples_seen: int = 0  # over all ranks
     best_geoscore: float = -1.0  # on the validation split
     validated_step: int = 0
     sums: Tensor = field(default_factory=lambda: torch.zeros(SUMS))  # since the last record, on the device
     summed_steps: int = 0
     broken: int = 0  # pictures, over all ranks
-    bad_steps: int = 0  # left out, because their gradient was not finite
+    bad_steps: int = 0  # steps whose gradient was not finite
     bad_in_a_row: int = 0
     skipped: SkipReport = field(default_factory=SkipReport)  # by this rank
 
     def weights(self) -> AbstractContextManager[None]:
-        """The model as it is to be judged: with the average for weights, where there is one."""
+        """Inside, the model has the averaged weights, if there are any: these are validated."""
         return nullcontext() if self.average is None else self.average.swapped_in()
 
 
@@ -59,19 +59,12 @@ COUNTERS = (
 
 
 def rank_tree(state: TrainState) -> Tree:
-    """What differs from rank to rank."""
+    """What differs between ranks."""
     return {"generators": generator_states(), "sums": state.sums.cpu()}
 
 
 def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **facts: Any) -> Tree:
-    """What training resumes from.
-
-    Args:
-        state: of the run so far.
-        ranks: every rank's `rank_tree`.
-        skipped: of all ranks together.
-        facts: what else is to be known: configuration, files, versions.
-    """
+    """What training resumes from: every rank's `rank_tree`, what all ranks skipped, and facts at the top level."""
     optimizer = state.optimizer.state_dict()
     return {
         "format": FORMAT,
@@ -80,7 +73,7 @@ def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **fact
         "queue": state.queue.state_dict(),
         "optimizer": {
             "state": {str(key): value for key, value in optimizer["state"].items()},
-            # As numbers: a recorded step keeps its learning rate on the device.
+            # A recorded step has its learning rate on the device.
             "param_groups": [
                 group | {"lr": float(group["lr"]), "capturable": False} for group in optimizer["param_groups"]
             ],
@@ -94,25 +87,20 @@ def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **fact
 
 
 def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
-    """The weights that the model has now, all that evaluation and prediction need."""
+    """The model's present weights, which are enough for evaluation and prediction."""
     return {"format": FORMAT, "model": trained_weights(model), "counters": {"step": step}, **facts}
 
 
 def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
-    """Restore what `state_tree` returned.
+    """Restore what `state_tree` returned and `path` contains.
 
-    Args:
-        state: of a run of the same architecture; mutated.
-        saved: the tree.
-        path: where it was read, for messages.
-        rank: this process's.
-        world_size: of how many; if there were fewer before, a new one gets generators of its own.
+    The number of ranks may differ from that of the run before; an additional rank gets new random generators.
 
     Raises:
         CheckpointError: it has weights alone, or is of another architecture.
     """
     if "optimizer" not in saved:
-        raise CheckpointError(f"{path} holds weights to evaluate, not a state to resume from")
+        raise CheckpointError(f"{path} has weights to evaluate, not a state to resume from")
     load_weights(state.model, saved["model"], path)
     try:
         state.queue.load_state_dict(saved["queue"])
@@ -122,12 +110,17 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
             state.average.load_state_dict(saved["average"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is of another set-up: {str(error).splitlines()[0]}") from error
-    _restore_sums(state.sums, [one["sums"] for one in saved["ranks"]], rank, world_size)
+    sums = [one["sums"] for one in saved["ranks"]]
+    if len(sums) == world_size:
+        state.sums.copy_(sums[rank])
+    else:  # the same means and as many broken pictures
+        state.sums.copy_(torch.stack(sums).mean(dim=0))
+        state.sums[2] *= len(sums) / world_size
     for name in COUNTERS:
         setattr(state, name, saved["counters"][name])
     counts, examples, shards = saved["skipped"]
     state.skipped = SkipReport()
-    if rank == 0:  # it is the report of all ranks
+    if rank == 0:  # the saved report is of all ranks
         state.skipped.counts.update(counts)
         state.skipped.examples.update(examples)
         state.skipped.shards.update(shards)
@@ -137,17 +130,8 @@ def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, 
         seed_generators(state.step * 1_000_003 + rank)
 
 
-def _restore_sums(sums: Tensor, saved: list[Tensor], rank: int, world_size: int) -> None:
-    """This rank's own; with another number of ranks, what gives the same means, and as many broken pictures."""
-    if len(saved) == world_size:
-        sums.copy_(saved[rank])
-        return
-    sums.copy_(torch.stack(saved).mean(dim=0))
-    sums[2] *= len(saved) / world_size
-
-
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
-    """Its state, in the memory layout of the weights: a fused step walks through both by address."""
+    """Restore it in the memory layout of the weights, which a fused step requires."""
     numbered = {int(key): value for key, value in saved["state"].items()}
     optimizer.load_state_dict(saved | {"state": numbered})
     for parameter, values in optimizer.state.items():
@@ -157,14 +141,14 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Tree) -> None:
 
 
 def seed_generators(seed: int) -> None:
-    """Start every global generator of this process from a seed."""
+    """Seed every global generator of this process."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global one is what libraries draw from)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from the global one)
     torch.manual_seed(seed)
 
 
 def generator_states() -> Tree:
-    """Where this process's global generators stand."""
+    """The states of this process's global generators."""
     kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     version, internal, gauss_next = random.getstate()
     return {
@@ -176,7 +160,7 @@ def generator_states() -> Tree:
 
 
 def restore_generators(saved: Tree) -> None:
-    """Put this process's global generators where they stood."""
+    """Restore the states of this process's global generators."""
     kind, words, *rest = saved["numpy"]
     np.random.set_state((kind, np.array(words, dtype=np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss_next = saved["python"]
@@ -187,7 +171,7 @@ def restore_generators(saved: Tree) -> None:
 
 
 def trained_weights(model: GeoCLIP) -> dict[str, Tensor]:
-    """All tensors but those of the backbone that are not trained: its own source brings them back."""
+    """All tensors except the backbone's untrained ones, which come from its pretrained weights."""
     backbone = model.image_encoder.backbone
     tuned = set() if backbone is None else {f"{BACKBONE}{name}" for name in tuned_tensors(backbone)}
     return {
@@ -212,19 +196,19 @@ def load_weights(model: GeoCLIP, weights: dict[str, Tensor], path: Path) -> None
 
 
 def load_location_encoder(encoder: nn.Module, saved: Tree, path: Path) -> None:
-    """The location encoder of a run, from a checkpoint.
+    """Load the location encoder of a run's checkpoint.
 
     Raises:
-        CheckpointError: of another architecture.
+        CheckpointError: it is of another architecture.
     """
     _load_part(encoder, "location_encoder.", saved, f"{path} has another location encoder")
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """The backbone of a run's image encoder, from a checkpoint.
+    """Load the image encoder's backbone of a run's checkpoint.
 
     Raises:
-        CheckpointError: it has none, or one of another architecture.
+        CheckpointError: there is none, or it is of another architecture.
     """
     _load_part(backbone, BACKBONE, read_checkpoint(path), f"{path} has no backbone that fits this encoder")
 
@@ -240,35 +224,28 @@ def _load_part(module: nn.Module, prefix: str, saved: Tree, problem: str) -> Non
 
 @dataclass(kw_only=True, slots=True)
 class WeightAverage:
-    """The average of what is trained in a model.
-
-    Args:
-        parameters: what is averaged.
-        average: like `parameters`; without meaning until something was averaged.
-        decay: of the exponential average; None for the plain mean (SWA).
-        first_step: the first step whose weights count.
-        every_steps: weights of every so many steps count.
+    """The average of a model's trained parameters over steps.
 
     Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018; the
     exponential form: Polyak, Juditsky, 1992.
     """
 
-    parameters: list[Tensor]
-    average: list[Tensor]
-    decay: float | None
-    first_step: int = 0
-    every_steps: int = 1
-    count: int = 0  # weights averaged so far
+    parameters: list[Tensor]  # of the model
+    average: list[Tensor]  # meaningless while `count` is 0
+    decay: float | None  # of the exponential average; None: the plain mean (SWA)
+    first_step: int = 0  # the first step whose weights count
+    every_steps: int = 1  # interval between steps whose weights count
+    count: int = 0  # steps averaged so far
 
     @classmethod
     def of(cls, model: nn.Module, **how: Any) -> WeightAverage:
-        """Of all trained parameters of `model`; `how` as in the class."""
+        """Of all trained parameters of `model`; `how`: decay, first_step, every_steps."""
         parameters: list[Tensor] = [one for one in model.parameters() if one.requires_grad]
         return cls(parameters=parameters, average=[one.detach().clone() for one in parameters], **how)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take up the weights after step `step`, if they count. Does not wait for the device."""
+        """Average in the weights after step `step`, if it counts. Does not wait for the device."""
         if step < self.first_step or (step - self.first_step) % self.every_steps:
             return
         if self.count == 0:
@@ -280,7 +257,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The model with the average for weights; its own come back afterwards, bit for bit."""
+        """Give the model the averaged weights inside; its own are restored afterwards, bit-identically."""
         if self.count == 0:
             yield
             return
@@ -294,12 +271,12 @@ class WeightAverage:
                 torch._foreach_copy_(self.parameters, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint contains."""
+        """For a checkpoint."""
         return {"average": list(self.average), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved average of the same model."""
+        """Restore a saved average of the same model."""
         with torch.no_grad():
-            for mine, saved in zip(self.average, state["average"], strict=True):
-                mine.copy_(saved)
+            for restored, saved in zip(self.average, state["average"], strict=True):
+                restored.copy_(saved)
         self.count = state["count"]

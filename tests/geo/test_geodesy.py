@@ -44,7 +44,7 @@ def test_haversine_is_the_angle_between_unit_vectors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("walked", "home"),
+    ("given", "wrapped"),
     [
         ((91, 10), (89, -170)),
         ((-91, 10), (-89, -170)),
@@ -56,13 +56,13 @@ def test_haversine_is_the_angle_between_unit_vectors() -> None:
         ((10, 180), (10, -180)),
     ],
 )
-def test_coordinates_that_walked_off_the_map_come_back(walked: tuple[float, float], home: tuple[float, float]) -> None:
-    torch.testing.assert_close(wrap_degrees(degrees(walked)), degrees(home), atol=1e-4, rtol=0)
+def test_coordinates_beyond_the_map_are_wrapped(given: tuple[float, float], wrapped: tuple[float, float]) -> None:
+    torch.testing.assert_close(wrap_degrees(degrees(given)), degrees(wrapped), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("place", [(0.0, 0.0), (60.0, 25.0), (-85.0, 100.0), (45.0, 179.9999)])
-def test_noise_is_in_metres_everywhere(place: tuple[float, float]) -> None:
-    start = torch.tensor([place]).double().repeat(20_000, 1)
+@pytest.mark.parametrize("location", [(0.0, 0.0), (60.0, 25.0), (-85.0, 100.0), (45.0, 179.9999)])
+def test_noise_is_in_metres_everywhere(location: tuple[float, float]) -> None:
+    start = torch.tensor([location]).double().repeat(20_000, 1)
     moved = jitter(start, 1000.0, normal(len(start), 0))
     off_km = haversine_km(start, moved)
     assert off_km.square().mean().sqrt().item() == pytest.approx(math.sqrt(2), rel=0.02)  # 1 km on each of two axes
@@ -84,6 +84,6 @@ def test_no_noise_moves_nothing() -> None:
 
 
 def test_uniform_on_the_sphere_by_area() -> None:
-    places = uniform_on_sphere(50_000, torch.Generator().manual_seed(0))
-    assert unit_vectors(places).mean(dim=0).abs().max() < 0.01
-    assert (places[:, 0].abs() < 30).float().mean().item() == pytest.approx(0.5, abs=0.01)  # sin 30° = 1/2
+    locations = uniform_on_sphere(50_000, torch.Generator().manual_seed(0))
+    assert unit_vectors(locations).mean(dim=0).abs().max() < 0.01
+    assert (locations[:, 0].abs() < 30).float().mean().item() == pytest.approx(0.5, abs=0.01)  # sin 30° = 1/2

@@ -61,7 +61,7 @@ def test_length_is_one_unless_told_otherwise(encoder: LocationEncoder) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    ([[1.0, 2.0], [91.0, 0.0]], r"coordinates, row 1: latitude 91.0, longitude 0.0 is no place on Earth \(1 such"),
+    ([[1.0, 2.0], [91.0, 0.0]], r"coordinates, row 1: latitude 91.0, longitude 0.0 is no location on Earth \(1 such"),
     ([[1.0, float("nan")]], "row 0: latitude 1.0, longitude nan is no place"),
     (torch.tensor([[0.0, 181.0], [0.0, -181.0]]), r"row 0: .*\(2 such rows\)"),
     ([[1.0, 2.0, 3.0]], r"not the shape \(1, 3\)"),

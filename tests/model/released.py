@@ -22,13 +22,13 @@ TOWER: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden
 def load_released(name: str) -> ModuleType:
     """A module of the authors' `model` as `released_geoclip.<name>`, without __init__ files, which need more."""
     folder = asset_path("released_code") / "model"
-    for package, place in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
+    for package, path in (("released_geoclip", folder), ("released_geoclip.rff", folder / "rff")):
         if package not in sys.modules:
-            init = place / "__init__.py" if package.endswith("rff") else None
-            spec = importlib.util.spec_from_file_location(package, init, submodule_search_locations=[str(place)])
+            init = path / "__init__.py" if package.endswith("rff") else None
+            spec = importlib.util.spec_from_file_location(package, init, submodule_search_locations=[str(path)])
             if spec is None or spec.loader is None:
                 module = ModuleType(package)
-                module.__path__ = [str(place)]
+                module.__path__ = [str(path)]
                 sys.modules[package] = module
             else:
                 sys.modules[package] = module = importlib.util.module_from_spec(spec)

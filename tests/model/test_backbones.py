@@ -1,4 +1,4 @@
-"""Backbones on small models of the real architectures: what they say, and what is said of those that do not fit."""
+"""Backbones on small models of the real architectures."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_features_are_those_of_transformers(
     features = encoder.features(PIXELS)
     assert features.shape == (3, encoder.feature_dim)
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
-    assert features.std(dim=0).min() > 1e-4, "each picture has features of its own"
+    assert features.std(dim=0).min() > 1e-4
 
 
 @pytest.mark.parametrize("option", [*REFERENCES, "vit_tiny"])
@@ -89,7 +89,7 @@ def test_it_loads_and_trains_a_step(option: str, small: Callable[..., Any]) -> N
     optimizer.step()
     moved = {name for name, one in model.named_parameters() if not torch.equal(one, before[name])}
     backbone = {name for name in moved if name.startswith("image_encoder.backbone.")}
-    assert loss.isfinite() and any("embed" in name for name in backbone), "down to the patches"
+    assert loss.isfinite() and any("embed" in name for name in backbone)
     assert len(moved) > len(backbone)
 
 
@@ -106,14 +106,14 @@ def test_weights_in_half_precision_are_read_in_full(
 ) -> None:
     transformers.AutoModel.from_pretrained(pretrained(option)).half().save_pretrained(tmp_path)
     config = replace(small_encoder(option), repo=str(tmp_path))
-    whole, half = (build_image_encoder(one, 4).features(PIXELS) for one in (small_encoder(option), config))
+    full, half = (build_image_encoder(one, 4).features(PIXELS) for one in (small_encoder(option), config))
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, whole, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(half, full, atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("option", REFERENCES)
 def test_reading_a_backbone_draws_no_random_number(option: str, small_encoder: Encoders) -> None:
-    """Else what is trained beside it would start elsewhere than with the backbone's kept features."""
+    """Otherwise training would start elsewhere than with the backbone's precomputed features."""
     config = small_encoder(option)
     before = torch.random.get_rng_state()
     build_backbone(config)
@@ -121,57 +121,55 @@ def test_reading_a_backbone_draws_no_random_number(option: str, small_encoder: E
 
 
 @pytest.mark.parametrize("backbone", [ClipBackbone, SiglipBackbone, DinoBackbone])
-def test_weights_that_are_nowhere_say_what_to_set(backbone: Any) -> None:
-    with pytest.raises(AssetError, match=r"neither a local folder nor reachable .* set encoder\.repo"):
+def test_unreachable_weights_name_the_key_to_set(backbone: Any) -> None:
+    with pytest.raises(AssetError, match=r"no-such-model.* set encoder\.repo"):
         backbone.from_pretrained("no-such-organisation/no-such-model")
 
 
 @pytest.mark.parametrize(
-    ("kind", "held", "cure"),
+    ("kind", "found", "fix"),
     [
-        ("clip", "dinov2_b14", "set encoder.kind=dino, or"),
-        ("clip", "siglip2_b16", "set encoder.kind=siglip, or"),
-        ("siglip", "clip_vit_l14", "set encoder.kind=clip, or"),
-        ("dino", "clip_vit_l14", "set encoder.kind=clip, or"),
+        ("clip", "dinov2_b14", "encoder.kind=dino,"),
+        ("clip", "siglip2_b16", "encoder.kind=siglip,"),
+        ("siglip", "clip_vit_l14", "encoder.kind=clip,"),
+        ("dino", "clip_vit_l14", "encoder.kind=clip,"),
     ],
 )
-def test_another_architecture_is_named(kind: str, held: str, cure: str, small_encoder: Encoders) -> None:
-    config = replace(small_encoder(held), kind=EncoderKind(kind))
-    with pytest.raises(GeoclipError, match=rf"holds a model of the type .* but encoder\.kind={kind} takes") as no:
+def test_another_architecture_is_named(kind: str, found: str, fix: str, small_encoder: Encoders) -> None:
+    config = replace(small_encoder(found), kind=EncoderKind(kind))
+    with pytest.raises(GeoclipError, match=rf"encoder\.kind={kind}") as error:
         build_image_encoder(config, 4)
-    assert cure in str(no.value) and config.repo in str(no.value)
+    assert fix in str(error.value) and config.repo in str(error.value)
 
 
-def test_siglip_of_any_resolution_is_told_from_that_of_one(small_encoder: Encoders, tmp_path: Path) -> None:
+def test_siglip_2_of_any_resolution_is_refused(small_encoder: Encoders, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
-    with pytest.raises(GeoclipError, match="fixed resolution, such as google/siglip2-base-patch16-224"):
+    with pytest.raises(GeoclipError, match=r"siglip2.*google/siglip2-base-patch16-224"):
         build_image_encoder(replace(small_encoder("siglip2_b16"), repo=str(tmp_path)), 4)
 
 
-@pytest.mark.skipif(hasattr(transformers, "DINOv3ViTModel"), reason="this transformers knows all we ask for")
+@pytest.mark.skipif(hasattr(transformers, "DINOv3ViTModel"), reason="this transformers has DINOv3")
 def test_an_old_transformers_is_named(small_encoder: Encoders, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "dinov3_vit"}')
-    with pytest.raises(GeoclipError, match=r"does not know yet: pip install --upgrade transformers"):
+    with pytest.raises(GeoclipError, match=r"dinov3_vit.* pip install"):
         build_image_encoder(replace(small_encoder("dinov2_b14"), repo=str(tmp_path)), 4)
 
 
 @pytest.mark.parametrize(
-    ("option", "key", "value", "sentence"),
+    ("option", "key", "value", "fix"),
     [
-        ("clip_vit_l14", "feature_dim", 768, "encoder.feature_dim=768, but the backbone in"),
-        ("dinov2_b14", "feature_dim", 12, "gives 16 features: set encoder.feature_dim=16"),
-        ("clip_vit_l14", "image_px", 24, "takes pictures of 16 pixels: set encoder.image_px=16"),
-        ("siglip2_b16", "image_px", 32, "takes pictures of 16 pixels: set encoder.image_px=16"),
-        ("dinov2_b14", "image_px", 30, "no multiple of 8, the patches of"),
-        ("dinov2_b14", "image_px", 30, "set encoder.image_px=24"),
+        ("clip_vit_l14", "feature_dim", 768, 12),
+        ("dinov2_b14", "feature_dim", 12, 16),
+        ("clip_vit_l14", "image_px", 24, 16),
+        ("siglip2_b16", "image_px", 32, 16),
+        ("dinov2_b14", "image_px", 30, 24),
     ],
 )
-def test_what_does_not_fit_is_said_before_training(
-    option: str, key: str, value: int, sentence: str, small: Callable[..., Any]
+def test_a_size_that_does_not_fit_names_the_one_that_does(
+    option: str, key: str, value: int, fix: int, small: Callable[..., Any]
 ) -> None:
-    with pytest.raises(GeoclipError) as refused:
+    with pytest.raises(GeoclipError, match=rf"encoder\.{key}={value}\b.*encoder\.{key}={fix}\b"):
         build_model(small(option, f"encoder.{key}={value}"))
-    assert sentence in str(refused.value)
 
 
 def test_dino_takes_any_multiple_of_its_patches(small_encoder: Encoders) -> None:
@@ -179,18 +177,20 @@ def test_dino_takes_any_multiple_of_its_patches(small_encoder: Encoders) -> None
     assert encoder.features(torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).shape == (1, 16)
 
 
-def test_weights_are_never_made_up(small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path) -> None:
+def test_missing_weights_are_refused(
+    small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
+) -> None:
     """A vision tower without its projection would get a random one."""
     tower = transformers.CLIPVisionModel.from_pretrained(pretrained("clip_vit_l14"))
     tower.save_pretrained(tmp_path)
-    with pytest.raises(GeoclipError, match=r"lacks 1 weights .* first visual_projection"):
+    with pytest.raises(GeoclipError, match="visual_projection"):
         build_image_encoder(replace(small_encoder("clip_vit_l14"), repo=str(tmp_path)), 4)
 
 
-def test_damaged_weights_are_a_sentence(
+def test_corrupt_weights_are_refused(
     small_encoder: Encoders, pretrained: Callable[[str], Path], tmp_path: Path
 ) -> None:
     shutil.copytree(pretrained("dinov2_b14"), tmp_path / "copy")
     (tmp_path / "copy" / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(GeoclipError, match=r"cannot be read|neither a local folder"):
+    with pytest.raises(GeoclipError, match="copy"):
         build_image_encoder(replace(small_encoder("dinov2_b14"), repo=str(tmp_path / "copy")), 4)

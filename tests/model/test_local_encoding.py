@@ -1,4 +1,4 @@
-"""Coordinates by place, products without the units that stay at zero: the embeddings of the plain forward."""
+"""Embeddings without products with zeros are those of the plain forward."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def encoder(**kind: Any) -> LocationEncoder:
     return LocationEncoder(settings.pop("sigmas", (0.5, 16.0)), **settings).eval()
 
 
-def places(count: int) -> Tensor:
+def locations(count: int) -> Tensor:
     return uniform_on_sphere(count, torch.Generator().manual_seed(0)).float()
 
 
@@ -48,14 +48,14 @@ def plain(one: LocationEncoder, gps_deg_N2: Tensor) -> Tensor:
 )
 @pytest.mark.parametrize("count", [0, 1, 50, 1001])
 def test_the_embeddings_are_those_of_the_plain_forward(kind: dict[str, Any], count: int) -> None:
-    one, gps_deg_N2 = encoder(**kind), places(count)
+    one, gps_deg_N2 = encoder(**kind), locations(count)
     found = local_embeddings(one, gps_deg_N2, chunk=64)
     assert found.shape == (count, 12) and found.dtype == torch.float32
     torch.testing.assert_close(found, plain(one, gps_deg_N2), atol=1e-6, rtol=0)
 
 
-def test_the_released_encoder_says_the_same() -> None:
-    one, gps_deg_N2 = load_location_encoder(), places(60)
+def test_the_released_encoder_agrees() -> None:
+    one, gps_deg_N2 = load_location_encoder(), locations(60)
     assert isinstance(one, LocationEncoder)
     gps_deg_N2 = torch.cat((gps_deg_N2, gps_deg_N2[:20] + 1e-4, gps_deg_N2[:20]))  # neighbours and duplicates
     gallery = Gallery(name="g", gps_deg_G2=gps_deg_N2.double())
@@ -65,7 +65,7 @@ def test_the_released_encoder_says_the_same() -> None:
 
 
 def test_units_that_never_fire_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, gps_deg_N2 = encoder(), places(200)
+    one, gps_deg_N2 = encoder(), locations(200)
     layers = [layer for branch in one.branches for layer in branch.mlp if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
     with torch.no_grad():
         for layer in layers:
@@ -85,11 +85,11 @@ def test_units_may_all_be_silent() -> None:
     one = encoder()
     with torch.no_grad():
         one.branches[0].mlp[0].bias[:] = -1e4  # type: ignore[index,union-attr]
-    torch.testing.assert_close(local_embeddings(one, places(9)), plain(one, places(9)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(local_embeddings(one, locations(9)), plain(one, locations(9)), atol=1e-6, rtol=0)
 
 
 class Watched(LocationEncoder):
-    """Keeps how far, from south to north, the places of a call are apart."""
+    """Records the range of latitudes of each call."""
 
     spreads_deg: list[float]
 
@@ -101,19 +101,19 @@ class Watched(LocationEncoder):
 def test_a_chunk_is_local() -> None:
     one = Watched(frequencies=4, hidden_dim=8, embedding_dim=4)
     one.spreads_deg = []
-    local_embeddings(one, places(4000), chunk=100)
-    assert len(one.spreads_deg) == 41 and max(one.spreads_deg) < 60  # rings at the poles hold few places
+    local_embeddings(one, locations(4000), chunk=100)
+    assert len(one.spreads_deg) == 41 and max(one.spreads_deg) < 60  # rings at the poles have few locations
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     one = encoder()
     with torch.no_grad():
         one.branches[0].mlp[0].weight[3] = torch.nan  # type: ignore[index,union-attr]
-    assert local_embeddings(one, places(9)).isnan().all()
+    assert local_embeddings(one, locations(9)).isnan().all()
 
 
 def test_threads_change_nothing_and_are_left_as_they_were() -> None:
-    one, gps_deg_N2, before = encoder(), places(900), torch.get_num_threads()
+    one, gps_deg_N2, before = encoder(), locations(900), torch.get_num_threads()
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
@@ -134,4 +134,4 @@ def test_an_error_in_a_thread_is_raised() -> None:
     one = encoder()
     one.branches[1].head = nn.Linear(7, 12)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        local_embeddings(one, places(900), chunk=50)
+        local_embeddings(one, locations(900), chunk=50)

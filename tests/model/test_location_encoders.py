@@ -45,14 +45,14 @@ def built(location: LocationConfig) -> nn.Module:
 
 
 @pytest.mark.parametrize("location", KINDS, ids=lambda one: one.name)
-def test_every_encoder_takes_degrees_and_teaches_all_it_has(location: LocationConfig) -> None:
+def test_every_encoder_takes_degrees_and_has_gradients(location: LocationConfig) -> None:
     encoder = built(location)
     corners = torch.tensor([[90.0, 0], [-90, 0], [0, 180], [0, -180], [0, 0]])
     out = encoder(torch.cat((EVERYWHERE, corners)))
     assert out.shape == (69, 12) and out.isfinite().all()
     out.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
-    assert (out[0] - out[1]).abs().max() > 1e-4, "two places are told apart"
+    assert (out[0] - out[1]).abs().max() > 1e-4
     torch.testing.assert_close(encoder.double().float()(EVERYWHERE), out[:64], atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match=r"\(N, 2\)"):
         encoder(torch.zeros(3))
@@ -83,13 +83,13 @@ def test_a_sigma_means_the_same_detail_on_every_projection() -> None:
         assert step.norm().item() == pytest.approx(km / 20015.1, rel=0.13), name
 
 
-def test_projections_at_places_known_by_heart() -> None:
-    places = torch.tensor([[45.0, 90.0], [-85.051129, -180.0], [90.0, 0.0]])
-    assert equirectangular(places).tolist()[0] == [0.5, 0.25]
-    x, y = mercator(places).unbind(1)
+def test_projections_at_locations_with_known_coordinates() -> None:
+    locations = torch.tensor([[45.0, 90.0], [-85.051129, -180.0], [90.0, 0.0]])
+    assert equirectangular(locations).tolist()[0] == [0.5, 0.25]
+    x, y = mercator(locations).unbind(1)
     assert x.tolist() == [0.5, -1, 0]
     assert y.tolist() == pytest.approx([math.asinh(1) / math.pi, -1, 1], abs=1e-5)
-    assert (math.pi * sphere(places))[0].tolist() == pytest.approx([0, 0.5**0.5, 0.5**0.5], abs=1e-6)
+    assert (math.pi * sphere(locations))[0].tolist() == pytest.approx([0, 0.5**0.5, 0.5**0.5], abs=1e-6)
 
 
 def test_harmonics_are_those_of_scipy() -> None:
@@ -128,7 +128,7 @@ def test_scales_side_by_side_have_a_part_each_and_shared_ones_the_same_weights()
     assert 3 * count[0] == count[1]
 
 
-def test_a_new_scale_starts_at_nothing_beside_those_taken_up() -> None:
+def test_a_new_scale_starts_at_zero_beside_the_copied_ones() -> None:
     torch.manual_seed(1)
     trained = LocationEncoder([1.0, 16.0], **SMALL)
     finer = LocationEncoder([1.0, 16.0, 4096.0], **SMALL)
@@ -146,7 +146,7 @@ def test_a_new_scale_starts_at_nothing_beside_those_taken_up() -> None:
         take_up_scales(LocationEncoder([1.0], **(SMALL | {"hidden_dim": 8})), trained)
 
 
-def test_the_released_scales_are_taken_up_by_their_sigma() -> None:
+def test_the_released_scales_are_copied_by_their_sigma() -> None:
     official = load_location_encoder("official")
     finer = built(LocationConfig(name="", sigmas=[1, 16, 256, 4096], init="official"))
     torch.testing.assert_close(finer(EVERYWHERE), official(EVERYWHERE))

@@ -19,7 +19,7 @@ from geoclip.model.location_encoder import LocationEncoder
 from geoclip.pretrained.exporting import write_authors_layout
 from tests.model.released import load_released, tiny_released_geoclip, write_tiny_clip
 
-PLACES = torch.tensor([[48.86, 2.35], [-33.9, 151.2], [0.0, 180.0]])
+LOCATIONS = torch.tensor([[48.86, 2.35], [-33.9, 151.2], [0.0, 180.0]])
 SIGMAS = [2.0, 64.0]
 
 
@@ -30,12 +30,16 @@ def small_model(seed: int = 0) -> GeoCLIP:
     return GeoCLIP(ImageEncoder(None, feature_dim=10, hidden_dim=7, embedding_dim=6), encoder).eval()
 
 
+def write_release(folder: Path, model: GeoCLIP, revision: str | None = None) -> Path:
+    folder.mkdir()
+    (folder / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
+    write_authors_layout(folder, model, backbone="a/clip", revision=revision)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "release").mkdir()
-    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
-    write_authors_layout(tmp_path / "release", small_model(), backbone="a/clip", revision=None)
-    return tmp_path / "release"
+    return write_release(tmp_path / "release", small_model())
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -48,14 +52,11 @@ def test_what_is_written_is_read(folder: Path) -> None:
     encoder = load_location_encoder(str(folder))
     assert same(encoder, small_model().location_encoder)
     assert encoder.sigmas == tuple(SIGMAS)
-    assert same(load(folder, backbone=None), small_model())
 
 
 def test_the_authors_code_reads_what_is_written_here(tmp_path: Path) -> None:
     model = load("official", backbone=None)
-    (tmp_path / "release").mkdir()
-    (tmp_path / "release" / "gallery.csv").write_text("LAT,LON\n48.86,2.35\n-33.9,151.2\n")
-    write_authors_layout(tmp_path / "release", model, backbone="a/clip", revision="abc")
+    write_release(tmp_path / "release", model, "abc")
     hub = load_released("_hub")
     path, config, weights = hub.read_release(str(tmp_path / "release"), "geoclip-geolocation")
     theirs = tiny_released_geoclip(write_tiny_clip(tmp_path / "clip"))
@@ -64,7 +65,7 @@ def test_the_authors_code_reads_what_is_written_here(tmp_path: Path) -> None:
             parameter.zero_()
     hub.load_geoclip_weights(theirs, weights)
     assert torch.equal(theirs.logit_scale, model.logit_scale)
-    assert torch.allclose(theirs.location_encoder(PLACES), model.location_encoder(PLACES), atol=1e-6)
+    assert torch.allclose(theirs.location_encoder(LOCATIONS), model.location_encoder(LOCATIONS), atol=1e-6)
     features = torch.randn(2, 768)
     assert torch.allclose(theirs.image_encoder.mlp(features), model.image_encoder.head(features), atol=1e-6)
     assert hub.read_gallery(path, config).tolist() == torch.tensor([[48.86, 2.35], [-33.9, 151.2]]).tolist()
@@ -86,11 +87,11 @@ def test_what_the_authors_publish_is_read_here(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "g.csv").write_text("LAT,LON\n1,2\n")
     ours = load(tmp_path)
-    assert torch.allclose(ours.location_encoder(PLACES), theirs(PLACES), atol=1e-6)
+    assert torch.allclose(ours.location_encoder(LOCATIONS), theirs(LOCATIONS), atol=1e-6)
     features = torch.randn(2, 768)
     assert torch.allclose(ours.image_encoder.head(features), mlp(features), atol=1e-6)
     assert ours.logit_scale.item() == 3
-    assert ours.image_encoder.backbone is not None, "the backbone that config.json names"
+    assert ours.image_encoder.backbone is not None
 
 
 def test_the_location_encoder_that_the_authors_publish_alone(tmp_path: Path) -> None:
@@ -99,8 +100,8 @@ def test_the_location_encoder_that_the_authors_publish_alone(tmp_path: Path) -> 
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     config = {"model_type": "geoclip-location-encoder", "format_version": 1, "sigma": [8]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert torch.allclose(load_location_encoder(tmp_path)(PLACES), theirs(PLACES), atol=1e-6)
-    with pytest.raises(CheckpointError, match="a location encoder alone"):
+    assert torch.allclose(load_location_encoder(tmp_path)(LOCATIONS), theirs(LOCATIONS), atol=1e-6)
+    with pytest.raises(CheckpointError, match="load_location_encoder"):
         load(tmp_path)
 
 
@@ -135,14 +136,14 @@ def test_a_lightning_checkpoint(tmp_path: Path, prefix: str, as_sequence: bool) 
     torch.save({"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.1"}, tmp_path / "last.ckpt")
     ours = load(tmp_path / "last.ckpt", backbone=None)
     assert same(ours, model)
-    assert ours.location_encoder.sigmas == (1, 16, 256), "told from the spread of the frequencies"
+    assert ours.location_encoder.sigmas == (1, 16, 256)
     assert same(load_location_encoder(tmp_path / "last.ckpt"), model.location_encoder)
 
 
-def test_names_that_nobody_knows_are_named(tmp_path: Path) -> None:
+def test_unknown_tensors_are_named(tmp_path: Path) -> None:
     state = lightning_names(small_model(), "", as_sequence=False)
     torch.save({"state_dict": state | {"decoder.weight": torch.zeros(1)}}, tmp_path / "odd.ckpt")
-    with pytest.raises(CheckpointError, match=r"odd\.ckpt: 'decoder\.weight' is no name of the Lightning"):
+    with pytest.raises(CheckpointError, match=r"odd\.ckpt: 'decoder\.weight'"):
         load(tmp_path / "odd.ckpt")
 
 
@@ -159,7 +160,7 @@ class Trap:
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     torch.save({"state_dict": {"logit_scale": torch.zeros(())}, "hyper": Trap(sprung)}, tmp_path / "bad.ckpt")
-    with pytest.raises(CheckpointError, match=r"bad\.ckpt cannot be read .* without executing"):
+    with pytest.raises(CheckpointError, match=r"bad\.ckpt"):
         load(tmp_path / "bad.ckpt")
     (tmp_path / "worse.ckpt").write_bytes(pickle.dumps(Trap(sprung)))
     with pytest.raises(CheckpointError, match=r"worse\.ckpt"):
@@ -173,20 +174,20 @@ def change(folder: Path, **values: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "values, said",
+    ("values", "named"),
     [
-        ({"model_type": "bert"}, "model_type='bert' with format_version=1 is not"),
-        ({"format_version": 2}, "format_version=2 is not"),
-        ({"sigma": None}, "sigma=None must be a list of positive numbers"),
-        ({"sigma": [1, 16, 256]}, r"2 scales, but its sigma is \[1.0, 16.0, 256.0\]"),
-        ({"gallery_file": "../places.csv"}, r"gallery_file='\.\./places\.csv' must name a CSV beside it"),
-        ({"gallery_file": "gone.csv"}, "gallery_file='gone.csv' must name a CSV beside it"),
-        ({"backbone": "a/clip"}, "backbone='a/clip' must"),
+        ({"model_type": "bert"}, "model_type='bert'"),
+        ({"format_version": 2}, "format_version=2"),
+        ({"sigma": None}, "sigma=None"),
+        ({"sigma": [1, 16, 256]}, r"2 scales.*sigma.*\[1\.0, 16\.0, 256\.0\]"),
+        ({"gallery_file": "../locations.csv"}, r"gallery_file='\.\./locations\.csv'"),
+        ({"gallery_file": "gone.csv"}, "gallery_file='gone.csv'"),
+        ({"backbone": "a/clip"}, "backbone='a/clip'"),
     ],
 )
-def test_a_config_that_does_not_fit_names_key_and_value(folder: Path, values: dict[str, Any], said: str) -> None:
+def test_a_config_that_does_not_fit_names_key_and_value(folder: Path, values: dict[str, Any], named: str) -> None:
     change(folder, **values)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=named):
         load(folder, backbone=None)
 
 
@@ -199,13 +200,13 @@ def retensor(folder: Path, **changed: torch.Tensor | None) -> None:
 def test_tensors_that_do_not_fit_are_named_as_in_their_file(folder: Path) -> None:
     name = "location_encoder.LocEnc1.capsule.1.weight"
     retensor(folder, **{name: torch.zeros(3, 3)})
-    with pytest.raises(CheckpointError, match=rf"{name} has the shape \(3, 3\), .* must have \(8, 8\)"):
+    with pytest.raises(CheckpointError, match=rf"{name} .*\(3, 3\).*\(8, 8\)"):
         load(folder, backbone=None)
     retensor(folder, **{name: None})
-    with pytest.raises(CheckpointError, match=f"missing {name}; not known nothing"):
+    with pytest.raises(CheckpointError, match=f"missing {name};"):
         load(folder, backbone=None)
     retensor(folder, **{"location_encoder.LocEnc1.scale": torch.zeros(3)})
-    with pytest.raises(CheckpointError, match=r"'LocEnc1\.scale' is no name of the released location encoder"):
+    with pytest.raises(CheckpointError, match=r"'location_encoder\.LocEnc1\.scale'"):
         load(folder, backbone=None)
     (folder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
@@ -214,11 +215,11 @@ def test_tensors_that_do_not_fit_are_named_as_in_their_file(folder: Path) -> Non
 
 def test_a_backbone_of_another_width_is_refused(folder: Path, tmp_path: Path) -> None:
     clip = write_tiny_clip(tmp_path / "clip")
-    with pytest.raises(CheckpointError, match=r"takes 10 features, but the backbone .*clip gives 768"):
+    with pytest.raises(CheckpointError, match=r" 10 features, .*clip .* 768"):
         load(folder, backbone=str(clip))
 
 
 @pytest.mark.parametrize("source", ["./gone", "/gone/away", Path("gone"), "gone.ckpt"])
-def test_a_path_that_is_not_there_is_not_sought_on_the_hub(source: Any) -> None:
+def test_a_missing_path_is_not_looked_up_on_the_hub(source: Any) -> None:
     with pytest.raises(AssetError, match="does not exist"):
         load(source)

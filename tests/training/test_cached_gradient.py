@@ -1,52 +1,44 @@
-"""A batch in parts has the loss and the gradient of the whole; the mean of the parts' losses has not."""
+"""A batch in parts has the loss and the gradient of the full batch."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from geoclip.data.batch import Batch
 from geoclip.model.geoclip import Embedded
 from geoclip.training.losses import cross_entropy
-from geoclip.training.state import TrainState
-from geoclip.training.step import Recipe, backward_in_parts, train_step
+from geoclip.training.step import backward_in_parts, train_step
+from tests.fixtures.training import Batches, Recipes, States
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_parts_teach_what_the_whole_teaches(
-    new_state: Callable[..., TrainState],
-    new_batch: Callable[..., Batch],
-    recipe: Callable[..., Recipe],
-    parts: int,
-    frozen: bool,
+def test_parts_have_the_gradient_of_the_full_batch(
+    new_state: States, new_batch: Batches, recipe: Recipes, parts: int, frozen: bool
 ) -> None:
-    whole, cut = (new_state(0, frozen=frozen) for _ in range(2))
+    full, cut = (new_state(0, frozen=frozen) for _ in range(2))
     for number in range(3):
-        told = train_step(cut, new_batch(number), recipe(parts=parts))
-        expected = train_step(whole, new_batch(number), recipe())
-        torch.testing.assert_close(told.sums, expected.sums, atol=1e-6, rtol=0)
-        for (name, mine), theirs in zip(cut.model.named_parameters(), whole.model.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-6, rtol=1e-5, msg=name)
+        found = train_step(cut, new_batch(number), recipe(parts=parts))
+        expected = train_step(full, new_batch(number), recipe())
+        torch.testing.assert_close(found.sums, expected.sums, atol=1e-6, rtol=0)
+        for (name, one), other in zip(cut.model.named_parameters(), full.model.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_both_passes_drop_the_same_units(new_state: Callable[..., TrainState], new_batch: Callable[..., Batch]) -> None:
+def test_both_passes_drop_the_same_units(new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     batch, gradients = new_batch(0), []
-    for cached in (False, True):
+    for in_parts in (False, True):
         model = new_state(0, dropout=0.5).model
         torch.manual_seed(1)
-        if cached:
-            backward_in_parts(model, batch.images, batch.gps_deg_B2, loss, 4)
+        if in_parts:
+            backward_in_parts(model, batch.images, batch.gps_deg_B2, loss, recipe(parts=4))
         else:
             image_BD = torch.cat([model.encode_image(part) for part in batch.images.chunk(4)])
-            embedded = Embedded(image_BD, model.encode_location(batch.gps_deg_B2), *model.logit_terms())
-            loss(embedded)[0].backward()
+            loss(Embedded(image_BD, model.encode_location(batch.gps_deg_B2), *model.logit_terms()))[0].backward()
         gradients.append([p.grad for p in model.parameters()] + [torch.rand(3)])
-    for mine, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def loss(embedded: Embedded) -> tuple[Tensor, Tensor]:

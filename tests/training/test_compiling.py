@@ -21,7 +21,7 @@ from geoclip.model.location_encoder import LocationEncoder
 
 CPU = torch.device("cpu")
 FEATURES_BF = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-PLACES_M2 = uniform_on_sphere(64, torch.Generator().manual_seed(0))
+LOCATIONS_M2 = uniform_on_sphere(64, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def tiny() -> GeoCLIP:
 
 
 def gradients(model: GeoCLIP) -> dict[str, Tensor]:
-    embedded = model(FEATURES_BF, PLACES_M2)
+    embedded = model(FEATURES_BF, LOCATIONS_M2)
     (embedded.scale * embedded.image_BD @ embedded.location_MD.T).logsumexp(dim=1).sum().backward()
     return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 
@@ -74,11 +74,10 @@ def test_compiled_layers_have_the_same_gradients_and_names() -> None:
         assert (found[name] - one).norm() <= 1e-5 * one.norm(), name
 
 
-def test_without_a_compiler_training_goes_on_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_compiler_there_is_one_warning_and_training_works(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny()
     with inductor.patch({"cpp.cxx": ("/nonexistent/c++",)}), caplog.at_level(logging.WARNING, "geoclip"):
         assert not compile_layers(model, CPU)
-    (said,) = [one.getMessage() for one in caplog.records if one.name == "geoclip"]
-    assert said.startswith("compute.compile=true: nothing is compiled") and not compiled(model)
-    assert gradients(model), "it trains as without"
-    assert "compiler" in said.lower() and len(said) < 300
+    (warning,) = [one.getMessage() for one in caplog.records if one.name == "geoclip"]
+    assert warning.startswith("compute.compile=true") and not compiled(model)
+    assert gradients(model)

@@ -1,4 +1,4 @@
-"""`fidelity=released` is the released `train` function, step by step; `fidelity=paper` is not."""
+"""`fidelity=released` minimises the same losses as the released `train` function, step by step; `paper` does not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.config.test_configs import train_config
 from tests.model.released import TINY_PX, released_train, tiny_released_geoclip, write_tiny_clip
 
 STEPS, BATCH, QUEUE, PX = 20, 4, 16, TINY_PX
-LR = 3e-3  # of plain gradient descent: Adam takes full steps along gradients that are nothing but rounding
+LR = 3e-3  # of plain gradient descent: Adam takes full steps along gradients that are only rounding errors
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def released(tiny_clip: Path) -> nn.Module:
 
 
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
-    """uint8 pixels and places; every third batch brings a place again that lies in the queue, and one twice."""
+    """uint8 pixels and coordinates; in every third batch one location is in the queue too, and one is there twice."""
     generator = torch.Generator().manual_seed(2)
     seen = uniform_on_sphere(BATCH, generator)
     for step in range(STEPS):
@@ -56,7 +56,7 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def their_losses(model: nn.Module, config: TrainConfig) -> list[float]:
-    """What the authors' loop minimises, over the pixels that the authors' data loader would have made."""
+    """Losses of the authors' loop, on pixels normalised as by their data loader."""
     losses: list[float] = []
     entropy = nn.CrossEntropyLoss()
 
@@ -73,7 +73,7 @@ def their_losses(model: nn.Module, config: TrainConfig) -> list[float]:
 
 
 def our_losses(released: Any, tiny_clip: Path, config: TrainConfig, steps: int = STEPS) -> list[float]:
-    """Our step from the same start on the same batches, by the configuration's objective and normalisation."""
+    """Losses of our step: same start, same batches, the objective and normalisation of the configuration."""
     image = ImageEncoder(ClipBackbone.from_pretrained(str(tiny_clip)), mean=config.encoder.mean, std=config.encoder.std)
     image.head.load_state_dict(released.image_encoder.mlp.state_dict())
     model = GeoCLIP(image, load_location_encoder()).train()
@@ -102,7 +102,7 @@ def our_losses(released: Any, tiny_clip: Path, config: TrainConfig, steps: int =
 
 
 @pytest.mark.slow
-def test_released_fidelity_minimises_what_the_released_loop_minimises(released: nn.Module, tiny_clip: Path) -> None:
+def test_released_fidelity_has_the_losses_of_the_released_loop(released: nn.Module, tiny_clip: Path) -> None:
     config = train_config("fidelity=released")
     ours = our_losses(released, tiny_clip, config)
     paper = our_losses(released, tiny_clip, train_config("fidelity=paper"), steps=5)
@@ -110,15 +110,15 @@ def test_released_fidelity_minimises_what_the_released_loop_minimises(released: 
     assert len(theirs) == STEPS
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert max(theirs) - min(theirs) > 0.1, "the batches differ"
-    assert all(abs(mine - other) > 1e-3 for mine, other in zip(paper, theirs, strict=False))
+    assert all(abs(one - other) > 1e-3 for one, other in zip(paper, theirs, strict=False))
 
 
-def test_the_released_queue_starts_in_the_gulf_of_guinea(released: Any) -> None:
+def test_the_released_queue_starts_within_one_degree_of_the_origin(released: Any) -> None:
     for start in (released.get_gps_queue(), normal_on_circle(QUEUE, torch.Generator().manual_seed(0))):
         assert start.norm(dim=1).tolist() == pytest.approx([1.0] * QUEUE, abs=1e-6)
 
 
-def test_each_fault_is_a_switch_of_its_own() -> None:
+def test_each_fault_has_its_own_key() -> None:
     released, paper = train_config("fidelity=released"), train_config()
     assert (released.queue.start.value, paper.queue.start.value) == ("released", "train")
     assert released.queue.batch_noise_m == released.queue.queue_noise_m == 0 < paper.queue.batch_noise_m
@@ -126,5 +126,5 @@ def test_each_fault_is_a_switch_of_its_own() -> None:
     assert released.loss.logit_scale_max is None and paper.loss.logit_scale_max is not None
     assert released.encoder.mean != paper.encoder.mean == released.encoder.prediction_mean
     assert (released.protocol.value, paper.protocol.value) == ("released", "sphere")
-    mended = train_config("fidelity=released", "queue.start=train")
-    assert mended.queue.start.value == "train" and mended.queue.batch_noise_m == 0
+    fixed = train_config("fidelity=released", "queue.start=train")
+    assert fixed.queue.start.value == "train" and fixed.queue.batch_noise_m == 0

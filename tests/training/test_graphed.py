@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from geoclip.data.batch import Batch, SkipReport
+from geoclip.data.batch import SkipReport
 from geoclip.training.graphed import GraphedStep, _learning_rates_on_device
 from geoclip.training.losses import Objective
-from geoclip.training.state import TrainState, rank_tree, state_tree
-from geoclip.training.step import Recipe, device_step, end_step, prepare_step, train_step
+from geoclip.training.state import rank_tree, state_tree
+from geoclip.training.step import device_step, end_step, prepare_step, train_step
+from tests.fixtures.training import Batches, Recipes, States
 
 NOISY = Objective(batch_noise_m=150.0, queue_noise_m=1000.0, hard_negatives=2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_recorded_steps_are_the_eager_steps(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
-) -> None:
+def test_recorded_steps_are_the_eager_steps(new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     device, plan = torch.device("cuda"), recipe(objective=NOISY)
     eager, recorded = (new_state(1, frozen=True) for _ in range(2))
     step = GraphedStep()
@@ -35,7 +32,7 @@ def test_recorded_steps_are_the_eager_steps(
 
 
 def test_the_device_part_reads_what_changes_from_step_to_step_from_tensors(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+    new_state: States, new_batch: Batches, recipe: Recipes
 ) -> None:
     """A graph keeps Python's numbers as they were recorded: the learning rate must not be one of them."""
     plan = recipe(objective=NOISY, lr_at=lambda step: 1e-2 / (1 + step))
@@ -47,7 +44,8 @@ def test_the_device_part_reads_what_changes_from_step_to_step_from_tensors(
         batch = new_batch(number)
         train_step(usual, batch, plan)
         draws = prepare_step(recordable, batch, plan)
-        end_step(recordable, batch, device_step(recordable, batch, draws, plan))
+        device_step(recordable, batch, draws, plan)
+        end_step(recordable, batch)
         lr = recordable.optimizer.param_groups[0]["lr"]
         assert isinstance(lr, torch.Tensor) and float(lr) == pytest.approx(1e-2 / (1 + number))
     for one, other in zip(usual.model.parameters(), recordable.model.parameters(), strict=True):

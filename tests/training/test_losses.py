@@ -20,7 +20,7 @@ def logits(rows: int, columns: int, scale: float = 14.0) -> Tensor:
     return scale * image @ location.T
 
 
-def test_loss_is_the_mean_negative_log_share_of_the_own_place() -> None:
+def test_loss_is_the_mean_negative_log_share_of_the_own_location() -> None:
     logits_NM = logits(4, 11)
     loss, recall = cross_entropy(logits_NM, torch.arange(3, 7), torch.full((4,), 0.25))
     by_hand, hits = 0.0, 0
@@ -32,7 +32,7 @@ def test_loss_is_the_mean_negative_log_share_of_the_own_place() -> None:
     assert recall.item() == hits / 4
 
 
-def test_a_place_photographed_twice_is_no_negative_of_itself() -> None:
+def test_a_location_photographed_twice_is_no_negative_of_itself() -> None:
     gps = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     candidates = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [5.0, 6.0]])
     location = F.normalize(torch.tensor([[1.0, 0], [0, 1], [1, 0], [-1, 0]]), dim=1)
@@ -47,10 +47,10 @@ def test_a_place_photographed_twice_is_no_negative_of_itself() -> None:
     ).mean()
     assert masked.item() == pytest.approx(without.item(), abs=1e-6)
     plain, _ = cross_entropy(logits_NM, target, EVENLY_2)
-    assert plain > masked + 0.3  # unmasked, the image is pushed from its own place
+    assert plain > masked + 0.3  # unmasked, the image is pushed away from its own location
 
 
-def test_an_image_that_could_not_be_read_is_left_out_of_the_loss_but_its_place_is_not() -> None:
+def test_an_image_that_could_not_be_read_is_left_out_of_the_loss_but_its_location_is_not() -> None:
     logits_NM = logits(4, 6, scale=10)
     loss, recall = cross_entropy(logits_NM, torch.arange(4), torch.tensor([0.5, 0.0, 0.5, 0.0]))
     expected = torch.stack([F.cross_entropy(logits_NM[[row]], torch.tensor([row])) for row in (0, 2)]).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,21 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoclip.config import LossConfig, QueueConfig
-from geoclip.data.batch import Batch
 from geoclip.factory.training import build_objective
 from geoclip.geo.geodesy import displaced, haversine_km, pairwise_km, uniform_on_sphere
 from geoclip.model.geoclip import Embedded
 from geoclip.training.losses import Objective
-from geoclip.training.state import TrainState
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import train_step
+from tests.fixtures.training import Batches, Recipes, States
 
-PLACES = torch.tensor([[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]])  # 11.1 km apart, far, the first again
+LOCATIONS = torch.tensor([[0.0, 0.0], [0.0, 0.1], [50.0, 50.0], [0.0, 0.0]])  # 11.1 km apart, far, the first again
 QUEUE = torch.tensor([[50.0, 50.01], [-30.0, 10.0]])
 
 
 def candidates(objective: Objective, seed: int) -> tuple[Tensor, Tensor]:
-    draws = objective.draw(len(PLACES), len(QUEUE), torch.Generator().manual_seed(seed))
-    return objective.candidates(PLACES, QUEUE, draws)
+    draws = objective.draw(len(LOCATIONS), len(QUEUE), torch.Generator().manual_seed(seed))
+    return objective.candidates(LOCATIONS, QUEUE, draws)
 
 
 def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
@@ -36,15 +34,17 @@ def embedded(rows: int, columns: int, views: int = 1) -> Embedded:
 
 def loss(objective: Objective, found: Embedded, present: Tensor | None = None) -> float:
     present = torch.ones(4) if present is None else present
-    asked, true = candidates(objective, 0)
-    assert torch.equal(asked, true), "without noise"
-    return float(objective.pairs(PLACES, true, present, present, 0)(found)[0])
+    noisy, true = candidates(objective, 0)
+    assert torch.equal(noisy, true), "without noise"
+    return float(objective.pairs(LOCATIONS, true, present, present, 0)(found)[0])
 
 
 def test_near_candidates_are_left_out_or_count_as_right_by_their_distance() -> None:
     found = embedded(4, 6)
     logits = found.scale * found.image_BD @ found.location_MD.T
-    km = torch.tensor([[haversine_km(a[None], b[None]).item() for b in torch.cat((PLACES, QUEUE))] for a in PLACES])
+    km = torch.tensor(
+        [[haversine_km(a[None], b[None]).item() for b in torch.cat((LOCATIONS, QUEUE))] for a in LOCATIONS]
+    )
     masked, softened = 0.0, 0.0
     for row in range(4):
         kept = [column for column in range(6) if column == row or (km[row, column] >= 25 and km[row, column] > 0)]
@@ -57,11 +57,11 @@ def test_near_candidates_are_left_out_or_count_as_right_by_their_distance() -> N
     assert loss(Objective(), found) != pytest.approx(masked, rel=1e-3)
 
 
-def test_the_other_direction_finds_the_picture_of_each_place_among_those_that_could_be_read() -> None:
+def test_the_other_direction_finds_the_picture_of_each_location_among_those_that_could_be_read() -> None:
     found, present = embedded(4, 6), torch.tensor([1.0, 1.0, 0.0, 1.0])
     logits = found.scale * found.location_MD[:4] @ found.image_BD.T
     by_hand = 0.0
-    for row, kept in ((0, [0, 1]), (1, [0, 1, 3]), (3, [1, 3])):  # 0 and 3 are one place; 2 is broken
+    for row, kept in ((0, [0, 1]), (1, [0, 1, 3]), (3, [1, 3])):  # 0 and 3 have one location; 2 is broken
         by_hand -= logits[row, kept].log_softmax(dim=0)[kept.index(row)].item() / 3
     one_way = loss(Objective(), found, present)
     assert loss(Objective(kind="symmetric"), found, present) == pytest.approx((one_way + by_hand) / 2, rel=1e-5)
@@ -74,17 +74,17 @@ def test_several_views_weigh_as_much_as_one() -> None:
         assert loss(Objective(kind=kind, views=3), found) == pytest.approx(sum(alone) / 3, rel=1e-5)
 
 
-def test_hard_negatives_lie_near_their_picture_and_are_the_same_on_every_rank() -> None:
+def test_hard_negatives_are_near_their_picture_and_are_the_same_on_every_rank() -> None:
     objective = Objective(hard_negatives=3, hard_radius_km=100)
-    asked, true = candidates(objective, 5)
-    assert asked.shape == (4 + 2 + 12, 2) and torch.equal(asked, true)
-    distance = haversine_km(PLACES.repeat_interleave(3, dim=0), asked[6:])
+    noisy, true = candidates(objective, 5)
+    assert noisy.shape == (4 + 2 + 12, 2) and torch.equal(noisy, true)
+    distance = haversine_km(LOCATIONS.repeat_interleave(3, dim=0), noisy[6:])
     assert 99.9 < distance.min() < 130 and 170 < distance.max() < 200.1
     again, _ = candidates(objective, 5)
-    assert torch.equal(asked, again)
+    assert torch.equal(noisy, again)
 
 
-def test_places_are_displaced_over_poles_and_the_antimeridian() -> None:
+def test_locations_are_displaced_over_poles_and_the_antimeridian() -> None:
     uniform = torch.rand((100, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     there = displaced(torch.tensor([[89.9, 0.0], [0.0, 179.99]]), 500, 50, uniform)
     assert there[:, 0].abs().max() <= 90 and there[:, 1].abs().max() <= 180
@@ -102,22 +102,20 @@ def test_distances_of_all_pairs_are_those_of_pairs() -> None:
 
 
 def test_views_reach_the_encoder_and_broken_ones_their_picture(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+    new_state: States, new_batch: Batches, recipe: Recipes
 ) -> None:
     batch = new_batch(0)
     twice = replace(batch, images=batch.images[:, None].repeat(1, 2, 1, 1, 1))
     one, two = new_state(0), new_state(0)
-    told = train_step(one, batch, recipe())
+    single = train_step(one, batch, recipe())
     same = train_step(two, twice, recipe(objective=Objective(views=2)))
-    torch.testing.assert_close(same.sums, told.sums, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(same.sums, single.sums, atol=1e-6, rtol=1e-5)
     assert same.bad_rows_B.shape == (8,)
-    for mine, theirs in zip(one.model.parameters(), two.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+    for parameter, other in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, atol=1e-6, rtol=1e-5)
 
 
-def test_a_fixed_temperature_stays(
-    new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
-) -> None:
+def test_a_fixed_temperature_stays(new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     state = new_state(0)
     state.model.logit_scale.requires_grad_(False)
     before = state.model.logit_scale.item()
@@ -127,11 +125,11 @@ def test_a_fixed_temperature_stays(
 
 def test_batch_and_queue_have_noise_of_their_own() -> None:
     """A displacement has two components: the mean of its square is twice the variance."""
-    places, queue = (uniform_on_sphere(4000, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    locations, queue = (uniform_on_sphere(4000, torch.Generator().manual_seed(seed)) for seed in (1, 2))
     objective = build_objective(LossConfig(), QueueConfig(batch_noise_m=150.0, queue_noise_m=1000.0))
-    draws = objective.draw(len(places), len(queue), torch.Generator().manual_seed(0))
-    noisy, true = objective.candidates(places, queue, draws)
-    assert torch.equal(true, torch.cat((places, queue)))
+    draws = objective.draw(len(locations), len(queue), torch.Generator().manual_seed(0))
+    noisy, true = objective.candidates(locations, queue, draws)
+    assert torch.equal(true, torch.cat((locations, queue)))
     batch_m, queue_m = (1000 * haversine_km(noisy.double(), true.double())).split(4000)
     assert (batch_m.square().mean() / 2).sqrt().item() == pytest.approx(150, rel=0.05)
     assert (queue_m.square().mean() / 2).sqrt().item() == pytest.approx(1000, rel=0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,10 @@ from torch import Tensor
 from geoclip.data.batch import Batch
 from geoclip.training.losses import Objective
 from geoclip.training.state import TrainState, restore_state
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import train_step
 from tests.config.test_configs import problems_of
+from tests.fixtures.training import Batches, Recipes, States
 from tests.training.test_state import PATH, through_a_file
-
-States = Callable[..., TrainState]
-Batches = Callable[..., Batch]
-Recipes = Callable[..., Recipe]
 
 
 def gradients(state: TrainState, batch: Batch, queue_SD: Tensor) -> list[Tensor]:
@@ -37,8 +33,8 @@ def learnt(state: TrainState) -> list[Tensor]:
     return [one.grad for one in state.model.parameters() if one.grad is not None]
 
 
-def close(mine: list[Tensor], theirs: list[Tensor]) -> bool:
-    return all(torch.allclose(one, other, atol=1e-6) for one, other in zip(mine, theirs, strict=True))
+def close(some: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.allclose(one, other, atol=1e-6) for one, other in zip(some, others, strict=True))
 
 
 def test_a_detached_queue_is_the_same_loss_and_another_gradient(
@@ -54,9 +50,7 @@ def test_a_detached_queue_is_the_same_loss_and_another_gradient(
     assert not close(without, within)
 
 
-def test_a_stale_queue_holds_what_the_weights_of_then_said(
-    new_state: States, new_batch: Batches, recipe: Recipes
-) -> None:
+def test_a_stale_queue_has_the_embeddings_of_the_push(new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     state, stale = new_state(0), recipe(queue_embeddings="stale")
     start_SD = state.model.encode_location(state.queue.negatives()).detach()
     pushed_BD = state.model.encode_location(new_batch(0).gps_deg_B2).detach()
@@ -69,22 +63,22 @@ def test_a_stale_queue_holds_what_the_weights_of_then_said(
     train_step(state, new_batch(1), stale)
     assert close(learnt(state), wanted)
     now_SD = state.model.encode_location(state.queue.negatives())
-    assert not torch.allclose(state.queue.embedding_SD, now_SD, atol=1e-4), "they are of the weights of then"
+    assert not torch.allclose(state.queue.embedding_SD, now_SD, atol=1e-4)
 
 
-def test_a_stale_queue_survives_a_kill(tmp_path: Path, new_state: States, new_batch: Batches, recipe: Recipes) -> None:
+def test_a_stale_queue_is_restored(tmp_path: Path, new_state: States, new_batch: Batches, recipe: Recipes) -> None:
     state, again, stale = new_state(0), new_state(1), recipe(queue_embeddings="stale")
     for number in range(3):
         train_step(state, new_batch(number), stale)
     restore_state(again, through_a_file(state, tmp_path), PATH)
     for one in (state, again):
         train_step(one, new_batch(3), stale)
-    for mine, other in zip(state.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    for one_tensor, other in zip(state.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one_tensor, other)
 
 
 @pytest.mark.parametrize("kind", ["one_way", "symmetric", "sigmoid"])
-def test_hard_negatives_and_every_loss_keep_their_places(
+def test_every_loss_keeps_the_order_of_candidates(
     new_state: States, new_batch: Batches, recipe: Recipes, kind: str
 ) -> None:
     objective = Objective(kind=kind, hard_negatives=2)  # type: ignore[arg-type]

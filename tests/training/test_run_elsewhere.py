@@ -1,9 +1,8 @@
-"""A run keeps paths as they were given, and is evaluated from any folder, also after all of it has moved."""
+"""A run keeps paths as they were given, and can be evaluated from any folder, also after everything was moved."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,17 @@ from geoclip.config import (
     CalibrateConfig,
     EvaluateConfig,
     PredictConfig,
-    TrainConfig,
     calibrate_problems,
     evaluate_problems,
     predict_problems,
-    train_problems,
-    typed,
 )
 from geoclip.config.composed import conf_dir
 from geoclip.evaluate import evaluate
 from geoclip.factory.model import model_from_checkpoint
 from geoclip.predict import predict
 from geoclip.runs.run_dir import checkpoint_file, first_existing, located, origins
-from geoclip.train import train_run
 from geoclip.training.checkpoint import read_checkpoint
-from tests.training.test_variant_runs import SMALL
-
-RELATIVE = ("data.root=shards", "gallery.path=gallery.csv", "benchmark.root=shards")
+from tests.fixtures.training import SMALL, train_with
 
 
 def composed(name: str, *overrides: str) -> Any:
@@ -40,27 +33,23 @@ def composed(name: str, *overrides: str) -> Any:
 
 
 def trained(*overrides: str) -> Path:
-    cfg = composed("train", *SMALL, *RELATIVE[:2], *overrides)
-    return train_run(typed(cfg, TrainConfig, lambda found: train_problems(found, 1)))
+    return train_with(*SMALL, "data.root=shards", "gallery.path=gallery.csv", *overrides)
 
 
 def evaluated(checkpoint: Path) -> dict[str, Any]:
-    asked = (f"checkpoint={checkpoint}", "benchmark=val", "benchmark.root=shards", "device=cpu")
-    config = typed_beside_run(composed("evaluate", *asked), EvaluateConfig, evaluate_problems)
+    overrides = (f"checkpoint={checkpoint}", "benchmark=val", "benchmark.root=shards", "device=cpu")
+    config = typed_beside_run(composed("evaluate", *overrides), EvaluateConfig, evaluate_problems)
     found: dict[str, Any] = json.loads(evaluate(config).read_text())
     return found
 
 
 @pytest.fixture
-def project(tiny_shards: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that runs are started in, with its data."""
-    shards = tiny_shards([20, 20])
-    tiny_shards([9], split="val")
+def project(tiny_data: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, which is the current one."""
     here = tmp_path / "project"
     here.mkdir()
-    shards.root.rename(here / "shards")
-    rows = "\n".join(f"{lat},{lon}" for lat, lon in shards.gps_deg.values())
-    (here / "gallery.csv").write_text(f"LAT,LON\n{rows}\n")
+    for name in ("shards", "gallery.csv"):
+        (tmp_path / name).rename(here / name)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("GEOCLIP_CACHE", str(tmp_path / "cache"))
@@ -82,13 +71,13 @@ def test_a_run_is_used_from_another_folder(
             project.rename(folder)
         caplog.clear()
         there = evaluated(folder / run)
-        assert any(str(folder / "shards") in record.getMessage() for record in caplog.records), "where it was"
+        assert any(str(folder / "shards") in record.getMessage() for record in caplog.records)
         assert [there[key] for key in SAME] == [here[key] for key in SAME]
-    asked = (f"checkpoint={folder / run}", "benchmark=val", "benchmark.root=shards")
-    typed_beside_run(composed("calibrate", *asked), CalibrateConfig, calibrate_problems)
-    pictured = (f"checkpoint={folder / run}", f"image={photo_of}", "device=cpu", "maps=0")
-    answers = predict(typed_beside_run(composed("predict", *pictured), PredictConfig, predict_problems))
-    assert answers == folder / run / "predictions" and list(answers.glob("*.json"))
+    overrides = (f"checkpoint={folder / run}", "benchmark=val", "benchmark.root=shards")
+    typed_beside_run(composed("calibrate", *overrides), CalibrateConfig, calibrate_problems)
+    of_image = (f"checkpoint={folder / run}", f"image={photo_of}", "device=cpu", "maps=0")
+    written = predict(typed_beside_run(composed("predict", *of_image), PredictConfig, predict_problems))
+    assert written == folder / run / "predictions" and list(written.glob("*.json"))
 
 
 @pytest.fixture
@@ -99,7 +88,7 @@ def photo_of(tmp_path: Path) -> Path:
     return tmp_path / "a.jpg"
 
 
-def test_what_a_run_is_does_not_depend_on_the_folder_it_was_started_in(
+def test_the_identity_of_a_run_does_not_depend_on_the_current_folder(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = f"runs_dir={tmp_path}/out"
@@ -107,7 +96,7 @@ def test_what_a_run_is_does_not_depend_on_the_folder_it_was_started_in(
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "shards").symlink_to(project / "shards")
     (tmp_path / "elsewhere" / "gallery.csv").symlink_to(project / "gallery.csv")
-    assert trained(runs, "optim.max_steps=2") == first, "it is already finished"
+    assert trained(runs, "optim.max_steps=2") == first, "already finished"
     assert evaluated(first)["n"] == 9
     (tmp_path / "sent").mkdir()
     sent = Path(checkpoint_file(str(first)).rename(tmp_path / "sent" / "best.safetensors"))
@@ -117,7 +106,7 @@ def test_what_a_run_is_does_not_depend_on_the_folder_it_was_started_in(
     assert saved["config"]["gallery"]["path"] == "gallery.csv", "as it was given"
 
 
-def test_only_paths_that_lead_somewhere_are_changed(tmp_path: Path) -> None:
+def test_only_paths_that_exist_are_changed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     run = tmp_path / "runs" / "a-1"
     config = {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
 from geoclip.config import OptimConfig
-from geoclip.data.batch import Batch
 from geoclip.factory.training import build_optimizer
-from geoclip.training.state import BACKBONE, TrainState
-from geoclip.training.step import Recipe, step_lr, train_step, warmup_cosine_lr
+from geoclip.training.state import BACKBONE
+from geoclip.training.step import step_lr, train_step, warmup_cosine_lr
+from tests.fixtures.training import Batches, Recipes, States
 
 
 def test_step_lr_decays_once_an_epoch() -> None:
@@ -29,11 +28,7 @@ def test_cosine_rises_then_falls_to_zero() -> None:
 
 @pytest.mark.parametrize(("encoder_lr", "expected"), [(1e-4, 1e-4), (None, 1e-2)])
 def test_the_backbone_learns_at_its_own_rate(
-    new_state: Callable[..., TrainState],
-    new_batch: Callable[..., Batch],
-    recipe: Callable[..., Recipe],
-    encoder_lr: float | None,
-    expected: float,
+    new_state: States, new_batch: Batches, recipe: Recipes, encoder_lr: float | None, expected: float
 ) -> None:
     """Adam's first step moves a weight by its learning rate, whatever the gradient."""
     state = new_state()

@@ -1,16 +1,15 @@
-"""What is saved comes back bit for bit; what does not fit is refused, and named."""
+"""A state is restored bit-identically, or refused if it does not fit."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from geoclip.data.batch import Batch, Skip, SkipReport
+from geoclip.data.batch import Skip, SkipReport
 from geoclip.errors import CheckpointError
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
 from geoclip.training.losses import Objective
@@ -23,7 +22,8 @@ from geoclip.training.state import (
     state_tree,
     weights_tree,
 )
-from geoclip.training.step import Recipe, train_step
+from geoclip.training.step import train_step
+from tests.fixtures.training import Batches, Recipes, States
 
 PATH = Path("x.safetensors")
 
@@ -37,8 +37,8 @@ def through_a_file(state: TrainState, folder: Path) -> dict[str, object]:
     return read_checkpoint(folder / "x.safetensors")
 
 
-def test_a_restored_state_goes_on_bit_for_bit(
-    tmp_path: Path, new_state: Callable[..., TrainState], new_batch: Callable[..., Batch], recipe: Callable[..., Recipe]
+def test_a_restored_state_continues_bit_identically(
+    tmp_path: Path, new_state: States, new_batch: Batches, recipe: Recipes
 ) -> None:
     """Dropout, noise on coordinates and an average of the weights make every piece of the state matter."""
     state, restored = (new_state(seed, dropout=0.5, ema=0.9) for seed in (1, 2))
@@ -49,24 +49,24 @@ def test_a_restored_state_goes_on_bit_for_bit(
     state.skipped.add([Skip(shard="a.tar", key="k", reason="broken")])
     restore_state(restored, through_a_file(state, tmp_path), PATH)
     generators = generator_states()
-    told = []
+    sums = []
     for one in (state, restored):
         restore_state(one, through_a_file(one, tmp_path), PATH) if one is restored else None
         seed_generators(0)
         for number in range(3, 6):
-            told.append(train_step(one, new_batch(number), noisy).sums)
-    assert all(torch.equal(one, other) for one, other in zip(told[:3], told[3:], strict=True))
+            sums.append(train_step(one, new_batch(number), noisy).sums)
+    assert all(torch.equal(one, other) for one, other in zip(sums[:3], sums[3:], strict=True))
     assert generators["torch"].shape and restored.step == 6 and restored.summed_steps == 3
     assert torch.equal(restored.queue.negatives(), state.queue.negatives())
     assert restored.skipped == state.skipped
     for ours, theirs in zip(state.model.parameters(), restored.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert state.average is not None and restored.average is not None
-    for mine, other in zip(state.average.average, restored.average.average, strict=True):
-        assert torch.equal(mine, other)
+    for mean, other in zip(state.average.average, restored.average.average, strict=True):
+        assert torch.equal(mean, other)
 
 
-def test_every_generator_goes_on_where_it_stood(tmp_path: Path, new_state: Callable[..., TrainState]) -> None:
+def test_every_generator_is_restored(tmp_path: Path, new_state: States) -> None:
     seed_generators(5)
     random.random(), numpy_draw(), torch.rand(3)
     saved = through_a_file(new_state(), tmp_path)
@@ -80,28 +80,28 @@ def test_every_generator_goes_on_where_it_stood(tmp_path: Path, new_state: Calla
     assert random.random() != here[0]
 
 
-def test_a_frozen_backbone_is_not_in_the_checkpoint(new_state: Callable[..., TrainState]) -> None:
+def test_a_frozen_backbone_is_not_in_the_checkpoint(new_state: States) -> None:
     for frozen in (True, False):
         names = weights_tree(new_state(frozen=frozen).model, 1)["model"]
         assert any("backbone" in name for name in names) is not frozen
 
 
-def test_of_a_backbone_only_what_is_trained_is_in_the_checkpoint(new_state: Callable[..., TrainState]) -> None:
+def test_of_a_backbone_only_what_is_trained_is_in_the_checkpoint(new_state: States) -> None:
     model = new_state().model
     model.image_encoder.backbone[1].weight.requires_grad_(False)  # type: ignore[index]
     names = [name for name in weights_tree(model, 1)["model"] if "backbone" in name]
     assert names == ["image_encoder.backbone.1.bias"]
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path, new_state: Callable[..., TrainState]) -> None:
+def test_a_state_that_does_not_fit_is_refused(tmp_path: Path, new_state: States) -> None:
     saved = through_a_file(new_state(), tmp_path)
     with pytest.raises(CheckpointError, match=r"x\.safetensors is of another architecture"):
         restore_state(new_state(embedding_dim=8), saved, PATH)
-    with pytest.raises(CheckpointError, match="weights to evaluate, not a state"):
+    with pytest.raises(CheckpointError, match=str(PATH)):
         restore_state(new_state(), weights_tree(new_state().model, 1), PATH)
 
 
-def test_an_average_is_what_its_formula_says(new_state: Callable[..., TrainState]) -> None:
+def test_averages_follow_their_formula(new_state: States) -> None:
     from geoclip.training.state import WeightAverage
 
     model = new_state().model
@@ -118,10 +118,10 @@ def test_an_average_is_what_its_formula_says(new_state: Callable[..., TrainState
     for average, value in ((swa, (2 + 4 + 6) / 3), (ema, expected)):
         with average.swapped_in():
             assert model.logit_scale.item() == pytest.approx(value)
-        assert model.logit_scale.item() == 6, "its own weights come back"
+        assert model.logit_scale.item() == 6
 
 
-def test_another_number_of_ranks_goes_on_with_the_same_means(new_state: Callable[..., TrainState]) -> None:
+def test_another_number_of_ranks_keeps_the_means(new_state: States) -> None:
     ranks = [rank_tree(new_state()) | {"sums": torch.tensor(sums)} for sums in ([2.0, 1, 3, 5], [4.0, 0, 1, 5])]
     saved = state_tree(new_state(), ranks, SkipReport())
     for size in (1, 2, 4):

@@ -67,13 +67,13 @@ def learn(rank: int, world_size: int, objective: Objective) -> Learnt:
         views = (objective.views,) if objective.views > 1 else ()
         pixels = torch.randint(0, 256, (GLOBAL_BATCH, *views, 3, 32, 32), generator=generator, dtype=torch.uint8)
         gps_deg = uniform_on_sphere(GLOBAL_BATCH, generator)
-        gps_deg[5] = gps_deg[1]  # one place twice, on different ranks
+        gps_deg[5] = gps_deg[1]  # one location twice, on different ranks
         share = GLOBAL_BATCH // world_size
-        mine = slice(rank * share, (rank + 1) * share)
+        rows = slice(rank * share, (rank + 1) * share)
         present = torch.ones(GLOBAL_BATCH, dtype=torch.bool)
         present[:2] = False  # two broken pictures, both on the first of two ranks
         pixels[:2] = 0
-        batch = Batch(images=pixels[mine], gps_deg_B2=gps_deg[mine], keys=[""] * share, present_B=present[mine])
+        batch = Batch(images=pixels[rows], gps_deg_B2=gps_deg[rows], keys=[""] * share, present_B=present[rows])
         losses.append(train_step(state, batch, recipe).sums[0].item())
         gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None})
     return losses, gradients, state.queue.negatives()
@@ -100,13 +100,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Learnt
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_ranks_learn_exactly_what_one_rank_learns(two_ranks: list[dict[str, Learnt]], name: str) -> None:
     losses, gradients, queue = learn(0, 1, OBJECTIVES[name])
-    theirs = [one[name] for one in two_ranks]
+    found = [one[name] for one in two_ranks]
     for step in range(STEPS):
-        assert sum(one[0][step] for one in theirs) / 2 == pytest.approx(losses[step], abs=1e-5, rel=1e-6)
-        for _, of_steps, _ in theirs:
+        assert sum(one[0][step] for one in found) / 2 == pytest.approx(losses[step], abs=1e-5, rel=1e-6)
+        for _, of_steps, _ in found:
             assert of_steps[step].keys() == gradients[step].keys()
             for part, gradient in gradients[step].items():
                 torch.testing.assert_close(of_steps[step][part], gradient, atol=1e-5, rtol=1e-5, msg=part)
-    for _, _, their_queue in theirs:
-        assert torch.equal(their_queue, queue)
+    for _, _, found_queue in found:
+        assert torch.equal(found_queue, queue)
     assert max(gradient.abs().max() for gradient in gradients[-1].values()) > 1e-2  # not trivially equal

@@ -129,7 +129,7 @@ def _measure(test_sets: dict[str, SourcedPlaces], places: NDArray[np.float64]) -
     from geoclip.evaluation.gallery import measure_ceiling
 
     return {
-        name: measure_ceiling(found.gps_deg_N2, places).as_json() | {"made_of": found.made_of}
+        name: measure_ceiling(found.gps_deg_N2, places) | {"made_of": found.made_of}
         for name, found in test_sets.items()
     }
 

@@ -93,11 +93,8 @@ def refine_locations(
     distance_P, azimuth_P = (east_P**2 + north_P**2).sqrt(), torch.atan2(east_P, north_P)
     for _ in range(levels):
         arc_MP = spacing_km_M[:, None] * distance_P / EARTH_RADIUS_KM
-        around = destination(
-            location_M2.repeat_interleave(len(distance_P), dim=0),
-            arc_MP.reshape(-1),
-            azimuth_P.repeat(len(location_M2)),
-        ).view(len(location_M2), -1, 2)
+        from_Q2, azimuth_Q = location_M2.repeat_interleave(len(distance_P), dim=0), azimuth_P.repeat(len(location_M2))
+        around = destination(from_Q2, arc_MP.reshape(-1), azimuth_Q).view(len(location_M2), -1, 2)
         points = around.reshape(-1, 2).float().to(image_ND.device)
         embedded = torch.cat([F.normalize(encode_location(part).float(), dim=1) for part in points.split(2048)])
         cosine_MP = torch.einsum("md,mpd->mp", image_MD, embedded.view(len(location_M2), len(distance_P), -1)).cpu()

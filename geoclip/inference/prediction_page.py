@@ -156,7 +156,8 @@ def _add_locations(
 
 def _layout(span: tuple[float, float]) -> dict[str, Any]:
     axis = {
-        "showgrid": True, "gridcolor": "rgba(255,255,255,0.07)", "zeroline": False, "dtick": 30, "showticklabels": False,
+        "gridcolor": "rgba(255,255,255,0.07)", "zeroline": False, "dtick": 30, "showgrid": True,
+        "showticklabels": False,
     }  # fmt: skip
     return {
         "template": "none",

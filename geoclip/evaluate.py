@@ -90,7 +90,7 @@ def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
 
 
 def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
-    """(T, 2) degrees of config.train_places, or of the run's fraction of its shards; None, and a log line, if unknown."""
+    """(T, 2) degrees of config.train_places, or of the run's fraction of its shards; None, logged, if unknown."""
     from geoclip.data.shard_index import coordinates_in
     from geoclip.data.shards import read_shards, take_fraction
     from geoclip.data.tables import read_gps_deg

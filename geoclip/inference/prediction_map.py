@@ -184,7 +184,7 @@ def _draw_marks(axes: Axes, prediction: Prediction) -> None:
         size, above = (95 if rank == 1 else 70), 6 - rank / 1000
         tie = np.stack([at, mark], axis=1)
         axes.plot(*tie, color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
-        axes.scatter(*mark[:, None], s=size, facecolor=TOP_COLOR, zorder=above, clip_on=False, **edge)
+        axes.scatter([mark[0]], [mark[1]], s=size, facecolor=TOP_COLOR, zorder=above, clip_on=False, **edge)
         axes.annotate(
             str(rank), mark, color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
             zorder=above + 0.0005,

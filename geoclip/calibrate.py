@@ -45,21 +45,17 @@ def calibrate(config: CalibrateConfig) -> Path:
         fitting.summary(queries.image_ND, gallery_GD, locations_G2, nearest_N, error_km_N, one)
         for one in (loaded.scale, scale)
     )
-    calibration = fitting.Calibration(
-        scale=scale,
-        raw_km=raw_km,
-        error_km=error_km,
-        facts={
-            "checkpoint_sha256": loaded.sha256,
-            "gallery_sha256": loaded.gallery.sha256,
-            "tta": config.tta.value,
-            "benchmark": config.benchmark.name,
-            "n": len(queries.keys),
-            "git_revision": git_revision(),
-            "before": before,
-            "after": after,
-        },
-    )
+    facts = {
+        "checkpoint_sha256": loaded.sha256,
+        "gallery_sha256": loaded.gallery.sha256,
+        "tta": config.tta.value,
+        "benchmark": config.benchmark.name,
+        "n": len(queries.keys),
+        "git_revision": git_revision(),
+        "before": before,
+        "after": after,
+    }
+    calibration = fitting.Calibration(scale=scale, raw_km=raw_km, error_km=error_km, facts=facts)
     for km in after["ece"]:
         log.info("ECE within %s km: %.3f before, %.3f after", km, before["ece"][km], after["ece"][km])
     log.info("scale: %.3g before, %.3g after", before["scale"], after["scale"])

@@ -54,18 +54,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     missing = reasons.pop(MISSING, 0)
     name = evaluation_name(config, is_own_gallery=loaded.is_own_gallery)
     row = result_row(
-        name,
-        result,
-        details,
-        seed=config.seed,
-        model=loaded.name,
-        checkpoint_sha256=loaded.sha256,
-        git_revision=git_revision(),
-        tta=config.tta.value,
-        skipped=reasons,
-        missing=missing,
-        published_n=config.benchmark.published_n,
-    )
+        name, result, details, seed=config.seed,
+        model=loaded.name, checkpoint_sha256=loaded.sha256, git_revision=git_revision(), tta=config.tta.value,
+        skipped=reasons, missing=missing, published_n=config.benchmark.published_n,
+    )  # fmt: skip
     show(accuracy_table([row]).rich())
     if table := details_table(row):
         show(table.rich())

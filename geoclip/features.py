@@ -63,16 +63,11 @@ def extract(config: FeaturesConfig) -> Path:
             log.info("%s exists already", folder / split)
             continue
         skipped = extract_features(
-            encoder,
-            shards,
-            folder / split,
-            decoder,
-            world=world,
-            workers=config.compute.workers,
-            batch_size=config.batch_size,
+            encoder, shards, folder / split, decoder,
+            world=world, workers=config.compute.workers, batch_size=config.batch_size,
             precision=build_precision(config.compute.precision, world.device),
             timeout_s=60 * config.compute.timeout_minutes,
-        )
+        )  # fmt: skip
         reports = gather_objects(skipped)
         wait_for_all()
         if world.is_main:

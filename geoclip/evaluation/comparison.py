@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from geoclip.errors import DataError
 from geoclip.evaluation.metrics import THRESHOLDS_KM, Floats, geoscore, within
-from geoclip.evaluation.significance import LEVEL, bootstrap, bounds_of, mcnemar, weighted_medians
+from geoclip.evaluation.significance import LEVEL, bootstrap, interval_of, mcnemar, weighted_medians
 
 MUST_AGREE = {"gallery_sha256": None, "protocol": "sphere", "tta": "single", "n": None}  # with defaults for older files
 COLUMNS = ("key", "lat", "lon", "distance_km")
@@ -188,19 +188,15 @@ def _resample(pairs: dict[str, tuple[Floats, ...]], a_km_N: Floats, b_km_N: Floa
 
 def _difference(a: float, b: float, resampled_R: Floats, n: int, share: tuple[Floats, Floats] | None) -> Difference:
     resampled_R = resampled_R[~np.isnan(resampled_R)]
-    low, high = bounds_of(resampled_R)
+    interval = interval_of(b - a, resampled_R)
     beyond = 1 + min(int((resampled_R <= 0).sum()), int((resampled_R >= 0).sum()))
     only_a, only_b, p_sign = (None, None, None) if share is None else mcnemar(*share)
     return Difference(
-        a=a,
-        b=b,
-        value=b - a,
-        low=low,
-        high=high,
+        **{"a": a, "b": b} | asdict(interval),
         p=min(1.0, 2 * beyond / (len(resampled_R) + 1)),
         n=n,
         only_a=only_a,
         only_b=only_b,
         p_sign=p_sign,
-        excludes_zero=(low > 0 or high < 0) and (p_sign is None or p_sign < LEVEL),
+        excludes_zero=(interval.low > 0 or interval.high < 0) and (p_sign is None or p_sign < LEVEL),
     )

@@ -15,21 +15,13 @@ from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
 from geoclip.evaluation.metrics import Accuracy, Floats, nearest_location_km, shares_json, summarise, within
 from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
-from geoclip.evaluation.significance import Interval, mean_interval, share_interval
+from geoclip.evaluation.significance import mean_interval, share_interval
 
 TRAINING_BIN_EDGES_KM = (1, 25, 200, 750)
 TRAINING_BINS = ("0-1", "1-25", "25-200", "200-750", "750-")  # km, the lower end included
 BINS = 15  # of confidence, as in Guo et al.
 
 Names = NDArray[np.str_]
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class RegionAccuracy:
-    """Share of images with prediction and truth in the same region."""
-
-    n: int  # images with the truth in a region
-    percent: Interval
 
 
 def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> dict[str, Names]:
@@ -43,16 +35,16 @@ def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> dict[str, Nam
     return columns
 
 
-def region_accuracy(truth_N: Names, guess_N: Names) -> RegionAccuracy | None:
-    """Share of predictions in the region of the truth, in percent; None if no truth is in a region.
+def region_accuracy(truth_N: Names, guess_N: Names) -> dict[str, Any] | None:
+    """n images with the truth in a region, and percent with the prediction in the same; None if n = 0.
 
-    A truth at sea does not count. A prediction at sea counts as wrong.
+    A prediction at sea is wrong.
     """
     known_N = truth_N != ""
     if not known_N.any():
         return None
     right_N = truth_N[known_N] == guess_N[known_N]
-    return RegionAccuracy(n=len(right_N), percent=share_interval(right_N))
+    return {"n": len(right_N), "percent": asdict(share_interval(right_N))}
 
 
 def by_group(error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere") -> dict[str, Accuracy]:
@@ -131,8 +123,7 @@ class Details:
         """Their part of NAME.json; `seed` is that of the bootstrap."""
         found: dict[str, Any] = {}
         for name in ("country", "continent"):
-            accuracy = region_accuracy(self.regions[name], self.regions[f"predicted_{name}"])
-            found[name] = accuracy and asdict(accuracy)
+            found[name] = region_accuracy(self.regions[name], self.regions[f"predicted_{name}"])
         by_continent = by_group(self.error_km_N, self.regions["continent"], seed=seed, protocol=protocol)
         found |= {
             "by_continent": _groups_json(by_continent),

@@ -196,30 +196,15 @@ def on_sphere(gps_deg_N2: Floats) -> Floats:
     return vectors
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Reference:
-    """One published result."""
-
-    model: str
-    percent: dict[str, float]  # by distance in km
-    trust: str
-
-
-def references(benchmark: str) -> list[Reference]:
-    """The published results of a benchmark.
+def references(benchmark: str) -> list[dict[str, Any]]:
+    """The published results of a benchmark: model, percent by distance in km, trust.
 
     Raises:
         DataError: there are none.
     """
     path = Path(__file__).with_name("published.yaml")
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if benchmark not in found:
-        raise DataError(f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(found))}")
-    return [
-        Reference(
-            model=row["model"],
-            percent=dict(zip(map(str, THRESHOLDS_KM), row["percent"], strict=True)),
-            trust=row["trust"],
-        )
-        for row in found[benchmark]
-    ]
+    published: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if benchmark not in published:
+        raise DataError(f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(published))}")
+    rows = published[benchmark]
+    return [row | {"percent": dict(zip(map(str, THRESHOLDS_KM), row["percent"], strict=True))} for row in rows]

@@ -67,15 +67,9 @@ def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int = 0, *, e
     return np.concatenate(found)
 
 
-def bounds_of(resampled_R: Floats) -> tuple[float, float]:
-    """The 95 % interval of resampled values."""
-    low, high = np.percentile(resampled_R, BOUNDS_PERCENT)
-    return float(low), float(high)
-
-
 def interval_of(value: float, resampled_R: Floats) -> Interval:
     """A value with the 95 % interval of its resamples."""
-    low, high = bounds_of(resampled_R)
+    low, high = map(float, np.percentile(resampled_R, BOUNDS_PERCENT))
     return Interval(value=value, low=low, high=high)
 
 

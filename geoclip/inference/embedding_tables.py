@@ -5,9 +5,8 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,7 @@ from geoclip.model.embedding import embed_locations
 from geoclip.system.files import atomic_path
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Embedded:
+class Embedded(NamedTuple):
     """Some rows of the table, with cells as text, and their embeddings."""
 
     rows: pd.DataFrame
@@ -59,7 +57,7 @@ def embed_table(
         with tqdm(total=count, desc="embedding", unit="location", unit_scale=True) as bar:
             for chunk in read_chunks(table, columns, table.header):
                 embedding = embed_locations(encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size)
-                yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
+                yield Embedded(chunk.cells, chunk.gps_deg_N2, embedding)
                 bar.update(len(embedding))
 
     with atomic_path(output) as partial:
@@ -119,9 +117,7 @@ def _write_parquet(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]
 def _refuse_clash(rows: pd.DataFrame, names: list[str]) -> None:
     clash = [name for name in rows if name in set(names)]
     if clash:
-        raise DataError(
-            f"the input's column {clash[0]} has the name of a column of embeddings; rename it, or write a .npz"
-        )
+        raise DataError(f"the input's column {clash[0]} is also a column of embeddings; rename it, or write a .npz")
 
 
 WRITERS: dict[str, Callable[[Path, Iterable[Embedded], tuple[int, int]], None]] = {

@@ -93,16 +93,14 @@ def extract_features(
         with contextlib.closing(batches):
             encoded = _encoded(encoder, batches, world.device, precision, skipped, bar)
             for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
-                found = itertools.chain.from_iterable(rows for _, rows in samples)
-                write_tar(folder / Path(left[number].path).name, _named(found))
+                written = set[str]()
+                named = (  # the json contains the original key
+                    sample | {"__key__": distinct_key(sample["__key__"].replace(".", "_"), written)}
+                    for _, rows in samples
+                    for sample in rows
+                )
+                write_tar(folder / Path(left[number].path).name, named)
     return skipped
-
-
-def _named(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The samples of a shard under keys without dots; the json contains the original key."""
-    written: set[str] = set()
-    for sample in samples:
-        yield sample | {"__key__": distinct_key(sample["__key__"].replace(".", "_"), written)}
 
 
 def close_split(folder: Path, shards: list[Shard]) -> int:

@@ -261,14 +261,8 @@ def prediction_row(query: Query, result: QueryResult, gallery: Gallery, **facts:
 
 def summary_row(query: Query, result: QueryResult) -> dict[str, Any]:
     """One line of predictions.csv."""
-    first = result.guesses[0]
-    return {
-        "query": query.title,
-        "lat": first.lat,
-        "lon": first.lon,
-        "probability": first.probability,
-        "distance_km": first.distance_km,
-    }
+    best = asdict(result.guesses[0])
+    return {"query": query.title} | {name: best[name] for name in ("lat", "lon", "probability", "distance_km")}
 
 
 def _as_coordinates(pair: tuple[float, float] | None) -> dict[str, float] | None:

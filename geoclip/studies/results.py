@@ -413,7 +413,7 @@ def study_results(
         "configuration_hash": fingerprint_of(configuration),
         "notes": list(dict.fromkeys(notes)),
         "benchmarks": found,
-        "references": {name: list(map(asdict, references(name))) for name in benchmarks if with_references},
+        "references": {name: references(name) for name in benchmarks if with_references},
         "runs": [str(run) for run in runs],
     }
 

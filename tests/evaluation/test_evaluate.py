@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from geoclip.config import (
     BenchmarkConfig,
@@ -25,14 +26,15 @@ from geoclip.config import (
     Protocol,
     Tta,
     evaluate_problems,
+    typed,
 )
+from geoclip.config.composed import conf_dir
 from geoclip.data.shard_index import open_index
 from geoclip.data.shards import read_shards, take_fraction
-from geoclip.errors import AssetError, CheckpointError, DataError
+from geoclip.errors import AssetError, CheckpointError, DataError, GeoclipError
 from geoclip.evaluate import evaluate
 from geoclip.evaluation.details import reliability
 from geoclip.evaluation.metrics import distance_km, nearest_location_km
-from tests import commands
 
 Evaluate = Callable[..., Any]
 
@@ -235,31 +237,25 @@ def test_a_folder_without_a_checkpoint_is_one_sentence(run_evaluate: Evaluate, t
         run_evaluate(checkpoint="latest", runs_dir=str(tmp_path / "empty"))
 
 
-def test_another_gallery_can_be_chosen(run_evaluate: Evaluate, tiny_run: Any, tmp_path: Path) -> None:
-    own, *_ = run_evaluate()
-    (tmp_path / "two.csv").write_text("latitude,longitude\n10.5,20.5\n-10.5,-20.5\n")
-    row, table, _ = run_evaluate(gallery=GalleryConfig(name="csv", path=str(tmp_path / "two.csv")))
-    assert (row["gallery"], row["gallery_size"]) == ("csv", 2)
-    assert row["gallery_sha256"] != own["gallery_sha256"]
-    places = {(10.5, 20.5), (-10.5, -20.5)}
-    assert set(zip(table["predicted_lat"], table["predicted_lon"], strict=True)) <= places
-
-
 def test_a_gallery_with_the_test_locations_causes_a_warning(
     run_evaluate: Evaluate, photo_folder: Path, said: Callable[[], str]
 ) -> None:
     with_answers = GalleryConfig(name="csv", path=str(photo_folder / "metadata.csv"))
-    row, *_ = run_evaluate(gallery=with_answers)
-    assert row["verbatim_in_gallery"] == 5
+    own, *_ = run_evaluate()
+    row, table, path = run_evaluate(gallery=with_answers)
+    assert row["gallery_sha256"] != own["gallery_sha256"] and path.name == "photos+metadata.json"
+    assert (row["gallery"], row["gallery_size"], row["verbatim_in_gallery"]) == ("csv", 7, 5)
+    known = pd.read_csv(photo_folder / "metadata.csv")[["LAT", "LON"]].to_numpy().tolist()
+    assert all(guess in known for guess in table[["predicted_lat", "predicted_lon"]].to_numpy().tolist())
     assert "5 of 5" in said()
 
 
 @pytest.mark.parametrize(("benchmark", "variable"), [("yfcc4k", "YFCC4K_DIR"), ("im2gps3k", "IM2GPS3K_DIR")])
-def test_without_photographs_one_sentence_names_the_keys(tmp_path: Path, benchmark: str, variable: str) -> None:
-    status, printed = commands.run(tmp_path, "evaluate", "checkpoint=official", f"benchmark={benchmark}")
-    assert status == 1 and "Traceback" not in printed
-    assert variable in printed and "benchmark.root" in printed
-    assert [path.name for path in tmp_path.iterdir()] == ["printed.txt"]
+def test_without_photographs_the_problem_names_variable_and_key(benchmark: str, variable: str) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = compose("evaluate", ["checkpoint=official", f"benchmark={benchmark}"])
+    with pytest.raises(GeoclipError, match=rf"{variable}.*benchmark\.root"):
+        typed(cfg, EvaluateConfig, evaluate_problems)
 
 
 def test_other_settings_have_their_own_files(run_evaluate: Evaluate, tiny_run: Any) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from geoclip.data.assets import asset_path
-from geoclip.errors import DataError
 from geoclip.evaluation.gallery import Gallery, encode_gallery, read_gallery
 from geoclip.model.location_encoder import LocationEncoder
 
@@ -18,35 +16,6 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "gallery.csv"
     path.write_text(text)
     return path
-
-
-@pytest.mark.parametrize("header", ["LAT,LON", "latitude,longitude", "lat,lon", "Latitude,Longitude"])
-def test_every_header_of_the_field_is_read(tmp_path: Path, header: str) -> None:
-    gallery = read_gallery(written(tmp_path, f"{header}\n48.8584,2.2945\n-33.8568,151.2153\n"), "two")
-    assert gallery.gps_deg_G2.tolist() == [[48.8584, 2.2945], [-33.8568, 151.2153]]
-    assert gallery.gps_deg_G2.dtype == torch.float64
-
-
-def test_columns_are_found_by_name(tmp_path: Path) -> None:
-    gallery = read_gallery(written(tmp_path, "id,LON,city,LAT\n7,2.2945,Paris,48.8584\n"), "one")
-    assert gallery.gps_deg_G2.tolist() == [[48.8584, 2.2945]]
-
-
-@pytest.mark.parametrize(
-    ("text", "pattern"),
-    [
-        ("LAT,LON\n1,2\n91,0\n", r"gallery\.csv, line 3: LAT='91'"),
-        ("LAT,LON\n1,2\n3,4\n5,181\n", r"gallery\.csv, line 4: .*LON='181'"),
-        ("LAT,LON\n,5\n", r"gallery\.csv, line 2: LAT='', LON='5'"),
-        ("LAT,LON\nfar,away\n", r"gallery\.csv, line 2: LAT='far'"),
-        ("LAT,LON\n", r"gallery\.csv has no rows"),
-        ("a,b\n1,2\n", r"gallery\.csv .*has the columns a, b;.* LAT and LON"),
-        ("", r"gallery\.csv has no rows"),
-    ],
-)
-def test_a_bad_gallery_is_named_with_its_line(tmp_path: Path, text: str, pattern: str) -> None:
-    with pytest.raises(DataError, match=pattern):
-        read_gallery(written(tmp_path, text), "bad")
 
 
 def test_the_hash_is_of_the_coordinates(tmp_path: Path) -> None:

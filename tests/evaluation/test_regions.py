@@ -27,8 +27,8 @@ def test_a_truth_at_sea_does_not_count_and_a_guess_at_sea_is_wrong() -> None:
     truth = np.array(["FR", "FR", "", "", "DE"])
     guess = np.array(["FR", "", "", "FR", "DE"])
     found = region_accuracy(truth, guess)
-    assert found is not None and found.n == 3
-    assert found.percent.value == pytest.approx(200 / 3)
+    assert found is not None and found["n"] == 3
+    assert found["percent"]["value"] == pytest.approx(200 / 3)
     assert region_accuracy(truth[2:4], guess[2:4]) is None
 
 

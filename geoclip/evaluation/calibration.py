@@ -59,12 +59,7 @@ class Calibration:
 
 
 def fit_scale(image_ND: Tensor, gallery_GD: Tensor, nearest_row_N: Rows) -> float:
-    """The scale of highest likelihood of the gallery locations nearest to the truths.
-
-    Args:
-        image_ND: (N, D) unit vectors of validation images.
-        gallery_GD: (G, D) unit vectors.
-        nearest_row_N: the row nearest to each truth.
+    """The scale of highest likelihood of the gallery rows nearest to the truths.
 
     Source: temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """

@@ -36,7 +36,7 @@ def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> dict[str, Nam
 
 
 def region_accuracy(truth_N: Names, guess_N: Names) -> dict[str, Any] | None:
-    """n images with the truth in a region, and percent with the prediction in the same; None if n = 0.
+    """Number n of images with the truth in a region, and percent with the prediction in the same; None if n = 0.
 
     A prediction at sea is wrong.
     """
@@ -161,13 +161,7 @@ class Details:
 def detail(
     predictions: Predictions, gallery: Gallery, *, protocol: str = "sphere", train_deg_T2: Floats | None = None
 ) -> Details:
-    """Measure the details of each image.
-
-    Args:
-        predictions: with their ranking.
-        gallery: that they were retrieved from.
-        protocol: of distances.
-        train_deg_T2: (T, 2) degrees of every training location, if known.
+    """Details of predictions from this gallery; `train_deg_T2` are degrees of every training location, if known.
 
     Raises:
         ValueError: predictions without a ranking.

@@ -91,14 +91,7 @@ def restricted(
 def encode_gallery(
     location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int | None = None
 ) -> Tensor:
-    """(G, D) unit vectors, float32, on `device`.
-
-    Args:
-        location_encoder: (N, 2) degrees -> (N, D).
-        gallery: coordinates.
-        device: of the encoder and of the embeddings.
-        chunk: rows at a time; None: by device.
-    """
+    """(G, D) unit vectors, float32, on `device`, where the encoder is; `chunk` rows at a time, None: by device."""
     encoder = without_denormals(location_encoder)
     if isinstance(encoder, LocationEncoder) and device.type == "cpu":
         return local_embeddings(encoder, gallery.gps_deg_G2.float(), chunk or CPU_CHUNK)
@@ -129,13 +122,7 @@ def embedded_gallery(
 ) -> Tensor:
     """As `encode_gallery`, with a cache on disk, whose key is the hash of weights and coordinates.
 
-    A corrupt file is replaced. A folder that cannot be written to causes a warning.
-
-    Args:
-        location_encoder: (N, 2) degrees -> (N, D).
-        gallery: coordinates.
-        device: of the encoder and of the embeddings.
-        folder: of the cache; None: no cache.
+    A corrupt file is replaced. A folder that cannot be written to causes a warning; None is no cache.
     """
     if folder is None or len(gallery.gps_deg_G2) < LEAST_CACHED:
         return encode_gallery(location_encoder, gallery, device)

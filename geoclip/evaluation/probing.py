@@ -289,16 +289,8 @@ def measure_probe(
 ) -> dict[str, dict[str, Any]]:
     """Score all features on all tasks.
 
-    Args:
-        groups: each is split by cells of its own.
-        features: functions of coordinates, by name.
-        seed: of the splits and the bootstrap.
-
-    Returns:
-        JSON by task: n and cells of each part, classes, how many test locations are left out, and scores by features.
-
-    Raises:
-        DataError, GeoclipError: as of `probe`.
+    Returns JSON by task: n and cells of each part, classes, how many test locations are left out, and scores by name of
+    the features. `seed` is that of the splits and the bootstrap. Errors are those of `probe`.
     """
     measured: dict[str, dict[str, Any]] = {}
     heads = len(features) * sum(len(group.labels) for group in groups)

@@ -152,13 +152,8 @@ def guess_locations(
 ) -> Iterator[QueryResult]:
     """The best locations for each query, a batch of queries at a time.
 
-    Args:
-        image_ND: (N, D) unit vectors of images or texts.
-        truth_deg: where each was taken, if known; used for `distance_km` only.
-        gallery: coordinates.
-        gallery_GD: (G, D) their embeddings, on the same device.
-        encode_location: (M, 2) degrees -> (M, D) embeddings, for the refinement.
-        settings: see there.
+    `image_ND` are unit vectors of images or texts, `gallery_GD` those of the gallery, on the same device. `truth_deg`,
+    if known, is only for `distance_km`; `encode_location`, (M, 2) degrees -> (M, D), only for the refinement.
     """
     locations_G2 = gallery.gps_deg_G2.numpy()
     at_once = max(1, SCORES_AT_ONCE // len(gallery_GD))

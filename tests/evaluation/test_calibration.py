@@ -13,14 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from geoclip.calibrate import calibrate
-from geoclip.config import (
-    BenchmarkConfig,
-    BenchmarkKind,
-    CalibrateConfig,
-    GalleryConfig,
-    PredictConfig,
-    calibrate_problems,
-)
+from geoclip.config import BenchmarkConfig, BenchmarkKind, CalibrateConfig, PredictConfig, calibrate_problems
 from geoclip.errors import GeoclipError
 from geoclip.evaluation.calibration import (
     Calibration,
@@ -83,13 +76,9 @@ def test_the_curve_rises_through_the_errors_and_is_constant_beyond_its_ends() ->
 
 
 @pytest.fixture
-def calibrated(tiny_run: Any, own_gallery: GalleryConfig, photo_folder: Path) -> CalibrateConfig:
-    config = CalibrateConfig(
-        checkpoint=str(tiny_run.folder),
-        gallery=own_gallery,
-        device="cpu",
-        benchmark=BenchmarkConfig(name="val", kind=BenchmarkKind.photos, root=str(photo_folder)),
-    )
+def calibrated(tiny_run: Any, tiny_source: dict[str, Any], photo_folder: Path) -> CalibrateConfig:
+    benchmark = BenchmarkConfig(name="val", kind=BenchmarkKind.photos, root=str(photo_folder))
+    config = CalibrateConfig(**tiny_source, benchmark=benchmark)
     assert calibrate_problems(config) == []
     path = calibrate(config)
     assert path == tiny_run.folder / "calibration.json"
@@ -99,8 +88,8 @@ def calibrated(tiny_run: Any, own_gallery: GalleryConfig, photo_folder: Path) ->
 
 def test_prediction_is_calibrated_and_abstains(calibrated: CalibrateConfig, photo_folder: Path, tmp_path: Path) -> None:
     def rows(**changes: Any) -> list[dict[str, Any]]:
-        source = {"checkpoint": calibrated.checkpoint, "gallery": calibrated.gallery, "device": "cpu", "maps": 0}
-        folder = predict(PredictConfig(**source, image=str(photo_folder), output=str(tmp_path / "out"), **changes))
+        out = str(tmp_path / "out")
+        folder = predict(PredictConfig(**tiny_source, image=str(photo_folder), output=out, maps=0, **changes))
         return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
     plain = rows()

@@ -35,24 +35,19 @@ from geoclip.errors import AssetError, CheckpointError, DataError, GeoclipError
 from geoclip.evaluate import evaluate
 from geoclip.evaluation.details import reliability
 from geoclip.evaluation.metrics import distance_km, nearest_location_km
+from geoclip.pretrained.resolver import resolve_checkpoint
 
 Evaluate = Callable[..., Any]
 
 
 @pytest.fixture
-def run_evaluate(tiny_run: Any, photo_folder: Path, own_gallery: GalleryConfig) -> Evaluate:
-    """Evaluates the tiny run on the photographs, or what is changed of that; gives the JSON and the CSV."""
+def run_evaluate(tiny_run: Any, tiny_source: dict[str, Any], photo_folder: Path) -> Evaluate:
+    """Evaluate the tiny run on the photographs, with changed keys; returns JSON, CSV and path."""
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder), published_n=7)
 
     def run(**changes: Any) -> tuple[dict[str, Any], pd.DataFrame, Path]:
-        settings: dict[str, Any] = {
-            "checkpoint": str(tiny_run.folder),
-            "runs_dir": str(tiny_run.folder.parent),
-            "gallery": own_gallery,
-            "benchmark": photos,
-            "device": "cpu",
-        }
-        config = EvaluateConfig(**(settings | changes))
+        runs_dir = str(tiny_run.folder.parent)
+        config = EvaluateConfig(**(tiny_source | {"runs_dir": runs_dir, "benchmark": photos} | changes))
         assert evaluate_problems(config) == []
         path = evaluate(config)
         return json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"), dtype={"key": str}), path
@@ -211,30 +206,19 @@ def test_a_missing_backbone_is_one_sentence_with_its_key(run_evaluate: Evaluate,
     assert len(str(found.value).splitlines()) == 1
 
 
-def test_latest_is_the_newest_run(run_evaluate: Evaluate, tiny_run: Any, said: Callable[[], str]) -> None:
-    newer = tiny_run.folder.with_name("tiny-2")
+def test_latest_is_the_newest_run_and_the_last_checkpoint_replaces_a_missing_best(tiny_run: Any) -> None:
+    runs, newer = tiny_run.folder.parent, tiny_run.folder.with_name("tiny-2")
     shutil.copytree(tiny_run.folder, newer)
     for number, run in enumerate((tiny_run.folder, newer)):
         (run / "checkpoints" / "step-00000001.safetensors").write_bytes(tiny_run.best.read_bytes())
         os.utime(run / "checkpoints" / "step-00000001.safetensors", (number, number))
-    *_, path = run_evaluate(checkpoint="latest")
-    assert path == newer / "eval" / "photos.json"
-    assert str(newer / "checkpoints" / "best.safetensors") in said()
-
-
-def test_a_run_without_a_best_checkpoint_gives_its_last(run_evaluate: Evaluate, tiny_run: Any) -> None:
-    expected, *_ = run_evaluate(checkpoint=str(tiny_run.best))
-    tiny_run.best.rename(tiny_run.best.with_name("step-00000001.safetensors"))
-    row, *_ = run_evaluate()
-    assert row == expected
-
-
-def test_a_folder_without_a_checkpoint_is_one_sentence(run_evaluate: Evaluate, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"empty .*checkpoints"):
-        run_evaluate(checkpoint=str(tmp_path / "empty"))
-    with pytest.raises(CheckpointError, match="empty"):
-        run_evaluate(checkpoint="latest", runs_dir=str(tmp_path / "empty"))
+    assert resolve_checkpoint("latest", str(runs)).files == (newer / "checkpoints" / "best.safetensors",)
+    tiny_run.best.unlink()
+    assert resolve_checkpoint(str(tiny_run.folder)).files[0].name == "step-00000001.safetensors"
+    (runs / "empty" / "runs").mkdir(parents=True)
+    for checkpoint in (str(runs / "empty"), "latest"):
+        with pytest.raises(CheckpointError, match="empty"):
+            resolve_checkpoint(checkpoint, str(runs / "empty" / "runs"))
 
 
 def test_a_gallery_with_the_test_locations_causes_a_warning(

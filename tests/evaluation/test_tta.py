@@ -16,19 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from geoclip.config import (
-    BenchmarkConfig,
-    BenchmarkKind,
-    EvaluateConfig,
-    GalleryConfig,
-    PredictConfig,
-    Tta,
-    evaluate_problems,
-)
+from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, PredictConfig, Tta, evaluate_problems
 from geoclip.data.transforms import Preprocessing, evaluation_pixels
-from geoclip.errors import DataError
 from geoclip.evaluate import evaluate
-from geoclip.evaluation.comparison import paired, read_images
 from geoclip.factory.loading import load_model
 from geoclip.factory.model import model_from_checkpoint
 from geoclip.model.geoclip import GeoCLIP
@@ -82,22 +72,17 @@ def mean_similarity(model: GeoCLIP, path: Path, tta: Tta, locations_deg_G2: Tens
     return torch.stack(cosines).mean(dim=0)
 
 
-@pytest.fixture
-def settings(tiny_run: Any, own_gallery: GalleryConfig) -> dict[str, Any]:
-    return {"checkpoint": str(tiny_run.folder), "gallery": own_gallery, "device": "cpu"}
-
-
 @pytest.mark.parametrize("tta", VIEWS)
 def test_evaluation_of_a_folder_and_of_shards(
     tta: Tta,
-    settings: dict[str, Any],
+    tiny_source: dict[str, Any],
     photo_folder: Path,
     model: GeoCLIP,
     tiny_run: Any,
     tiny_shards: Callable[..., Any],
 ) -> None:
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
-    path = evaluate(EvaluateConfig(**settings, benchmark=photos, tta=tta))
+    path = evaluate(EvaluateConfig(**tiny_source, benchmark=photos, tta=tta))
     row, table = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
     assert row["tta"] == tta.value and row["n"] == 5 and sum(row["skipped"].values()) == 1
     unnamed = row | {"evaluation": "photos"}  # as an evaluation under another file name
@@ -113,16 +98,16 @@ def test_evaluation_of_a_folder_and_of_shards(
             assert score == pytest.approx(similarity_G.max().item(), abs=2e-5)
     shards = tiny_shards([5, 4], split="test", size_px=40, noise=True)
     benchmark = BenchmarkConfig(name="test", kind=BenchmarkKind.shards, root=str(shards.root), split="test")
-    path = evaluate(EvaluateConfig(**settings, benchmark=benchmark, tta=tta, batch_size=4))
+    path = evaluate(EvaluateConfig(**tiny_source, benchmark=benchmark, tta=tta, batch_size=4))
     assert json.loads(path.read_text())["n"] == 9
 
 
 def test_prediction_averages_its_views(
-    settings: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tmp_path: Path
+    tiny_source: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tmp_path: Path
 ) -> None:
     image = photo_folder / "images" / "3.jpg"
     config = PredictConfig(
-        **settings, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
+        **tiny_source, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
     )
     folder = predict(config)
     row = json.loads((folder / "3.json").read_text())
@@ -133,36 +118,25 @@ def test_prediction_averages_its_views(
     assert [best["lat"], best["lon"]] == tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist()
 
 
-def test_runs_with_other_views_are_not_compared(tmp_path: Path) -> None:
-    for name, tta in (("a", "single"), ("b", "ten_crop")):
-        (tmp_path / name / "eval").mkdir(parents=True)
-        (tmp_path / name / "eval" / "test.csv").write_text("key,lat,lon,distance_km\nx,1,2,3\n")
-        facts = {"gallery_sha256": "g", "protocol": "sphere", "n": 1, "tta": tta}
-        (tmp_path / name / "eval" / "test.json").write_text(json.dumps(facts))
-    a, b = (read_images(tmp_path / name, "test") for name in ("a", "b"))
-    with pytest.raises(DataError, match="tta single and ten_crop"):
-        paired(a, b)
-
-
-def test_features_have_a_single_view(settings: dict[str, Any], photo_folder: Path, tmp_path: Path) -> None:
+def test_features_have_a_single_view(tiny_source: dict[str, Any], photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "features.npz").touch()
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
-    config = EvaluateConfig(**settings, benchmark=photos, image_features=str(tmp_path / "features.npz"))
+    config = EvaluateConfig(**tiny_source, benchmark=photos, image_features=str(tmp_path / "features.npz"))
     assert evaluate_problems(config) == []
     (problem,) = evaluate_problems(replace(config, tta=Tta.ten_crop))
     assert problem.startswith("tta=ten_crop:")
 
 
 def test_prediction_can_normalise_as_the_released_code(
-    settings: dict[str, Any], tiny_run: Any, photo_folder: Path, tmp_path: Path
+    tiny_source: dict[str, Any], tiny_run: Any, photo_folder: Path, tmp_path: Path
 ) -> None:
     """The released code trains and evaluates with ImageNet's normalisation, and predicts with CLIP's."""
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
     image = str(photo_folder / "images" / "3.jpg")
 
     def results(name: str) -> tuple[list[float], float]:
-        evaluated = evaluate(EvaluateConfig(**settings, benchmark=photos)).with_suffix(".csv")
-        predicted = predict(PredictConfig(**settings, image=image, maps=0, output=str(tmp_path / name)))
+        evaluated = evaluate(EvaluateConfig(**tiny_source, benchmark=photos)).with_suffix(".csv")
+        predicted = predict(PredictConfig(**tiny_source, image=image, maps=0, output=str(tmp_path / name)))
         best = json.loads((predicted / "3.json").read_text())["predictions"][0]
         return pd.read_csv(evaluated)["score"].tolist(), best["probability"]
 
@@ -174,6 +148,6 @@ def test_prediction_can_normalise_as_the_released_code(
     after = results("after")
     assert after[0] == before[0] and after[1] != pytest.approx(before[1], rel=1e-4)
 
-    found = load_model(PredictConfig(**settings, image=image), predicting=True).model.image_encoder
+    found = load_model(PredictConfig(**tiny_source, image=image), predicting=True).model.image_encoder
     assert found.mean_13HW.flatten().tolist() == pytest.approx([0.9, 0.1, 0.3])
     assert found.std_13HW.flatten().tolist() == pytest.approx([0.1, 0.5, 0.9])

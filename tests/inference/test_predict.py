@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from geoclip.config import GalleryConfig, PredictConfig, key_problems, predict_problems
+from geoclip.config import PredictConfig, key_problems, predict_problems
 from geoclip.errors import DataError
 from geoclip.predict import predict
 
@@ -20,12 +20,8 @@ Predict = Callable[..., Path]
 
 
 @pytest.fixture
-def config_of(tiny_run: Any, own_gallery: GalleryConfig) -> Callable[..., PredictConfig]:
-    def config(**changes: Any) -> PredictConfig:
-        settings: dict[str, Any] = {"checkpoint": str(tiny_run.folder), "gallery": own_gallery, "device": "cpu"}
-        return PredictConfig(**(settings | changes))
-
-    return config
+def config_of(tiny_source: dict[str, Any]) -> Callable[..., PredictConfig]:
+    return lambda **changes: PredictConfig(**(tiny_source | changes))
 
 
 @pytest.fixture

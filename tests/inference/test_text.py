@@ -57,16 +57,11 @@ def text_features(clip: Path, texts: list[str]) -> torch.Tensor:
 
 
 @pytest.fixture
-def predict_text(clip: Path, own_gallery: GalleryConfig, tiny_run: Any, tmp_path: Path) -> Callable[..., Path]:
+def predict_text(clip: Path, tiny_run: Any, tmp_path: Path) -> Callable[..., Path]:
     def run(**changes: Any) -> Path:
-        settings: dict[str, Any] = {
-            "checkpoint": "official",
-            "backbone": str(clip),
-            "gallery": GalleryConfig(name="tiny", path=str(tiny_run.gallery_csv)),
-            "device": "cpu",
-            "output": str(tmp_path / "out"),
-        }
-        config = PredictConfig(**(settings | changes))
+        gallery = GalleryConfig(name="tiny", path=str(tiny_run.gallery_csv))
+        source: dict[str, Any] = {"checkpoint": "official", "backbone": str(clip), "gallery": gallery, "device": "cpu"}
+        config = PredictConfig(**(source | {"output": str(tmp_path / "out")} | changes))
         assert predict_problems(config) == []
         return predict(config)
 

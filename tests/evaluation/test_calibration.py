@@ -86,7 +86,9 @@ def calibrated(tiny_run: Any, tiny_source: dict[str, Any], photo_folder: Path) -
     return config
 
 
-def test_prediction_is_calibrated_and_abstains(calibrated: CalibrateConfig, photo_folder: Path, tmp_path: Path) -> None:
+def test_prediction_is_calibrated_and_abstains(
+    calibrated: CalibrateConfig, tiny_source: dict[str, Any], photo_folder: Path, tmp_path: Path
+) -> None:
     def rows(**changes: Any) -> list[dict[str, Any]]:
         out = str(tmp_path / "out")
         folder = predict(PredictConfig(**tiny_source, image=str(photo_folder), output=out, maps=0, **changes))

@@ -101,7 +101,7 @@ class _Output:
         title = query.title + tta_note(config.tta.value) * bool(query.photo)
         if shown:
             error = "" if expected_km is None else f"  expected error {expected_km:,.0f} km"
-            head = title + ("" if known else "  abstained:") + error
+            head = title + ("" if known else "  do not know:") + error
             show(guesses_table(head, result.guesses, query.exif_deg), min_width=LINK_COLUMNS)
         views = {"tta": config.tta.value} if query.photo else {}
         facts = {"model": self.loaded.name, "checkpoint_sha256": self.loaded.sha256} | views

@@ -57,7 +57,9 @@ def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, f
 
 def prediction_to_draw(title: str, query: Query, result: QueryResult, max_pixels: int) -> Prediction:
     """A result as the maps need it, with the photograph, which may have `max_pixels`."""
-    photo = query.photo and decode(read_regular(query.photo), PHOTO_PX, max_pixels=max_pixels)
+    photo = None
+    if query.photo is not None:
+        photo = decode(read_regular(query.photo), PHOTO_PX, max_pixels=max_pixels)
     return Prediction(
         title=title,
         probability_G=result.heat_G,

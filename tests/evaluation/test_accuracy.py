@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyproj import Geod
 from scipy.stats import bootstrap
 
 from geoclip.data.assets import asset_path
@@ -21,17 +20,10 @@ from geoclip.evaluation.metrics import (
     summarise,
     verbatim_count,
 )
-from geoclip.geo.geodesy import EARTH_RADIUS_KM
 
 
 def locations_of(path: Path) -> Floats:
     return read_coordinates(path, "benchmark")[["lat", "lon"]].to_numpy(np.float64)
-
-
-def random_locations(count: int, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    lat = np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
-    return np.stack((lat, rng.uniform(-180, 180, count)), axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +105,6 @@ def test_fifty_perfect_guesses_do_not_make_a_perfect_model() -> None:
 def test_empty_and_infinite_errors_are_refused(errors: list[float]) -> None:
     with pytest.raises(ValueError, match="not finite"):
         summarise(np.array(errors))
-
-
-def test_the_nearest_location_agrees_with_a_geodesy_library() -> None:
-    test, gallery = random_locations(40, 0), random_locations(60, 1)
-    corners = np.array([[90.0, 0.0], [-90.0, 50.0], [0.0, 180.0], [0.0, -180.0], [12.0, 179.9]])
-    test = np.concatenate((test, corners))
-    sphere = Geod(a=EARTH_RADIUS_KM * 1000, b=EARTH_RADIUS_KM * 1000)
-    lat, lon = np.repeat(test, len(gallery), axis=0).T
-    other_lat, other_lon = np.tile(gallery, (len(test), 1)).T
-    metres = sphere.inv(lon, lat, other_lon, other_lat)[2].reshape(len(test), len(gallery))
-    assert nearest_location_km(test, gallery) == pytest.approx(metres.min(axis=1) / 1000, rel=1e-9)
 
 
 def test_verbatim_means_identical_coordinates_and_counts_every_test_location() -> None:

@@ -33,7 +33,7 @@ from geoclip.evaluation.probing import (
     standardised,
 )
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.plotting.probes import draw_probe, probe_table
+from geoclip.plotting.probes import probe_table
 from geoclip.probe import probe as probe_command
 
 pytest.importorskip("sklearn")
@@ -182,11 +182,6 @@ def test_the_table_has_scores_and_sizes(result: dict[str, Any]) -> None:
     assert all(f"{count:,}" in text for count in (fitted, test, 1500, land_sea["cells"]["test"]))
     with pytest.raises(DataError):
         probe_table({"tasks": {}})
-
-
-def test_the_figure_is_drawn(result: dict[str, Any], tmp_path: Path) -> None:
-    draw_probe(result, tmp_path / "probe.png")
-    assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_feature_set_has_a_row_per_location(locations: NDArray[np.float64]) -> None:

@@ -1,4 +1,4 @@
-"""Compare two runs: `python -m geoclip.compare a=runs/A b=runs/B benchmark=…`. `--help` shows everything."""
+"""Compare two runs: `python -m geoclip.compare a=runs/A b=runs/B benchmark=…`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def compare(config: CompareConfig) -> Path:
-    """Compare two runs; print the table, write the JSON and the figure.
-
-    Returns:
-        The JSON's path.
+    """Compare two runs; print the table, write the JSON and the figure; returns the JSON's path.
 
     Raises:
         DataError: an evaluation cannot be read, or the two cannot be compared.
@@ -36,14 +33,14 @@ def compare(config: CompareConfig) -> Path:
     from geoclip.plotting.comparison import comparison_table, draw_comparison
     from geoclip.runs.run_dir import saving, write_json
 
-    whole = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
-    a, b = paired(*whole, force=config.force)
+    complete = [read_images(Path(run), config.benchmark.name) for run in (config.a, config.b)]
+    a, b = paired(*complete, force=config.force)
     found = {
         "benchmark": config.benchmark.name,
         "a": a.run,
         "b": b.run,
         "n": len(a.keys),
-        "left_out": [len(one.keys) - len(a.keys) for one in whole],
+        "left_out": [len(one.keys) - len(a.keys) for one in complete],
         "protocol": a.setting["protocol"],
         "settings": [a.setting, b.setting],
         "resamples": RESAMPLES,
@@ -56,7 +53,7 @@ def compare(config: CompareConfig) -> Path:
     if any(found["left_out"]):
         log.warning("compared on %d images; %d of a and %d of b are left out", found["n"], *found["left_out"])
     if a.setting != b.setting:
-        log.warning("forced: %s and %s were measured with %s and %s", a.run, b.run, a.setting, b.setting)
+        log.warning("force=true: %s and %s were measured with %s and %s", a.run, b.run, a.setting, b.setting)
     with saving(path):
         write_json(path, found)
         draw_comparison(found, Path(config.b) / "figures" / f"{name}.png")

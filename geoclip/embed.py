@@ -1,4 +1,4 @@
-"""Embed coordinates: `python -m geoclip.embed input=coordinates.csv`. `--help` shows everything."""
+"""Embed coordinates: `python -m geoclip.embed input=coordinates.csv`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def embed(config: EmbedConfig) -> Path:
-    """Embed every row of a CSV into one file.
-
-    Returns:
-        The file's path.
+    """Embed every row of a table into one file; returns its path.
 
     Raises:
         GeoclipError: the checkpoint or the table cannot be read, or a row is no location on Earth.

@@ -1,4 +1,4 @@
-"""Evaluate: `python -m geoclip.evaluate checkpoint=… benchmark=… gallery=…`. `--help` shows everything."""
+"""Evaluate: `python -m geoclip.evaluate checkpoint=… benchmark=… gallery=…`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -24,15 +24,11 @@ log = logging.getLogger("geoclip")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then evaluate."""
     setup_logging()
-    config = typed_beside_run(cfg, EvaluateConfig, evaluate_problems)
-    evaluate(config)
+    evaluate(typed_beside_run(cfg, EvaluateConfig, evaluate_problems))
 
 
 def evaluate(config: EvaluateConfig) -> Path:
-    """Evaluate one model on one benchmark; print the table and write eval/NAME.json and .csv, see `evaluation_name`.
-
-    Returns:
-        The JSON's path.
+    """Evaluate one model on one benchmark; print the table, write eval/NAME.json and .csv; returns the JSON's path.
 
     Raises:
         GeoclipError: model, benchmark or gallery cannot be read.
@@ -47,35 +43,21 @@ def evaluate(config: EvaluateConfig) -> Path:
 
     loaded = load_model(config, needs_backbone=not config.image_features)
     queries, account = embed_benchmark(config, loaded)
-    gallery_GD = loaded.embedded(loaded.gallery)
-    protocol = config.protocol.value
+    gallery, protocol = loaded.gallery, config.protocol.value
     result, predictions = evaluate_benchmark(
-        config.benchmark.name,
-        queries,
-        loaded.gallery,
-        gallery_GD,
-        seed=config.seed,
-        protocol=protocol,
-        scale=loaded.scale,
-    )
+        config.benchmark.name, queries, gallery, loaded.embedded(gallery),
+        seed=config.seed, protocol=protocol, scale=loaded.scale,
+    )  # fmt: skip
     train_deg_T2 = _train_locations(config, loaded.folder)
+    details = detail(predictions, gallery, protocol=protocol, train_deg_T2=train_deg_T2)
     reasons = dict(account.skipped.counts)
     missing = reasons.pop(MISSING, 0)
-    details = detail(predictions, loaded.gallery, protocol=protocol, train_deg_T2=train_deg_T2)
     name = evaluation_name(config, is_own_gallery=loaded.is_own_gallery)
     row = result_row(
-        name,
-        result,
-        details,
-        seed=config.seed,
-        model=loaded.name,
-        checkpoint_sha256=loaded.sha256,
-        git_revision=git_revision(),
-        tta=config.tta.value,
-        skipped=reasons,
-        missing=missing,
-        published_n=config.benchmark.published_n,
-    )
+        name, result, details, seed=config.seed,
+        model=loaded.name, checkpoint_sha256=loaded.sha256, git_revision=git_revision(), tta=config.tta.value,
+        skipped=reasons, missing=missing, published_n=config.benchmark.published_n,
+    )  # fmt: skip
     show(accuracy_table([row]).rich())
     if table := details_table(row):
         show(table.rich())
@@ -88,7 +70,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 
 def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
-    """The name of an evaluation's files: the benchmark's, and what is not as usual, as in test+10k+ten_crop."""
+    """The name of an evaluation's files: the benchmark, then settings other than the default: test+10k+ten_crop."""
     gallery, more = config.gallery, []
     if not is_own_gallery:
         more.append(Path(gallery.path).stem if gallery.path else gallery.name)
@@ -100,10 +82,7 @@ def evaluation_name(config: EvaluateConfig, *, is_own_gallery: bool) -> str:
 
 
 def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] | None:
-    """(T, 2) degrees of what a run was trained on, or of config.train_places; None, with a log line, if unknown.
-
-    Of a run they are read from the indices of its shards, for the fraction that it took.
-    """
+    """(T, 2) degrees of config.train_places, or of the run's fraction of its shards; None, logged, if unknown."""
     from geoclip.data.shard_index import coordinates_in
     from geoclip.data.shards import read_shards, take_fraction
     from geoclip.data.tables import read_gps_deg
@@ -125,11 +104,11 @@ def _train_locations(config: EvaluateConfig, run: Path) -> NDArray[np.float64] |
 
 
 def _warn_if_not_comparable(benchmark: BenchmarkConfig, verbatim: int, n: int) -> None:
-    """Warn of what keeps this result from being compared with others."""
+    """Warn if this result cannot be compared with published ones."""
     if benchmark.published_n is not None and n != benchmark.published_n:
         log.warning("%d images, but %s as published has %d: not comparable", n, benchmark.name, benchmark.published_n)
     if verbatim:
-        log.warning("%d of %d test coordinates are in the gallery verbatim, which flatters the result", verbatim, n)
+        log.warning("%d of %d test coordinates are in the gallery verbatim, which improves the result", verbatim, n)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keep a frozen encoder's features: `python -m geoclip.features data=… encoder=…`. `--help` shows everything."""
+"""Store a frozen encoder's features: `python -m geoclip.features data=… encoder=…`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def extract(config: FeaturesConfig) -> Path:
-    """Encode every picture of the splits, in all views, and write feature shards. Finished shards are kept.
+    """Write feature shards of every picture of the splits, in all views; returns the folder, for `encoder.features=`.
 
-    Returns:
-        The folder, for `encoder.features=`.
+    Rerunning resumes: existing shards are kept.
 
     Raises:
         GeoclipError: shards or encoder cannot be read.
@@ -61,19 +60,14 @@ def extract(config: FeaturesConfig) -> Path:
     )
     for split, shards in splits.items():
         if (folder / split / "index.json").is_file():
-            log.info("%s stands already", folder / split)
+            log.info("%s exists already", folder / split)
             continue
         skipped = extract_features(
-            encoder,
-            shards,
-            folder / split,
-            decoder,
-            world=world,
-            workers=config.compute.workers,
-            batch_size=config.batch_size,
+            encoder, shards, folder / split, decoder,
+            world=world, workers=config.compute.workers, batch_size=config.batch_size,
             precision=build_precision(config.compute.precision, world.device),
             timeout_s=60 * config.compute.timeout_minutes,
-        )
+        )  # fmt: skip
         reports = gather_objects(skipped)
         wait_for_all()
         if world.is_main:
@@ -91,7 +85,7 @@ def extract(config: FeaturesConfig) -> Path:
 
 
 def _record(config: FeaturesConfig, views: int, splits: dict[str, list[Shard]], encoder: Any) -> dict[str, Any]:
-    """Whose features these are: encoder, transform and data set, so that no others are taken for them."""
+    """The identity of the features: encoder, transform and data set."""
     from geoclip.data.shards import fingerprint
     from geoclip.factory.data import transform_identity
     from geoclip.factory.model import encoder_identity

@@ -1,4 +1,4 @@
-"""Predict: `python -m geoclip.predict image=FILE_OR_FOLDER`, or `text='a desert'`. `--help` shows everything."""
+"""Predict: `python -m geoclip.predict image=FILE_OR_FOLDER`, or `text='a desert'`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -20,32 +20,28 @@ if TYPE_CHECKING:
     from geoclip.evaluation.calibration import Calibration
     from geoclip.evaluation.gallery import Gallery
     from geoclip.factory.loading import LoadedModel
-    from geoclip.inference.pictures import Drawn
     from geoclip.inference.prediction import Query, QueryResult
 
 log = logging.getLogger("geoclip")
 
-LINK_COLUMNS = 110  # a terminal may break the line, nobody the link
+LINK_COLUMNS = 110  # so that no link is broken into two lines
 
 
 def main(cfg: DictConfig) -> None:
     """Check the configuration, then predict."""
     setup_logging()
-    config = typed_beside_run(cfg, PredictConfig, predict_problems)
-    predict(config)
+    predict(typed_beside_run(cfg, PredictConfig, predict_problems))
 
 
 def predict(config: PredictConfig) -> Path:
-    """Predict where images were taken and which places texts describe; print tables, write a JSON for each, and maps.
-
-    Returns:
-        The folder written to.
+    """Predict locations of images or texts; print tables, write a JSON for each, and maps; returns the folder.
 
     Raises:
         GeoclipError: the model, the gallery or every image cannot be read; texts without a text tower.
     """
     from tqdm import tqdm
 
+    from geoclip.evaluation.images import require_finite
     from geoclip.factory.loading import load_model
     from geoclip.geo.geodesy import unit_vectors
     from geoclip.inference.prediction import GuessSettings, file_names, guess_locations
@@ -54,27 +50,19 @@ def predict(config: PredictConfig) -> Path:
     gallery = _restricted(loaded.gallery, config)
     queries, image_ND = _queries(config, loaded)
     calibration = _calibration(config, loaded, gallery)
-    results = guess_locations(
-        image_ND,
-        [query.truth_deg for query in queries],
-        gallery,
-        loaded.embedded(gallery),
-        loaded.model.location_encoder,
-        GuessSettings(
-            scale=calibration.scale if calibration else loaded.scale,
-            k=config.top_k,
-            smooth_km=config.smooth_km,
-            refine_m=config.refine_m,
-        ),
-    )
-    folder = Path(config.output) if config.output else loaded.folder / "predictions"
+    gallery_GD = loaded.embedded(gallery)
+    require_finite(image_ND, gallery_GD)
+    scale = calibration.scale if calibration else loaded.scale
+    settings = GuessSettings(scale=scale, k=config.top_k, smooth_km=config.smooth_km, refine_m=config.refine_m)
+    truth_deg = [query.truth_deg for query in queries]
+    results = guess_locations(image_ND, truth_deg, gallery, gallery_GD, loaded.model.location_encoder, settings)
     output = _Output(
         config=config,
         loaded=loaded,
         gallery=gallery,
         points_G3=unit_vectors(gallery.gps_deg_G2),
         calibration=calibration,
-        folder=folder,
+        folder=Path(config.output) if config.output else loaded.folder / "predictions",
     )
     names = file_names([query.title for query in queries])
     few = len(queries) <= config.batch_size
@@ -82,12 +70,12 @@ def predict(config: PredictConfig) -> Path:
     for query, result in zip(queries, progress, strict=True):
         output.add(query, result, names[query.title], shown=few)
     output.finish()
-    return folder
+    return output.folder
 
 
 @dataclass(kw_only=True, slots=True)
 class _Output:
-    """The predictions as tables on the console and as files."""
+    """Writes predictions to the console and to files."""
 
     config: PredictConfig
     loaded: LoadedModel
@@ -96,12 +84,12 @@ class _Output:
     calibration: Calibration | None
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)  # of predictions.csv
-    maps: dict[str, Drawn] = field(default_factory=dict)
-    error: OSError | None = None  # the first that writing met: later predictions are still printed
+    maps: dict[str, tuple[str, Query, QueryResult]] = field(default_factory=dict)  # by name, with the title
+    error: OSError | None = None  # the first one of writing: later predictions are only printed
 
     def add(self, query: Query, result: QueryResult, name: str, *, shown: bool) -> None:
-        """Print a prediction if `shown`, write NAME.json, and keep what the CSV and the maps need."""
-        from geoclip.inference.pictures import Drawn, guesses_table
+        """Print a prediction if `shown`, write NAME.json, and collect rows and maps."""
+        from geoclip.inference.pictures import guesses_table
         from geoclip.inference.prediction import prediction_row, summary_row
         from geoclip.plotting.tables import tta_note
         from geoclip.runs.run_dir import write_json
@@ -112,8 +100,9 @@ class _Output:
         known = config.abstain_km is None or expected_km is None or expected_km <= config.abstain_km
         title = query.title + tta_note(config.tta.value) * bool(query.photo)
         if shown:
-            table = guesses_table(_title(title, expected_km, known), result.guesses, exif_deg=query.exif_deg)
-            show(table, min_width=LINK_COLUMNS)
+            error = "" if expected_km is None else f"  expected error {expected_km:,.0f} km"
+            head = title + ("" if known else "  do not know:") + error
+            show(guesses_table(head, result.guesses, query.exif_deg), min_width=LINK_COLUMNS)
         views = {"tta": config.tta.value} if query.photo else {}
         facts = {"model": self.loaded.name, "checkpoint_sha256": self.loaded.sha256} | views
         confidence = {"expected_error_km": expected_km, "known": known}
@@ -121,13 +110,11 @@ class _Output:
         try:
             if not self.error:
                 write_json(self.folder / f"{name}.json", row | confidence)
-        except OSError as error:
-            self.error = error
+        except OSError as failed:
+            self.error = failed
         self.rows.append(summary_row(query, result) | views | confidence)
         if len(self.maps) < config.maps:
-            self.maps[name] = Drawn(
-                title=title, photo=query.photo, truth_deg=query.truth_deg, answer=result, max_pixels=config.max_pixels
-            )
+            self.maps[name] = (title, query, result)
 
     def finish(self) -> None:
         """Write predictions.csv of several queries, and draw the maps.
@@ -137,7 +124,7 @@ class _Output:
         """
         import pandas as pd
 
-        from geoclip.inference.pictures import draw_prediction_maps
+        from geoclip.inference.pictures import draw_prediction_maps, prediction_to_draw
         from geoclip.runs.run_dir import saving
         from geoclip.system.files import write_text_atomic
 
@@ -148,18 +135,15 @@ class _Output:
             if count > 1:
                 text = pd.DataFrame(self.rows).to_csv(index=False)
                 write_text_atomic(self.folder / "predictions.csv", text)
-            draw_prediction_maps(self.folder, self.gallery, self.maps)
+            drawn = {name: prediction_to_draw(*one, self.config.max_pixels) for name, one in self.maps.items()}
+            draw_prediction_maps(self.folder, self.gallery, drawn)
         log.info("%d prediction%s: %s", count, "" if count == 1 else "s", self.folder)
         if 0 < maps < count:
             log.info("maps of the first %d; maps=%d draws all", maps, count)
 
 
 def _calibration(config: PredictConfig, loaded: LoadedModel, gallery: Gallery) -> Calibration | None:
-    """This model's calibration with this gallery; None where it was not calibrated.
-
-    Raises:
-        GeoclipError: abstain_km needs one.
-    """
+    """The calibration of this model with this gallery, if any; GeoclipError if abstain_km needs one."""
     from geoclip.evaluation.calibration import read_calibration
 
     found = None
@@ -177,24 +161,15 @@ def _calibration(config: PredictConfig, loaded: LoadedModel, gallery: Gallery) -
     return found
 
 
-def _title(title: str, expected_km: float | None, known: bool) -> str:
-    if not known:
-        return f"{title}  do not know: expected error {expected_km:,.0f} km"
-    return title if expected_km is None else f"{title}  expected error {expected_km:,.0f} km"
-
-
 def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], Tensor]:
     """The queries and their (N, D) unit vectors; broken images are logged and skipped."""
     import torch
 
     from geoclip.inference.prediction import Query
 
-    queries: list[Query] = []
-    vectors: list[Tensor] = []
     texts = list(dict.fromkeys(map(printable, one_or_many(config.text))))
-    if texts:
-        queries += [Query(title=text) for text in texts]
-        vectors.append(_embed_texts(texts, loaded))
+    queries = [Query(title=text) for text in texts]
+    vectors = [_embed_texts(texts, loaded)] if texts else []
     if config.image:
         from geoclip.data.account import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
@@ -209,20 +184,15 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
         account = Account(what=f"image={config.image}", used=len(found.keys), skipped=skipped, unit="files")
         account.skipped.add(unreadable)
         account.log()
-        for key in found.keys:
-            photo = photos[key]
+        for photo in (photos[key] for key in found.keys):
             exif_deg = exif_coordinates(photo.path)
-            queries.append(Query(title=key, photo=photo.path, truth_deg=photo.gps_deg, exif_deg=exif_deg))
+            queries.append(Query(title=photo.key, photo=photo.path, truth_deg=photo.gps_deg, exif_deg=exif_deg))
         vectors.append(found.image_ND)
     return queries, torch.cat(vectors)
 
 
 def _embed_texts(texts: list[str], loaded: LoadedModel) -> Tensor:
-    """(N, D) unit vectors: CLIP's text tower, then the image MLP.
-
-    Raises:
-        GeoclipError: the model's encoder has no text tower whose space its image MLP knows.
-    """
+    """(N, D) unit vectors: CLIP's text tower, then the image MLP; GeoclipError if the encoder has no text tower."""
     import torch
 
     from geoclip.model.text_encoder import TextEncoder

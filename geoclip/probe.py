@@ -1,4 +1,4 @@
-"""Probe an embedding: `python -m geoclip.probe checkpoint=official`. `--help` shows everything."""
+"""Probe an embedding: `python -m geoclip.probe checkpoint=official`; `--help` explains every key."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def probe(config: ProbeConfig) -> Path:
-    """Measure what a location encoder knows beside what coordinates tell; print the table, write JSON, table, figure.
-
-    Returns:
-        The JSON's path.
+    """Probe a location encoder and plain functions of coordinates; write table, figure and JSON; returns its path.
 
     Raises:
         GeoclipError: the checkpoint or a map cannot be read.

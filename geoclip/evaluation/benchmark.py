@@ -1,9 +1,9 @@
-"""Evaluate embedded images against a gallery: every distance, every metric, one result."""
+"""Evaluate embedded images against a gallery, and write the result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geoclip.errors import DataError
 from geoclip.evaluation.details import Details
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.images import Predictions, Queries
+from geoclip.evaluation.images import Predictions, Queries, require_finite
 from geoclip.evaluation.metrics import (
     Accuracy,
     distance_km,
     nearest_location,
     percent_within,
+    shares_json,
     summarise,
     verbatim_count,
 )
@@ -30,7 +30,7 @@ from geoclip.system.files import write_text_atomic
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkResult:
-    """What eval/<benchmark>.json says of a model, beside where it came from."""
+    """Accuracy of a model on a benchmark, and the limits that the gallery sets."""
 
     benchmark: str
     protocol: str
@@ -38,27 +38,6 @@ class BenchmarkResult:
     accuracy: Accuracy
     ceiling_percent: dict[int, float]  # what a perfect model could reach with this gallery
     verbatim_in_gallery: int
-
-    def as_json(self, **facts: Any) -> dict[str, Any]:
-        """The JSON's contents; `facts` are hashes, revision and the like."""
-        accuracy = self.accuracy
-        return {
-            "benchmark": self.benchmark,
-            "protocol": self.protocol,
-            "n": accuracy.n,
-            "accuracy_percent": {str(km): asdict(interval) for km, interval in accuracy.percent.items()},
-            "median_km": accuracy.median_km.value,
-            "mean_km": accuracy.mean_km,
-            "geoscore": accuracy.geoscore.value,
-            "median_km_interval": [accuracy.median_km.low, accuracy.median_km.high],
-            "geoscore_interval": [accuracy.geoscore.low, accuracy.geoscore.high],
-            "ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()},
-            "gallery": self.gallery.name,
-            "gallery_size": len(self.gallery.gps_deg_G2),
-            "verbatim_in_gallery": self.verbatim_in_gallery,
-            "gallery_sha256": self.gallery.sha256,
-            **facts,
-        }
 
 
 def evaluate_benchmark(
@@ -71,22 +50,21 @@ def evaluate_benchmark(
     protocol: str = "sphere",
     scale: float | None = None,
 ) -> tuple[BenchmarkResult, Predictions]:
-    """Retrieve the best place of the gallery for every image and measure the errors.
+    """Predict the most similar location of the gallery for every image, and measure the errors.
 
     Args:
         name: of the benchmark.
         queries: the images.
         gallery: coordinates.
-        gallery_GD: (G, D) their embeddings, encoded once.
+        gallery_GD: (G, D) their embeddings.
         seed: of the bootstrap.
-        protocol: sphere or released, see `protocols`.
-        scale: exp of the logit scale, where the predictions shall have a ranking; it takes twice the time.
+        protocol: sphere or released, see `distance_km`.
+        scale: exp of the logit scale, to rank the gallery too, which doubles the time; None: no ranking.
 
     Raises:
         DataError: embeddings that are not finite.
     """
-    if not (queries.image_ND.isfinite().all() and gallery_GD.isfinite().all()):
-        raise DataError("this model's embeddings are not finite numbers: its training diverged; lower optim.lr")
+    require_finite(queries.image_ND, gallery_GD)
     truth_N2, locations_G2 = queries.gps_deg_N2.double().numpy(), gallery.gps_deg_G2.numpy()
     nearest_N, ceiling_km_N = nearest_location(truth_N2, locations_G2, protocol)
     if scale is None:
@@ -120,13 +98,32 @@ def evaluate_benchmark(
 def result_row(
     name: str, result: BenchmarkResult, details: Details | None = None, *, seed: int = 0, **facts: Any
 ) -> dict[str, Any]:
-    """What NAME.json of an evaluation contains."""
-    more = details.as_json(result.protocol, seed) if details else {}
-    return result.as_json(**more, evaluation=name, bootstrap_seed=seed, **facts)
+    """The contents of NAME.json; `facts` are hashes, revision and the like."""
+    accuracy = result.accuracy
+    return {
+        "benchmark": result.benchmark,
+        "protocol": result.protocol,
+        "n": accuracy.n,
+        "accuracy_percent": shares_json(accuracy.percent),
+        "median_km": accuracy.median_km.value,
+        "mean_km": accuracy.mean_km,
+        "geoscore": accuracy.geoscore.value,
+        "median_km_interval": [accuracy.median_km.low, accuracy.median_km.high],
+        "geoscore_interval": [accuracy.geoscore.low, accuracy.geoscore.high],
+        "ceiling_percent": {str(km): share for km, share in result.ceiling_percent.items()},
+        "gallery": result.gallery.name,
+        "gallery_size": len(result.gallery.gps_deg_G2),
+        "verbatim_in_gallery": result.verbatim_in_gallery,
+        "gallery_sha256": result.gallery.sha256,
+        **(details.as_json(result.protocol, seed) if details else {}),
+        "evaluation": name,
+        "bootstrap_seed": seed,
+        **facts,
+    }
 
 
 def write_result(path: Path, row: Mapping[str, Any], predictions: Predictions, details: Details | None = None) -> None:
-    """Write `path`.json and .csv, each whole or absent."""
+    """Write `path`.json and .csv, each complete or not at all."""
     truth, guess = predictions.gps_deg_N2.numpy(), predictions.guess_deg_N2.numpy()
     table = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""The Triton kernel of `block_maxima`: a tile of products and its maximum by blocks, all in registers."""
+"""The Triton kernel of `block_maxima`: products of a tile and their maxima by block, in registers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-IMAGES = 128  # of a program
-STEP = 64  # of the embedding's dimensions at a time, which it must be a multiple of
-SHARED = 8  # tiles of the gallery that programs which run together share: they fit the cache
+IMAGES = 128  # per program
+STEP = 64  # dimensions of the embedding at a time; divides their number
+SHARED = 8  # tiles of the gallery that concurrent programs share: they fit the cache
 
 
 @triton.jit  # type: ignore[untyped-decorator]

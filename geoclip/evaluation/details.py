@@ -13,73 +13,49 @@ from numpy.typing import NDArray
 from geoclip.data.countries import regions_of
 from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.images import Predictions
-from geoclip.evaluation.metrics import Accuracy, Floats, nearest_location_km, summarise, within
+from geoclip.evaluation.metrics import Accuracy, Floats, nearest_location_km, shares_json, summarise, within
 from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
-from geoclip.evaluation.significance import Interval, mean_interval, share_interval
+from geoclip.evaluation.significance import mean_interval, share_interval
 
 TRAINING_BIN_EDGES_KM = (1, 25, 200, 750)
 TRAINING_BINS = ("0-1", "1-25", "25-200", "200-750", "750-")  # km, the lower end included
+BINS = 15  # of confidence, as in Guo et al.
 
 Names = NDArray[np.str_]
 
 
-@dataclass(kw_only=True, slots=True)
-class Regions:
-    """One row per image; names are empty at sea."""
-
-    country_N: Names  # ISO 3166 alpha-2
-    predicted_country_N: Names
-    continent_N: Names
-    predicted_continent_N: Names
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class RegionAccuracy:
-    """Share of images whose guess lies in the same region as the truth."""
-
-    n: int  # images whose truth lies in a region: the others cannot be right
-    percent: Interval
-
-
-def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> Regions:
-    """Country and continent of every truth and every guess, of each distinct place once."""
+def look_up_regions(truth_deg_N2: Floats, guess_deg_N2: Floats) -> dict[str, Names]:
+    """Columns country (ISO 3166 alpha-2), predicted_country, continent, predicted_continent; empty names at sea."""
     both_2N = np.concatenate((truth_deg_N2, guess_deg_N2))
-    places_P2, place_2N = np.unique(both_2N, axis=0, return_inverse=True)
-    country_P, continent_P = regions_of(places_P2)
-    country_2N, continent_2N = country_P[place_2N.reshape(-1)], continent_P[place_2N.reshape(-1)]
-    count = len(truth_deg_N2)
-    return Regions(
-        country_N=country_2N[:count],
-        predicted_country_N=country_2N[count:],
-        continent_N=continent_2N[:count],
-        predicted_continent_N=continent_2N[count:],
-    )
+    locations_P2, location_2N = np.unique(both_2N, axis=0, return_inverse=True)
+    columns = {}
+    for name, region_P in zip(("country", "continent"), regions_of(locations_P2), strict=True):
+        region_2N = region_P[location_2N.reshape(-1)]
+        columns[name], columns[f"predicted_{name}"] = np.split(region_2N, 2)
+    return columns
 
 
-def region_accuracy(truth_N: Names, guess_N: Names) -> RegionAccuracy | None:
-    """Share of guesses that name the truth's region, in percent; None where no truth lies in one.
+def region_accuracy(truth_N: Names, guess_N: Names) -> dict[str, Any] | None:
+    """Number n of images with the truth in a region, and percent with the prediction in the same; None if n = 0.
 
-    A truth at sea has no right answer and does not count. A guess at sea does, as wrong.
+    A prediction at sea is wrong.
     """
     known_N = truth_N != ""
     if not known_N.any():
         return None
     right_N = truth_N[known_N] == guess_N[known_N]
-    return RegionAccuracy(n=len(right_N), percent=share_interval(right_N))
+    return {"n": len(right_N), "percent": asdict(share_interval(right_N))}
 
 
-def by_group(error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere") -> Mapping[str, Accuracy]:
-    """All measures within every group that occurs, by its name; an empty name is no group."""
+def by_group(error_km_N: Floats, group_N: Names, *, seed: int = 0, protocol: str = "sphere") -> dict[str, Accuracy]:
+    """All measures by group; an empty name is no group."""
     return {str(name): summarise(error_km_N[group_N == name], seed, protocol) for name in np.unique(group_N) if name}
 
 
 def training_bins(nearest_train_km_N: Floats) -> Names:
-    """(N,) which of TRAINING_BINS each distance to the nearest training place falls in."""
+    """(N,) the bin of each distance to the nearest training location, one of TRAINING_BINS."""
     bin_N = np.searchsorted(TRAINING_BIN_EDGES_KM, nearest_train_km_N, side="right")
     return np.array(TRAINING_BINS)[bin_N]
-
-
-BINS = 15  # as Guo et al. have it
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -87,28 +63,28 @@ class Bin:
     """Images of similar confidence."""
 
     n: int
-    confidence: float  # mean of what the model says, in [0, 1]
-    share: float  # of the images for which it came true
+    confidence: float  # mean probability, in [0, 1]
+    share: float  # of the images that are right
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Reliability:
-    """How far what a model says of itself lies from what came true."""
+    """Difference between confidence and accuracy."""
 
     ece: float  # expected calibration error in [0, 1]
-    overconfidence: float  # mean confidence minus the share that came true; negative: too modest
+    overconfidence: float  # mean confidence minus accuracy; negative: underconfident
     bins: tuple[Bin, ...]  # by rising confidence
 
 
-def reliability(confidence_N: Floats, came_true_N: NDArray[np.bool_], bins: int = BINS) -> Reliability:
-    """Expected calibration error over bins that hold equally many images, and the bins.
+def reliability(confidence_N: Floats, is_right_N: NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Expected calibration error over bins of equally many images.
 
-    Of n images even a calibrated model shows an error of about 0.4 · sqrt(bins / n): 0.02 of 4,500.
+    With n images even a calibrated model has an error of about 0.4 · sqrt(bins / n): 0.02 for n = 4,500.
 
     Args:
-        confidence_N: (N,) probabilities.
-        came_true_N: (N,) whether what they are of came true.
-        bins: at most so many; fewer images have one each.
+        confidence_N: (N,) probabilities that an image is right.
+        is_right_N: (N,) whether it is.
+        bins: at most; fewer images have one each.
 
     Raises:
         ValueError: no images.
@@ -121,12 +97,13 @@ def reliability(confidence_N: Floats, came_true_N: NDArray[np.bool_], bins: int 
         raise ValueError("no images to measure calibration on")
     order = np.argsort(confidence_N, kind="stable")
     found = tuple(
-        Bin(n=len(rows), confidence=float(confidence_N[rows].mean()), share=float(came_true_N[rows].mean()))
+        Bin(n=len(rows), confidence=float(confidence_N[rows].mean()), share=float(is_right_N[rows].mean()))
         for rows in np.array_split(order, min(bins, len(order)))
     )
-    gaps = [one.n * abs(one.confidence - one.share) for one in found]
     return Reliability(
-        ece=sum(gaps) / len(order), overconfidence=float(confidence_N.mean() - came_true_N.mean()), bins=found
+        ece=sum(one.n * abs(one.confidence - one.share) for one in found) / len(order),
+        overconfidence=float(confidence_N.mean() - is_right_N.mean()),
+        bins=found,
     )
 
 
@@ -135,22 +112,23 @@ class Details:
     """One row per image."""
 
     error_km_N: Floats
-    regions: Regions
+    regions: dict[str, Names]  # by column, see `look_up_regions`
     ranking: Ranking
-    best_of_km_Nk: Floats  # from the truth to the nearest of the first 1 … k guesses
-    nearest_train_km_N: Floats | None  # on the sphere; None: the training places are not known
+    best_of_km_Nk: Floats  # from the truth to the nearest of the first 1 … k predictions
+    nearest_train_km_N: Floats | None  # on the sphere; None: the training locations are unknown
     training_locations: int | None
     gallery_size: int
 
     def as_json(self, protocol: str = "sphere", seed: int = 0) -> dict[str, Any]:
-        """What eval/<benchmark>.json has of them; `seed` is that of the intervals."""
-        found: dict[str, Any] = {
-            "country": _plain(region_accuracy(self.regions.country_N, self.regions.predicted_country_N)),
-            "continent": _plain(region_accuracy(self.regions.continent_N, self.regions.predicted_continent_N)),
-            "by_continent": _groups(by_group(self.error_km_N, self.regions.continent_N, seed=seed, protocol=protocol)),
+        """Their part of NAME.json; `seed` is that of the bootstrap."""
+        found: dict[str, Any] = {}
+        for name in ("country", "continent"):
+            found[name] = region_accuracy(self.regions[name], self.regions[f"predicted_{name}"])
+        by_continent = by_group(self.error_km_N, self.regions["continent"], seed=seed, protocol=protocol)
+        found |= {
+            "by_continent": _groups_json(by_continent),
             "recall_percent": {
-                str(rank): {str(km): asdict(interval) for km, interval in shares.items()}
-                for rank, shares in recall(self.best_of_km_Nk, protocol).items()
+                str(rank): shares_json(shares) for rank, shares in recall(self.best_of_km_Nk, protocol).items()
             },
             "nll_nats": asdict(mean_interval(self.ranking.nll_N, seed)),
             "nll_of_chance_nats": math.log(self.gallery_size),
@@ -161,19 +139,15 @@ class Details:
         }
         if self.nearest_train_km_N is not None:
             groups = by_group(self.error_km_N, training_bins(self.nearest_train_km_N), seed=seed, protocol=protocol)
-            found["by_training_km"] = _groups({name: groups[name] for name in TRAINING_BINS if name in groups})
+            found["by_training_km"] = _groups_json({name: groups[name] for name in TRAINING_BINS if name in groups})
             found["training_locations"] = self.training_locations
         return found
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """What eval/<benchmark>.csv has of them, by column; from these all of `as_json` can be computed again."""
-        regions, ranking = self.regions, self.ranking
-        last = self.best_of_km_Nk.shape[1] - 1
+        """Their part of NAME.csv, by column; `as_json` can be computed from it."""
+        ranking, last = self.ranking, self.best_of_km_Nk.shape[1] - 1
         columns: dict[str, NDArray[Any]] = {
-            "country": regions.country_N,
-            "predicted_country": regions.predicted_country_N,
-            "continent": regions.continent_N,
-            "predicted_continent": regions.predicted_continent_N,
+            **self.regions,
             **{f"best_of_{rank}_km": self.best_of_km_Nk[:, min(rank - 1, last)].round(6) for rank in RECALL_RANKS[1:]},
             "probability": ranking.probability_N,
             **{f"probability_{km}_km": ranking.mass_km_N[km] for km in MASS_KM},
@@ -187,13 +161,7 @@ class Details:
 def detail(
     predictions: Predictions, gallery: Gallery, *, protocol: str = "sphere", train_deg_T2: Floats | None = None
 ) -> Details:
-    """Look up what can be said of each image.
-
-    Args:
-        predictions: with their ranking.
-        gallery: that was retrieved from.
-        protocol: of distances.
-        train_deg_T2: (T, 2) degrees of every place that was trained on, if they are known.
+    """Details of predictions from this gallery; `train_deg_T2` are degrees of every training location, if known.
 
     Raises:
         ValueError: predictions without a ranking.
@@ -212,15 +180,11 @@ def detail(
     )
 
 
-def _plain(value: Any) -> Any:
-    return None if value is None else asdict(value)
-
-
-def _groups(groups: Mapping[str, Accuracy]) -> dict[str, Any]:
+def _groups_json(groups: Mapping[str, Accuracy]) -> dict[str, Any]:
     return {
         name: {
             "n": one.n,
-            "accuracy_percent": {str(km): asdict(interval) for km, interval in one.percent.items()},
+            "accuracy_percent": shares_json(one.percent),
             "median_km": asdict(one.median_km),
             "geoscore": asdict(one.geoscore),
         }

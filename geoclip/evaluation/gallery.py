@@ -1,4 +1,4 @@
-"""Galleries: the coordinates that a prediction is chosen from, their cached embeddings, and the ceiling they set."""
+"""Galleries: the coordinates that predictions are chosen from, their cached embeddings, and the ceiling they set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ from geoclip.model.local_encoding import local_embeddings
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.system.files import atomic_path, sha256_of_array
 
-CPU_CHUNK = 1024  # rows whose hidden layers fit into a processor's cache
-GPU_CHUNK = 131_072  # rows that keep a GPU busy longer than their kernels take to launch
+log = logging.getLogger("geoclip")
+
+CPU_CHUNK = 1024  # rows: their hidden layers fit into the cache
+GPU_CHUNK = 131_072  # rows: enough to hide the launch of kernels
+FORMAT = 1  # increase it when results of `encode_gallery` change by more than rounding
+LEAST_CACHED = 10_000  # locations: fewer are encoded as fast as a file is read
+HASHED_TYPES = (bool, int, float, str, tuple)
+LARGEST_BYTES = 5_000_000_000  # of all cached galleries; the least recently used are removed first
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -38,20 +44,16 @@ class Gallery:
     """Coordinates to retrieve from."""
 
     name: str
-    gps_deg_G2: Tensor  # float64, as the file has them: latitude, longitude in degrees
+    gps_deg_G2: Tensor  # float64 latitude, longitude in degrees, as in the file
 
     @property
     def sha256(self) -> str:
-        """Hash of the coordinates, whatever the file they came from looked like."""
+        """Hash of the coordinates, independent of the file's format."""
         return sha256_of_array(self.gps_deg_G2.numpy())
 
 
 def read_gallery(path: Path, name: str) -> Gallery:
-    """A gallery from a CSV of coordinates.
-
-    Raises:
-        DataError: as `read_gps_deg`.
-    """
+    """A gallery from a CSV of coordinates; errors as of `read_gps_deg`."""
     return Gallery(name=name, gps_deg_G2=torch.from_numpy(read_gps_deg(path, "gallery")))
 
 
@@ -66,7 +68,7 @@ def restricted(
         countries: ISO 3166 codes; none: anywhere.
 
     Raises:
-        DataError: no location is left, or a code that no country has.
+        DataError: no location is left, or an unknown code.
     """
     locations_G2 = gallery.gps_deg_G2.numpy()
     kept_G = np.ones(len(locations_G2), dtype=np.bool_)
@@ -89,14 +91,7 @@ def restricted(
 def encode_gallery(
     location_encoder: nn.Module, gallery: Gallery, device: torch.device, chunk: int | None = None
 ) -> Tensor:
-    """(G, D) unit vectors, float32, on `device`.
-
-    Args:
-        location_encoder: on the device.
-        gallery: coordinates.
-        device: where the embeddings are made and stay.
-        chunk: rows at a time; None: what suits the device.
-    """
+    """(G, D) unit vectors, float32, on `device`, where the encoder is; `chunk` rows at a time, None: by device."""
     encoder = without_denormals(location_encoder)
     if isinstance(encoder, LocationEncoder) and device.type == "cpu":
         return local_embeddings(encoder, gallery.gps_deg_G2.float(), chunk or CPU_CHUNK)
@@ -107,10 +102,10 @@ def encode_gallery(
 
 @torch.no_grad()
 def without_denormals(module: nn.Module) -> nn.Module:
-    """The module, or a copy of it in which weights too small for float32's normal range (1.2e-38) are 0.
+    """The module, or a copy of it in which weights below float32's normal range (1.2e-38) are 0.
 
-    Weight decay leaves such numbers in units that no longer fire: 96,859 of the released location encoder's weights.
-    They change no result, but a processor multiplies them some seventy times slower. GPUs do not care.
+    Weight decay produces such numbers in units that no longer fire: 96,859 of the released location encoder's weights.
+    They change no result, but CPUs multiply them about seventy times slower.
     """
     tiny = torch.finfo(torch.float32).tiny
     small = [one.is_cpu and bool(((one != 0) & (one.abs() < tiny)).any()) for one in module.parameters()]
@@ -122,50 +117,36 @@ def without_denormals(module: nn.Module) -> nn.Module:
     return module
 
 
-log = logging.getLogger("geoclip")
-
-FORMAT = 1  # another when what `encode_gallery` returns changes by more than rounding
-LEAST_PLACES = 10_000  # fewer are encoded as soon as a file is read
-PLAIN = (bool, int, float, str, tuple)
-LARGEST_BYTES = 5_000_000_000  # of all files together; the longest unused go first
-
-
 def embedded_gallery(
     location_encoder: nn.Module, gallery: Gallery, device: torch.device, folder: Path | None
 ) -> Tensor:
-    """As `encode_gallery`: (G, D) unit vectors, float32, on `device`; from disk where they were encoded before.
+    """As `encode_gallery`, with a cache on disk, whose key is the hash of weights and coordinates.
 
-    Args:
-        location_encoder: whose every weight decides which file it is.
-        gallery: whose coordinates do, too; its name does not.
-        device: of the encoder and of what is returned.
-        folder: of the kept galleries; None: encode, keep nothing.
-
-    A file that cannot be read is made anew, and a folder that cannot be written costs a warning and nothing else.
+    A corrupt file is replaced. A folder that cannot be written to causes a warning; None is no cache.
     """
-    if folder is None or len(gallery.gps_deg_G2) < LEAST_PLACES:
+    if folder is None or len(gallery.gps_deg_G2) < LEAST_CACHED:
         return encode_gallery(location_encoder, gallery, device)
     path = folder / f"{_key(location_encoder, gallery)}.safetensors"
-    kept = _read(path, len(gallery.gps_deg_G2))
-    if kept is not None:
-        return kept.to(device)
+    cached = _read(path, len(gallery.gps_deg_G2))
+    if cached is not None:
+        return cached.to(device)
     gallery_GD = encode_gallery(location_encoder, gallery, device)
     try:
         with atomic_path(path) as partial:
             save_file({"gallery_GD": gallery_GD.cpu().contiguous()}, partial)
-        _make_room(folder)
+        _remove_oldest(folder)
     except (OSError, SafetensorError) as error:
-        log.warning("the embedded gallery is not kept for the next call: %s", error)
+        log.warning("the embedded gallery is not cached: %s", error)
     return gallery_GD
 
 
 def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
-    """SHA-256 of all that decides the embeddings."""
+    """SHA-256 of everything that decides the embeddings."""
     digest = hashlib.sha256(f"{FORMAT} {location_encoder} {gallery.sha256}".encode())
-    for module in location_encoder.modules():  # what is no weight: projection, concat, degree
+    for module in location_encoder.modules():  # attributes that are no weights: projection, concat, degree
         digest.update(type(module).__qualname__.encode())
         for name, value in sorted(vars(module).items()):
-            if isinstance(value, PLAIN) and name != "training" and not name.startswith("_"):
+            if isinstance(value, HASHED_TYPES) and name != "training" and not name.startswith("_"):
                 digest.update(f"{name}={value!r}".encode())
     for name, one in sorted(location_encoder.state_dict().items()):
         digest.update(f"{name} {one.dtype} {tuple(one.shape)}".encode())
@@ -179,18 +160,18 @@ def _read(path: Path, size: int) -> Tensor | None:
     try:
         gallery_GD = load_file(path)["gallery_GD"]
     except (OSError, SafetensorError, KeyError) as error:
-        log.warning("%s cannot be read (%s): the gallery is encoded anew", path, error)
+        log.warning("%s cannot be read (%s): the gallery is encoded again", path, error)
         return None
-    with suppress(OSError):  # others' files can be read all the same
-        os.utime(path)  # used last
+    with suppress(OSError):  # files of other users are readable too
+        os.utime(path)  # marks it as used now
     return gallery_GD if len(gallery_GD) == size else None
 
 
-def _make_room(folder: Path) -> None:
-    """Remove the galleries that were not used for longest, until the others fit."""
+def _remove_oldest(folder: Path) -> None:
+    """Remove the least recently used galleries until the others fit into LARGEST_BYTES."""
     found = []
     for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process made room just now
+        with suppress(FileNotFoundError):  # another process removed it
             status = path.stat()
             found.append((status.st_mtime, status.st_size, path))
     total_bytes = 0
@@ -200,31 +181,16 @@ def _make_room(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Ceiling:
-    """The best that a perfect model could reach on a test set with a gallery, and how far the gallery flatters it."""
+def measure_ceiling(test_deg_N2: Floats, gallery_deg_G2: Floats) -> dict[str, Any]:
+    """The best that a perfect model could reach on (N, 2) test locations with a (G, 2) gallery, in degrees.
 
-    n: int
-    ceiling_percent: dict[int, float]  # share of the test places with a place of the gallery within each distance
-    median_km: float  # of the distance to the nearest place of the gallery
-    verbatim_in_gallery: int  # test places whose very coordinates stand in the gallery
-
-    def as_json(self) -> dict[str, Any]:
-        """As evaluations have it: distances as text."""
-        return asdict(self) | {"ceiling_percent": {str(km): share for km, share in self.ceiling_percent.items()}}
-
-
-def measure_ceiling(test_deg_N2: Floats, gallery_deg_G2: Floats) -> Ceiling:
-    """The ceiling of a gallery on a test set.
-
-    Args:
-        test_deg_N2: (N, 2) latitude, longitude in degrees.
-        gallery_deg_G2: (G, 2) likewise.
+    Median distance in km to the nearest location of the gallery, share of test locations in percent within each
+    distance of it, and the number of test locations that the gallery contains verbatim, which flatters results.
     """
     nearest_km_N = nearest_location_km(test_deg_N2, gallery_deg_G2)
-    return Ceiling(
-        n=len(test_deg_N2),
-        ceiling_percent=percent_within(nearest_km_N),
-        median_km=float(np.median(nearest_km_N)),
-        verbatim_in_gallery=verbatim_count(test_deg_N2, gallery_deg_G2),
-    )
+    return {
+        "n": len(test_deg_N2),
+        "ceiling_percent": {str(km): share for km, share in percent_within(nearest_km_N).items()},
+        "median_km": float(np.median(nearest_km_N)),
+        "verbatim_in_gallery": verbatim_count(test_deg_N2, gallery_deg_G2),
+    }

@@ -1,4 +1,4 @@
-"""The images of a benchmark: embedded once, and what was predicted of them."""
+"""The images of a benchmark, embedded, and the predictions for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.retrieval import Ranking
 from geoclip.model.geoclip import GeoCLIP
 
-VIEWS_NDIM = 5  # of a batch of pictures in several views each
+FEATURES_PER_BATCH = 2048
 
 
 @dataclass(kw_only=True, slots=True)
@@ -22,34 +22,40 @@ class Queries:
     """The images of a benchmark, embedded, and where they were taken."""
 
     image_ND: Tensor  # unit vectors, float32; of several views, their mean
-    gps_deg_N2: Tensor  # float64, as the data have them
+    gps_deg_N2: Tensor  # float64, as in the data
     keys: list[str]
 
 
 @dataclass(kw_only=True, slots=True)
 class Predictions:
-    """One row per image: truth, the best place of the gallery, and how far off it is."""
+    """One row per image: truth, prediction and error."""
 
     keys: list[str]
     gps_deg_N2: Tensor
     guess_deg_N2: Tensor
     distance_km_N: Tensor
-    ceiling_km_N: Tensor  # distance of the gallery's nearest place: what a perfect model would miss by
+    ceiling_km_N: Tensor  # from the truth to the nearest location of the gallery: the error of a perfect model
     score_N: Tensor  # cosine similarity
-    ranking: Ranking | None = None  # where it was asked for
+    ranking: Ranking | None = None
+
+
+def require_finite(image_ND: Tensor, gallery_GD: Tensor) -> None:
+    """Raise DataError unless all embeddings are finite numbers."""
+    if not (image_ND.isfinite().all() and gallery_GD.isfinite().all()):
+        raise DataError("this model's embeddings are not finite numbers: its training diverged; lower optim.lr")
 
 
 @torch.inference_mode()
 def embed_images(
     model: GeoCLIP, batches: Iterable[Batch], device: torch.device, *, total: int | None = None
 ) -> tuple[Queries, SkipReport]:
-    """Embed every image once, or in all its views.
+    """Embed every image, with a progress bar if `total` is given.
 
-    Of several views the embedding is the mean of their unit vectors, which is not normalised again: its cosine with
-    a place's embedding is then the mean of the views' cosines.
+    The embedding of several views is the mean of their unit vectors. It is not normalised again, so that its cosine
+    with a location is the mean of the views' cosines.
 
     Raises:
-        DataError: not one readable image.
+        DataError: no image is readable.
     """
     model.eval()
     embedded, skipped = list[Batch](), SkipReport()
@@ -57,17 +63,17 @@ def embed_images(
         for batch in batches:
             skipped.add(batch.skipped)
             if batch.keys:
-                embedded.append(replace(batch, images=_embedded(model, batch.images, device), skipped=[]))
+                embedded.append(replace(batch, images=_embed(model, batch.images, device), skipped=[]))
             bar.update(len(batch.keys))
     if not embedded:
-        raise DataError(f"not one readable image; {'; '.join(skipped.lines())}")
+        raise DataError(f"no readable image; {'; '.join(skipped.lines())}")
     found = Batch.cat(embedded)
     return Queries(image_ND=found.images, gps_deg_N2=found.gps_deg_B2, keys=list(found.keys)), skipped
 
 
-def _embedded(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:
-    """(B, 3, H, W) pixels, (B, F) features or (B, V, 3, H, W) views -> (B, D); of views one after the other."""
-    if images.ndim != VIEWS_NDIM:
+def _embed(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:
+    """(B, 3, H, W) pixels, (B, F) features or (B, V, 3, H, W) views -> (B, D)."""
+    if images.ndim != 5:
         return model.encode_image(images.to(device))
     views = [model.encode_image(view_BCHW.to(device)) for view_BCHW in images.unbind(dim=1)]
     return torch.stack(views).mean(dim=0)
@@ -77,7 +83,7 @@ def _embedded(model: GeoCLIP, images: Tensor, device: torch.device) -> Tensor:
 def embed_features(
     model: GeoCLIP, features_NF: Tensor, gps_deg_N2: Tensor, keys: list[str], device: torch.device
 ) -> Queries:
-    """Queries from features of the backbone, computed before."""
+    """Embed images whose (N, F) backbone features are known."""
     model.eval()
-    rows = [model.encode_features(part.to(device)) for part in features_NF.split(2048)]
+    rows = [model.encode_features(part.to(device)) for part in features_NF.split(FEATURES_PER_BATCH)]
     return Queries(image_ND=torch.cat(rows), gps_deg_N2=gps_deg_N2, keys=keys)

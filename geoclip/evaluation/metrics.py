@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,26 +19,24 @@ from geoclip.errors import DataError
 from geoclip.evaluation.significance import Interval, bootstrap, interval_of, share_interval, weighted_medians
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, haversine_km, unit_vectors
 
-ProtocolName = Literal["sphere", "released"]
-
-PAIRS_PER_THREAD = 1000  # at least: fewer are measured before a thread has started
+PAIRS_PER_THREAD = 1000  # at least
 LEAST_RATIO, MOST_RATIO = (0.9944, 1.0045)  # of geodesic to great circle: WGS 84's extreme radii of curvature over R1
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)
+GEOSCORE_KM = 1492.7  # decay length of GeoGuessr's world map: Haas et al., "PIGEON", CVPR 2024, section 3
 
 Floats = NDArray[np.float64]
 
 
 def distance_km(a_deg_N2: Floats, b_deg_N2: Floats, protocol: str) -> Floats:
-    """(N,) distances in km between paired places.
+    """(N,) distances in km between paired locations, (N, 2) latitude, longitude in degrees.
 
-    Args:
-        a_deg_N2: (N, 2) latitude, longitude in degrees.
-        b_deg_N2: (N, 2) likewise.
-        protocol: a `ProtocolName`.
+    The protocol sphere has great circles, and an error of exactly a distance is outside. The protocol released has
+    geodesics of WGS 84, and such an error is within, as in the released code.
 
     Raises:
-        ValueError: no such protocol.
+        ValueError: unknown protocol.
 
-    Source: of geodesics Karney, "Algorithms for geodesics", J. Geodesy 87, 2013, as PROJ has them.
+    Source: geodesics: Karney, "Algorithms for geodesics", J. Geodesy 87, 2013, in PROJ.
     """
     if is_inclusive(protocol):
         return _geodesic_m(a_deg_N2, b_deg_N2) / 1000
@@ -48,18 +46,14 @@ def distance_km(a_deg_N2: Floats, b_deg_N2: Floats, protocol: str) -> Floats:
 
 
 def is_inclusive(protocol: str) -> bool:
-    """Whether an error of exactly the distance lies within it.
+    """Whether an error of exactly the distance counts as within it.
 
     Raises:
-        ValueError: no such protocol.
+        ValueError: unknown protocol.
     """
-    match protocol:
-        case "sphere":
-            return False
-        case "released":
-            return True
-        case _:
-            raise ValueError(f"protocol={protocol} is neither sphere nor released")
+    if protocol not in ("sphere", "released"):
+        raise ValueError(f"protocol={protocol} is neither sphere nor released")
+    return protocol == "released"
 
 
 def within(error_km_N: Floats, km: float, protocol: str) -> NDArray[np.bool_]:
@@ -69,12 +63,11 @@ def within(error_km_N: Floats, km: float, protocol: str) -> NDArray[np.bool_]:
 
 
 def _geodesic_m(a_deg_N2: Floats, b_deg_N2: Floats) -> Floats:
-    """One thread per processor, this one with them: PROJ measures a microsecond each and holds no lock of Python's."""
+    """In several threads: PROJ needs a microsecond for each pair, without Python's lock."""
     threads = min(torch.get_num_threads(), len(a_deg_N2) // PAIRS_PER_THREAD) or 1
-    mine, *others = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
+    parts = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
     with ThreadPoolExecutor(threads) as pool:
-        theirs = pool.map(_inverse_m, others)
-        return np.concatenate([_inverse_m(mine), *theirs])
+        return np.concatenate(list(pool.map(_inverse_m, parts)))
 
 
 def _inverse_m(pairs_deg_M4: Floats) -> Floats:
@@ -90,13 +83,9 @@ def _wgs84() -> Any:
     return Geod(ellps="WGS84")
 
 
-THRESHOLDS_KM = (1, 25, 200, 750, 2500)
-GEOSCORE_KM = 1492.7  # decay length of GeoGuessr's world map: Haas et al., "PIGEON", CVPR 2024, section 3
-
-
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Accuracy:
-    """What the field reports of a test set."""
+    """The measures that the field reports of a test set."""
 
     n: int
     percent: dict[int, Interval]  # share of images with an error within each distance
@@ -105,8 +94,13 @@ class Accuracy:
     geoscore: Interval  # in [0, 5000]
 
 
+def shares_json(percent: dict[int, Interval]) -> dict[str, Any]:
+    """Shares by distance, as in the JSON files."""
+    return {str(km): asdict(interval) for km, interval in percent.items()}
+
+
 def percent_within(error_km_N: Floats, protocol: str = "sphere") -> dict[int, float]:
-    """Share of errors within each distance, in percent; an error of exactly the distance as the protocol counts it."""
+    """Share of errors within each distance, in percent."""
     return {km: float(within(error_km_N, km, protocol).mean() * 100) for km in THRESHOLDS_KM}
 
 
@@ -116,12 +110,12 @@ def geoscore(error_km_N: Floats) -> Floats:
 
 
 def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Accuracy:
-    """All measures, with 95 % intervals over images, see `significance`.
+    """All measures, with 95 % intervals over images.
 
     Args:
         error_km_N: (N,) distance between prediction and truth in km.
-        seed: of the resampling.
-        protocol: whether an error of exactly a distance lies within it.
+        seed: of the bootstrap.
+        protocol: decides whether an error of exactly a distance is within it.
 
     Raises:
         ValueError: no errors, or some that are not finite.
@@ -140,9 +134,9 @@ def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Ac
 
 
 def resampled_measures(error_km_N: Floats, protocol: str, seed: int) -> Floats:
-    """(RESAMPLES, M) bootstrap values of one run: the shares in percent, then median in km and mean GeoScore.
+    """(RESAMPLES, M) bootstrap values of one run: the shares in percent, median in km, mean GeoScore.
 
-    Runs on the same images are drawn alike, so differences of what they return are paired.
+    Two runs on the same images have the same resamples, so their differences are paired.
     """
     n = len(error_km_N)
     shares = (100.0 * within(error_km_N, km, protocol) for km in THRESHOLDS_KM)
@@ -157,17 +151,17 @@ def resampled_measures(error_km_N: Floats, protocol: str, seed: int) -> Floats:
 
 
 def nearest_location_km(test_deg_N2: Floats, gallery_deg_G2: Floats, protocol: str = "sphere") -> Floats:
-    """(N,) distance in km from every test place to its nearest place of the gallery."""
+    """(N,) distance in km from every test location to the nearest location of the gallery."""
     return nearest_location(test_deg_N2, gallery_deg_G2, protocol)[1]
 
 
 def nearest_location(
     test_deg_N2: Floats, gallery_deg_G2: Floats, protocol: str = "sphere"
 ) -> tuple[NDArray[np.int64], Floats]:
-    """(N,) rows of the gallery's places that are nearest to the test places, and (N,) their distances in km.
+    """(N,) rows of the gallery locations nearest to the test locations, and (N,) their distances in km.
 
-    Chords of the unit sphere order places as great circles do, so a k-d tree in space finds the nearest. Geodesics
-    order them otherwise where two are almost as near: there all that may be the nearest are measured.
+    Chords of the unit sphere have the same order as great circles, so a k-d tree finds the nearest. The order of
+    geodesics can differ where two are almost equal: there all candidates are measured.
     """
     tree = cKDTree(on_sphere(gallery_deg_G2), compact_nodes=False, balanced_tree=False)  # a third of the time
     test_N3 = on_sphere(test_deg_N2)
@@ -175,25 +169,25 @@ def nearest_location(
     if not is_inclusive(protocol):
         return row_N, 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(chord_N / 2, 0, 1))
     reach_N = chord_N * (MOST_RATIO / LEAST_RATIO) + 1e-12
-    number_P, place_P = pairs_around(tree, test_N3, reach_N)
-    km_P = distance_km(test_deg_N2[number_P], gallery_deg_G2[place_P], protocol)
+    number_P, row_P = pairs_around(tree, test_N3, reach_N)
+    km_P = distance_km(test_deg_N2[number_P], gallery_deg_G2[row_P], protocol)
     order = np.lexsort((km_P, number_P))
     first = order[np.searchsorted(number_P[order], np.arange(len(test_N3)))]
-    return place_P[first], km_P[first]
+    return row_P[first], km_P[first]
 
 
 def pairs_around(tree: cKDTree, point_N3: Floats, reach_N: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the points and of the tree's places that lie within each point's reach, pair by pair."""
+    """All pairs of a point and a row of the tree within that point's reach: (P,) points and (P,) rows."""
     found_N = tree.query_ball_point(point_N3, reach_N)
     count_N = np.fromiter(map(len, found_N), np.int64, len(found_N))
-    place_P = np.fromiter(chain.from_iterable(found_N), np.int64, int(count_N.sum()))
-    return np.repeat(np.arange(len(point_N3)), count_N), place_P
+    row_P = np.fromiter(chain.from_iterable(found_N), np.int64, int(count_N.sum()))
+    return np.repeat(np.arange(len(point_N3)), count_N), row_P
 
 
 def verbatim_count(test_deg_N2: Floats, gallery_deg_G2: Floats) -> int:
-    """How many test places stand in the gallery with the very same coordinates, in float64 as the files have them."""
-    held = {tuple(row) for row in gallery_deg_G2.tolist()}
-    return sum(tuple(row) in held for row in test_deg_N2.tolist())
+    """How many test locations the gallery contains with exactly the same float64 coordinates."""
+    known = {tuple(row) for row in gallery_deg_G2.tolist()}
+    return sum(tuple(row) in known for row in test_deg_N2.tolist())
 
 
 def on_sphere(gps_deg_N2: Floats) -> Floats:
@@ -202,30 +196,15 @@ def on_sphere(gps_deg_N2: Floats) -> Floats:
     return vectors
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Reference:
-    """One published line."""
-
-    model: str
-    percent: dict[str, float]  # by distance in km
-    trust: str
-
-
-def references(benchmark: str) -> list[Reference]:
-    """The published lines of a benchmark.
+def references(benchmark: str) -> list[dict[str, Any]]:
+    """The published results of a benchmark: model, percent by distance in km, trust.
 
     Raises:
         DataError: there are none.
     """
     path = Path(__file__).with_name("published.yaml")
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if benchmark not in found:
-        raise DataError(f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(found))}")
-    return [
-        Reference(
-            model=row["model"],
-            percent=dict(zip(map(str, THRESHOLDS_KM), row["percent"], strict=True)),
-            trust=row["trust"],
-        )
-        for row in found[benchmark]
-    ]
+    published: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if benchmark not in published:
+        raise DataError(f"references=true: nothing is published on {benchmark}, only on {', '.join(sorted(published))}")
+    rows = published[benchmark]
+    return [row | {"percent": dict(zip(map(str, THRESHOLDS_KM), row["percent"], strict=True))} for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +25,19 @@ from geoclip.model.location_encoder import LocationEncoder
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
 PENALTIES = (1e5, 1e4, 1e3, 1e2, 10.0, 1.0)  # alpha of ridge regression, strong to weak
-SHARES = ("accuracy", "macro_f1")  # in [0, 1]
 START = 3  # in both, where the search begins
 MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of logistic regression
+SHARES = ("accuracy", "macro_f1")  # in [0, 1]
+UNITS = {"elevation": "m"}  # of tasks with numbers as labels
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
-
-
-class _Head(Protocol):
-    def fit(self, x: Any, y: Any) -> Any: ...
-    def predict(self, x: Any) -> NDArray[Any]: ...
+Features = Callable[[Floats], NDArray[np.floating]]
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CellSplit:
-    """Row numbers, such that no 5° cell has rows in two parts."""
+    """Rows such that no 5° cell has rows in two parts."""
 
     train: Rows
     validation: Rows
@@ -48,16 +45,24 @@ class CellSplit:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Probed:
-    """How well one kind of features did on one task."""
+class ProbeScores:
+    """Scores of one kind of features on one task."""
 
     dims: int
-    penalty: float  # as the library counts: C of logistic regression, alpha of ridge regression
+    penalty: float  # C of logistic regression, alpha of ridge regression
     scores: dict[str, Interval]
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class LabelledLocations:
+    """Locations and, by task, their labels: an empty name or NaN if the maps have none."""
+
+    gps_deg_N2: Floats
+    labels: dict[str, NDArray[Any]]
+
+
 def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
-    """Whole 5° cells, drawn at random: 20 % of them to test, 20 % to validate, the rest to train.
+    """Random complete 5° cells: 20 % of them to test, 20 % to validate, the rest to train.
 
     Raises:
         DataError: fewer than ten cells.
@@ -65,42 +70,37 @@ def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
     cell_N = cells_of(gps_deg_N2)
     cells = np.random.default_rng(seed).permutation(np.unique(cell_N))
     if len(cells) < 10:
-        raise DataError(f"the places lie in {len(cells)} cells of 5°; a split of whole cells needs ten or more")
+        raise DataError(f"the locations are in {len(cells)} cells of 5°; a split needs ten cells or more")
     tests, validations = round(TEST_SHARE * len(cells)), round(VALIDATION_SHARE * len(cells))
-    part_of_cell = np.zeros(int(cells.max()) + 1, dtype=np.int64)
-    part_of_cell[cells[:tests]] = 2
-    part_of_cell[cells[tests : tests + validations]] = 1
-    train, validation, test = (np.flatnonzero(part_of_cell[cell_N] == part) for part in range(3))
+    parts = (cells[tests + validations :], cells[tests : tests + validations], cells[:tests])
+    train, validation, test = (np.flatnonzero(np.isin(cell_N, part)) for part in parts)
     return CellSplit(train=train, validation=validation, test=test)
 
 
 def only_known(label_N: NDArray[Any], split: CellSplit) -> CellSplit:
-    """The split without rows whose label is empty or NaN, nor rows to ask about a class that was never trained on.
+    """The split without rows that have no label, and without held-out rows of a class that training does not have.
 
-    No head could name such a class: most are countries that lie within a cell or two.
+    No head could predict such a class: most are countries within one or two cells.
     """
-    if _is_number(label_N):
-        known_N = ~np.isnan(label_N)
-        return CellSplit(
-            train=split.train[known_N[split.train]],
-            validation=split.validation[known_N[split.validation]],
-            test=split.test[known_N[split.test]],
-        )
-    train = split.train[label_N[split.train] != ""]
-    validation = split.validation[np.isin(label_N[split.validation], label_N[train])]
-    return CellSplit(train=train, validation=validation, test=split.test[np.isin(label_N[split.test], label_N[train])])
+    known_N = ~np.isnan(label_N) if _is_number(label_N) else label_N != ""
+    train = split.train[known_N[split.train]]
+    if not _is_number(label_N):
+        known_N = np.isin(label_N, label_N[train])
+    return CellSplit(
+        train=train, validation=split.validation[known_N[split.validation]], test=split.test[known_N[split.test]]
+    )
 
 
 def probe(
     label_N: NDArray[Any], features_NF: NDArray[np.floating], cell_N: Rows, split: CellSplit, seed: int = 0
-) -> Probed:
-    """Fit the head whose penalty validates best again, to all but the test cells, and score it on these.
+) -> ProbeScores:
+    """Choose a linear head's penalty on the validation cells, fit it again with them, and score it on the test cells.
 
     Args:
-        label_N: names of classes, read by logistic regression, or numbers, read by ridge regression, of scikit-learn.
-        features_NF: of the same places; standardised here by those that are trained on.
-        cell_N: the cell of each place.
-        split: as `only_known` gives it.
+        label_N: names of classes for logistic regression, or numbers for ridge regression, by scikit-learn.
+        features_NF: of the same locations; standardised by the rows that the head is fitted to.
+        cell_N: the cell of each location.
+        split: as from `only_known`.
         seed: of the bootstrap.
 
     Returns:
@@ -111,32 +111,27 @@ def probe(
         GeoclipError: scikit-learn is not installed.
     """
     if not (len(split.train) and len(split.validation) and len(split.test)):
-        raise DataError("too few places with a label: a part of the split is empty; draw more places")
-    is_number = _is_number(label_N)
+        raise DataError("too few locations with a label: a part of the split is empty; draw more places")
+    is_number, truth = _is_number(label_N), label_N[split.validation]
     x_NF = standardised(features_NF, split.train)
-    x_train, x_validation = x_NF[split.train], x_NF[split.validation]
-    truth = label_N[split.validation]
 
     def validate(penalty: float) -> float:
-        head = _head(penalty, is_number)
-        _fit(head, x_train, label_N[split.train])
-        guess = head.predict(x_validation)
+        guess = _fit(penalty, x_NF[split.train], label_N[split.train]).predict(x_NF[split.validation])
         return float(-((guess - truth) ** 2).mean() if is_number else (guess == truth).mean())
 
     best = climb(validate, PENALTIES if is_number else INVERSE_PENALTIES, START)
     both = np.concatenate((split.train, split.validation))
     x_NF = standardised(features_NF, both)
-    head = _head(best, is_number)
-    _fit(head, x_NF[both], label_N[both])
-    guess, truth = head.predict(x_NF[split.test]), label_N[split.test]
+    guess = _fit(best, x_NF[both], label_N[both]).predict(x_NF[split.test])
     score = score_numbers if is_number else score_classes
-    return Probed(dims=features_NF.shape[1], penalty=best, scores=score(truth, guess, cell_N[split.test], seed))
+    scores = score(label_N[split.test], guess, cell_N[split.test], seed)
+    return ProbeScores(dims=features_NF.shape[1], penalty=best, scores=scores)
 
 
 def climb(score: Callable[[float], float], grid: Sequence[float], start: int) -> float:
-    """The value of the grid with the best score, as far as one comes from `start` by walking up or down the grid.
+    """The value of the best score among those met by hill climbing from the index `start`, up and then down the grid.
 
-    Either walk ends at the first value that is no better than the one before.
+    Each direction ends at the first value that is no better than the one before.
     """
     known = {start: score(grid[start])}
     for step in (1, -1):
@@ -150,7 +145,7 @@ def climb(score: Callable[[float], float], grid: Sequence[float], start: int) ->
 
 
 def standardised(features_NF: NDArray[np.floating], rows: Rows) -> NDArray[np.float32]:
-    """Every column with mean 0 and standard deviation 1 over these rows; what does not vary becomes 0."""
+    """Every column with mean 0 and standard deviation 1 over these rows; a constant column becomes 0."""
     seen = features_NF[rows]
     mean_F, deviation_F = seen.mean(axis=0, dtype=np.float64), seen.std(axis=0, dtype=np.float64)
     constant_F = deviation_F <= 1e-6 * max(1.0, float(np.abs(mean_F).max(initial=0.0)))
@@ -162,10 +157,7 @@ def standardised(features_NF: NDArray[np.floating], rows: Rows) -> NDArray[np.fl
 
 
 def score_classes(truth_N: NDArray[Any], guess_N: NDArray[Any], cell_N: Rows, seed: int) -> dict[str, Interval]:
-    """Accuracy, and the mean over the classes that occur of F1 = 2 TP / (2 TP + FP + FN).
-
-    The intervals are of whole cells, see `_over_cells`.
-    """
+    """Accuracy, and the mean F1 = 2 TP / (2 TP + FP + FN) over the classes that occur, with intervals over cells."""
     classes, number_2N = np.unique(np.concatenate((truth_N, guess_N)), return_inverse=True)
     truth, guess = number_2N[: len(truth_N)], number_2N[len(truth_N) :]
     _, cell = np.unique(cell_N, return_inverse=True)
@@ -188,9 +180,9 @@ def score_classes(truth_N: NDArray[Any], guess_N: NDArray[Any], cell_N: Rows, se
 
 
 def score_numbers(truth_N: Floats, guess_N: Floats, cell_N: Rows, seed: int) -> dict[str, Interval]:
-    """The share of variance explained, R², and the root of the mean squared error; intervals as of classes."""
+    """R² and the root of the mean squared error, with intervals over cells."""
     _, cell = np.unique(cell_N, return_inverse=True)
-    centred_N = truth_N - truth_N.mean()  # so that the variance below keeps its digits
+    centred_N = truth_N - truth_N.mean()  # for the precision of the variance below
     parts = (np.ones_like(centred_N), centred_N, centred_N**2, (truth_N - guess_N) ** 2)
     sums_C4 = np.stack([np.bincount(cell, weights=part) for part in parts], axis=1)
 
@@ -202,21 +194,21 @@ def score_numbers(truth_N: Floats, guess_N: Floats, cell_N: Rows, seed: int) -> 
 
 
 def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed: int) -> dict[str, Interval]:
-    """Each measure on all cells once, and its 2.5th and 97.5th percentile over weightings of the cells.
+    """Each measure on all cells, and its 2.5th and 97.5th percentile over random weights of the cells.
 
-    Whole cells, because neighbours are no independent witnesses. Exponential weights instead of counts, because a cell
-    that is not drawn takes its classes with it: of countries that lie in one cell, a third would be gone, and the mean
-    over those that are left is another quantity. Such a country adds little to the interval of macro_f1: it is narrow.
+    Cells are resampled because neighbouring locations are not independent. The weights are exponential: counts would
+    leave out the classes of cells that are not drawn, a third of the countries within one cell, and the mean over the
+    others is a different quantity. Such a country adds little to the interval of macro_f1, which is narrow.
 
     Source: Field, Welsh, "Bootstrapping clustered data", J. Royal Statistical Society B 69(3), 2007; Rubin, "The
     Bayesian Bootstrap", Annals of Statistics 9(1), 1981.
     """
-    whole = measure(np.ones((1, cells)))
+    values = measure(np.ones((1, cells)))
     draw_RM = bootstrap(
         lambda weight_RC: np.column_stack(list(measure(weight_RC).values())), cells, seed, exponential=True
     )
     intervals = {}
-    for (name, value), resampled_R in zip(whole.items(), draw_RM.T, strict=True):
+    for (name, value), resampled_R in zip(values.items(), draw_RM.T, strict=True):
         intervals[name] = interval_of(float(value[0]), resampled_R)
         if name in SHARES and value[0] in (0, 1):
             wilson = all_or_none(bool(value[0]), cells)
@@ -224,79 +216,50 @@ def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed
     return intervals
 
 
-def _head(penalty: float, is_number: bool) -> _Head:
+def _fit(penalty: float, x: NDArray[np.float32], y: NDArray[Any]) -> Any:
+    """A head fitted to (N, F) features and labels, without scikit-learn's warning that it could still improve."""
     try:
         from sklearn.linear_model import LogisticRegression, Ridge
     except ModuleNotFoundError:
         raise GeoclipError(
-            "the probe's linear heads are scikit-learn's, which is not installed: "
-            "pip install -c constraints.txt -e '.[probe]'"
+            "the probe needs scikit-learn, which is not installed: pip install -c constraints.txt -e '.[probe]'"
         ) from None
-    head: _Head = (
-        Ridge(alpha=penalty) if is_number else LogisticRegression(C=penalty, max_iter=MOST_ITERATIONS, tol=TOLERANCE)
-    )
-    return head
-
-
-def _fit(head: _Head, x: NDArray[np.float32], y: NDArray[Any]) -> None:
-    """Without the library's warning that a head would go on improving: validation judges those as they are."""
+    if _is_number(y):
+        return Ridge(alpha=penalty).fit(x, y)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="lbfgs failed to converge")
-        head.fit(x, y)
+        return LogisticRegression(C=penalty, max_iter=MOST_ITERATIONS, tol=TOLERANCE).fit(x, y)
 
 
 def _is_number(label_N: NDArray[Any]) -> bool:
     return bool(np.issubdtype(label_N.dtype, np.floating))
 
 
-Features = Callable[[Floats], NDArray[np.floating]]
-
-UNITS = {"elevation": "m"}  # of those tasks whose labels are numbers
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class LabelledPlaces:
-    """Places and, by task, what is to be read of each: an empty name or NaN where the maps do not know it."""
-
-    gps_deg_N2: Floats
-    labels: dict[str, NDArray[Any]]
-
-
-def probe_locations(places: int, seed: int) -> list[LabelledPlaces]:
-    """land_sea of places uniform on the sphere; of others uniform on land continent, country and elevation.
-
-    Args:
-        places: drawn for each of the two.
-        seed: of the drawing.
+def probe_locations(count: int, seed: int) -> list[LabelledLocations]:
+    """Random locations on the sphere with land_sea, and as many on land with continent, country and elevation.
 
     Raises:
         GeoclipError: a map is neither cached nor reachable, or a package that reads it is not installed.
     """
     generator = torch.Generator().manual_seed(seed)
-    anywhere_N2 = uniform_on_sphere(places, generator).double().numpy()
-    land_N2 = uniform_on_land(places, seed)
+    anywhere_N2 = uniform_on_sphere(count, generator).double().numpy()
+    land_N2 = uniform_on_land(count, seed)
     land_sea_N = np.where(is_land(anywhere_N2), "land", "sea or lake")
+    land_labels = {
+        "continent": continents_of(land_N2),
+        "country": countries_of(land_N2),
+        "elevation": elevation_m(land_N2),
+    }
     return [
-        LabelledPlaces(gps_deg_N2=anywhere_N2, labels={"land_sea": land_sea_N}),
-        LabelledPlaces(
-            gps_deg_N2=land_N2,
-            labels={
-                "continent": continents_of(land_N2),
-                "country": countries_of(land_N2),
-                "elevation": elevation_m(land_N2),
-            },
-        ),
+        LabelledLocations(gps_deg_N2=anywhere_N2, labels={"land_sea": land_sea_N}),
+        LabelledLocations(gps_deg_N2=land_N2, labels=land_labels),
     ]
 
 
 def baseline_features(seed: int, device: torch.device | str = "cpu") -> dict[str, Features]:
-    """Functions of coordinates that know nothing of the Earth, and GeoCLIP's encoder before any training.
+    """Functions of coordinates without knowledge of the Earth, and GeoCLIP's encoder before any training.
 
-    `nothing` is a constant: its head names the most frequent class, or the mean.
-
-    Args:
-        seed: of the untrained encoder's weights and frequencies.
-        device: where it is asked.
+    `nothing` is a constant: its head predicts the most frequent class, or the mean. `seed` is that of the encoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -312,59 +275,50 @@ def baseline_features(seed: int, device: torch.device | str = "cpu") -> dict[str
 
 
 def embedding_features(encoder: nn.Module) -> Features:
-    """An encoder's unit embeddings."""
+    """The unit embeddings of an encoder."""
     return lambda gps_deg_N2: embed_locations(encoder, gps_deg_N2)
-
-
-def measure_probe(
-    asked: Sequence[LabelledPlaces], features: Mapping[str, Features], seed: int
-) -> dict[str, dict[str, Any]]:
-    """Every kind of features on every task, as it goes into JSON.
-
-    Args:
-        asked: each is split into whole cells of its own.
-        features: functions of coordinates, by name.
-        seed: of the splits and the bootstrap.
-
-    Returns:
-        By task: n and cells of each part, classes, how many test places were left out, and by features their scores.
-
-    Raises:
-        GeoclipError: as `probe`.
-    """
-    measured: dict[str, dict[str, Any]] = {}
-    heads = len(features) * sum(len(places.labels) for places in asked)
-    with tqdm(total=heads, desc="probe", unit="head") as bar:
-        for places in asked:
-            whole, cell_N = split_cells(places.gps_deg_N2, seed), cells_of(places.gps_deg_N2)
-            splits = {task: only_known(label_N, whole) for task, label_N in places.labels.items()}
-            for task, split in splits.items():
-                measured[task] = _sizes(task, places.labels[task], cell_N, whole, split)
-            for name, function in features.items():
-                features_NF = function(places.gps_deg_N2)
-                for task, split in splits.items():
-                    bar.set_postfix_str(f"{task}, {name}")
-                    probed = probe(places.labels[task], features_NF, cell_N, split, seed)
-                    measured[task]["features"][name] = asdict(probed)
-                    bar.update()
-    return measured
-
-
-def _sizes(
-    task: str, label_N: NDArray[Any], cell_N: NDArray[np.int64], whole: CellSplit, split: CellSplit
-) -> dict[str, Any]:
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    trained_on = np.concatenate((split.train, split.validation))
-    return {
-        "n": {part: len(rows) for part, rows in parts.items()},
-        "cells": {part: len(np.unique(cell_N[rows])) for part, rows in parts.items()},
-        "left_out_of_test": len(whole.test) - len(split.test),
-        "unit": UNITS.get(task),
-        "classes": None if task in UNITS else len(np.unique(label_N[trained_on])),
-        "features": {},
-    }
 
 
 def _harmonics(gps_deg_N2: Floats, degree: int) -> NDArray[np.float32]:
     chunks = torch.from_numpy(gps_deg_N2).split(4096)
     return torch.cat([real_spherical_harmonics(chunk, degree).float() for chunk in chunks]).numpy()
+
+
+def measure_probe(
+    groups: Sequence[LabelledLocations], features: Mapping[str, Features], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Score all features on all tasks.
+
+    Returns JSON by task: n and cells of each part, classes, how many test locations are left out, and scores by name of
+    the features. `seed` is that of the splits and the bootstrap. Errors are those of `probe`.
+    """
+    measured: dict[str, dict[str, Any]] = {}
+    heads = len(features) * sum(len(group.labels) for group in groups)
+    with tqdm(total=heads, desc="probe", unit="head") as bar:
+        for group in groups:
+            complete, cell_N = split_cells(group.gps_deg_N2, seed), cells_of(group.gps_deg_N2)
+            splits = {task: only_known(label_N, complete) for task, label_N in group.labels.items()}
+            for task, split in splits.items():
+                left_out = len(complete.test) - len(split.test)
+                measured[task] = _sizes(task, group.labels[task], cell_N, split) | {
+                    "left_out_of_test": left_out, "features": {},
+                }  # fmt: skip
+            for name, function in features.items():
+                features_NF = function(group.gps_deg_N2)
+                for task, split in splits.items():
+                    bar.set_postfix_str(f"{task}, {name}")
+                    found = probe(group.labels[task], features_NF, cell_N, split, seed)
+                    measured[task]["features"][name] = asdict(found)
+                    bar.update()
+    return measured
+
+
+def _sizes(task: str, label_N: NDArray[Any], cell_N: Rows, split: CellSplit) -> dict[str, Any]:
+    parts = asdict(split)
+    fitted = np.concatenate((split.train, split.validation))
+    return {
+        "n": {part: len(rows) for part, rows in parts.items()},
+        "cells": {part: len(np.unique(cell_N[rows])) for part, rows in parts.items()},
+        "unit": UNITS.get(task),
+        "classes": None if task in UNITS else len(np.unique(label_N[fitted])),
+    }

@@ -1,7 +1,8 @@
-"""Whether chance could have done it: the bootstrap, its 95 % intervals, and McNemar's test."""
+"""Statistical significance: the bootstrap, its 95 % intervals, and McNemar's test."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,8 +28,11 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(value=math.nan, low=math.nan, high=math.nan)
+
+
 class McNemar(NamedTuple):
-    """How many images one side alone has right, and the two-sided p of the exact test."""
+    """How many images only one side has right, and the two-sided p of the exact test."""
 
     only_a: int
     only_b: int
@@ -38,13 +42,13 @@ class McNemar(NamedTuple):
 def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int = 0, *, exponential: bool = False) -> Floats:
     """(RESAMPLES, …) values of a statistic when n images are drawn with replacement.
 
-    The same n and seed give the same draws, so two runs on the same images are resampled in pairs.
+    The same n and seed give the same draws, so resamples of two runs on the same images are paired.
 
     Args:
-        statistic: from (R, n) weights, how often each image was drawn, to (R, …) values.
+        statistic: from (R, n) weights, the number of draws of each image, to (R, …) values.
         n: images, or clusters of them.
         seed: of the draws.
-        exponential: weights from the exponential distribution instead of counts, so that no image has weight 0.
+        exponential: exponentially distributed weights instead of counts, so that no image has weight 0.
 
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; exponential weights: Rubin, "The
     Bayesian Bootstrap", Annals of Statistics 9(1), 1981.
@@ -63,15 +67,9 @@ def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int = 0, *, e
     return np.concatenate(found)
 
 
-def bounds_of(resampled_R: Floats) -> tuple[float, float]:
-    """The 95 % interval of resampled values."""
-    low, high = np.percentile(resampled_R, BOUNDS_PERCENT)
-    return float(low), float(high)
-
-
 def interval_of(value: float, resampled_R: Floats) -> Interval:
     """A value with the 95 % interval of its resamples."""
-    low, high = bounds_of(resampled_R)
+    low, high = map(float, np.percentile(resampled_R, BOUNDS_PERCENT))
     return Interval(value=value, low=low, high=high)
 
 
@@ -86,22 +84,22 @@ def weighted_medians(value_N: Floats, count_RN: Floats) -> Floats:
 
 
 def mean_interval(value_N: Floats, seed: int = 0) -> Interval:
-    """The mean and its bootstrap interval; NaN where there is no value."""
+    """The mean and its bootstrap interval; NaN if there is no value."""
     n = len(value_N)
     if not n:
-        return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
+        return UNKNOWN
     return interval_of(float(value_N.mean()), bootstrap(lambda count_RN: count_RN @ value_N / n, n, seed))
 
 
 def share_interval(true_N: NDArray[np.bool_]) -> Interval:
-    """The share that is true and its interval, in percent; NaN where there is no value.
+    """The share that is true and its interval, in percent; NaN if there is no value.
 
-    The number of true ones among n draws with replacement is binomial, so the bootstrap's percentiles are known
-    without drawing. Of shares of 0 and 100 % the interval is Wilson's.
+    The number of true ones in a resample is binomial, so the bootstrap's percentiles are known without drawing.
+    For 0 and 100 % the interval is Wilson's.
     """
     n = len(true_N)
     if not n:
-        return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
+        return UNKNOWN
     share = float(true_N.mean())
     if share in (0, 1):
         return all_or_none(share == 1, n)
@@ -110,7 +108,7 @@ def share_interval(true_N: NDArray[np.bool_]) -> Interval:
 
 
 def all_or_none(is_all: bool, n: int) -> Interval:
-    """100 or 0 % of n, with Wilson's interval: resamples of equal values are all equal.
+    """100 or 0 % of n, with Wilson's interval, because all resamples of equal values are equal.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
     """
@@ -120,7 +118,7 @@ def all_or_none(is_all: bool, n: int) -> Interval:
 
 
 def mcnemar(a_right_N: NDArray[Any], b_right_N: NDArray[Any]) -> McNemar:
-    """McNemar's exact test of two sides on the same images, each right (1), wrong (0) or not counted (NaN).
+    """McNemar's exact test of two sides on the same images: right (1), wrong (0) or not counted (NaN).
 
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
     Psychometrika 12, 1947.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,8 @@ from geoclip.model.embedding import embed_locations
 from geoclip.system.files import atomic_path
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Embedded:
-    """A part of the table, every cell as text, and its embeddings."""
+class Embedded(NamedTuple):
+    """Some rows of the table, with cells as text, and their embeddings."""
 
     rows: pd.DataFrame
     gps_deg_N2: NDArray[np.float64]
@@ -32,22 +31,22 @@ class Embedded:
 def embed_table(
     encoder: nn.Module, source: Path, output: Path, *, normalise: bool = True, batch_size: int = 2048
 ) -> tuple[int, int]:
-    """Embed every row of a CSV, in its order. Nothing is written unless all its rows are locations on Earth.
+    """Embed every row of a table, in order. Nothing is written unless all rows are locations on Earth.
 
     Args:
-        encoder: degrees in, embeddings out, on its device.
+        encoder: (N, 2) degrees -> (N, D), on its device.
         source: a table, see `geoclip.data.tables`.
-        output: complete or absent. .npy is (N, D) float32; .npz holds it as `embedding`, with `lat` and `lon`; .csv the
-            columns of the source and e0, e1, …; .parquet the columns of the source and lists `embedding`.
+        output: .npy is (N, D) float32; .npz has `embedding`, `lat` and `lon`; .csv the columns of the source and
+            e0, e1, …; .parquet the columns of the source and lists `embedding`.
         normalise: to unit vectors.
-        batch_size: rows encoded at a time.
+        batch_size: rows at a time.
 
     Returns:
         N and D.
 
     Raises:
-        DataError: no such columns, no rows, a row that is no location on Earth (by its line), a column called like one
-            of the output's own.
+        DataError: no coordinate columns, no rows, a row that is no location on Earth, with its line, or a column with
+            a name of the output's.
     """
     table = open_table(source, "input")
     columns = table.columns()
@@ -58,7 +57,7 @@ def embed_table(
         with tqdm(total=count, desc="embedding", unit="location", unit_scale=True) as bar:
             for chunk in read_chunks(table, columns, table.header):
                 embedding = embed_locations(encoder, chunk.gps_deg_N2, normalise=normalise, batch_size=batch_size)
-                yield Embedded(rows=chunk.cells, gps_deg_N2=chunk.gps_deg_N2, embedding_ND=embedding)
+                yield Embedded(chunk.cells, chunk.gps_deg_N2, embedding)
                 bar.update(len(embedding))
 
     with atomic_path(output) as partial:
@@ -68,30 +67,26 @@ def embed_table(
 
 def _write_npy(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) -> None:
     with path.open("wb") as file:
-        _stream_npy(file, (part.embedding_ND for part in parts), shape)
+        _stream_npy(file, parts, shape)
 
 
 def _write_npz(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) -> None:
-    gps_deg: list[NDArray[np.float64]] = []
-
-    def embeddings() -> Iterator[NDArray[np.float32]]:
-        for part in parts:
-            gps_deg.append(part.gps_deg_N2)
-            yield part.embedding_ND
-
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("embedding.npy", "w", force_zip64=True) as file:
-            _stream_npy(file, embeddings(), shape)
-        for name, values_N in zip(("lat", "lon"), np.concatenate(gps_deg).T, strict=True):
+            gps_deg_N2 = _stream_npy(file, parts, shape)
+        for name, values_N in zip(("lat", "lon"), gps_deg_N2.T, strict=True):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values_N))
 
 
-def _stream_npy(file: IO[bytes], parts: Iterable[NDArray[np.float32]], shape: tuple[int, int]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+def _stream_npy(file: IO[bytes], parts: Iterable[Embedded], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Write the embeddings as one array, part by part; returns the coordinates."""
+    gps_deg = []
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     for part in parts:
-        file.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
+        file.write(np.ascontiguousarray(part.embedding_ND, dtype="<f4").tobytes())
+        gps_deg.append(part.gps_deg_N2)
+    return np.concatenate(gps_deg)
 
 
 def _write_csv(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]) -> None:
@@ -109,25 +104,20 @@ def _write_parquet(path: Path, parts: Iterable[Embedded], shape: tuple[int, int]
     import pyarrow.parquet as pq
 
     writer: Any = None
-    try:
+    with ExitStack() as stack:
         for part in parts:
             _refuse_clash(part.rows, ["embedding"])
             flat = pa.array(part.embedding_ND.reshape(-1))
             columns = {name: pa.array(part.rows[name], pa.string()) for name in part.rows}
             table = pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, shape[1])})
-            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _refuse_clash(rows: pd.DataFrame, names: list[str]) -> None:
     clash = [name for name in rows if name in set(names)]
     if clash:
-        raise DataError(
-            f"the input's column {clash[0]} is called like one of the embedding; rename it, or write a .npz"
-        )
+        raise DataError(f"the input's column {clash[0]} is also a column of embeddings; rename it, or write a .npz")
 
 
 WRITERS: dict[str, Callable[[Path, Iterable[Embedded], tuple[int, int]], None]] = {

@@ -1,4 +1,4 @@
-"""Run a frozen encoder once over a split and keep what it says: shards of features, one for each shard of pictures."""
+"""Features of a frozen encoder for a split: one shard of features for each shard of pictures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from geoclip.prepare.shard_writing import distinct_key, record_shard, write_inde
 
 
 class _Views(Dataset[tuple[int, Batch]]):
-    """Chunks of all shards, one after the other, each picture decoded into all its views; with the shard's number."""
+    """The chunks of all shards in order: the shard's number, and its pictures, decoded into all views."""
 
     def __init__(self, shards: list[Shard], decoder: ViewsDecoder, chunk: int) -> None:
         self.shards, self.decoder, self.chunk = shards, decoder, chunk
         self.chunks = [
             (number, start)
             for number, shard in enumerate(shards)
-            for start in range(0, max(1, shard.samples), chunk)  # of an empty shard one, so that it is written
+            for start in range(0, max(1, shard.samples), chunk)  # an empty shard has one chunk, so that it is written
         ]
 
     def __len__(self) -> int:
@@ -62,52 +62,49 @@ def extract_features(
     precision: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     timeout_s: float = TIMEOUT_S,
 ) -> SkipReport:
-    """Write this rank's share of a split's feature shards; those that stand already are left alone.
+    """Write this rank's share of a split's feature shards, except those that exist.
 
     Args:
         encoder: on its device, in evaluation mode.
-        shards: the pictures; shard k is this rank's where k % world.size == world.rank.
+        shards: of pictures; this rank has shard k if k % world.size == world.rank.
         folder: of the split's features.
-        decoder: which views.
+        decoder: of the views.
         world: rank, size, device.
-        workers: processes that decode; 0 decodes here.
-        batch_size: pictures decoded and encoded at a time, each in all its views.
+        workers: processes that decode; 0 decodes in this one.
+        batch_size: pictures at a time, each in all its views.
         precision: the context that the encoder runs in.
-        timeout_s: a process that makes no progress for so long ends the extraction.
+        timeout_s: a process without progress for so long ends the extraction.
 
     Returns:
-        What could not be read.
+        The unreadable pictures.
 
     Raises:
-        DataError: features that float16 cannot hold; or a process failed, was killed or stopped.
+        DataError: features that float16 cannot represent, or a process that failed or was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     skipped = SkipReport()
-    mine = shards[world.rank :: world.size]
-    left = [shard for shard in mine if not (folder / Path(shard.path).name).is_file()]
-    total, done = (sum(shard.samples for shard in mine), sum(shard.samples for shard in mine if shard not in left))
-    with tqdm(
-        total=total, initial=done, desc=f"features of {folder.name}", unit="image", disable=not world.is_main
-    ) as bar:
+    share = shards[world.rank :: world.size]
+    left = [shard for shard in share if not (folder / Path(shard.path).name).is_file()]
+    total, to_do = (sum(shard.samples for shard in some) for some in (share, left))
+    title = f"features of {folder.name}"
+    with tqdm(total=total, initial=total - to_do, desc=title, unit="image", disable=not world.is_main) as bar:
         views = _Views(left, decoder, batch_size)
         batches = read_in_processes(views, count=len(views), workers=workers, timeout_s=timeout_s, limited_by=LIMIT)
         with contextlib.closing(batches):
             encoded = _encoded(encoder, batches, world.device, precision, skipped, bar)
             for number, samples in itertools.groupby(encoded, key=lambda one: one[0]):
-                found = itertools.chain.from_iterable(rows for _, rows in samples)
-                write_tar(folder / Path(left[number].path).name, _named(found))
+                written = set[str]()
+                named = (  # the json contains the original key
+                    sample | {"__key__": distinct_key(sample["__key__"].replace(".", "_"), written)}
+                    for _, rows in samples
+                    for sample in rows
+                )
+                write_tar(folder / Path(left[number].path).name, named)
     return skipped
 
 
-def _named(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The samples of a shard under keys without dots; the json has the picture's own."""
-    written: set[str] = set()
-    for sample in samples:
-        yield sample | {"__key__": distinct_key(sample["__key__"].replace(".", "_"), written)}
-
-
 def close_split(folder: Path, shards: list[Shard]) -> int:
-    """Once every rank has written its share: index.json, by which a split is known to be whole. Returns its samples."""
+    """Write index.json, which marks a split as complete, once every rank has written its share. Returns the samples."""
     paths = [folder / Path(shard.path).name for shard in shards]
     return write_index(folder, folder.name, [record_shard(path, len(open_index(path))) for path in paths])
 
@@ -120,27 +117,22 @@ def _encoded(
     skipped: SkipReport,
     bar: tqdm[Never],
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Each chunk's samples with the number of its shard, read from the device while it computes the next chunk."""
-    before: tuple[int, Batch, Tensor, torch.cuda.Event | None] | None = None
+    """The samples of each chunk and the number of its shard, copied from the device during the next chunk."""
+    pending: list[tuple[int, Batch, Tensor, torch.cuda.Event | None]] = []
     for number, batch in batches:
         skipped.add(batch.skipped)
-        halves, copied = _features(encoder, batch, device, precision)
-        if before is not None:
-            yield _samples(*before)
+        pending.append((number, batch, *_features(encoder, batch, device, precision)))
+        if len(pending) > 1:
+            yield _samples(*pending.pop(0))
         bar.update(len(batch.keys) + len(batch.skipped))
-        before = number, batch, halves, copied
-    if before is not None:
-        yield _samples(*before)
+    yield from (_samples(*one) for one in pending)
 
 
 @torch.inference_mode()
 def _features(
     encoder: ImageEncoder, batch: Batch, device: torch.device, precision: Callable[[], AbstractContextManager[None]]
 ) -> tuple[Tensor, torch.cuda.Event | None]:
-    """(B, 1 + V, F) float16 in the host's memory: all views of all pictures in one pass.
-
-    On a GPU they are there once the event has come.
-    """
+    """(B, 1 + V, F) float16 on the CPU, complete after the event (GPU only): all views of all pictures in one pass."""
     if not batch.keys:
         return torch.empty((0, 1, encoder.feature_dim), dtype=torch.float16), None
     here = batch.to(device)
@@ -160,15 +152,11 @@ def _features(
 def _samples(
     number: int, batch: Batch, halves_BVF: Tensor, copied: torch.cuda.Event | None
 ) -> tuple[int, list[dict[str, Any]]]:
-    """The samples of a chunk as a feature shard holds them.
-
-    Raises:
-        DataError: features that float16 cannot hold.
-    """
+    """The samples of a chunk, as in a feature shard; DataError if float16 cannot represent the features."""
     if copied is not None:
         copied.synchronize()
     if not halves_BVF.isfinite().all():
-        raise DataError("this encoder's features do not fit 16 bits; is it a diverged checkpoint?")
+        raise DataError("this encoder's features are not finite in float16; did its training diverge?")
     samples = []
     for key, (lat, lon), features_VF in zip(batch.keys, batch.gps_deg_B2.tolist(), halves_BVF.numpy(), strict=True):
         location = json.dumps({"key": key, "lat": lat, "lon": lon}).encode()

@@ -1,10 +1,9 @@
-"""Pictures of predictions: a map for each query, and the guesses as a table."""
+"""Output of predictions: a table for the console, and maps."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,27 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from geoclip.data.blue_marble import read_earth
-from geoclip.data.pictures import MAX_PIXELS, decode
+from geoclip.data.pictures import decode
 from geoclip.errors import AssetError
 from geoclip.evaluation.gallery import Gallery
 from geoclip.geo.geodesy import haversine_km
-from geoclip.inference.prediction import Guess, QueryResult
+from geoclip.inference.prediction import Guess, Query, QueryResult
 from geoclip.inference.prediction_map import Prediction, draw_prediction_png, draw_texts_png
 from geoclip.inference.prediction_page import write_predictions_html
 from geoclip.plotting.tables import Table
 from geoclip.system.console import percent_text
 from geoclip.system.files import read_regular
 
+log = logging.getLogger("geoclip")
+
+EARTH_PX = 2160  # width of the map's background
+PHOTO_PX = 560  # of the photograph beside the map
+
 
 def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, float] | None = None) -> RichTable:
-    """For `rich.print`: a row per guess; how far off it is, where that is known; a link that no line break cuts.
+    """A row per prediction: coordinates, probability over the gallery, cosine, error in km if the truth is known, link.
 
-    The score is the probability over the whole gallery. `exif_deg` is what the picture's own EXIF says of its place:
-    it stands in the title, and nothing is computed from it but how far the best guess lies from it.
+    `exif_deg`, the coordinates in the picture's EXIF, is only shown in the title, with the distance to it.
     """
     known = any(guess.distance_km is not None for guess in guesses)
     heads = ["rank", "latitude", "longitude", "score", "cosine", *(["km off"] if known else []), "map"]
@@ -42,57 +45,37 @@ def guesses_table(title: str, guesses: Sequence[Guess], exif_deg: tuple[float, f
         ]
         for guess in guesses
     ]
-    table = Table(heads, rows, Text(title + _beside(guesses, exif_deg), "bold")).rich()
+    if exif_deg is not None:
+        best = torch.tensor([[guesses[0].lat, guesses[0].lon]], dtype=torch.float64)
+        off_km = haversine_km(best, torch.tensor([exif_deg], dtype=torch.float64)).item()
+        title += f"  (EXIF, not used: {exif_deg[0]:.4f}, {exif_deg[1]:.4f}; {off_km:,.0f} km from rank 1)"
+    table = Table(heads, rows, Text(title, "bold")).rich()
     rank, link = table.columns[0], table.columns[-1]
     rank.justify, link.justify, link.no_wrap = "right", "left", True
     return table
 
 
-def _beside(guesses: Sequence[Guess], exif_deg: tuple[float, float] | None) -> str:
-    if exif_deg is None:
-        return ""
-    best = torch.tensor([[guesses[0].lat, guesses[0].lon]], dtype=torch.float64)
-    off_km = haversine_km(best, torch.tensor([exif_deg], dtype=torch.float64)).item()
-    return f"  (EXIF, not used: {exif_deg[0]:.4f}, {exif_deg[1]:.4f}; the best guess is {off_km:,.0f} km off)"
+def prediction_to_draw(title: str, query: Query, result: QueryResult, max_pixels: int) -> Prediction:
+    """A result as the maps need it, with the photograph, which may have `max_pixels`."""
+    photo = None
+    if query.photo is not None:
+        photo = decode(read_regular(query.photo), PHOTO_PX, max_pixels=max_pixels)
+    return Prediction(
+        title=title,
+        probability_G=result.heat_G,
+        top_deg_k2=np.array([(guess.lat, guess.lon) for guess in result.guesses]),
+        top_probability_k=np.array([guess.probability for guess in result.guesses]),
+        truth_deg=query.truth_deg,
+        photo=photo,
+    )
 
 
-log = logging.getLogger("geoclip")
+def draw_prediction_maps(folder: Path, gallery: Gallery, predictions: Mapping[str, Prediction]) -> None:
+    """Draw NAME.png of each, texts.png of several texts, and one page with an interactive map.
 
-EARTH_PX = 2160  # width of the map's background
-PHOTO_PX = 560  # of the photograph beside the map
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Drawn:
-    """An answer, and what is drawn beside it."""
-
-    title: str
-    photo: Path | None  # None: a text was asked
-    truth_deg: tuple[float, float] | None
-    answer: QueryResult
-    max_pixels: int = MAX_PIXELS  # of the photo, as it was read with
-
-    def as_prediction(self) -> Prediction:
-        """As the maps take it."""
-        guesses = self.answer.guesses
-        return Prediction(
-            title=self.title,
-            probability_G=self.answer.heat_G,
-            top_deg_k2=np.array([(guess.lat, guess.lon) for guess in guesses]),
-            top_probability_k=np.array([guess.probability for guess in guesses]),
-            truth_deg=self.truth_deg,
-            photo=None
-            if self.photo is None
-            else decode(read_regular(self.photo), PHOTO_PX, max_pixels=self.max_pixels),
-        )
-
-
-def draw_prediction_maps(folder: Path, gallery: Gallery, shown: Mapping[str, Drawn]) -> None:
-    """NAME.png of each, texts.png of several texts, and one page with a map to zoom for all of them.
-
-    Where the Earth's picture is out of reach nothing is drawn, and that is said: the predictions stand.
+    Without the picture of the Earth nothing is drawn, with a warning.
     """
-    if not shown:
+    if not predictions:
         return
     try:
         background = read_earth(EARTH_PX)
@@ -100,13 +83,12 @@ def draw_prediction_maps(folder: Path, gallery: Gallery, shown: Mapping[str, Dra
         log.warning("no maps: %s", error)
         return
     locations_G2 = gallery.gps_deg_G2.numpy()
-    drawn = {name: one.as_prediction() for name, one in shown.items()}
-    for name, prediction in drawn.items():
+    for name, prediction in predictions.items():
         draw_prediction_png(folder / f"{name}.png", locations_G2, prediction, background)
-    texts = [drawn[name] for name, one in shown.items() if one.photo is None]
+    texts = [prediction for prediction in predictions.values() if prediction.photo is None]
     if len(texts) > 1:
         draw_texts_png(folder / "texts.png", locations_G2, texts, background)
-        log.info("texts side by side: %s", folder / "texts.png")
-    page = folder / (f"{next(iter(drawn))}.html" if len(drawn) == 1 else "index.html")
-    write_predictions_html(page, locations_G2, drawn.values(), background)
-    log.info("map to zoom: %s", page)
+        log.info("maps of all texts: %s", folder / "texts.png")
+    page = folder / (f"{next(iter(predictions))}.html" if len(predictions) == 1 else "index.html")
+    write_predictions_html(page, locations_G2, list(predictions.values()), background)
+    log.info("interactive map: %s", page)

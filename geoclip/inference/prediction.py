@@ -1,4 +1,4 @@
-"""Predict: guesses and their probabilities for images or texts, refined, as rows of a table."""
+"""Predictions for images or texts: locations and their probabilities, smoothed, refined, as rows of a table."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM, destination, haversine_km, unit
 
 Floats = NDArray[np.float64]
 
-REACH = 3.0  # in standard deviations: beyond it a Gaussian has 1 % of its height
-PLACES_PER_CHUNK = 512
+REACH = 3.0  # standard deviations: beyond, a Gaussian has less than 1.2 % of its height
+LOCATIONS_PER_CHUNK = 512
+SCORES_AT_ONCE = 16_000_000  # of the score matrix: 64 MB
+HALF = 4  # the refinement's grid has 2 · HALF + 1 points a side, and each grid is HALF times finer than the last
+LEAST_REACH_KM = 1.0  # of the refinement's first grid
 
 
 def smooth_heat(heat_NG: NDArray[np.float32], gallery_deg_G2: Floats, smooth_km: float) -> Floats:
-    """(N, G) what each place of the gallery has around it: a Gaussian-weighted sum of the heat, scaled to sum to 1.
+    """(N, G) Gaussian-weighted sum of the heat around each location of the gallery, scaled to sum to 1.
 
-    A place then stands for its surroundings: many likely places near each other win over a likelier one far from all.
+    Many likely locations near each other get more than a likelier one far from all others.
 
     Args:
         heat_NG: (N, G) probabilities over the gallery.
         gallery_deg_G2: (G, 2) latitude, longitude in degrees.
-        smooth_km: standard deviation of the Gaussian, along great circles; cut off at three of them.
+        smooth_km: standard deviation along great circles; the Gaussian is cut off at three of them.
 
     Source: kernel density estimation, Silverman, "Density Estimation for Statistics and Data Analysis", 1986, ch. 4.
     """
@@ -42,18 +45,15 @@ def smooth_heat(heat_NG: NDArray[np.float32], gallery_deg_G2: Floats, smooth_km:
     tree = cKDTree(points)
     longest = 2 * np.sin(min(REACH * smooth_km / EARTH_RADIUS_KM, np.pi) / 2)
     smoothed = np.empty((heat_NG.shape[0], len(points)))
-    for first in range(0, len(points), PLACES_PER_CHUNK):
-        chunk = points[first : first + PLACES_PER_CHUNK]
+    for first in range(0, len(points), LOCATIONS_PER_CHUNK):
+        chunk = points[first : first + LOCATIONS_PER_CHUNK]
         weights = cKDTree(chunk).sparse_distance_matrix(tree, longest, output_type="coo_matrix").tocsr()
-        # Chords to arcs to weights; the matrix holds zeros too, of a place to itself.
+        # Chords to arcs to weights; the distance 0 to itself is stored too.
         arc_km = 2 * EARTH_RADIUS_KM * np.arcsin(np.clip(weights.data / 2, 0, 1))
         weights.data = np.exp(-0.5 * (arc_km / smooth_km) ** 2)
         smoothed[:, first : first + len(chunk)] = (weights @ heat_NG.T).T
     total: Floats = smoothed / smoothed.sum(axis=1, keepdims=True)
     return total
-
-
-HALF = 4  # the grid has 2 · HALF + 1 places a side, and the next one is so many times finer
 
 
 @torch.inference_mode()
@@ -65,27 +65,27 @@ def refine_locations(
     reach_km_NK: Tensor,
     step_m: float,
 ) -> tuple[Tensor, Tensor]:
-    """Climb from each of a picture's places to the most similar place around it.
+    """Search around each starting location for the one of highest similarity to the image.
 
-    A square grid around the place so far, then one around its best point with a quarter of the spacing, until the
-    spacing is `step_m`. The similarity never falls, as each grid holds the place that it is around. What is found is a
-    local maximum of the model's similarity; how much of it is knowledge, the finest scale's sigma decides.
+    The first square grid is around the start. Each next one is around the best point so far, with a quarter of the
+    spacing, until that is `step_m`. A grid contains its centre, so the similarity never falls. The result is a local
+    maximum; the encoder's finest sigma limits its accuracy.
 
     Args:
         image_ND: (N, D) unit vectors.
         start_deg_NK2: (N, K, 2) latitude, longitude in degrees.
         encode_location: (M, 2) degrees -> (M, D) embeddings.
-        reach_km_NK: (N, K) half the first grid's side.
+        reach_km_NK: (N, K) half the side of the first grid.
         step_m: spacing of the last grid, in metres.
 
     Returns:
-        (N, K, 2) places in degrees, float64, and (N, K) their cosine similarities.
+        (N, K, 2) locations in degrees, float64, and (N, K) their cosine similarities.
     """
     count, guesses = start_deg_NK2.shape[:2]
-    place_M2 = start_deg_NK2.reshape(-1, 2).double()
+    location_M2 = start_deg_NK2.reshape(-1, 2).double()
     image_MD = image_ND.repeat_interleave(guesses, dim=0)
     spacing_km_M = reach_km_NK.reshape(-1).double() / HALF
-    best_M = torch.full((len(place_M2),), -math.inf)
+    best_M = torch.full((len(location_M2),), -math.inf)
     coarsest_m = 1000 * float(spacing_km_M.max()) if len(spacing_km_M) else step_m
     levels = max(1, math.ceil(math.log(max(coarsest_m / step_m, 1), HALF)) + 1)
     offset = torch.arange(-HALF, HALF + 1, dtype=torch.float64)
@@ -93,33 +93,28 @@ def refine_locations(
     distance_P, azimuth_P = (east_P**2 + north_P**2).sqrt(), torch.atan2(east_P, north_P)
     for _ in range(levels):
         arc_MP = spacing_km_M[:, None] * distance_P / EARTH_RADIUS_KM
-        around = destination(
-            place_M2.repeat_interleave(len(distance_P), dim=0), arc_MP.reshape(-1), azimuth_P.repeat(len(place_M2))
-        ).view(len(place_M2), -1, 2)
-        asked = around.reshape(-1, 2).float().to(image_ND.device)
-        embedded = torch.cat([F.normalize(encode_location(part).float(), dim=1) for part in asked.split(2048)])
-        cosine_MP = torch.einsum("md,mpd->mp", image_MD, embedded.view(len(place_M2), len(distance_P), -1)).cpu()
+        from_Q2, azimuth_Q = location_M2.repeat_interleave(len(distance_P), dim=0), azimuth_P.repeat(len(location_M2))
+        around = destination(from_Q2, arc_MP.reshape(-1), azimuth_Q).view(len(location_M2), -1, 2)
+        points = around.reshape(-1, 2).float().to(image_ND.device)
+        embedded = torch.cat([F.normalize(encode_location(part).float(), dim=1) for part in points.split(2048)])
+        cosine_MP = torch.einsum("md,mpd->mp", image_MD, embedded.view(len(location_M2), len(distance_P), -1)).cpu()
         best_M, point_M = cosine_MP.max(dim=1)
-        place_M2 = around[torch.arange(len(place_M2)), point_M]
+        location_M2 = around[torch.arange(len(location_M2)), point_M]
         spacing_km_M = (spacing_km_M / HALF).clamp(min=step_m / 1000)
-    return place_M2.view(count, guesses, 2), best_M.view(count, guesses)
-
-
-SCORES_AT_ONCE = 16_000_000  # of the score matrix: 64 MB
-LEAST_REACH_KM = 1.0  # of the refinement's first grid
+    return location_M2.view(count, guesses, 2), best_M.view(count, guesses)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Guess:
-    """A location of the gallery, or near one; `rank` 1 is the best."""
+    """One predicted location; `rank` 1 is the best."""
 
     rank: int
     lat: float
     lon: float
-    probability: float  # over the whole gallery, of the gallery's location: depends on its size and density
+    probability: float  # of the gallery's location, over the gallery: depends on its size and density
     cosine: float
-    distance_km: float | None  # from the truth, where that is known
-    gallery_lat: float | None = None  # refined: the gallery's location that it started from
+    distance_km: float | None  # from the truth, if known
+    gallery_lat: float | None = None  # if refined: where it started
     gallery_lon: float | None = None
 
     @property
@@ -133,24 +128,17 @@ class QueryResult:
     """The prediction for one image or text."""
 
     guesses: list[Guess]  # best first
-    heat_G: NDArray[np.float32]  # (G,) of the gallery's locations; sums to 1
+    heat_G: NDArray[np.float32]  # (G,) probabilities; sums to 1
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class GuessSettings:
-    """How guesses are drawn from the gallery.
+    """How locations are chosen from the gallery."""
 
-    Attributes:
-        scale: that similarities are multiplied by before the softmax: exp of the logit scale, or calibrated.
-        k: guesses; of a smaller gallery, all locations.
-        smooth_km: standard deviation of the heat's smoothing; 0: none.
-        refine_m: spacing that guesses are refined to; None: they are locations of the gallery.
-    """
-
-    scale: float
-    k: int
-    smooth_km: float = 0.0
-    refine_m: float | None = None
+    scale: float  # of similarities before the softmax: exp of the logit scale, or calibrated
+    k: int  # locations; of a smaller gallery, all
+    smooth_km: float = 0.0  # standard deviation of the smoothing; 0: none
+    refine_m: float | None = None  # spacing of the refinement; None: none
 
 
 @torch.inference_mode()
@@ -164,13 +152,8 @@ def guess_locations(
 ) -> Iterator[QueryResult]:
     """The best locations for each query, a batch of queries at a time.
 
-    Args:
-        image_ND: (N, D) unit vectors of images or texts.
-        truth_deg: where each was taken, if that is known; used for `distance_km` alone.
-        gallery: coordinates.
-        gallery_GD: (G, D) their embeddings, on the same device.
-        encode_location: (M, 2) degrees -> (M, D) embeddings, for the refinement.
-        settings: how guesses are drawn.
+    `image_ND` are unit vectors of images or texts, `gallery_GD` those of the gallery, on the same device. `truth_deg`,
+    if known, is only for `distance_km`; `encode_location`, (M, 2) degrees -> (M, D), only for the refinement.
     """
     locations_G2 = gallery.gps_deg_G2.numpy()
     at_once = max(1, SCORES_AT_ONCE // len(gallery_GD))
@@ -178,30 +161,21 @@ def guess_locations(
         image_BD = image_ND[first : first + at_once]
         cosine_BG = cosines(image_BD, gallery_GD)
         heat_BG = (settings.scale * cosine_BG).softmax(dim=1)
+        ranked_BG = cosine_BG  # not the heat: a sharp softmax has ties
         if settings.smooth_km > 0:
             smoothed = smooth_heat(heat_BG.cpu().numpy(), locations_G2, settings.smooth_km)
-            heat_BG = torch.from_numpy(smoothed.astype(np.float32)).to(image_BD.device)
-        ranked_BG = heat_BG if settings.smooth_km > 0 else cosine_BG  # a sharp softmax ties what the cosine tells apart
+            ranked_BG = heat_BG = torch.from_numpy(smoothed.astype(np.float32)).to(image_BD.device)
         _, row_Bk = highest(ranked_BG, min(settings.k, len(gallery_GD)))
         probability_Bk, cosine_Bk = heat_BG.gather(1, row_Bk).cpu(), cosine_BG.gather(1, row_Bk).cpu()
-        start_Bk2 = gallery.gps_deg_G2[row_Bk.cpu()]
-        guess_Bk2 = start_Bk2
+        start_Bk2 = guess_Bk2 = gallery.gps_deg_G2[row_Bk.cpu()]
         if settings.refine_m is not None:
+            reach_km_Bk = _local_spacing_km(locations_G2, start_Bk2)
             guess_Bk2, cosine_Bk = refine_locations(
-                image_BD,
-                start_Bk2,
-                encode_location,
-                reach_km_NK=_local_spacing_km(locations_G2, start_Bk2),
-                step_m=settings.refine_m,
+                image_BD, start_Bk2, encode_location, reach_km_NK=reach_km_Bk, step_m=settings.refine_m
             )
         for row, heat_G in enumerate(heat_BG.cpu().numpy()):
-            guesses = _guesses(
-                guess_Bk2[row],
-                start_Bk2[row] if settings.refine_m is not None else None,
-                probability_Bk[row],
-                cosine_Bk[row],
-                truth_deg[first + row],
-            )
+            start_k2 = None if settings.refine_m is None else start_Bk2[row]
+            guesses = _guesses(guess_Bk2[row], start_k2, probability_Bk[row], cosine_Bk[row], truth_deg[first + row])
             yield QueryResult(guesses=guesses, heat_G=heat_G)
 
 
@@ -212,11 +186,12 @@ def _guesses(
     cosine_k: Tensor,
     truth_deg: tuple[float, float] | None,
 ) -> list[Guess]:
-    """The guesses for one query, in the order of the heat; refined ones in that of their similarity."""
+    """The predictions for one query, in the order of the heat; refined ones by similarity."""
     order = torch.arange(len(guess_k2)) if start_k2 is None else cosine_k.argsort(descending=True, stable=True)
-    distance_k = None
+    distance_k: list[float | None] = [None] * len(guess_k2)
     if truth_deg is not None:
         distance_k = haversine_km(guess_k2, torch.tensor([truth_deg], dtype=torch.float64)).tolist()
+    start: list[list[float | None]] = [[None, None]] * len(guess_k2) if start_k2 is None else start_k2.tolist()
     return [
         Guess(
             rank=rank,
@@ -224,16 +199,16 @@ def _guesses(
             lon=float(guess_k2[row, 1]),
             probability=float(probability_k[row]),
             cosine=float(cosine_k[row]),
-            distance_km=None if distance_k is None else distance_k[row],
-            gallery_lat=None if start_k2 is None else float(start_k2[row, 0]),
-            gallery_lon=None if start_k2 is None else float(start_k2[row, 1]),
+            distance_km=distance_k[row],
+            gallery_lat=start[row][0],
+            gallery_lon=start[row][1],
         )
         for rank, row in enumerate(order.tolist(), start=1)
     ]
 
 
 def _local_spacing_km(locations_G2: NDArray[np.float64], start_Bk2: Tensor) -> Tensor:
-    """(B, k) km from each of these locations to the gallery's next one."""
+    """(B, k) km from each of these locations to the next one of the gallery."""
     tree = cKDTree(unit_vectors(torch.from_numpy(np.unique(locations_G2, axis=0))).numpy())
     start = unit_vectors(start_Bk2.reshape(-1, 2)).numpy()
     chord_M2, _ = tree.query(start, k=2)
@@ -248,11 +223,11 @@ class Query:
     title: str
     photo: Path | None = None
     truth_deg: tuple[float, float] | None = None  # from a json beside the picture
-    exif_deg: tuple[float, float] | None = None  # from the picture's own EXIF; shown, never used
+    exif_deg: tuple[float, float] | None = None  # from the picture's EXIF; only shown
 
 
 def file_names(keys: list[str]) -> dict[str, str]:
-    """The name of each query's files: its own without the suffix, and a number where two would be the same."""
+    """The name of each query's files: without the suffix, and with a number if two would be the same."""
     taken: dict[str, str] = {}  # key by name
     for key in keys:
         stem = key.replace("/", "_")
@@ -265,35 +240,24 @@ def file_names(keys: list[str]) -> dict[str, str]:
 
 def prediction_row(query: Query, result: QueryResult, gallery: Gallery, **facts: Any) -> dict[str, Any]:
     """The JSON of one image or text."""
-    queried: dict[str, Any] = {"text": query.title}
+    row: dict[str, Any] = {"text": query.title}
     if query.photo is not None:
-        queried = {
-            "image": str(query.photo),
-            "truth": _as_coordinates(query.truth_deg),
-            "exif": _as_coordinates(query.exif_deg),
-        }
-    return (
-        queried
-        | facts
-        | {
-            "gallery": gallery.name,
-            "gallery_size": len(gallery.gps_deg_G2),
-            "gallery_sha256": gallery.sha256,
-            "predictions": [asdict(guess) | {"map": guess.map} for guess in result.guesses],
-        }
-    )
+        truth, exif = _as_coordinates(query.truth_deg), _as_coordinates(query.exif_deg)
+        row = {"image": str(query.photo), "truth": truth, "exif": exif}
+    return {
+        **row,
+        **facts,
+        "gallery": gallery.name,
+        "gallery_size": len(gallery.gps_deg_G2),
+        "gallery_sha256": gallery.sha256,
+        "predictions": [asdict(guess) | {"map": guess.map} for guess in result.guesses],
+    }
 
 
 def summary_row(query: Query, result: QueryResult) -> dict[str, Any]:
     """One line of predictions.csv."""
-    first = result.guesses[0]
-    return {
-        "query": query.title,
-        "lat": first.lat,
-        "lon": first.lon,
-        "probability": first.probability,
-        "distance_km": first.distance_km,
-    }
+    best = asdict(result.guesses[0])
+    return {"query": query.title} | {name: best[name] for name in ("lat", "lon", "probability", "distance_km")}
 
 
 def _as_coordinates(pair: tuple[float, float] | None) -> dict[str, float] | None:

@@ -1,11 +1,11 @@
-"""Maps of predictions: probabilities and guesses of a photograph on the world, of texts side by side."""
+"""Maps of predictions: probabilities and best locations of a photograph or a text on the world."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from geoclip.errors import DataError
 from geoclip.plotting.world import (
     HEAT_COLORS,
     INK,
@@ -25,7 +24,6 @@ from geoclip.plotting.world import (
     Floats,
     Picture,
     add_axes,
-    checked_degrees,
     draw_world,
     height_in,
     new_figure,
@@ -36,20 +34,24 @@ from geoclip.plotting.world import (
 )
 from geoclip.system.console import probability_text
 
-DECADES = (2.0, 6.0)  # fewest and most powers of ten that the heat's colours span
+DECADES = (2.0, 6.0)  # fewest and most powers of ten in the range of colours
+MARGIN, SIDE, TOP = 0.3, 3.1, 0.65  # inches; the side has the photograph and the list
+GAP, HEAD = 0.35, 0.45  # inches, between maps of texts
+MARK_APART_PT = 11.0  # a little more than the diameter of a mark
+TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Prediction:
-    """What the model says of one photograph.
+    """The prediction for one photograph or text.
 
     Attributes:
-        title: what the picture is called, usually its file name.
+        title: file name or text.
         probability_G: softmax over the gallery; depends on the gallery's size and density.
-        top_deg_k2: the best places, latitude and longitude in degrees, best first.
+        top_deg_k2: the best locations, latitude and longitude in degrees, best first.
         top_probability_k: their probabilities.
-        truth_deg: latitude and longitude of the photograph, where known.
-        photo: the photograph.
+        truth_deg: latitude and longitude of the photograph, if known.
+        photo: the photograph; None for a text.
     """
 
     title: str
@@ -59,32 +61,18 @@ class Prediction:
     truth_deg: tuple[float, float] | None = None
     photo: Image.Image | None = None
 
-    def check(self, gallery_deg_G2: Floats) -> None:
-        """Raise DataError unless this can be drawn over the gallery."""
-        probability_G = np.asarray(self.probability_G)
-        if len(probability_G) != len(gallery_deg_G2):
-            raise DataError(
-                f"{self.title}: {len(probability_G)} probabilities for {len(gallery_deg_G2)} gallery places"
-            )
-        if not (np.isfinite(probability_G) & (probability_G >= 0)).all() or not probability_G.max() > 0:
-            raise DataError(f"{self.title}: the probabilities over the gallery are not finite and positive")
-        if len(checked_degrees(self.top_deg_k2, f"{self.title}: best places")) != len(self.top_probability_k):
-            raise DataError(f"{self.title}: the best places and their probabilities do not pair")
-        if self.truth_deg is not None:
-            checked_degrees(np.array([self.truth_deg]), f"{self.title}: true place")
-
 
 def latitudes_of(gallery_deg_G2: Floats, prediction: Prediction) -> tuple[float, float]:
-    """South and north of a map that shows the gallery, the guesses and the truth."""
+    """South and north of a map with the gallery, the best locations and the truth."""
     truth = [] if prediction.truth_deg is None else [np.array([prediction.truth_deg])]
-    return south_north(gallery_deg_G2, np.asarray(prediction.top_deg_k2), *truth)
+    return south_north(gallery_deg_G2, prediction.top_deg_k2, *truth)
 
 
 def heat_range(probability_G: Floats) -> tuple[float, float]:
-    """log10 probabilities between which the heat's colours run: from the gallery's median to its best place.
+    """log10 probabilities at the ends of the colours: the gallery's median and its maximum.
 
-    Half of the gallery stays dark, but the span is held between two and six powers of ten: a sharp model would
-    else show one dot, and a blunt one would colour noise.
+    The range is limited to between two and six powers of ten: otherwise a sharp model would show a single dot, and a
+    flat one would colour noise.
     """
     high = float(np.log10(probability_G.max()))
     median = float(np.log10(max(float(np.median(probability_G)), 1e-300)))
@@ -92,7 +80,7 @@ def heat_range(probability_G: Floats) -> tuple[float, float]:
 
 
 def draw_heat(axes: Axes, gallery_deg_G2: Floats, probability_G: Floats, low: float, high: float) -> None:
-    """Every place of the gallery as a dot; the likelier the larger, the brighter and the later drawn."""
+    """Every location of the gallery as a dot; likelier ones are larger, brighter, and drawn later."""
     order = np.argsort(probability_G)
     with np.errstate(divide="ignore"):
         share_G = ((np.log10(probability_G[order]) - low) / (high - low)).clip(0, 1)
@@ -109,50 +97,37 @@ def location_text(lat: float, lon: float) -> str:
 
 
 def decade_ticks(low: float, high: float) -> list[float]:
-    """The whole powers of ten between two exponents."""
+    """The integer exponents between two exponents."""
     ticks: list[float] = np.arange(np.ceil(low), np.floor(high) + 1).tolist()
     return ticks
 
 
-MARGIN, SIDE = 0.3, 3.1  # inches; the side holds the photograph and the list
-MARK_APART_PT = 11.0  # the marks' own diameter, and a little
-TOP_COLOR, TRUTH_COLOR = "#ffffff", "#5ff2c2"
-
-
 def draw_prediction_png(path: Path, gallery_deg_G2: Floats, prediction: Prediction, background: Picture) -> None:
-    """Photograph and best guesses to the left, the heat of the whole gallery to the right.
+    """Photograph and best locations on the left, the probabilities of the gallery on the right.
 
     Args:
         path: the PNG to write.
         gallery_deg_G2: (G, 2) latitude, longitude in degrees.
-        prediction: of the photograph; the truth, where known, is drawn as a star.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-
-    Raises:
-        DataError: shapes that do not pair, coordinates not on Earth, probabilities that are none.
+        prediction: of the photograph; the truth is drawn as a star.
+        background: (height, width, 3) equirectangular picture of the Earth.
     """
-    gallery = checked_degrees(gallery_deg_G2, "gallery")
-    photo = prediction.photo
-    prediction.check(gallery)
-    span = latitudes_of(gallery, prediction)
+    photo, span = prediction.photo, latitudes_of(gallery_deg_G2, prediction)
     map_left, map_width = MARGIN + SIDE + 0.3, WIDTH_IN - 2 * MARGIN - SIDE - 0.3
-    map_height = height_in(map_width, span)
-    photo_in = _photo_height(photo)
-    height = max(0.65 + map_height + 0.75, 0.65 + photo_in + _list_height(prediction) + 0.2)
-    figure = new_figure(WIDTH_IN, height)
+    map_height, photo_in = height_in(map_width, span), _photo_height(photo)
+    figure = new_figure(WIDTH_IN, max(TOP + map_height + 0.75, TOP + photo_in + _list_height(prediction) + 0.2))
     write(figure, MARGIN, 0.4, _shortened(prediction.title, 96), fontsize=14, fontweight="bold")
     if photo is not None:
         _draw_photo(figure, photo, photo_in)
-    _list_places(figure, prediction, 0.65 + photo_in)
-    axes = add_axes(figure, map_left, 0.65, map_width, map_height)
+    _list_locations(figure, prediction, TOP + photo_in)
+    axes = add_axes(figure, map_left, TOP, map_width, map_height)
     draw_world(axes, background, span)
-    low, high = heat_range(np.asarray(prediction.probability_G))
-    draw_heat(axes, gallery, np.asarray(prediction.probability_G), low, high)
+    low, high = heat_range(prediction.probability_G)
+    draw_heat(axes, gallery_deg_G2, prediction.probability_G, low, high)
     _draw_marks(axes, prediction)
-    _draw_scale(figure, map_left, 0.65 + map_height + 0.18, low, high)
-    note = f"the whole gallery, {len(gallery):,} places; white: the best guesses"
+    _draw_scale(figure, map_left, TOP + map_height + 0.18, low, high)
+    note = f"{len(gallery_deg_G2):,} locations of the gallery; white: the best"
     note += "; star: the truth" if prediction.truth_deg is not None else ""
-    write(figure, WIDTH_IN - MARGIN, 0.65 + map_height + 0.32, note, fontsize=10, color=MUTED, ha="right")
+    write(figure, WIDTH_IN - MARGIN, TOP + map_height + 0.32, note, fontsize=10, color=MUTED, ha="right")
     save_figure(figure, path)
 
 
@@ -161,7 +136,7 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def _photo_height(photo: Image.Image | None) -> float:
-    """The photograph fits a box of the side's width and 2.3 inches; 0.2 inches stay free below it."""
+    """In inches, with 0.2 of space below: the photograph fits a box of SIDE by 2.3."""
     if photo is None:
         return 0.0
     return min(SIDE * photo.height / photo.width, 2.3) + 0.2
@@ -171,7 +146,7 @@ def _draw_photo(figure: Figure, photo: Image.Image, height: float) -> None:
     box_px = (round(SIDE * figure.dpi), round((height - 0.2) * figure.dpi))
     picture = np.asarray(ImageOps.contain(photo.convert("RGB"), box_px, Image.Resampling.LANCZOS))
     width = picture.shape[1] / figure.dpi
-    axes = add_axes(figure, MARGIN, 0.65, width, picture.shape[0] / figure.dpi)
+    axes = add_axes(figure, MARGIN, TOP, width, picture.shape[0] / figure.dpi)
     axes.imshow(picture, aspect="auto", interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -183,55 +158,46 @@ def _list_height(prediction: Prediction) -> float:
     return 0.3 + 0.25 * (len(prediction.top_deg_k2) + 2 * (prediction.truth_deg is not None))
 
 
-def _list_places(figure: Figure, prediction: Prediction, top: float) -> None:
-    right = MARGIN + SIDE
-    write(figure, MARGIN, top + 0.16, "best guesses", fontsize=10, color=MUTED)
-    write(figure, right, top + 0.16, "probability", fontsize=10, color=MUTED, ha="right")
-    line = top + 0.16
-    for rank, ((lat, lon), probability) in enumerate(
-        zip(prediction.top_deg_k2, prediction.top_probability_k, strict=True), start=1
-    ):
+def _list_locations(figure: Figure, prediction: Prediction, top: float) -> None:
+    right, line = MARGIN + SIDE, top + 0.16
+    write(figure, MARGIN, line, "best locations", fontsize=10, color=MUTED)
+    write(figure, right, line, "probability", fontsize=10, color=MUTED, ha="right")
+    best = zip(prediction.top_deg_k2, prediction.top_probability_k, strict=True)
+    for rank, ((lat, lon), probability) in enumerate(best, start=1):
         line += 0.25
         write(figure, MARGIN + 0.16, line, str(rank), fontsize=10, color=MUTED, ha="right")
         write(figure, MARGIN + 0.28, line, location_text(lat, lon), fontsize=10.5)
         write(figure, right, line, probability_text(probability), fontsize=10.5, ha="right")
     if prediction.truth_deg is not None:
-        write(figure, MARGIN, line + 0.33, "★", fontsize=12, color=TRUTH_COLOR)
-        write(
-            figure, MARGIN + 0.28, line + 0.33, location_text(*prediction.truth_deg), fontsize=10.5, color=TRUTH_COLOR
-        )
+        line += 0.33
+        write(figure, MARGIN, line, "★", fontsize=12, color=TRUTH_COLOR)
+        write(figure, MARGIN + 0.28, line, location_text(*prediction.truth_deg), fontsize=10.5, color=TRUTH_COLOR)
 
 
 def _draw_marks(axes: Axes, prediction: Prediction) -> None:
-    """Ranks, those of close guesses side by side and tied to them; the truth as a star that shows under the first."""
-    top = np.asarray(prediction.top_deg_k2)[:, ::-1]
+    """Ranks, side by side where they are close, each with a line to its location; the truth as a star below."""
+    top = prediction.top_deg_k2[:, ::-1]
     least_px = MARK_APART_PT / 72 * cast(Figure, axes.get_figure(root=True)).dpi
     mark_k2 = axes.transData.inverted().transform(marks_apart(axes.transData.transform(top), least_px))
+    edge: dict[str, Any] = {"edgecolor": NIGHT, "linewidth": 1}
     for rank, (at, mark) in enumerate(zip(top, mark_k2, strict=True), start=1):
         size, above = (95 if rank == 1 else 70), 6 - rank / 1000
         tie = np.stack([at, mark], axis=1)
         axes.plot(*tie, color=TOP_COLOR, linewidth=0.8, marker=".", markersize=3, zorder=5.5)
-        axes.scatter(
-            [mark[0]], [mark[1]], s=size, facecolor=TOP_COLOR, edgecolor=NIGHT, linewidth=1, zorder=above, clip_on=False
-        )
+        axes.scatter([mark[0]], [mark[1]], s=size, facecolor=TOP_COLOR, zorder=above, clip_on=False, **edge)
         axes.annotate(
             str(rank), mark, color=NIGHT, fontsize=7.5, fontweight="bold", ha="center", va="center_baseline",
             zorder=above + 0.0005,
         )  # fmt: skip
     if prediction.truth_deg is not None:
         lat, lon = prediction.truth_deg
-        axes.scatter([lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, edgecolor=NIGHT, linewidth=1, zorder=5)
+        axes.scatter([lon], [lat], marker="*", s=520, facecolor=TRUTH_COLOR, zorder=5, **edge)
 
 
 def marks_apart(at_N2: Floats, least: float) -> Floats:
-    """Where to draw marks so that none hides another: where they belong, or on the nearest free spot around it.
+    """(N, 2) positions of marks, at least `least` apart: their own positions, or the nearest free ones around them.
 
-    Args:
-        at_N2: (N, 2) where they belong, the first has the first choice.
-        least: distance between two of them, in the same unit.
-
-    Returns:
-        (N, 2) positions, each pair of them at least so far apart.
+    Earlier marks of the (N, 2) positions `at_N2` have priority.
     """
     angle_A = np.arange(12) * np.pi / 6
     ring_A2 = np.stack([np.cos(angle_A), np.sin(angle_A)], axis=1)
@@ -241,7 +207,7 @@ def marks_apart(at_N2: Floats, least: float) -> Floats:
         while True:
             spots_A2 = at + radius * ring_A2
             nearest_A = np.linalg.norm(spots_A2[:, None] - placed, axis=2).min(axis=1, initial=np.inf)
-            if nearest_A.max() >= least:  # at last outside of all that were placed
+            if nearest_A.max() >= least:  # true at the latest outside of all others
                 break
             radius += least / 4
         placed = np.concatenate([placed, spots_A2[[int(np.argmax(nearest_A >= least))]]])
@@ -258,39 +224,20 @@ def _draw_scale(figure: Figure, left: float, top: float, low: float, high: float
     bar.outline.set_edgecolor(LINE)
 
 
-TEXT_MARGIN, GAP, HEAD = 0.3, 0.35, 0.45  # inches
-
-
 def draw_texts_png(path: Path, gallery_deg_G2: Floats, texts: Sequence[Prediction], background: Picture) -> None:
-    """Two maps in a row, the text above each, its best place below.
-
-    Args:
-        path: the PNG to write.
-        gallery_deg_G2: (G, 2) latitude, longitude in degrees.
-        texts: what the model says of each; the title is the text.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-
-    Raises:
-        DataError: as `draw_prediction_png`.
-    """
-    gallery = checked_degrees(gallery_deg_G2, "gallery")
-    for prediction in texts:
-        prediction.check(gallery)
+    """Two maps in a row, each with its text above and its best location below; arguments as `draw_prediction_png`."""
     columns = 2 if len(texts) > 1 else 1
-    span = latitudes_of(gallery, texts[0])
-    width = (WIDTH_IN - 2 * TEXT_MARGIN - GAP * (columns - 1)) / columns
+    span = latitudes_of(gallery_deg_G2, texts[0])
+    width = (WIDTH_IN - 2 * MARGIN - GAP * (columns - 1)) / columns
     map_height = height_in(width, span)
-    rows = -(-len(texts) // columns)
     each = HEAD + map_height + HEAD
-    figure = new_figure(WIDTH_IN, TEXT_MARGIN + rows * each)
+    figure = new_figure(WIDTH_IN, MARGIN + -(-len(texts) // columns) * each)
     for number, prediction in enumerate(texts):
-        left = TEXT_MARGIN + (number % columns) * (width + GAP)
-        top = TEXT_MARGIN + (number // columns) * each
+        left, top = MARGIN + (number % columns) * (width + GAP), MARGIN + (number // columns) * each
         write(figure, left, top + 0.25, prediction.title, fontsize=13, fontweight="bold")
         axes = add_axes(figure, left, top + HEAD, width, map_height)
         draw_world(axes, background, span)
-        heat = np.asarray(prediction.probability_G)
-        draw_heat(axes, gallery, heat, *heat_range(heat))
+        draw_heat(axes, gallery_deg_G2, prediction.probability_G, *heat_range(prediction.probability_G))
         lat, lon = prediction.top_deg_k2[0]
         axes.scatter([lon], [lat], s=70, facecolor="none", edgecolor="white", linewidth=1.5, zorder=6)
         best = f"best: {location_text(lat, lon)}"

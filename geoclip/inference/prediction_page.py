@@ -1,17 +1,16 @@
-"""Predictions on a page of one file that opens without a network: a map to zoom, and the guesses as a table."""
+"""Predictions on an HTML page that needs no network: an interactive map, and the best locations as a table."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from geoclip.errors import DataError
 from geoclip.inference.prediction_map import (
     Prediction,
     decade_ticks,
@@ -30,7 +29,6 @@ from geoclip.plotting.world import (
     Floats,
     Picture,
     add_axes,
-    checked_degrees,
     dimmed,
     height_in,
     new_figure,
@@ -39,8 +37,8 @@ from geoclip.system.console import probability_text
 from geoclip.system.files import write_bytes_atomic
 
 WORLD_PX, HEAT_PX, PHOTO_PX = 1800, 2000, 560
-HEAT_IN = 9.0  # the width that the dots are drawn for
-HOT_PLACES = 1000  # so many answer to the pointer; the heat below them shows the whole gallery
+HEAT_IN = 9.0  # width of the picture of the dots
+HOT_LOCATIONS = 1000  # react to the pointer; the picture below shows the complete gallery
 COLORSCALE = [
     [at, "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * part for part in HEAT_COLORS(at)[:3]))]
     for at in np.linspace(0, 1, 9).tolist()
@@ -48,78 +46,58 @@ COLORSCALE = [
 
 
 def write_predictions_html(
-    path: Path, gallery_deg_G2: Floats, predictions: Iterable[Prediction], background: Picture
+    path: Path, gallery_deg_G2: Floats, predictions: Sequence[Prediction], background: Picture
 ) -> None:
-    """One page for all photographs of a folder, with a list to choose from; plotly.js and the world are in it once.
-
-    About 5 MB, and 0.2 MB more per photograph.
+    """One page for all predictions, with a list to choose from: about 5 MB, and 0.2 MB more per photograph.
 
     Args:
         path: the HTML file to write.
         gallery_deg_G2: (G, 2) latitude, longitude in degrees.
-        predictions: of each photograph; they are read one by one, so that a generator need not hold them all.
-        background: (height, width, 3) equirectangular picture of the whole Earth.
-
-    Raises:
-        DataError: no prediction, or one that does not fit the gallery.
+        predictions: one or more.
+        background: (height, width, 3) equirectangular picture of the Earth.
     """
     from plotly.offline import get_plotlyjs
 
-    gallery = checked_degrees(gallery_deg_G2, "gallery")
-    views, figures = [], []
-    for prediction in predictions:
-        prediction.check(gallery)
-        views.append(_view(prediction))
-        figures.append(_figure(gallery, prediction))
-    if not views:
-        raise DataError("there is no prediction to show")
+    figures = [_figure(gallery_deg_G2, prediction) for prediction in predictions]
     world = Image.fromarray(dimmed(background)).resize((WORLD_PX, WORLD_PX // 2), Image.Resampling.LANCZOS)
     page = render(
         "predictions.html.j2",
-        views=views,
+        views=[_view(prediction) for prediction in predictions],
         figures_json=_inert(json.dumps(figures)),
         world=photo_uri(world, WORLD_PX),
         plotly_js=get_plotlyjs(),
-        gallery_size=len(gallery),
-        hot_places=min(HOT_PLACES, len(gallery)),
+        gallery_size=len(gallery_deg_G2),
+        hot_places=min(HOT_LOCATIONS, len(gallery_deg_G2)),
     )
     write_bytes_atomic(path, page.encode("utf-8"))
 
 
 def _inert(json_text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element around it."""
     return json_text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _view(prediction: Prediction) -> dict[str, Any]:
-    """What the page says beside the map."""
+    """The template's values for the part beside the map."""
+    best = zip(prediction.top_deg_k2.tolist(), prediction.top_probability_k, strict=True)
     guesses = [
-        {
-            "rank": rank,
-            "place": location_text(lat, lon),
-            "link": maps_link(lat, lon),
-            "probability": probability_text(share),
-        }
-        for rank, ((lat, lon), share) in enumerate(
-            zip(np.asarray(prediction.top_deg_k2).tolist(), prediction.top_probability_k, strict=True), start=1
-        )
+        {"rank": rank, "probability": probability_text(share), **_linked(lat, lon)}
+        for rank, ((lat, lon), share) in enumerate(best, start=1)
     ]
-    truth = prediction.truth_deg
     return {
         "title": prediction.title,
-        "photo": None if prediction.photo is None else photo_uri(prediction.photo, PHOTO_PX),
+        "photo": prediction.photo and photo_uri(prediction.photo, PHOTO_PX),
         "guesses": guesses,
-        "truth": None if truth is None else {"place": location_text(*truth), "link": maps_link(*truth)},
+        "truth": prediction.truth_deg and _linked(*prediction.truth_deg),
     }
 
 
-def maps_link(lat: float, lon: float) -> str:
-    """Google Maps at a coordinate."""
-    return f"https://www.google.com/maps?q={lat:.6f},{lon:.6f}"
+def _linked(lat: float, lon: float) -> dict[str, str]:
+    return {"place": location_text(lat, lon), "link": f"https://www.google.com/maps?q={lat:.6f},{lon:.6f}"}
 
 
 def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
-    """Traces and layout as plotly.js takes them; the page adds the world below."""
+    """Traces and layout for plotly.js; the page adds the world below."""
     import plotly.graph_objects as go
 
     probability_G = np.asarray(prediction.probability_G, dtype=np.float64)
@@ -131,31 +109,24 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
         "tickvals": ticks, "ticktext": [f"10<sup>{tick:.0f}</sup>" for tick in ticks], "tickfont": {"color": INK},
         "outlinewidth": 0, "tickangle": 0,
     }  # fmt: skip
-    hot = np.argsort(probability_G)[-HOT_PLACES:]  # the hottest last, on top
+    hot = np.argsort(probability_G)[-HOT_LOCATIONS:]  # the likeliest last, on top
     log_probability = np.log10(np.maximum(probability_G[hot], 1e-300))
     share = ((log_probability - low) / (high - low)).clip(0, 1)
     marker = {
-        "size": 4 + 5 * share**3,
-        "color": log_probability,
-        "cmin": low,
-        "cmax": high,
-        "colorscale": COLORSCALE,
-        "colorbar": bar,
-        "line": {"width": 0},
-        "opacity": 1,
-    }
+        "size": 4 + 5 * share**3, "color": log_probability, "cmin": low, "cmax": high, "colorscale": COLORSCALE,
+        "colorbar": bar, "line": {"width": 0}, "opacity": 1,
+    }  # fmt: skip
     figure = go.Figure()
-    _add_places(figure, gallery_deg_G2[hot], [probability_text(value) for value in probability_G[hot]], marker)
+    _add_locations(figure, gallery_deg_G2[hot], [probability_text(value) for value in probability_G[hot]], marker)
     if prediction.truth_deg is not None:
-        _add_places(
+        _add_locations(
             figure, np.array([prediction.truth_deg]), ["the truth"],
             {"symbol": "star", "size": 26, "color": "#5ff2c2", "line": {"color": NIGHT, "width": 1}},
         )  # fmt: skip
     mark = {"size": 17, "color": "#ffffff", "line": {"color": NIGHT, "width": 1}}
-    for rank in range(len(prediction.top_deg_k2), 0, -1):  # one by one, so that each covers the worse with its number
-        place_12 = np.asarray(prediction.top_deg_k2)[rank - 1 : rank]
-        note = f"guess {rank}, {probability_text(prediction.top_probability_k[rank - 1])}"
-        _add_places(figure, place_12, [note], mark, [str(rank)])
+    for rank in range(len(prediction.top_deg_k2), 0, -1):  # the best last, on top
+        note = f"rank {rank}, {probability_text(prediction.top_probability_k[rank - 1])}"
+        _add_locations(figure, prediction.top_deg_k2[rank - 1 : rank], [note], mark, [str(rank)])
     span = latitudes_of(gallery_deg_G2, prediction)
     described: dict[str, Any] = json.loads(figure.update_layout(_layout(span)).to_json())
     return {
@@ -166,10 +137,10 @@ def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _add_places(
+def _add_locations(
     figure: Any, gps_deg_N2: Floats, notes: list[str], marker: dict[str, Any], ranks: list[str] | None = None
 ) -> None:
-    """Places that tell their coordinates when pointed at; with ranks, those stand in them."""
+    """Marks that show coordinates and note under the pointer; `ranks` are written in them."""
     figure.add_scatter(
         x=gps_deg_N2[:, 1].round(5),
         y=gps_deg_N2[:, 0].round(5),
@@ -185,12 +156,9 @@ def _add_places(
 
 def _layout(span: tuple[float, float]) -> dict[str, Any]:
     axis = {
-        "showgrid": True,
-        "gridcolor": "rgba(255,255,255,0.07)",
-        "zeroline": False,
-        "dtick": 30,
+        "gridcolor": "rgba(255,255,255,0.07)", "zeroline": False, "dtick": 30, "showgrid": True,
         "showticklabels": False,
-    }
+    }  # fmt: skip
     return {
         "template": "none",
         "paper_bgcolor": NIGHT,
@@ -207,7 +175,7 @@ def _layout(span: tuple[float, float]) -> dict[str, Any]:
 
 
 def _heat_uri(gallery_deg_G2: Floats, probability_G: Floats, low: float, high: float) -> str:
-    """The heat of the whole gallery from pole to pole, transparent where there is none."""
+    """The dots of the complete gallery from pole to pole, on transparent ground."""
     figure = new_figure(HEAT_IN, HEAT_IN / 2, "none")
     figure.set_dpi(HEAT_PX / HEAT_IN)
     axes = add_axes(figure, 0, 0, HEAT_IN, HEAT_IN / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,7 @@ def study_results(
         "configuration_hash": fingerprint_of(configuration),
         "notes": list(dict.fromkeys(notes)),
         "benchmarks": found,
-        "references": {name: list(map(asdict, references(name))) for name in benchmarks if with_references},
+        "references": {name: references(name) for name in benchmarks if with_references},
         "runs": [str(run) for run in runs],
     }
 

@@ -1,4 +1,4 @@
-"""Evaluation, prediction and training print what they found, used and skipped."""
+"""Evaluation, prediction and training count what they find, use and skip."""
 
 from __future__ import annotations
 
@@ -14,16 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoclip.config import (
-    BenchmarkConfig,
-    BenchmarkKind,
-    DataConfig,
-    DataKind,
-    EvaluateConfig,
-    GalleryConfig,
-    GalleryKind,
-    PredictConfig,
-)
+from geoclip.config import BenchmarkConfig, BenchmarkKind, DataConfig, DataKind, EvaluateConfig, PredictConfig
 from geoclip.data.account import Account
 from geoclip.distributed import World
 from geoclip.errors import DataError
@@ -34,14 +25,8 @@ from geoclip.predict import predict
 CPU = "cpu"
 
 
-@pytest.fixture
-def asked(tiny_run: Any) -> dict[str, Any]:
-    own = GalleryConfig(name="own", kind=GalleryKind.own)
-    return {"checkpoint": str(tiny_run.folder), "gallery": own, "device": CPU, "keep_gallery": False}
-
-
-def account(asked: dict[str, Any], **benchmark: Any) -> Account:
-    config = EvaluateConfig(**asked, benchmark=BenchmarkConfig(name="here", **benchmark))
+def account(tiny_source: dict[str, Any], **benchmark: Any) -> Account:
+    config = EvaluateConfig(**tiny_source, benchmark=BenchmarkConfig(name="here", **benchmark))
     return embed_benchmark(config, load_model(config))[1]
 
 
@@ -52,48 +37,45 @@ def add(path: Path, name: str, data: bytes) -> None:
         tar.addfile(info, BytesIO(data))
 
 
-def test_an_evaluation_counts_the_rows_of_its_table_and_the_samples_of_its_shards(
-    asked: dict[str, Any], photo_folder: Path, tiny_shards: Callable[..., Any], caplog: pytest.LogCaptureFixture
+def test_an_evaluation_counts_table_rows_and_shard_samples(
+    tiny_source: dict[str, Any], photo_folder: Path, tiny_shards: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     table = next(photo_folder.glob("*.csv"))
     rows = len(table.read_text().splitlines()) - 1
-    found = account(asked, kind=BenchmarkKind.photos, root=str(photo_folder))
+    found = account(tiny_source, kind=BenchmarkKind.photos, root=str(photo_folder))
     assert found.found == rows and 0 < found.used < rows
     shards = tiny_shards([5, 4], split="test", size_px=40)
     add(shards.paths("test")[0], "v.1.nef", b"raw")
     add(shards.paths("test")[0], "v.1.json", b'{"lat": 1, "lon": 2}')
     (shards.root / "test" / "9.tar.gz").write_bytes(b"x")
-    found = account(asked, kind=BenchmarkKind.shards, root=str(shards.root), split="test")
+    found = account(tiny_source, kind=BenchmarkKind.shards, root=str(shards.root), split="test")
     assert (found.found, found.used) == (10, 9)
-    for part in ("000000.tar:v.1", ".nef", "9.tar.gz", "10 images found = 9 used + 1 skipped"):
-        assert part in caplog.text
+    assert all(part in caplog.text for part in ("000000.tar:v.1", ".nef", "9.tar.gz"))
 
 
-def test_features_at_zero_zero_are_skipped_too(asked: dict[str, Any], tiny_run: Any, tmp_path: Path) -> None:
-    dim = load_model(EvaluateConfig(**asked)).model.image_encoder.feature_dim
+def test_features_at_zero_zero_are_skipped_too(tiny_source: dict[str, Any], tiny_run: Any, tmp_path: Path) -> None:
+    dim = load_model(EvaluateConfig(**tiny_source)).model.image_encoder.feature_dim
     np.savez(tmp_path / "f.npz", features=np.ones((3, dim)), lat=[0, 0, 1], lon=[0, 5, 1])
-    config = EvaluateConfig(**asked, benchmark=BenchmarkConfig(name="x"), image_features=str(tmp_path / "f.npz"))
+    config = EvaluateConfig(**tiny_source, benchmark=BenchmarkConfig(name="x"), image_features=str(tmp_path / "f.npz"))
     queries, found = embed_benchmark(config, load_model(config))
     assert (found.found, found.used, queries.keys) == (3, 2, ["1", "2"])
 
 
 def test_a_prediction_counts_the_files_of_its_folder(
-    asked: dict[str, Any], photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_source: dict[str, Any], photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     folder = photo_folder / "images"
     pictures = len(list(folder.iterdir()))
     (folder / "raw.dng").write_bytes(b"II*\0")
     os.mkfifo(folder / "pipe.png")
-    predict(PredictConfig(**asked, image=str(folder), maps=0, output=str(tmp_path / "out")))
+    predict(PredictConfig(**tiny_source, image=str(folder), maps=0, output=str(tmp_path / "out")))
     assert f"image={folder}: {pictures + 2} files found" in caplog.text
     assert "raw.dng" in caplog.text and "pipe.png" in caplog.text
 
 
-def test_training_refuses_half_a_data_set_and_counts_what_it_skips(
-    tiny_shards: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_training_refuses_half_a_data_set_and_counts_skipped_shards(tiny_shards: Callable[..., Any]) -> None:
     shards = tiny_shards([6, 6])
     (shards.root / "train" / "deeper").mkdir()
     shards.paths()[1].rename(shards.root / "train" / "deeper" / "1.tar")
@@ -103,6 +85,5 @@ def test_training_refuses_half_a_data_set_and_counts_what_it_skips(
         open_splits(data, ["train"], world)
     data.max_bad_fraction = 0.5
     assert [shard.samples for shard in open_splits(data, ["train"], world)["train"]] == [6]
-    assert "2 shards found = 1 used + 1 skipped" in caplog.text
     data.train, data.max_bad_fraction = "train/**/*.tar", 0.0
     assert [shard.samples for shard in open_splits(data, ["train"], world)["train"]] == [6, 6]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyproj import Geod
 from scipy.stats import bootstrap
 
 from geoclip.data.assets import asset_path
@@ -21,22 +20,15 @@ from geoclip.evaluation.metrics import (
     summarise,
     verbatim_count,
 )
-from geoclip.geo.geodesy import EARTH_RADIUS_KM
 
 
-def places_of(path: Path) -> Floats:
+def locations_of(path: Path) -> Floats:
     return read_coordinates(path, "benchmark")[["lat", "lon"]].to_numpy(np.float64)
-
-
-def random_places(count: int, seed: int) -> Floats:
-    rng = np.random.default_rng(seed)
-    lat = np.degrees(np.arcsin(rng.uniform(-1, 1, count)))
-    return np.stack((lat, rng.uniform(-180, 180, count)), axis=1)
 
 
 @pytest.fixture(scope="module")
 def released_gallery() -> Floats:
-    return places_of(asset_path("gallery_100k.csv"))
+    return locations_of(asset_path("gallery_100k.csv"))
 
 
 @pytest.mark.parametrize(
@@ -52,21 +44,16 @@ def test_the_released_gallery_bounds_every_result(
     truth = repository.parent / "shared" / "benchmarks" / file
     if not truth.is_file():
         pytest.skip(f"the ground truth {file} is not beside this checkout")
-    places = places_of(truth)
-    nearest_km = nearest_location_km(places, released_gallery)
+    locations = locations_of(truth)
+    nearest_km = nearest_location_km(locations, released_gallery)
     for km, expected in zip(THRESHOLDS_KM, percent, strict=True):
         digits = 2 if expected == 99.98 else 1
         assert round(percent_within(nearest_km)[km], digits) == expected
     assert round(float(np.median(nearest_km)), 2) == median_km
-    assert verbatim_count(places, released_gallery) == verbatim
+    assert verbatim_count(locations, released_gallery) == verbatim
 
 
-def test_an_error_of_exactly_the_distance_is_outside() -> None:
-    error_km = np.array([25.0, np.nextafter(25.0, 0.0), 0.0, 2500.0])
-    assert percent_within(error_km) == {1: 25.0, 25: 50.0, 200: 75.0, 750: 75.0, 2500: 75.0}
-
-
-def test_geoscore_is_5000_at_the_place_and_falls_by_e_over_its_length() -> None:
+def test_geoscore_is_5000_without_error_and_falls_by_e_over_its_decay_length() -> None:
     score = geoscore(np.array([0.0, GEOSCORE_KM, 20_015.0]))
     assert score == pytest.approx([5000, 5000 / np.e, 5000 * np.exp(-20_015 / 1492.7)])
 
@@ -92,19 +79,13 @@ def test_intervals_agree_with_scipys_bootstrap(count: int) -> None:
         return found.confidence_interval.low, found.confidence_interval.high
 
     inside = {km: interval for km, interval in accuracy.percent.items() if 0 < interval.value < 100}
-    assert len(inside) == 4, "nobody is within a kilometre: there the interval is Wilson's"
+    assert len(inside) == 4, "within 1 km the share is 0, and the interval Wilson's"
     for km, interval in inside.items():
         low, high = scipys(np.mean, np.where(error_km < km, 100.0, 0.0))
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.7)
     median, score = accuracy.median_km, accuracy.geoscore
     assert (median.low, median.high) == pytest.approx(scipys(np.median, error_km), rel=0.03)
     assert (score.low, score.high) == pytest.approx(scipys(np.mean, geoscore(error_km)), rel=0.01)
-
-
-def test_more_images_give_narrower_intervals() -> None:
-    errors = np.random.default_rng(0).exponential(600, 6400)
-    few, many = summarise(errors[:100]).percent[200], summarise(errors).percent[200]
-    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(8, rel=0.25)  # one over root n
 
 
 def test_a_seed_gives_the_same_intervals_and_another_seed_others() -> None:
@@ -121,28 +102,12 @@ def test_fifty_perfect_guesses_do_not_make_a_perfect_model() -> None:
 
 
 @pytest.mark.parametrize("errors", [[], [1.0, float("nan")], [float("inf")]])
-def test_no_errors_or_such_as_are_no_numbers_are_refused(errors: list[float]) -> None:
+def test_empty_and_infinite_errors_are_refused(errors: list[float]) -> None:
     with pytest.raises(ValueError, match="not finite"):
         summarise(np.array(errors))
 
 
-def test_the_nearest_place_is_the_one_that_a_geodesy_library_finds() -> None:
-    test, gallery = random_places(40, 0), random_places(60, 1)
-    corners = np.array([[90.0, 0.0], [-90.0, 50.0], [0.0, 180.0], [0.0, -180.0], [12.0, 179.9]])
-    test = np.concatenate((test, corners))
-    sphere = Geod(a=EARTH_RADIUS_KM * 1000, b=EARTH_RADIUS_KM * 1000)
-    lat, lon = np.repeat(test, len(gallery), axis=0).T
-    other_lat, other_lon = np.tile(gallery, (len(test), 1)).T
-    metres = sphere.inv(lon, lat, other_lon, other_lat)[2].reshape(len(test), len(gallery))
-    assert nearest_location_km(test, gallery) == pytest.approx(metres.min(axis=1) / 1000, rel=1e-9)
-
-
-def test_a_place_of_the_gallery_is_no_distance_from_it() -> None:
-    gallery = random_places(1000, 0)
-    assert nearest_location_km(gallery[::7], gallery) == pytest.approx(0, abs=1e-9)
-
-
-def test_verbatim_means_both_numbers_to_the_last_digit_and_counts_every_test_place() -> None:
+def test_verbatim_means_identical_coordinates_and_counts_every_test_location() -> None:
     gallery = np.array([[10.0, 20.0], [30.123456, 40.0], [30.123456, 40.0]])
     test = np.array([[10.0, 20.0], [10.0, 20.0], [30.1234561, 40.0], [20.0, 10.0], [30.123456, 40.0]])
     assert verbatim_count(test, gallery) == 3

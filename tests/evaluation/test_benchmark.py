@@ -1,4 +1,4 @@
-"""A benchmark's result from embeddings: an oracle reaches the ceiling, and nothing is lost on the way to the files."""
+"""A benchmark's result from embeddings: an oracle reaches the ceiling, and the files contain the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from geoclip.training.hooks import Validation
 CPU = torch.device("cpu")
 
 
-def places(count: int, seed: int) -> Tensor:
+def locations(count: int, seed: int) -> Tensor:
     return uniform_on_sphere(count, torch.Generator().manual_seed(seed)).double()
 
 
@@ -47,7 +47,7 @@ def model() -> GeoCLIP:
 
 @pytest.fixture
 def gallery() -> Gallery:
-    return Gallery(name="sphere", gps_deg_G2=places(500, 0))
+    return Gallery(name="sphere", gps_deg_G2=locations(500, 0))
 
 
 def queries_at(rows: Tensor, truth_deg_N2: Tensor, gallery_GD: Tensor) -> Queries:
@@ -61,7 +61,7 @@ def nearest_rows(truth_deg_N2: Tensor, gallery: Gallery) -> Tensor:
 
 
 def test_an_oracle_reaches_the_ceiling_and_no_more(model: GeoCLIP, gallery: Gallery) -> None:
-    truth = places(200, 1)
+    truth = locations(200, 1)
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
     rows = nearest_rows(truth, gallery)
     result, predictions = evaluate_benchmark("oracle", queries_at(rows, truth, gallery_GD), gallery, gallery_GD)
@@ -71,15 +71,8 @@ def test_an_oracle_reaches_the_ceiling_and_no_more(model: GeoCLIP, gallery: Gall
     torch.testing.assert_close(predictions.score_N, torch.ones(200))
 
 
-def test_a_gallery_that_holds_the_answers_is_found_out(model: GeoCLIP, gallery: Gallery) -> None:
-    gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
-    truth = torch.cat((gallery.gps_deg_G2[[3, 3, 400]], places(5, 2)))
-    queries = queries_at(torch.arange(8), truth, gallery_GD)
-    assert evaluate_benchmark("leak", queries, gallery, gallery_GD)[0].verbatim_in_gallery == 3
-
-
-def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_path: Path) -> None:
-    truth = places(50, 1)
+def test_the_files_contain_the_result(model: GeoCLIP, gallery: Gallery, tmp_path: Path) -> None:
+    truth = locations(50, 1)
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
     result, predictions = evaluate_benchmark("b", queries_at(torch.arange(50), truth, gallery_GD), gallery, gallery_GD)
     returned = result_row("b", result, checkpoint_sha256="abc", git_revision="def")
@@ -108,22 +101,20 @@ def test_the_files_hold_what_was_measured(model: GeoCLIP, gallery: Gallery, tmp_
     assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["b.csv", "b.json"]
 
 
-def test_training_asks_for_no_ranking_and_the_same_guesses_come_with_one(model: GeoCLIP, gallery: Gallery) -> None:
+def test_a_ranking_changes_no_prediction(model: GeoCLIP, gallery: Gallery) -> None:
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
     images = F.normalize(torch.randn((40, 8), generator=torch.Generator().manual_seed(1)), dim=1)
-    queries = Queries(image_ND=images, gps_deg_N2=places(40, 1), keys=[str(number) for number in range(40)])
+    queries = Queries(image_ND=images, gps_deg_N2=locations(40, 1), keys=[str(number) for number in range(40)])
     bare, quick = evaluate_benchmark("val", queries, gallery, gallery_GD)
     ranked, whole = evaluate_benchmark("val", queries, gallery, gallery_GD, scale=20.0)
     assert quick.ranking is None and whole.ranking is not None
     assert torch.equal(quick.guess_deg_N2, whole.guess_deg_N2)
-    assert bare.as_json() == ranked.as_json()
+    assert bare == ranked
     with pytest.raises(ValueError, match="predictions without a ranking"):
         detail(quick, gallery)
 
 
-def test_validation_counts_by_the_protocol_it_is_given(
-    model: GeoCLIP, gallery: Gallery, tiny_shards: Callable[..., Any]
-) -> None:
+def test_validation_uses_the_given_protocol(model: GeoCLIP, gallery: Gallery, tiny_shards: Callable[..., Any]) -> None:
     shards = read_shards(str(tiny_shards([8], split="val", size_px=32).root), "val")
     decoder = PictureDecoder(preprocessing=Preprocessing(image_px=32))
     results = {}
@@ -137,17 +128,17 @@ def test_validation_counts_by_the_protocol_it_is_given(
     assert 0 < abs(results["sphere"] / results["released"] - 1) < 0.006
 
 
-def test_a_model_that_diverged_is_not_given_a_result(model: GeoCLIP, gallery: Gallery) -> None:
+def test_a_diverged_model_is_refused(model: GeoCLIP, gallery: Gallery) -> None:
     gallery_GD = encode_gallery(model.location_encoder, gallery, CPU)
-    queries = queries_at(torch.arange(3), places(3, 1), gallery_GD.clone())
+    queries = queries_at(torch.arange(3), locations(3, 1), gallery_GD.clone())
     queries.image_ND[1, 2] = float("nan")
-    with pytest.raises(DataError, match="not finite numbers"):
+    with pytest.raises(DataError, match=r"not finite.*optim\.lr"):
         evaluate_benchmark("nan", queries, gallery, gallery_GD)
 
 
-def test_images_are_embedded_once_in_order_and_what_was_skipped_is_known(model: GeoCLIP) -> None:
+def test_images_are_embedded_in_order_and_skipped_ones_are_counted(model: GeoCLIP) -> None:
     pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    gps_deg = places(5, 0)
+    gps_deg = locations(5, 0)
     broken = Skip(shard="0.tar", key="x", reason="unreadable picture (OSError)")
 
     def batches() -> Iterator[Batch]:
@@ -163,19 +154,15 @@ def test_images_are_embedded_once_in_order_and_what_was_skipped_is_known(model: 
     assert skipped.counts == {"unreadable picture (OSError)": 2}
 
 
-def test_not_one_readable_image_is_an_error_that_names_them(model: GeoCLIP) -> None:
-    nothing = Batch(
-        images=torch.empty((0, 3, 32, 32), dtype=torch.uint8),
-        gps_deg_B2=torch.empty((0, 2)),
-        keys=[],
-        skipped=[Skip(shard="photos", key="a.jpg", reason="unreadable picture (OSError)")],
-    )
-    with pytest.raises(DataError, match=r"not one readable image; 1 × unreadable picture \(OSError\): photos:a\.jpg"):
+def test_an_error_names_unreadable_images(model: GeoCLIP) -> None:
+    broken = Skip(shard="photos", key="a.jpg", reason="unreadable picture (OSError)")
+    nothing = Batch(images=torch.empty((0, 3, 32, 32)), gps_deg_B2=torch.empty((0, 2)), keys=[], skipped=[broken])
+    with pytest.raises(DataError, match=r"1 × unreadable picture \(OSError\): photos:a\.jpg"):
         embed_images(model, [nothing], CPU)
 
 
-def test_features_pass_through_the_head_alone(model: GeoCLIP) -> None:
-    features, gps_deg = torch.randn(10, 16), places(10, 0)
+def test_features_pass_only_through_the_head(model: GeoCLIP) -> None:
+    features, gps_deg = torch.randn(10, 16), locations(10, 0)
     queries = embed_features(model, features, gps_deg, list("abcdefghij"), CPU)
     with torch.inference_mode():
         expected = F.normalize(model.image_encoder.head(features), dim=1)

@@ -1,10 +1,9 @@
-"""The probe finds what is there, nothing where nothing is, and never asks about a cell that it has seen."""
+"""Probes: known relations are found, noise is at chance, and no cell is in two parts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,26 +19,27 @@ from geoclip.errors import DataError
 from geoclip.evaluation import probing
 from geoclip.evaluation.probing import (
     CellSplit,
-    LabelledPlaces,
+    LabelledLocations,
     baseline_features,
     climb,
     measure_probe,
     only_known,
     probe,
+    probe_locations,
     score_classes,
     score_numbers,
     split_cells,
     standardised,
 )
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.plotting.probes import draw_probe, probe_table
+from geoclip.plotting.probes import probe_table
 from geoclip.probe import probe as probe_command
 
 pytest.importorskip("sklearn")
 
 
 @pytest.fixture(scope="module")
-def places() -> NDArray[np.float64]:
+def locations() -> NDArray[np.float64]:
     return uniform_on_sphere(3000, torch.Generator().manual_seed(0)).double().numpy()
 
 
@@ -47,55 +47,54 @@ def parts(split: CellSplit) -> list[NDArray[np.int64]]:
     return [split.train, split.validation, split.test]
 
 
-def test_held_out_cells_share_no_cell_with_those_trained_on(places: NDArray[np.float64]) -> None:
-    split, cell_N = split_cells(places, 0), cells_of(places)
+def test_held_out_cells_share_no_cell_with_those_trained_on(locations: NDArray[np.float64]) -> None:
+    split, cell_N = split_cells(locations, 0), cells_of(locations)
     cells = [set(cell_N[rows]) for rows in parts(split)]
     assert not cells[0] & cells[1] and not cells[0] & cells[2] and not cells[1] & cells[2]
-    assert sorted(np.concatenate(parts(split))) == list(range(3000)), "every place is in one part"
+    assert sorted(np.concatenate(parts(split))) == list(range(3000))
     assert [len(part) / len(set().union(*cells)) for part in cells] == pytest.approx([0.6, 0.2, 0.2], abs=0.01)
-    assert all((one == other).all() for one, other in zip(parts(split), parts(split_cells(places, 0)), strict=True))
-    assert set(split_cells(places, 1).test) != set(split.test)
-    with pytest.raises(DataError, match=r"lie in 1 cells of 5°"):
+    assert all((one == other).all() for one, other in zip(parts(split), parts(split_cells(locations, 0)), strict=True))
+    assert set(split_cells(locations, 1).test) != set(split.test)
+    with pytest.raises(DataError, match=r"in 1 cells of 5°"):
         split_cells(np.ones((50, 2)), 0)
 
 
-def test_features_that_hold_the_label_are_perfect_and_noise_is_at_chance(places: NDArray[np.float64]) -> None:
-    rng, cell_N = np.random.default_rng(0), cells_of(places)
-    number_N = rng.integers(0, 4, len(places))
-    label_N, noise_NF = np.array(["a", "b", "c", "d"])[number_N], rng.normal(size=(len(places), 20))
-    split = only_known(label_N, split_cells(places, 0))
-    told = probe(label_N, np.hstack((noise_NF, np.eye(4)[number_N])), cell_N, split)
-    assert told.dims == 24 and told.scores["accuracy"].value == told.scores["macro_f1"].value == 1
-    assert 0.9 < told.scores["accuracy"].low < 1, "of so many cells, not of all on Earth"
+def test_features_with_the_label_are_perfect_and_noise_is_at_chance(locations: NDArray[np.float64]) -> None:
+    rng, cell_N = np.random.default_rng(0), cells_of(locations)
+    number_N = rng.integers(0, 4, len(locations))
+    label_N, noise_NF = np.array(["a", "b", "c", "d"])[number_N], rng.normal(size=(len(locations), 20))
+    split = only_known(label_N, split_cells(locations, 0))
+    informed = probe(label_N, np.hstack((noise_NF, np.eye(4)[number_N])), cell_N, split)
+    assert informed.dims == 24 and informed.scores["accuracy"].value == informed.scores["macro_f1"].value == 1
+    assert 0.9 < informed.scores["accuracy"].low < 1
     chance = probe(label_N, noise_NF, cell_N, split).scores["accuracy"]
     assert chance.low < 0.25 < chance.high and chance.high - chance.low < 0.2
 
 
-def test_numbers_that_are_linear_in_the_features_are_explained_whole(places: NDArray[np.float64]) -> None:
-    rng, cell_N = np.random.default_rng(0), cells_of(places)
-    x_NF = rng.normal(size=(len(places), 5))
+def test_linear_numbers_are_explained_and_noise_is_not(locations: NDArray[np.float64]) -> None:
+    rng, cell_N = np.random.default_rng(0), cells_of(locations)
+    x_NF = rng.normal(size=(len(locations), 5))
     metres_N = x_NF @ np.array([300.0, -20, 0, 5, 100]) + 700
-    split = split_cells(places, 0)
-    told = probe(metres_N, x_NF, cell_N, split).scores
-    assert told["r2"].value > 0.9999 and told["rmse"].value < 1
-    ignorant = probe(metres_N, np.zeros((len(places), 1)), cell_N, split).scores
+    split = split_cells(locations, 0)
+    informed = probe(metres_N, x_NF, cell_N, split).scores
+    assert informed["r2"].value > 0.9999 and informed["rmse"].value < 1
+    ignorant = probe(metres_N, np.zeros((len(locations), 1)), cell_N, split).scores
     assert ignorant["r2"].value == pytest.approx(0, abs=0.01)
     assert ignorant["rmse"].value == pytest.approx(metres_N.std(), rel=0.1)
-    noise = probe(metres_N, rng.normal(size=(len(places), 20)), cell_N, split).scores["r2"]
+    noise = probe(metres_N, rng.normal(size=(len(locations), 20)), cell_N, split).scores["r2"]
     assert noise.value < 0.02
 
 
-def test_what_a_head_knows_of_a_cell_is_not_counted(places: NDArray[np.float64]) -> None:
-    """Features that name a cell let a head learn every label by heart, and none that it was not taught."""
-    cell_N = cells_of(places)
+def test_features_that_name_the_cell_are_at_chance(locations: NDArray[np.float64]) -> None:
+    cell_N = cells_of(locations)
     _, number_N = np.unique(cell_N, return_inverse=True)
     label_of_cell = np.random.default_rng(0).choice(["a", "b"], number_N.max() + 1)
     by_heart_NF = np.eye(number_N.max() + 1)[number_N]
-    found = probe(label_of_cell[number_N], by_heart_NF, cell_N, split_cells(places, 0)).scores["accuracy"]
+    found = probe(label_of_cell[number_N], by_heart_NF, cell_N, split_cells(locations, 0)).scores["accuracy"]
     assert found.low < 0.5 < found.high + 0.05
 
 
-def test_no_question_is_asked_about_an_unknown_label_or_a_class_never_taught() -> None:
+def test_unknown_labels_and_untrained_classes_are_left_out() -> None:
     split = CellSplit(train=np.arange(4), validation=np.arange(4, 6), test=np.arange(6, 10))
     known = only_known(np.array(["a", "b", "", "a", "b", "c", "c", "a", "", "d"]), split)
     assert [rows.tolist() for rows in parts(known)] == [[0, 1, 3], [4], [7]]
@@ -103,7 +102,7 @@ def test_no_question_is_asked_about_an_unknown_label_or_a_class_never_taught() -
     assert [rows.tolist() for rows in parts(known)] == [[0, 2, 3], [5], [6, 7, 8]]
 
 
-def test_scores_are_those_of_the_library() -> None:
+def test_scores_agree_with_scikit_learn() -> None:
     from sklearn.metrics import accuracy_score, f1_score, r2_score
 
     rng = np.random.default_rng(0)
@@ -119,8 +118,8 @@ def test_scores_are_those_of_the_library() -> None:
         assert score.low < score.value < score.high
 
 
-def test_intervals_are_as_wide_as_cells_are_few() -> None:
-    """A hundred places that err together, in one cell, tell no more than one."""
+def test_intervals_are_over_cells() -> None:
+    """A hundred locations with equal errors, in one cell, have the information of one."""
     rng = np.random.default_rng(0)
     right_of_cell = rng.random(30) < 0.7
     cell_N = np.repeat(np.arange(30), 100)
@@ -139,90 +138,91 @@ def test_classes_of_a_single_cell_stay_in_every_resample() -> None:
     assert found.low <= found.value <= found.high
 
 
-def test_only_what_is_trained_on_sets_the_scale() -> None:
+def test_features_are_standardised_by_the_training_rows() -> None:
     features = np.array([[1.0, 5], [3, 5], [1000, 7]])
     found = standardised(features, np.array([0, 1]))
     np.testing.assert_allclose(found, [[-1, 0], [1, 0], [998, 0]])
 
 
 @pytest.mark.parametrize("best", range(6))
-def test_the_walk_along_the_grid_finds_its_summit(best: int) -> None:
-    asked: list[float] = []
+def test_climbing_finds_the_best_value_of_the_grid(best: int) -> None:
+    tried: list[float] = []
 
     def score(value: float) -> float:
-        asked.append(value)
+        tried.append(value)
         return -abs(value - best)
 
     assert climb(score, [0.0, 1, 2, 3, 4, 5], 3) == best
-    assert len(asked) == len(set(asked))
+    assert len(tried) == len(set(tried))
 
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    """What probe.json would hold of an Earth that is land in the north and rises to the north."""
+    """As probe.json, of an Earth with land in the north that rises to the north."""
     north = uniform_on_sphere(1500, torch.Generator().manual_seed(1)).double().numpy()
     land_sea = np.where(north[:, 0] > 0, "land", "sea or lake")
-    asked = [LabelledPlaces(gps_deg_N2=north, labels={"land_sea": land_sea, "elevation": 10 * north[:, 0]})]
+    tried = [LabelledLocations(gps_deg_N2=north, labels={"land_sea": land_sea, "elevation": 10 * north[:, 0]})]
     features: dict[str, Callable[[NDArray[np.float64]], NDArray[np.floating]]] = {
         "nothing": lambda gps_deg_N2: np.zeros((len(gps_deg_N2), 1)),
         "latitude, longitude": lambda gps_deg_N2: gps_deg_N2,
     }
-    tasks = measure_probe(asked, features, seed=3)
+    tasks = measure_probe(tried, features, seed=3)
     return {"model": "test", "seed": 3, "places": 1500, "tasks": tasks}
 
 
-def test_the_table_says_how_it_was_measured(result: dict[str, Any]) -> None:
+def test_the_table_has_scores_and_sizes(result: dict[str, Any]) -> None:
     text = probe_table(json.loads(json.dumps(result))).markdown()
     land_sea = result["tasks"]["land_sea"]
     value = land_sea["features"]["latitude, longitude"]["scores"]["accuracy"]["value"]
     assert f"| latitude, longitude | 2 | **{100 * value:.1f}** (" in text and value > 0.9
     assert "**1.00** (1.00–1.00)" in text and "| nothing | 1 |" in text
     fitted, test = land_sea["n"]["train"] + land_sea["n"]["validation"], land_sea["n"]["test"]
-    cells = land_sea["cells"]["train"] + land_sea["cells"]["validation"]
-    assert "Seed 3; 1,500 locations on the sphere" in text
-    assert (
-        f"land or sea: {fitted:,} locations of {cells:,} cells to fit, {test:,} of {land_sea['cells']['test']:,}" in text
-    )
-    assert fitted + test == 1500 and "95 % intervals of 2,000 bootstrap weightings" in text
-    with pytest.raises(DataError, match="no task"):
+    assert fitted + test == 1500
+    assert all(f"{count:,}" in text for count in (fitted, test, 1500, land_sea["cells"]["test"]))
+    with pytest.raises(DataError):
         probe_table({"tasks": {}})
 
 
-def test_the_figure_is_drawn_whatever_the_scores(result: dict[str, Any], tmp_path: Path) -> None:
-    draw_probe(result, tmp_path / "probe.png")
-    assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
+def test_every_feature_set_has_a_row_per_location(locations: NDArray[np.float64]) -> None:
+    shapes = sorted(function(locations[:4]).shape for function in baseline_features(0).values())
+    assert shapes == [(4, 1), (4, 2), (4, 3), (4, 100), (4, 512), (4, 1600)]
 
 
-def test_every_feature_set_has_a_row_per_place(places: NDArray[np.float64]) -> None:
-    dims = {name: features(places[:4]).shape for name, features in baseline_features(0).items()}
-    assert all(rows == 4 for rows, _ in dims.values())
-    assert sorted(columns for _, columns in dims.values()) == sorted((1, 2, 3, 100, 1600, 512))
-
-
-@pytest.mark.slow
 def test_the_command_probes_a_run_beside_the_released_encoder(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the small feature sets alone: heads on 1,600 numbers would be most of the work."""
-    pytest.importorskip("h5py")
-    pytest.importorskip("pvlib")
+    """With small features and labels by formula: fits on 512 numbers and the maps would be most of the time."""
+    generator = torch.Generator().manual_seed(0)
+    gps_deg_N2 = uniform_on_sphere(200, generator).double().numpy()
+    labels = {"land_sea": np.where(gps_deg_N2[:, 0] > 0, "land", "sea or lake"), "elevation": gps_deg_N2[:, 0]}
+    group = LabelledLocations(gps_deg_N2=gps_deg_N2, labels=labels)
     few = dict(list(baseline_features(0).items())[:3])
     monkeypatch.setattr(probing, "baseline_features", lambda seed, device: few)
+    monkeypatch.setattr(probing, "probe_locations", lambda count, seed: [group])
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         overrides = [f"checkpoint={tiny_run.folder}", "places=500", "device=cpu"]
-        config = typed(compose("probe", overrides), ProbeConfig, probe_problems)
+        config = typed(compose("probe", overrides), ProbeConfig, lambda _: [])
     path = probe_command(config)
     assert path == tiny_run.folder / "probe" / "probe.json"
     probed = json.loads(path.read_text())
-    assert list(probed["tasks"]) == ["land_sea", "continent", "country", "elevation"]
-    for task in probed["tasks"].values():
-        assert list(task["features"])[-2:] == ["GeoCLIP, released", "tiny-1"]
-        assert task["features"]["tiny-1"]["dims"] == 8
-        measure = "r2" if task["unit"] else "accuracy"
-        released, nothing = (task["features"][name]["scores"][measure] for name in ("GeoCLIP, released", "nothing"))
-        assert released["value"] > nothing["value"]
+    assert list(probed["tasks"]) == ["land_sea", "elevation"]
+    for task, measure in (("land_sea", "accuracy"), ("elevation", "r2")):
+        features = probed["tasks"][task]["features"]
+        assert list(features)[-2:] == ["GeoCLIP, released", "tiny-1"] and features["tiny-1"]["dims"] == 8
+        released, nothing = (features[name]["scores"][measure]["value"] for name in ("GeoCLIP, released", "nothing"))
+        assert released > nothing
     assert path.with_suffix(".png").is_file() and "| tiny-1 | 8 |" in path.with_suffix(".md").read_text()
 
 
-def test_what_cannot_be_probed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_every_location_has_the_labels_of_the_maps() -> None:
+    pytest.importorskip("h5py")
+    pytest.importorskip("pvlib")
+    sphere, land = probe_locations(500, 0)
+    assert list(sphere.labels) == ["land_sea"] and list(land.labels) == ["continent", "country", "elevation"]
+    assert set(sphere.labels["land_sea"]) == {"land", "sea or lake"}
+    assert (land.labels["country"] != "").mean() > 0.9 and np.isfinite(land.labels["elevation"]).mean() > 0.9
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PROBE_PACKAGES", {"no_such_package": "some-package"})
     (problem,) = probe_problems(ProbeConfig())
     assert "some-package" in problem

@@ -1,4 +1,4 @@
-"""The ranking of a gallery against the whole softmax, in float64, at once; and calibration of what is calibrated."""
+"""The ranking of a gallery against the complete softmax in float64; and the calibration error."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def clustered(count: int, seed: int) -> Floats:
 class World:
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.places = clustered(700, 1)
-        self.places[600:] = self.places[:100]  # a seventh stands there twice
+        self.locations = clustered(700, 1)
+        self.locations[600:] = self.locations[:100]  # a seventh twice
         self.embedded = F.normalize(torch.randn(700, 16), dim=1)
         self.embedded[600:] = self.embedded[:100]
         self.images = F.normalize(torch.randn(90, 16), dim=1)
         self.truth = clustered(90, 2)
-        self.nearest = nearest_location(self.truth, self.places)[0]
+        self.nearest = nearest_location(self.truth, self.locations)[0]
 
     def rank(self) -> Ranking:
-        return rank_gallery(self.images, self.embedded, self.places, self.nearest, SCALE)
+        return rank_gallery(self.images, self.embedded, self.locations, self.nearest, SCALE)
 
     def probability(self) -> Floats:
         return (SCALE * self.images.double() @ self.embedded.double().T).softmax(dim=1).numpy()
@@ -48,34 +48,34 @@ def world() -> World:
 
 
 @pytest.mark.parametrize("at_once", [1, 701 * 7, 10**9])
-def test_chunks_give_what_the_whole_softmax_gives(world: World, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_agree_with_the_complete_softmax(world: World, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", at_once)
     found, probability = world.rank(), world.probability()
     cosine, row = nearest_in_gallery(world.images, world.embedded, 10)
-    assert np.array_equal(world.places[found.row_Nk.numpy()], world.places[row.numpy()])  # or a copy of it
+    assert np.array_equal(world.locations[found.row_Nk.numpy()], world.locations[row.numpy()])  # or a copy of it
     torch.testing.assert_close(found.cosine_Nk, cosine)
     image = np.arange(90)
     assert found.probability_N == pytest.approx(probability[image, row[:, 0].numpy()], rel=1e-3)
     for km, mass in found.mass_km_N.items():
-        guess = world.places[row[:, 0].numpy()]
-        apart = distance_km(np.repeat(guess, 700, axis=0), np.tile(world.places, (90, 1)), "sphere")
+        guess = world.locations[row[:, 0].numpy()]
+        apart = distance_km(np.repeat(guess, 700, axis=0), np.tile(world.locations, (90, 1)), "sphere")
         expected = (probability * (apart.reshape(90, 700) <= km)).sum(axis=1)
         assert mass == pytest.approx(expected, rel=1e-3)
         assert (mass >= found.probability_N * 0.999).all()
 
 
-def test_the_nearest_places_nll_counts_all_its_copies(world: World) -> None:
-    probability, nearest = world.probability(), world.places[world.nearest]
-    copies = (world.places[None] == nearest[:, None]).all(axis=2)
+def test_the_nll_counts_all_rows_of_a_location(world: World) -> None:
+    probability, nearest = world.probability(), world.locations[world.nearest]
+    copies = (world.locations[None] == nearest[:, None]).all(axis=2)
     assert set(copies.sum(axis=1).tolist()) == {1, 2}
     expected = -np.log((probability * copies).sum(axis=1))
     assert world.rank().nll_N == pytest.approx(expected, abs=1.1e-3)
 
 
 def test_chance_is_the_logarithm_of_the_gallery() -> None:
-    places = clustered(50, 3)
+    locations = clustered(50, 3)
     same = torch.ones((50, 4)) / 2
-    found = rank_gallery(same[:5], same, places, np.arange(5), SCALE, k=3)
+    found = rank_gallery(same[:5], same, locations, np.arange(5), SCALE, k=3)
     assert found.nll_N == pytest.approx(np.log(50), abs=1e-3)
     assert found.row_Nk.tolist() == [[0, 1, 2]] * 5  # of equals the first
     assert found.probability_N == pytest.approx(1 / 50)
@@ -83,10 +83,10 @@ def test_chance_is_the_logarithm_of_the_gallery() -> None:
 
 def test_recall_is_of_the_best_among_the_first_guesses(world: World) -> None:
     row = world.rank().row_Nk
-    best = best_of_km(row, world.places, world.truth)
+    best = best_of_km(row, world.locations, world.truth)
     for image in range(90):
         km = distance_km(
-            world.places[row[image].numpy()], np.repeat(world.truth[image : image + 1], 10, axis=0), "sphere"
+            world.locations[row[image].numpy()], np.repeat(world.truth[image : image + 1], 10, axis=0), "sphere"
         )
         assert best[image] == pytest.approx(np.minimum.accumulate(km))
     shares = recall(best)
@@ -95,32 +95,32 @@ def test_recall_is_of_the_best_among_the_first_guesses(world: World) -> None:
     assert shares[5][200].low < shares[5][200].value < shares[5][200].high
 
 
-def test_a_gallery_of_three_has_three_guesses() -> None:
+def test_a_gallery_of_three_has_three_predictions() -> None:
     best = best_of_km(torch.tensor([[2, 0, 1]]), clustered(3, 0), clustered(1, 1))
     shares = recall(best)
     assert shares[5] == shares[10] and best.shape == (1, 3)
 
 
-def test_what_comes_true_as_often_as_said_is_calibrated() -> None:
+def test_reliability_of_calibrated_over_and_underconfident_probabilities() -> None:
     rng = np.random.default_rng(0)
-    said = rng.beta(0.5, 2, 60_000)
-    honest = reliability(said, rng.random(60_000) < said)
-    assert honest.ece < 0.01 and abs(honest.overconfidence) < 0.005
-    assert [one.n for one in honest.bins] == [4000] * 15
-    assert [one.confidence for one in honest.bins] == sorted(one.confidence for one in honest.bins)
-    boastful = reliability(said, rng.random(60_000) < said**2)
-    assert boastful.ece == pytest.approx((said - said**2).mean(), abs=0.01)
-    assert boastful.overconfidence == pytest.approx(boastful.ece, abs=0.005)
-    modest = reliability(said**2, rng.random(60_000) < said)
-    assert modest.overconfidence < -0.05 and modest.ece > 0.05
+    share = rng.beta(0.5, 2, 60_000)
+    calibrated = reliability(share, rng.random(60_000) < share)
+    assert calibrated.ece < 0.01 and abs(calibrated.overconfidence) < 0.005
+    assert [one.n for one in calibrated.bins] == [4000] * 15
+    assert [one.confidence for one in calibrated.bins] == sorted(one.confidence for one in calibrated.bins)
+    over = reliability(share, rng.random(60_000) < share**2)
+    assert over.ece == pytest.approx((share - share**2).mean(), abs=0.01)
+    assert over.overconfidence == pytest.approx(over.ece, abs=0.005)
+    under = reliability(share**2, rng.random(60_000) < share)
+    assert under.overconfidence < -0.05 and under.ece > 0.05
 
 
 def test_the_calibration_error_by_hand() -> None:
-    said, true = np.array([0.9, 0.1, 0.3, 0.7]), np.array([True, False, True, False])
-    found = reliability(said, true, bins=2)
+    share, true = np.array([0.9, 0.1, 0.3, 0.7]), np.array([True, False, True, False])
+    found = reliability(share, true, bins=2)
     assert [one.confidence for one in found.bins] == pytest.approx([0.2, 0.8])
     assert [one.share for one in found.bins] == [0.5, 0.5]
     assert found.ece == pytest.approx(0.3) and found.overconfidence == pytest.approx(0.0)
-    assert len(reliability(said, true).bins) == 4  # one image each
+    assert len(reliability(share, true).bins) == 4  # one image each
     with pytest.raises(ValueError, match="no images"):
-        reliability(said[:0], true[:0])
+        reliability(share[:0], true[:0])

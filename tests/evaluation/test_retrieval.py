@@ -1,4 +1,4 @@
-"""Retrieval in chunks gives what a look at the whole matrix gives."""
+"""Retrieval in chunks agrees with the complete score matrix."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_chunks_change_nothing(k: int, images_per_chunk: int, locations_per_chun
 
 @pytest.mark.parametrize("locations_per_chunk", [65_536, 50, 7])
 @pytest.mark.parametrize("k", [1, 2, 5, 40])
-def test_of_equal_places_the_first_of_the_file_wins(k: int, locations_per_chunk: int) -> None:
-    """The released gallery holds 5,877 places more than once; which copy is named must not be left to chance."""
+def test_of_equal_locations_the_lowest_row_comes_first(k: int, locations_per_chunk: int) -> None:
+    """The released gallery contains 5,877 locations more than once."""
     one_hot = torch.eye(8)
     gallery = one_hot[torch.randint(0, 8, (160,), generator=torch.Generator().manual_seed(0))]
     _, row = nearest_in_gallery(one_hot, gallery, k, locations_per_chunk=locations_per_chunk)
@@ -38,7 +38,7 @@ def test_of_equal_places_the_first_of_the_file_wins(k: int, locations_per_chunk:
     assert torch.equal(row, score.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
 
-def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_complete_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     multiply = Tensor.__matmul__
 
@@ -54,17 +54,17 @@ def test_the_whole_matrix_never_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("images", [0, 1, 3, FEW, FEW + 1])
-@pytest.mark.parametrize("places", [10, 2 * PART, 3 * PART + 7])
-def test_few_images_are_compared_as_many_are(images: int, places: int) -> None:
-    queries, gallery = unit_vectors(images, 0), unit_vectors(places, 1)
+@pytest.mark.parametrize("locations", [10, 2 * PART, 3 * PART + 7])
+def test_few_images_agree_with_many(images: int, locations: int) -> None:
+    queries, gallery = unit_vectors(images, 0), unit_vectors(locations, 1)
     expected = (queries[:, None] * gallery).sum(dim=2)
     torch.testing.assert_close(cosines(queries, gallery), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("places", [40, 64, 6_400, 20_011])
+@pytest.mark.parametrize("locations", [40, 64, 6_400, 20_011])
 @pytest.mark.parametrize("k", [1, 5, 40])
-def test_a_search_that_begins_in_half_precision_finds_the_same(places: int, k: int) -> None:
-    images, gallery = unit_vectors(9, 0), unit_vectors(places, 1)
+def test_a_search_in_half_precision_finds_the_same(locations: int, k: int) -> None:
+    images, gallery = unit_vectors(9, 0), unit_vectors(locations, 1)
     candidates = shortlist(images, gallery.half(), k)
     expected = (images @ gallery.T).topk(k, dim=1)
     assert (candidates[:, :, None] == expected.indices[:, None, :]).any(dim=1).all()
@@ -75,8 +75,8 @@ def test_a_search_that_begins_in_half_precision_finds_the_same(places: int, k: i
 
 
 @pytest.mark.parametrize("k", [0, -1, 11])
-def test_more_neighbours_than_places_are_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=rf"k={k} must lie in 1 … 10"):
+def test_k_outside_the_gallery_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k={k} .*10"):
         nearest_in_gallery(unit_vectors(2, 0), unit_vectors(10, 1), k)
 
 

@@ -1,8 +1,7 @@
-"""Several views of a picture, through evaluation and prediction, against crops cut by hand."""
+"""Several views of a picture, through evaluation and prediction, against crops by Pillow."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,24 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from rich.console import Console
 from torch import Tensor
 
-from geoclip.config import (
-    BenchmarkConfig,
-    BenchmarkKind,
-    EvaluateConfig,
-    GalleryConfig,
-    PredictConfig,
-    Tta,
-    evaluate_problems,
-)
-from geoclip.data.benchmarks import list_photos, photo_batches
+from geoclip.config import BenchmarkConfig, BenchmarkKind, EvaluateConfig, PredictConfig, Tta, evaluate_problems
 from geoclip.data.transforms import Preprocessing, evaluation_pixels
-from geoclip.errors import DataError
 from geoclip.evaluate import evaluate
-from geoclip.evaluation.comparison import paired, read_images
-from geoclip.evaluation.images import embed_images
 from geoclip.factory.loading import load_model
 from geoclip.factory.model import model_from_checkpoint
 from geoclip.model.geoclip import GeoCLIP
@@ -47,15 +33,15 @@ VIEWS = {Tta.single: 1, Tta.five_crop: 5, Tta.ten_crop: 10}
 
 
 def by_hand(image: Image.Image, tta: Tta, size: int, wider: int) -> NDArray[np.uint8]:
-    """(V, 3, size, size): shorter side to `wider`, corners, middle, mirror images, with Pillow alone."""
+    """(V, 3, size, size): shorter side to `wider`, corners, middle, mirror images."""
     width, height = image.size
     if width < height:
         image = image.resize((wider, height * wider // width), Image.Resampling.BICUBIC)
     else:
         image = image.resize((width * wider // height, wider), Image.Resampling.BICUBIC)
     right, low = image.width - size, image.height - size
-    places = [(0, 0), (right, 0), (0, low), (right, low), (right // 2, low // 2)]
-    crops = [image.crop((x, y, x + size, y + size)) for x, y in places]
+    corners = [(0, 0), (right, 0), (0, low), (right, low), (right // 2, low // 2)]
+    crops = [image.crop((x, y, x + size, y + size)) for x, y in corners]
     if tta is Tta.ten_crop:
         crops += [ImageOps.mirror(crop) for crop in crops]
     return np.stack([np.asarray(crop).transpose(2, 0, 1) for crop in crops])
@@ -77,140 +63,91 @@ def model(tiny_run: Any) -> GeoCLIP:
     return found
 
 
-def mean_similarity(model: GeoCLIP, path: Path, tta: Tta, places_deg_G2: Tensor) -> Tensor:
+def mean_similarity(model: GeoCLIP, path: Path, tta: Tta, locations_deg_G2: Tensor) -> Tensor:
     """(G,) cosines with every place, each view by itself, then their mean."""
     views = torch.from_numpy(by_hand(Image.open(path).convert("RGB"), tta, 16, 18))
     with torch.inference_mode():
-        location_GD = model.encode_location(places_deg_G2)
+        location_GD = model.encode_location(locations_deg_G2)
         cosines = [model.encode_image(view[None])[0] @ location_GD.T for view in views]
     return torch.stack(cosines).mean(dim=0)
 
 
-@pytest.mark.parametrize("tta", [Tta.five_crop, Tta.ten_crop])
-def test_similarities_are_averaged_over_the_views(tta: Tta, model: GeoCLIP, tiny_run: Any, photo_folder: Path) -> None:
-    photos, _ = list_photos(photo_folder)
-    batches = photo_batches(photos, Preprocessing(image_px=16, tta=tta.value), 3)
-    queries, skipped = embed_images(model, batches, torch.device("cpu"))
-    assert skipped.counts.total() == 1 and len(queries.keys) == 5, "a broken one stays skipped"
-    assert queries.image_ND.shape == (5, 8) and queries.image_ND.norm(dim=1).max() < 1
-    places = torch.from_numpy(tiny_run.gallery_deg_G2)
-    with torch.inference_mode():
-        ours_NG = queries.image_ND @ model.encode_location(places).T
-    paths = {photo.key: photo.path for photo in photos}
-    expected = [mean_similarity(model, paths[key], tta, places) for key in queries.keys]
-    torch.testing.assert_close(ours_NG, torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture
-def asked(tiny_run: Any, own_gallery: GalleryConfig) -> dict[str, Any]:
-    return {"checkpoint": str(tiny_run.folder), "gallery": own_gallery, "device": "cpu"}
-
-
 @pytest.mark.parametrize("tta", VIEWS)
 def test_evaluation_of_a_folder_and_of_shards(
-    tta: Tta, asked: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tiny_shards: Callable[..., Any]
+    tta: Tta,
+    tiny_source: dict[str, Any],
+    photo_folder: Path,
+    model: GeoCLIP,
+    tiny_run: Any,
+    tiny_shards: Callable[..., Any],
 ) -> None:
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
-    path = evaluate(EvaluateConfig(**asked, benchmark=photos, tta=tta))
+    path = evaluate(EvaluateConfig(**tiny_source, benchmark=photos, tta=tta))
     row, table = json.loads(path.read_text()), pd.read_csv(path.with_suffix(".csv"))
     assert row["tta"] == tta.value and row["n"] == 5 and sum(row["skipped"].values()) == 1
+    unnamed = row | {"evaluation": "photos"}  # as an evaluation under another file name
+    details = details_table(unnamed)
+    assert details is not None
+    for text in (accuracy_table([unnamed]).markdown(), details.benchmark):
+        assert (f"tta={tta.value}" in text) == (tta is not Tta.single)
     if tta is not Tta.single:
-        places = torch.from_numpy(tiny_run.gallery_deg_G2)
+        locations = torch.from_numpy(tiny_run.gallery_deg_G2)
         for key, lat, lon, score in table[["key", "predicted_lat", "predicted_lon", "score"]].itertuples(index=False):
-            similarity_G = mean_similarity(model, photo_folder / "images" / key, tta, places)
+            similarity_G = mean_similarity(model, photo_folder / "images" / key, tta, locations)
             assert tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist() == [lat, lon]
             assert score == pytest.approx(similarity_G.max().item(), abs=2e-5)
     shards = tiny_shards([5, 4], split="test", size_px=40, noise=True)
     benchmark = BenchmarkConfig(name="test", kind=BenchmarkKind.shards, root=str(shards.root), split="test")
-    path = evaluate(EvaluateConfig(**asked, benchmark=benchmark, tta=tta, batch_size=4))
+    path = evaluate(EvaluateConfig(**tiny_source, benchmark=benchmark, tta=tta, batch_size=4))
     assert json.loads(path.read_text())["n"] == 9
 
 
 def test_prediction_averages_its_views(
-    asked: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tmp_path: Path
+    tiny_source: dict[str, Any], photo_folder: Path, model: GeoCLIP, tiny_run: Any, tmp_path: Path
 ) -> None:
     image = photo_folder / "images" / "3.jpg"
-    config = PredictConfig(**asked, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out"))
+    config = PredictConfig(
+        **tiny_source, image=str(image), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out")
+    )
     folder = predict(config)
     row = json.loads((folder / "3.json").read_text())
-    assert row["tta"] == "ten_crop" and "ten_crop" in (folder / "3.html").read_text()
+    assert row["tta"] == "ten_crop" and "tta=ten_crop" in (folder / "3.html").read_text()
     best = row["predictions"][0]
-    places = torch.from_numpy(tiny_run.gallery_deg_G2)
-    similarity_G = mean_similarity(model, image, Tta.ten_crop, places)
+    locations = torch.from_numpy(tiny_run.gallery_deg_G2)
+    similarity_G = mean_similarity(model, image, Tta.ten_crop, locations)
     assert [best["lat"], best["lon"]] == tiny_run.gallery_deg_G2[similarity_G.argmax()].tolist()
 
 
-def printed(table: object) -> str:
-    console = Console(width=200, file=io.StringIO())
-    console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def test_every_record_of_averaged_views_says_so(
-    asked: dict[str, Any], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
-    capsys.readouterr()
-    row = json.loads(evaluate(EvaluateConfig(**asked, benchmark=photos, tta=Tta.ten_crop)).read_text())
-    assert "tta=ten_crop" in " ".join(capsys.readouterr().out.split())
-    unnamed = row | {"evaluation": "photos"}  # as an evaluation under another file name
-    accuracy, details = accuracy_table([unnamed]), details_table(unnamed)
-    assert details is not None and details.benchmark == "photos, tta=ten_crop"
-    for text in (accuracy.html(), printed(accuracy.rich()), accuracy.markdown()):
-        assert "tta=ten_crop" in text
-    assert "tta" not in accuracy_table([unnamed | {"tta": "single"}]).markdown()
-
-    out = predict(
-        PredictConfig(**asked, image=str(photo_folder), tta=Tta.ten_crop, top_k=1, maps=1, output=str(tmp_path / "out"))
-    )
-    assert "tta=ten_crop" in capsys.readouterr().out
-    assert {json.loads(path.read_text())["tta"] for path in out.glob("*.json")} == {"ten_crop"}
-    assert set(pd.read_csv(out / "predictions.csv")["tta"]) == {"ten_crop"}
-    assert "tta=ten_crop" in next(out.glob("*.html")).read_text()
-
-
-def test_runs_that_saw_other_views_are_not_compared(tmp_path: Path) -> None:
-    for name, tta in (("a", "single"), ("b", "ten_crop")):
-        (tmp_path / name / "eval").mkdir(parents=True)
-        (tmp_path / name / "eval" / "test.csv").write_text("key,lat,lon,distance_km\nx,1,2,3\n")
-        facts = {"gallery_sha256": "g", "protocol": "sphere", "n": 1, "tta": tta}
-        (tmp_path / name / "eval" / "test.json").write_text(json.dumps(facts))
-    a, b = (read_images(tmp_path / name, "test") for name in ("a", "b"))
-    with pytest.raises(DataError, match="tta single and ten_crop"):
-        paired(a, b)
-
-
-def test_one_view_of_saved_features_is_not_ten(asked: dict[str, Any], photo_folder: Path, tmp_path: Path) -> None:
+def test_features_have_a_single_view(tiny_source: dict[str, Any], photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "features.npz").touch()
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
-    config = EvaluateConfig(**asked, benchmark=photos, image_features=str(tmp_path / "features.npz"))
+    config = EvaluateConfig(**tiny_source, benchmark=photos, image_features=str(tmp_path / "features.npz"))
     assert evaluate_problems(config) == []
     (problem,) = evaluate_problems(replace(config, tta=Tta.ten_crop))
     assert problem.startswith("tta=ten_crop:")
 
 
-def test_prediction_may_normalise_as_the_released_code_does(
-    asked: dict[str, Any], tiny_run: Any, photo_folder: Path, tmp_path: Path
+def test_prediction_can_normalise_as_the_released_code(
+    tiny_source: dict[str, Any], tiny_run: Any, photo_folder: Path, tmp_path: Path
 ) -> None:
-    """Its fault: ImageNet's normalisation in training and evaluation, CLIP's in prediction."""
+    """The released code trains and evaluates with ImageNet's normalisation, and predicts with CLIP's."""
     photos = BenchmarkConfig(name="photos", kind=BenchmarkKind.photos, root=str(photo_folder))
     image = str(photo_folder / "images" / "3.jpg")
 
-    def ask(name: str) -> tuple[list[float], float]:
-        evaluated = evaluate(EvaluateConfig(**asked, benchmark=photos)).with_suffix(".csv")
-        predicted = predict(PredictConfig(**asked, image=image, maps=0, output=str(tmp_path / name)))
+    def results(name: str) -> tuple[list[float], float]:
+        evaluated = evaluate(EvaluateConfig(**tiny_source, benchmark=photos)).with_suffix(".csv")
+        predicted = predict(PredictConfig(**tiny_source, image=image, maps=0, output=str(tmp_path / name)))
         best = json.loads((predicted / "3.json").read_text())["predictions"][0]
         return pd.read_csv(evaluated)["score"].tolist(), best["probability"]
 
-    before = ask("before")
+    before = results("before")
     model, config = model_from_checkpoint(tiny_run.best)
     encoder = replace(config.encoder, prediction_mean=[0.9, 0.1, 0.3], prediction_std=[0.1, 0.5, 0.9])
     as_released = to_dict(replace(config, encoder=encoder))
     write_checkpoint(tiny_run.best, pack(weights_tree(model, 1, config=as_released)))
-    after = ask("after")
+    after = results("after")
     assert after[0] == before[0] and after[1] != pytest.approx(before[1], rel=1e-4)
 
-    found = load_model(PredictConfig(**asked, image=image), predicting=True).model.image_encoder
+    found = load_model(PredictConfig(**tiny_source, image=image), predicting=True).model.image_encoder
     assert found.mean_13HW.flatten().tolist() == pytest.approx([0.9, 0.1, 0.3])
     assert found.std_13HW.flatten().tolist() == pytest.approx([0.1, 0.5, 0.9])

@@ -1,4 +1,4 @@
-"""Coordinates in whatever holds them become embeddings, in their order; what is no place on Earth is named."""
+"""Embeddings of coordinates from arrays, data frames and tables, in order; bad rows are named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoder() -> LocationEncoder:
     return LocationEncoder((1.0, 16.0), frequencies=8, hidden_dim=16, depth=1, embedding_dim=8).eval()
 
 
-HOLDERS: dict[str, Any] = {
+CONTAINERS: dict[str, Any] = {
     "list": PAIRS,
     "array": np.array(PAIRS),
     "float32": np.array(PAIRS, dtype=np.float32),
@@ -43,16 +43,16 @@ HOLDERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
-def test_every_holder_of_coordinates_gives_the_same_embeddings(holder: str, encoder: LocationEncoder) -> None:
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_gives_the_same_embeddings(container: str, encoder: LocationEncoder) -> None:
     with torch.no_grad():
         expected = nn.functional.normalize(encoder(torch.tensor(PAIRS)), dim=1).numpy()
-    found = embed_locations(encoder, HOLDERS[holder], batch_size=2)
+    found = embed_locations(encoder, CONTAINERS[container], batch_size=2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_length_is_one_unless_told_otherwise(encoder: LocationEncoder) -> None:
+def test_embeddings_are_unit_vectors_by_default(encoder: LocationEncoder) -> None:
     np.testing.assert_allclose(np.linalg.norm(embed_locations(encoder, PAIRS), axis=1), 1, atol=1e-6)
     raw = embed_locations(encoder, PAIRS, normalise=False)
     np.testing.assert_allclose(raw, encoder(torch.tensor(PAIRS)).detach().numpy(), atol=1e-6)
@@ -61,19 +61,19 @@ def test_length_is_one_unless_told_otherwise(encoder: LocationEncoder) -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    ([[1.0, 2.0], [91.0, 0.0]], r"coordinates, row 1: latitude 91.0, longitude 0.0 is no location on Earth \(1 such"),
-    ([[1.0, float("nan")]], "row 0: latitude 1.0, longitude nan is no place"),
-    (torch.tensor([[0.0, 181.0], [0.0, -181.0]]), r"row 0: .*\(2 such rows\)"),
-    ([[1.0, 2.0, 3.0]], r"not the shape \(1, 3\)"),
-    ([1.0, 2.0, 3.0], r"not the shape \(3,\)"),
-    ([["north", "east"]], "no pairs of latitude, longitude in degrees"),
+    ([[1.0, 2.0], [91.0, 0.0]], r"row 1: .*91\.0.*0\.0.*\(1 "),
+    ([[1.0, float("nan")]], "row 0: .*1.0.*nan"),
+    (torch.tensor([[0.0, 181.0], [0.0, -181.0]]), r"row 0: .*\(2 "),
+    ([[1.0, 2.0, 3.0]], r"\(1, 3\)"),
+    ([1.0, 2.0, 3.0], r"\(3,\)"),
+    ([["north", "east"]], "coordinates"),
     (pd.DataFrame({"lat": ["1", "?"], "lon": [1, 2]}), r"row 1: lat='\?'"),
-    (pd.DataFrame({"x": [1], "lon": [2]}), "has the columns x, lon;.* LAT and LON"),
+    (pd.DataFrame({"x": [1], "lon": [2]}), "x, lon"),
 ]
 
 
 @pytest.mark.parametrize(("coordinates", "sentence"), BAD, ids=lambda value: str(value)[:30])
-def test_what_is_no_place_is_named_by_its_row(coordinates: Any, sentence: str) -> None:
+def test_bad_coordinates_are_named_by_row(coordinates: Any, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         degrees_of(coordinates)
 
@@ -87,7 +87,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".parquet"])
-def test_every_file_holds_the_embeddings_in_the_order_of_the_rows(
+def test_every_format_has_the_embeddings_in_the_order_of_the_rows(
     suffix: str, table: Path, encoder: LocationEncoder
 ) -> None:
     expected, output = embed_locations(encoder, [[48.85, 2.35], [90, 180]]), table.with_name(f"out{suffix}")
@@ -96,9 +96,9 @@ def test_every_file_holds_the_embeddings_in_the_order_of_the_rows(
     assert embed_table(encoder, table, output) == (2, 8)
     match suffix:
         case ".npz":
-            held = np.load(output)
-            found = held["embedding"]
-            assert held["lat"].tolist() == [48.85, 90] and held["lon"].tolist() == [2.35, 180]
+            arrays = np.load(output)
+            found = arrays["embedding"]
+            assert arrays["lat"].tolist() == [48.85, 90] and arrays["lon"].tolist() == [2.35, 180]
         case ".npy":
             found = np.load(output)
         case ".csv":
@@ -116,21 +116,21 @@ def test_every_file_holds_the_embeddings_in_the_order_of_the_rows(
     assert sorted(path.name for path in table.parent.iterdir()) == sorted([output.name, table.name])
 
 
-def test_a_bad_row_is_named_by_its_line_and_nothing_is_written(table: Path, encoder: LocationEncoder) -> None:
+def test_a_bad_row_is_named_by_line_and_nothing_is_written(table: Path, encoder: LocationEncoder) -> None:
     table.write_text(TABLE + "y,,,5\n")
     with pytest.raises(DataError, match=r"places\.csv, line 4: Latitude='5', Longitude=''"):
         embed_table(encoder, table, table.with_name("out.npz"))
     table.write_text("lat,lon,e3\n1,2,3\n")
-    with pytest.raises(DataError, match="column e3 is called like one of the embedding"):
+    with pytest.raises(DataError, match="column e3"):
         embed_table(encoder, table, table.with_name("out.csv"))
     table.write_text("lat,lon\n")
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match=r"places\.csv"):
         embed_table(encoder, table, table.with_name("out.npz"))
     assert [path.name for path in table.parent.iterdir()] == ["places.csv"]
 
 
 class _Wide(nn.Module):
-    """As wide as the released encoder, and much faster."""
+    """As wide as the released encoder, but fast."""
 
     def forward(self, gps_deg_N2: Tensor) -> Tensor:
         return gps_deg_N2[:, :1].expand(-1, 512)
@@ -139,14 +139,14 @@ class _Wide(nn.Module):
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "BATCH_ROWS", 500)
     peaks = []
-    for rows in (2_000, 16_000):
+    for rows in (1_000, 8_000):
         (tmp_path / "places.csv").write_text("lat,lon\n" + "1.5,2\n" * rows)
         tracemalloc.start()
         embed_table(_Wide(), tmp_path / "places.csv", tmp_path / "out.npy", normalise=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (rows, 512)
-    assert peaks[1] < peaks[0] + 2**20, "the larger file has 33 MB"
+    assert peaks[1] < peaks[0] + 2**20
 
 
 def test_the_command_embeds_by_a_run(tiny_run: Any, table: Path) -> None:
@@ -169,7 +169,7 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "sentence"), PROBLEMS, ids=lambda value: str(value)[:40])
-def test_what_cannot_be_embedded_is_named(
+def test_a_wrong_key_is_named(
     settings: dict[str, Any], sentence: str, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(table.parent)

@@ -1,4 +1,4 @@
-"""A frozen encoder's features, kept: training on them is training on the pictures, without the pictures."""
+"""Stored features of a frozen encoder: training on them is training on the pictures."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from geoclip.features import extract
 from geoclip.runs.metrics import read_rows
 from geoclip.train import train_run
 
+TOWER = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
 SMALL = ("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12")
 
 
@@ -43,15 +44,7 @@ SMALL = ("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random CLIP in a local folder."""
     torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
-        projection_dim=12,
-    )
+    config = CLIPVisionConfig(**TOWER, hidden_size=16, intermediate_size=32, projection_dim=12)
     folder = tmp_path_factory.mktemp("clip")
     CLIPVisionModelWithProjection(config).save_pretrained(folder)
     return folder
@@ -59,11 +52,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photographs(tiny_shards: Callable[..., Any], tmp_path: Path) -> list[str]:
-    """Overrides that name small shards with noise in them, cropped and flipped in training."""
+    """Overrides for small shards of noise, cropped and flipped in training."""
     shards = tiny_shards([14, 10], size_px=48, noise=True)
     tiny_shards([9], split="val", size_px=48, noise=True)
-    places = "\n".join(f"{lat},{lon}" for lat, lon in shards.gps_deg.values())
-    (tmp_path / "gallery.csv").write_text(f"LAT,LON\n{places}\n")
+    locations = "\n".join(f"{lat},{lon}" for lat, lon in shards.gps_deg.values())
+    (tmp_path / "gallery.csv").write_text(f"LAT,LON\n{locations}\n")
     return ["data=mp16", f"data.root={shards.root}"]
 
 
@@ -98,11 +91,11 @@ def test_training_on_features_is_training_on_pictures(photographs: list[str], cl
     on_features = train_run(cached)
     assert on_pictures != on_features
     expected, found = losses(on_pictures), losses(on_features)
-    # Two views for three epochs: the third shows the first epoch's views again.
+    # Two views, three epochs: the third has the views of the first.
     np.testing.assert_allclose(found[:6], expected[:6], atol=2e-3)
     assert len(found) == 9 and abs(found[8] - found[0]) > 0.01
 
-    # Without the pictures, too; and pictures can be asked about, because the run knows its encoder.
+    # Without the pictures too; the run knows the encoder of pictures.
     shutil.rmtree(Path(cached.data.root) / "train")
     model, config = model_from_checkpoint(on_features / "checkpoints" / "step-00000009.safetensors")
     assert config.encoder.repo == str(clip) and model.image_encoder.backbone is not None
@@ -112,26 +105,23 @@ def test_training_on_features_is_training_on_pictures(photographs: list[str], cl
     assert from_features.is_file()
 
 
-def test_features_of_another_encoder_are_trained_on_under_its_own_name(
-    photographs: list[str], clip: Path, tmp_path: Path
-) -> None:
+def test_features_of_siglip_are_trained_on_as_siglip(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    tower = SiglipVisionConfig(
-        hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    SiglipVisionModel(SiglipVisionConfig(**TOWER, hidden_size=12, intermediate_size=24)).save_pretrained(
+        tmp_path / "siglip"
     )
-    SiglipVisionModel(tower).save_pretrained(tmp_path / "siglip")
     siglip = ["encoder=siglip2_b16", f"encoder.repo={tmp_path / 'siglip'}"]
     folder = extract(features_config(photographs, clip, tmp_path / "features", *siglip))
     record = read_record(folder)
     assert record["encoder"]["kind"] == "siglip" and record["transform"]["fit"] == "squash"
     cached = [*siglip, f"encoder.features={folder}", "optim.max_steps=2", "optim.epochs=1"]
-    run = train_run(train_config(photographs, clip, tmp_path, *cached))
-    assert len(losses(run)) == 2 and np.isfinite(losses(run)).all()
-    with pytest.raises(DataError, match=r"encoder\.kind is 'siglip' there, 'clip' here"):
+    found = losses(train_run(train_config(photographs, clip, tmp_path, *cached)))
+    assert len(found) == 2 and np.isfinite(found).all()
+    with pytest.raises(DataError, match=r"encoder\.kind .*siglip.*clip"):
         train_run(train_config(photographs, clip, tmp_path, "encoder=cached", f"encoder.features={folder}"))
 
 
-def test_other_features_are_refused_by_every_key(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+def test_features_of_other_settings_are_refused_by_key(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     folder = extract(features_config(photographs, clip, tmp_path / "features"))
     config = train_config(photographs, clip, tmp_path, "encoder=cached", f"encoder.features={folder}")
     other = replace(
@@ -142,31 +132,31 @@ def test_other_features_are_refused_by_every_key(photographs: list[str], clip: P
     with pytest.raises(DataError) as refused:
         train_run(other)
     for key in ("encoder.repo", "transform.image_px", "transform.flip", "data.name"):
-        assert f"{key} is" in str(refused.value)
+        assert key in str(refused.value)
     shard = next(Path(config.data.root, "train").glob("*.tar"))
     shutil.copy(shard, shard.with_name("000009.tar"))
-    with pytest.raises(DataError, match=r"data\.train is '\w{8}' there, '\w{8}' here"):
+    with pytest.raises(DataError, match=r"data\.train"):
         train_run(config)
     (folder / "val" / "index.json").unlink()
-    with pytest.raises(DataError, match=r"no complete split val; .*geoclip\.features"):
+    with pytest.raises(DataError, match=r"val.*geoclip\.features"):
         train_run(config)
 
 
-def test_it_goes_on_where_it_was_killed(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+def test_extraction_resumes_after_a_kill(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path / "features", "splits=[train]")
     folder = extract(config)
     shards = sorted((folder / "train").glob("*.tar"))
-    whole = [path.read_bytes() for path in shards]
+    complete = [path.read_bytes() for path in shards]
     (folder / "train" / "index.json").unlink()
     shards[1].unlink()
     kept = shards[0].stat().st_mtime_ns
     assert extract(config) == folder
-    assert [path.read_bytes() for path in shards] == whole and shards[0].stat().st_mtime_ns == kept
+    assert [path.read_bytes() for path in shards] == complete and shards[0].stat().st_mtime_ns == kept
     assert read_record(folder)["views"] == 2
     assert len(open_index(shards[0])) == 14
 
 
-def test_keys_with_dots_are_read_and_none_is_written(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+def test_dots_in_keys_are_replaced(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path / "features", "splits=[train]")
     for path in Path(config.data.root, "train").glob("*.tar"):
         with tarfile.open(path) as tar:
@@ -179,7 +169,7 @@ def test_keys_with_dots_are_read_and_none_is_written(photographs: list[str], cli
     assert keys and all(key.startswith("train_0") for key in keys)
 
 
-def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
+def test_every_epoch_has_its_view_and_evaluation_the_plain_one() -> None:
     from geoclip.data.batch import Sample
 
     features = np.arange(12, dtype=np.float16).reshape(3, 4)
@@ -191,11 +181,11 @@ def test_an_epoch_takes_its_view_and_evaluation_the_plain_one() -> None:
 
     assert [row(train, epoch)[0] for epoch in range(4)] == [4, 8, 4, 8]
     assert row(plain, 3) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="another shape"):
+    with pytest.raises(ValueError, match="shape"):
         FeatureDecoder(feature_dim=5, views=2)(Sample(shard="a", key="k", data=as_npy(features), gps_deg=(0, 0)))
 
 
-def test_what_cannot_run_is_said_first(photographs: list[str], clip: Path, tmp_path: Path) -> None:
+def test_wrong_keys_are_named_together(photographs: list[str], clip: Path, tmp_path: Path) -> None:
     config = features_config(photographs, clip, tmp_path)
     wrong = replace(config, views=-1, splits=[], encoder=replace(config.encoder, tune=Tune.full, features="x"))
     text = "\n".join([*key_problems(wrong), *features_problems(wrong)])

@@ -1,10 +1,9 @@
-"""`python -m geoclip.predict`: a table, a JSON and maps for each picture, and no picture harmed."""
+"""`python -m geoclip.predict`: a table, a JSON and maps for each picture; pictures are not overwritten."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,15 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from geoclip.config import GalleryConfig, PredictConfig, key_problems, predict_problems
-from geoclip.errors import DataError
+from geoclip.config import PredictConfig, key_problems, predict_problems
 from geoclip.predict import predict
 
 Predict = Callable[..., Path]
 
 
 @pytest.fixture
-def config_of(tiny_run: Any, own_gallery: GalleryConfig) -> Callable[..., PredictConfig]:
-    def config(**changes: Any) -> PredictConfig:
-        settings: dict[str, Any] = {"checkpoint": str(tiny_run.folder), "gallery": own_gallery, "device": "cpu"}
-        return PredictConfig(**(settings | changes))
-
-    return config
+def config_of(tiny_source: dict[str, Any]) -> Callable[..., PredictConfig]:
+    return lambda **changes: PredictConfig(**(tiny_source | changes))
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def run_predict(config_of: Callable[..., PredictConfig]) -> Predict:
 
 @pytest.fixture
 def view(tmp_path: Path) -> Path:
-    """A picture beside the json that the shards have for it."""
+    """A picture beside its json, as in the shards."""
     folder = tmp_path / "views"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
@@ -67,16 +61,14 @@ def test_a_picture_gets_a_table_a_json_and_two_maps(
     printed = capsys.readouterr().out
     for guess in guesses:
         assert guess["map"] == f"https://www.google.com/maps?q={guess['lat']:.6f},{guess['lon']:.6f}"
-        assert guess["map"] in printed  # whole, not broken over two lines
+        assert guess["map"] in printed  # in one line
         assert f"{guess['lat']:.4f}" in printed and f"{100 * guess['probability']:.2f} %" in printed
     with Image.open(folder / "test-000000.png") as image:
         assert image.width > 1000
-    page = (folder / "test-000000.html").read_text()
-    assert len(page) > 1_000_000  # plotly.js is in it, so that it opens without a network
-    assert not re.findall(r"""<(?:script|img|iframe)[^>]*\ssrc=["'](?!data:)|<link[^>]*>|@import""", page)
+    assert (folder / "test-000000.html").stat().st_size > 1_000_000  # with plotly.js
 
 
-def test_a_folder_is_predicted_whole_and_broken_pictures_are_named(
+def test_a_folder_is_predicted_and_broken_pictures_are_named(
     run_predict: Predict, photo_folder: Path, tmp_path: Path, said: Callable[[], str]
 ) -> None:
     out = run_predict(image=str(photo_folder), output=str(tmp_path / "out"), maps=2, batch_size=2)
@@ -85,11 +77,10 @@ def test_a_folder_is_predicted_whole_and_broken_pictures_are_named(
     assert sorted(path.name for path in out.glob("*.png")) == ["images_0.png", "images_1.png"]
     assert [path.name for path in out.glob("*.html")] == ["index.html"]
     assert json.loads((out / "images_0.json").read_text())["truth"] is None
-    assert "unreadable picture" in said() and "broken.jpg" in said()
-    assert "5 predictions" in said() and "maps=5 draws all" in said()
+    assert "broken.jpg" in said() and "maps=5" in said()
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(run_predict: Predict, tmp_path: Path) -> None:
+def test_equal_names_have_their_own_files(run_predict: Predict, tmp_path: Path) -> None:
     folder = tmp_path / "holiday"
     (folder / "a").mkdir(parents=True)
     for name in ("x.jpg", "x.png", "a/x.jpg", "a_x.jpg"):
@@ -100,22 +91,22 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(run_predict: Predict, 
     assert set(written.values()) == {"x.json", "x-2.json", "a_x.json", "a_x-2.json"}
 
 
-def test_a_picture_s_own_place_is_shown_and_never_used(
+def test_exif_coordinates_are_shown_and_never_used(
     run_predict: Predict, view: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told, exif = [], Image.Exif()
+    rows, exif = [], Image.Exif()
     exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (10.0, 0.0, 0.0), 3: "W", 4: (20.0, 30.0, 0.0)}
     pixels = Image.open(view)
-    for name, told_by in (("with.png", exif), ("without.png", Image.Exif())):
-        pixels.save(tmp_path / name, exif=told_by)
+    for name, data in (("with.png", exif), ("without.png", Image.Exif())):
+        pixels.save(tmp_path / name, exif=data)
         out = run_predict(image=str(tmp_path / name), output=str(tmp_path / "out"), maps=0)
-        told.append(json.loads((out / name).with_suffix(".json").read_text()))
-    assert told[0]["exif"] == {"lat": 10.0, "lon": -20.5} and told[1]["exif"] is None
-    assert told[0]["predictions"] == told[1]["predictions"]
-    assert "EXIF, not used: 10.0000, -20.5000" in capsys.readouterr().out
+        rows.append(json.loads((out / name).with_suffix(".json").read_text()))
+    assert rows[0]["exif"] == {"lat": 10.0, "lon": -20.5} and rows[1]["exif"] is None
+    assert rows[0]["predictions"] == rows[1]["predictions"]
+    assert "10.0000, -20.5000" in capsys.readouterr().out
 
 
-def test_a_region_smoothing_and_refinement_reach_the_prediction(run_predict: Predict, view: Path) -> None:
+def test_box_smoothing_and_refinement_change_the_prediction(run_predict: Predict, view: Path) -> None:
     def guesses(**changes: Any) -> list[dict[str, Any]]:
         row = json.loads((run_predict(image=str(view), maps=0, **changes) / "test-000000.json").read_text())
         return list(row["predictions"])
@@ -128,19 +119,14 @@ def test_a_region_smoothing_and_refinement_reach_the_prediction(run_predict: Pre
     assert max(one["cosine"] for one in guesses()) <= refined[0]["cosine"]
 
 
-def test_a_broken_picture_alone_is_an_error_that_names_it(run_predict: Predict, photo_folder: Path) -> None:
-    with pytest.raises(DataError, match=r"not one readable image; .*images:broken\.jpg"):
-        run_predict(image=str(photo_folder / "images" / "broken.jpg"))
-
-
-def test_more_guesses_than_places_gives_them_all(run_predict: Predict, view: Path) -> None:
+def test_top_k_is_limited_by_the_gallery(run_predict: Predict, view: Path) -> None:
     row = json.loads((run_predict(image=str(view), top_k=1000, maps=0) / "test-000000.json").read_text())
     assert len(row["predictions"]) == 60
     assert sum(guess["probability"] for guess in row["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_without_the_earths_picture_the_predictions_stand(
-    run_predict: Predict, view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+def test_without_the_picture_of_the_earth_there_are_predictions_without_maps(
+    run_predict: Predict, view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -148,7 +134,6 @@ def test_without_the_earths_picture_the_predictions_stand(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     folder = run_predict(image=str(view))
     assert [path.name for path in folder.iterdir()] == ["test-000000.json"]
-    assert "no maps: " in said()
 
 
 @pytest.mark.parametrize(
@@ -159,9 +144,16 @@ def test_without_the_earths_picture_the_predictions_stand(
         ({"maps": -1}, "maps=-1:"),
         ({"batch_size": 0}, "batch_size=0:"),
         ({"checkpoint": "runs/gone"}, "checkpoint=runs/gone:"),
+        ({"image": ""}, "image"),
+        ({"image": "", "text": [" "]}, "text"),
+        ({"box": [1.0, 2.0]}, "box=[1.0, 2.0]:"),
+        ({"country": "FRANCE"}, "country=FRANCE:"),
+        ({"smooth_km": -1.0}, "smooth_km=-1.0:"),
+        ({"refine_m": 0.0}, "refine_m=0.0:"),
+        ({"abstain_km": -5.0}, "abstain_km=-5.0:"),
     ],
 )
-def test_what_cannot_run_is_said_before_anything_is_built(
+def test_a_wrong_key_is_named(
     config_of: Callable[..., PredictConfig], view: Path, changes: dict[str, Any], problem: str
 ) -> None:
     config = config_of(**({"image": str(view)} | changes))
@@ -169,8 +161,8 @@ def test_what_cannot_run_is_said_before_anything_is_built(
     assert len(problems) == 1 and problem in problems[0]
 
 
-def test_results_never_land_among_the_pictures(config_of: Callable[..., PredictConfig], view: Path) -> None:
-    """test-000000.json would be overwritten with a prediction, and a second run would take the maps for photographs."""
+def test_the_output_cannot_be_among_the_pictures(config_of: Callable[..., PredictConfig], view: Path) -> None:
+    """Predictions would overwrite the json, and a second run would predict the maps."""
     for image, output in ((view, view.parent), (view.parent, view.parent), (view.parent, view.parent / "out")):
         (problem,) = predict_problems(config_of(image=str(image), output=str(output)))
         assert problem.startswith(f"output={output}:")

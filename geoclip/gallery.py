@@ -62,7 +62,7 @@ def build_gallery_file(config: GalleryBuildConfig) -> Path:
     refuse_another(path, identity, text, overwrite=config.overwrite)
     against = {name: _read_test_set(name) for name in one_or_many(config.against)}
     test_sets: dict[str, Any] = {
-        name: measure_ceiling(one.gps_deg_N2, gps_deg_G2).as_json() | {"made_of": one.made_of}
+        name: measure_ceiling(one.gps_deg_N2, gps_deg_G2) | {"made_of": one.made_of}
         for name, one in (excluded | against).items()
     }
     write_gallery(path, text, gps_deg_G2, identity=identity, counts=counts, test_sets=test_sets)

@@ -147,7 +147,7 @@ def _bars(axes: Axes, scores: Sequence[Mapping[str, float]], names: Sequence[str
     axes.barh(y_N, value_N, color=[MUTED if name in BASELINES else COLORS[0] for name in names], height=0.66, alpha=0.9)
     lengths_2N = np.stack((value_N - low_N, high_N - value_N)).clip(0)
     axes.errorbar(value_N, y_N, xerr=lengths_2N, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2)
-    for y, score, end in zip(y_N, scores, np.maximum(high_N, value_N), strict=True):
+    for y, score, end in zip(range(len(names)), scores, np.maximum(high_N, value_N).tolist(), strict=True):
         text = _score_text(score["value"], metric)
         axes.text(end + 0.015 * scale, y, text, va="center", ha="left", color=INK, fontsize=9.5)
     axes.set_xlim(0, 1.18 * scale)

@@ -31,7 +31,7 @@ def benchmarks_of(results: Result) -> list[tuple[str, Result]]:
     Raises:
         DataError: there is none, or one without variants.
     """
-    found = []
+    found: list[tuple[str, Result]] = []
     for name, benchmark in results.get("benchmarks", {}).items():
         variants = benchmark.get("variants", [])
         if len(variants) > 1 and all(is_baseline(variant) for variant in variants):

@@ -74,7 +74,8 @@ def test_a_configuration_saved_with_weights_is_plain_data(
 
 def test_an_invalid_config_json_is_named(published: Path) -> None:
     held = json.loads((published / "config.json").read_text())
-    shapes = [json.dumps(held | {"config": config}) for config in (None, [], "text", {"encoder": None})]
+    wrong: list[Any] = [None, [], "text", {"encoder": None}]
+    shapes = [json.dumps(held | {"config": config}) for config in wrong]
     for text in [*shapes, "[" * 100_000, "[]", '{"model_type": ', "\udcff"]:
         (published / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         with pytest.raises(CheckpointError, match=str(published)):

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -189,7 +189,8 @@ def _config_problem(
     """Why a command would not start; the same words, ranks, existing paths and variables give the same result."""
     schema = OmegaConf.get_type(ConfigStore.instance().load(f"{name}_schema.yaml").node)
     assert schema is not None
-    rules = getattr(config, f"{name}_build_problems" if name == "gallery" else f"{name}_problems", lambda _: [])
+    rules_name = "gallery_build_problems" if name == "gallery" else f"{name}_problems"
+    rules: Callable[..., list[str]] = getattr(config, rules_name, lambda _: [])
     more = (ranks,) if name == "train" else ()
     try:
         for point in _points(literal_overrides(words, schema)):

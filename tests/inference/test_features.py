@@ -36,7 +36,7 @@ from geoclip.features import extract
 from geoclip.runs.metrics import read_rows
 from geoclip.train import train_run
 
-TOWER = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+TOWER: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
 SMALL = ("encoder.image_px=32", "encoder.feature_dim=12", "encoder.hidden_dim=12")
 
 

@@ -85,7 +85,7 @@ def test_it_trains_resumes_bit_identically_and_is_read_back(paper: tuple[str, ..
             assert len(in_checkpoint) >= parameters
         case "lora":
             assert in_checkpoint and all("lora_" in name for name in in_checkpoint)
-        case "last_blocks":
-            assert 0 < len(in_checkpoint) < parameters
+        case _:
+            assert tune == "last_blocks" and 0 < len(in_checkpoint) < parameters
             with pytest.raises(GeoclipError, match=r"tune=last_blocks: .* 2 blocks, .* 5 "):
                 train_with(*overrides, "encoder.last_blocks=5", f"runs_dir={tmp_path / 'many'}")

@@ -12,7 +12,7 @@ from PIL import Image
 from geoclip.data.account import account_of
 from geoclip.data.batch import PictureDecoder, Sample, Skip, decode_batch
 from geoclip.data.shard_index import SampleRange
-from geoclip.data.shards import assign_to_streams
+from geoclip.data.shards import Shard, assign_to_streams, take_fraction
 from geoclip.data.transforms import (
     NO_COLOR,
     Augmentation,
@@ -63,6 +63,12 @@ def test_the_order_of_the_shards_depends_on_seed_and_epoch() -> None:
         for epoch in (0, 1)
     }
     assert len(orders) == 4
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.01, 1), (0.19, 2), (0.31, 3), (0.96, 10), (1.0, 10)])
+def test_a_fraction_is_rounded_to_the_nearest_count(fraction: float, expected: int) -> None:
+    shards = [Shard(path="a.tar", samples=7), Shard(path="b.tar", samples=3)]
+    assert sum(map(len, take_fraction(shards, fraction, seed=0))) == expected
 
 
 def test_found_is_used_and_skipped() -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geoclip.data.account import account_of
@@ -20,6 +21,7 @@ from geoclip.data.transforms import (
     augmentation_rng,
     color_draw,
     evaluation_pixels_of,
+    jitter_colors,
     training_pixels_of,
 )
 
@@ -53,6 +55,16 @@ def test_colours_change_with_their_probabilities(jitter: float, gray: float) -> 
     assert np.abs(draw_N5[:, :3] - 1).max() <= 0.4 + 1e-6 and np.abs(draw_N5[:, 3]).max() <= 0.1
     if jitter:
         assert draw_N5[jittered_N, :4].std(axis=0) == pytest.approx([0.231] * 3 + [0.0577], rel=0.1)
+
+
+@pytest.mark.parametrize("contrast", [0.6, 1.0, 1.4])
+def test_brightness_alone_scales_the_mean(contrast: float) -> None:
+    """Contrast spreads a picture about its mean after brightness has changed that."""
+    gray_HW = torch.randint(60, 140, (16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels_1CHW = gray_HW.expand(1, 3, 16, 16)
+    changed = jitter_colors(pixels_1CHW, torch.tensor([[0.6, contrast, 1.0, 0.0, 0.0]])).float()
+    assert changed.mean().item() == pytest.approx(0.6 * gray_HW.float().mean().item(), abs=0.3)
+    assert changed.std().item() == pytest.approx(0.6 * contrast * pixels_1CHW.float().std().item(), rel=0.02)
 
 
 def test_the_order_of_the_shards_depends_on_seed_and_epoch() -> None:

@@ -109,6 +109,20 @@ def test_the_sigmoid_loss_adds_the_models_bias_to_every_logit() -> None:
     torch.testing.assert_close(pairs(Embedded(image_BD, location_MD, scale, bias))[0], expected)
 
 
+def test_both_directions_of_the_symmetric_loss_teach_both_encoders() -> None:
+    """Loss and gradients against the cross-entropy of rows and of columns, by autograd alone."""
+    gps_deg_B2, present_B = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.ones(3)
+    image_BD, location_MD = (torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    learnt = (image_BD.requires_grad_(), location_MD.requires_grad_())
+    logits_BM, own_B = 5 * image_BD @ location_MD.T, torch.arange(3)
+    expected = (F.cross_entropy(logits_BM, own_B) + F.cross_entropy(logits_BM.T, own_B)) / 2
+    pairs = Objective(kind="symmetric").pairs(gps_deg_B2, gps_deg_B2, present_B, present_B, 0)
+    loss, _ = pairs(Embedded(image_BD, location_MD, torch.tensor(5.0)))
+    torch.testing.assert_close(loss, expected)
+    for mine, theirs in zip(*(torch.autograd.grad(one, learnt) for one in (loss, expected)), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 @pytest.fixture
 def second_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is rank 0 of 2. Rank 1 has the same batch; in every sum over ranks it adds 1 to each element."""

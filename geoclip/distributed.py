@@ -231,9 +231,11 @@ def mean_gradients(parameters: list[Tensor]) -> None:
     if not dist.is_initialized():
         return
     gradients = [one.grad for one in parameters if one.grad is not None]
-    flat = torch.nn.utils.parameters_to_vector(gradients)
+    flat = torch.cat([one.reshape(-1) for one in gradients])  # gradients of channels-last weights are not contiguous
     dist.all_reduce(flat)
-    torch.nn.utils.vector_to_parameters(flat / dist.get_world_size(), gradients)
+    means = (flat / dist.get_world_size()).split([one.numel() for one in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view(gradient.shape))
 
 
 def wait_for_all() -> None:

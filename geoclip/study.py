@@ -94,6 +94,8 @@ def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
     Raises:
         DataError: a run was not evaluated, or runs cannot be compared.
     """
+    import yaml
+
     from geoclip.runs.run_dir import write_json
     from geoclip.studies.results import study_results
     from geoclip.studies.tables import study_rich, write_tables
@@ -103,7 +105,7 @@ def print_tables(config: StudyCommandConfig) -> dict[str, Any]:
         by=config.by,
         baseline=config.baseline,
         benchmarks=config.benchmarks,
-        where=config.where,
+        where={name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in config.where)},
         allow=config.allow,
         with_references=config.references,
     )

@@ -70,9 +70,7 @@ def _text_or_list(value: str, *, may_be_text: bool) -> str:
     if listed.startswith("[") and listed.endswith("]"):
         parts = [part.strip() for part in _split(listed[1:-1])]
         return f"[{','.join(quoted(part) if part.lower() == 'null' else _text(part) for part in parts)}]"
-    parsed = _parsed(f"key={value}")
-    is_mapping = parsed is not None and isinstance(parsed._value, dict)  # where={loss: one_way}
-    return _text(value) if may_be_text and not is_mapping else value
+    return _text(value) if may_be_text else value
 
 
 def _parsed(argument: str) -> Override | None:

@@ -180,35 +180,36 @@ def _refuse_early(axes: Sequence[Axis], trials: int, at_once: int) -> None:
         raise ConfigError(problems)
 
 
-def _composed(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> tuple[TrainConfig, list[str]]:
-    """A point and its problems."""
-    found = compose_point(loader, config, overrides)
-    return found, train_problems(found, 1)
+def _composed(
+    config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]
+) -> tuple[TrainConfig | None, list[str]]:
+    """A point, or None and its problems."""
+    try:
+        return compose_point(loader, config, overrides, lambda found: train_problems(found, 1)), []
+    except ConfigError as error:
+        return None, error.problems
 
 
 def _checked_corners(
     config: DictConfig, loader: ConfigLoader, axes: Sequence[Axis], fixed: Sequence[str]
 ) -> TrainConfig:
-    """The first corner of the space.
+    """The first corner of the space that can run.
 
     Raises:
-        ConfigError: a key or type is wrong, or all corners have the same problem.
+        ConfigError: no corner can run.
     """
     found = [_composed(config, loader, [*fixed, *corner]) for corner in corners(axes)]
-    everywhere = [problem for problem in found[0][1] if all(problem in others for _, others in found)]
-    if not everywhere:
-        from geoclip.cli.preflight import Preflight
+    valid = [corner for corner, _ in found if corner is not None]
+    if not valid:
+        raise ConfigError(list(dict.fromkeys(problem for _, problems in found for problem in problems)))
+    from geoclip.cli.preflight import Preflight
 
-        preflight, first = Preflight(), found[0][0]
-        everywhere = preflight.look_at(first, here=trains_here(config)).problems
-        for corner, _ in found[1:]:
-            if not everywhere:
-                break
-            others = preflight.look_at(corner, here=trains_here(config)).problems
-            everywhere = [problem for problem in everywhere if problem in others]
-    if everywhere:
-        raise ConfigError(everywhere)
-    return found[0][0]
+    preflight, problems = Preflight(), list[str]()
+    for corner in valid:
+        problems = preflight.look_at(corner, here=trains_here(config)).problems
+        if not problems:
+            return corner
+    raise ConfigError(problems)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -198,7 +198,7 @@ class StudyCommandConfig:
     references: bool = key(False, "add published results of other models, with their reliability")
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     runs: Any = key(None, "run folders or patterns of them: print their tables, write no study")
-    where: Any = key(None, "only runs and evaluations with these values, such as {loss: one_way, eval.tta: single}")
+    where: list[str] = key([], "only runs and evaluations with these values: [loss=one_way,eval.tta=single]")
     by: list[str] = key([], "keys, groups, or eval.FIELD in which the variants differ; empty: study.by of the runs")
     baseline: str = key("", "label of the variant that the others are compared with; empty: study.baseline of the runs")
     benchmarks: list[str] = key([], "benchmarks in the tables; empty: study.benchmarks of the runs")
@@ -215,8 +215,7 @@ def _problems_of_runs(config: StudyCommandConfig) -> list[str]:
     problems = []
     if config.name:
         problems.append(f"name={config.name}: cannot be given with runs={config.runs}; leave one of them out")
-    if not isinstance(config.where or {}, dict):
-        problems.append(f"where={config.where}: must be 'where={{loss: one_way}}'")
+    problems += [f"where={one}: must be KEY=VALUE" for one in config.where if "=" not in one]
     return problems
 
 

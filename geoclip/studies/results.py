@@ -186,7 +186,7 @@ def refuse_mixtures(units: Sequence[Unit], by: Sequence[str], allow: Sequence[st
                 notes.append(f"{kind} differs: {text}")
                 continue
             fix = (
-                "select runs with where={key: value}, or add the key to by=[…]"
+                "select runs with where=[KEY=VALUE], or add the key to by=[…]"
                 if kind == "rest"
                 else f"select runs of one kind, or set allow=[{kind}]"
             )
@@ -349,7 +349,7 @@ def study_results(
             if all(label(value_of(unit, key)) == label(value) for key, value in (where or {}).items())
         ]
         if not units:
-            raise DataError(f"no evaluation on {benchmark} has where={dict(where or {})}")
+            raise DataError(f"no evaluation on {benchmark} has {dict(where or {})}")
         notes += refuse_mixtures(units, by, allow)
         notes += [f"left out, not finished: {run}" for run in unfinished]
         found[benchmark] = _benchmark(units, by, baseline)

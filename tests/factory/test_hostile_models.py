@@ -119,7 +119,7 @@ def test_a_lightning_checkpoint_is_tensors_alone(
         read_release([Path("evil.ckpt")])
     assert not Path("executed").exists()
     torch.save({"state_dict": {"location_encoder.LocationEncoderLayer0.fourier_encoding.b": frequencies}}, "flat.ckpt")
-    with pytest.raises(CheckpointError, match=r"flat\.ckpt: its frequencies"):
+    with pytest.raises(CheckpointError, match=r"flat\.ckpt: .*frequencies"):
         read_release([Path("flat.ckpt")])
 
 

@@ -94,7 +94,7 @@ def test_every_rejected_row_is_named_with_its_reason(
         ("good.jpg,91,181,x", "coordinates out of range"),
         ("good.jpg,151.2,-33.9,x", "latitude and longitude look swapped"),
         ("good.jpg,1,2", "wrong number of columns"),
-        ('"good".jpg,1,2,x', "damaged quotes"),
+        ('"good".jpg,1,2,x', "corrupt quotes"),
         ('again.jpg,-0.5,180,"two\nlines"', ""),
         ("../good.jpg,1,2,x", "path traversal in its key"),
         ("again.jpg,3,4,x", "duplicate key"),
@@ -116,7 +116,7 @@ def test_every_rejected_row_is_named_with_its_reason(
     for line, reason in lines:
         if reason:
             key = line if reason == "wrong number of columns" else line.split(",")[0]
-            expected.append((str(line_number), "" if reason == "damaged quotes" else key, reason))
+            expected.append((str(line_number), "" if reason == "corrupt quotes" else key, reason))
         line_number += 1 + line.count("\n")
     assert rejected_in(tmp_path / "shards") == expected
     described = json.loads((tmp_path / "shards" / "metadata.json").read_text())

@@ -237,7 +237,7 @@ def test_tables_of_any_runs_are_printed_and_written(two: list[Path], tmp_path: P
     assert run_folders([str(two[0]), str(tmp_path / "with*" / "*")]) == sorted([two[0], spaced])
     assert run_folders(str(tmp_path / "s-b*")) == sorted(two)
     config = StudyCommandConfig(
-        runs=str(tmp_path / "s-b*"), where={"seed": 1}, output=str(tmp_path / "tables"), allow=["revision"]
+        runs=str(tmp_path / "s-b*"), where=["seed=1"], output=str(tmp_path / "tables"), allow=["revision"]
     )
     results = print_tables(config)
     assert [variant["seeds"] for variant in results["benchmarks"]["test"]["variants"]] == [[1], [1]]

@@ -24,13 +24,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoclip import load_location_encoder
 from geoclip.data.countries import regions_of
-from geoclip.factory.model import model_from_checkpoint
 from geoclip.geo.geodesy import EARTH_RADIUS_KM, destination
 from geoclip.model.location_encoder import LocationEncoder
 from geoclip.plotting.curves import INK, MUTED, PAPER
 from geoclip.plotting.world import WIDTH_IN, add_axes, new_figure, save_figure, write
-from geoclip.runs.run_dir import checkpoint_file
 
 POINT, CENTER_DEG = "Paris", (48.8566, 2.3522)
 ZOOMS_KM = (None, 2000.0, 200.0, 20.0)
@@ -43,9 +42,9 @@ def main(folder: Path) -> None:
     """Draw `scales.png` into the study's folder."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     evaluation = next(iter(results["benchmarks"].values()))["variants"][0]["evaluations"][0]
-    model, *_ = model_from_checkpoint(checkpoint_file(str(Path(evaluation).parent.parent)), needs_backbone=False)
-    assert isinstance(model.location_encoder, LocationEncoder), "only Fourier features have scales"
-    zooms = [scale_similarities(model.location_encoder, CENTER_DEG, km) for km in ZOOMS_KM]
+    encoder = load_location_encoder(Path(evaluation).parent.parent)
+    assert isinstance(encoder, LocationEncoder), "only Fourier features have scales"
+    zooms = [scale_similarities(encoder, CENTER_DEG, km) for km in ZOOMS_KM]
     draw_scales(zooms, POINT, folder / "scales.png")
 
 

@@ -43,6 +43,7 @@ class _LossyFile(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
+        """Write, or keep the error; raises BrokenPipeError alone."""
         try:
             return super().write(data) or 0
         except BrokenPipeError:  # the reader closed the pipe: the command ends

@@ -1,4 +1,4 @@
-"""The rules of the benchmark: equal answers before times, ratios by turns, and regressions told apart from noise."""
+"""The rules of the benchmark: equal answers before times, ratios by turns, and regressions distinguished from noise."""
 
 from __future__ import annotations
 

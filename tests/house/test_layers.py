@@ -59,11 +59,12 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for module, path in MODULES.items():
         graph.setdefault(package(module), set()).update(map(package, imported(path)))
-    TopologicalSorter({here: there - {here} for here, there in graph.items()}).prepare()  # CycleError names a circle
+    assert list(TopologicalSorter({here: there - {here} for here, there in graph.items()}).static_order())
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    TopologicalSorter({name: set(imported(path, at_top=True)) - {name} for name, path in MODULES.items()}).prepare()
+    graph = {name: set(imported(path, at_top=True)) - {name} for name, path in MODULES.items()}
+    assert list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
 
 
 def test_only_commands_cli_and_factory_import_the_configuration() -> None:

@@ -242,14 +242,14 @@ def _with_messages(main: Callable[[DictConfig], object]) -> Callable[[DictConfig
     return run
 
 
-_worker_status: int | None = None  # of a worker that was asked to stop: it starts no other point
+_worker_status: int | None = None  # of a worker that received a stop signal: it starts no other point
 
 
 def _prepare_worker() -> None:
     """In a process of joblib or submitit: start no point after a stop signal.
 
     Raises:
-        PointEnded: this process was asked to stop.
+        PointEnded: this process received a stop signal.
     """
     if _worker_status is not None:
         raise PointEnded(_worker_status)

@@ -17,7 +17,7 @@ BLUE_MARBLE_ROOT = "data/bluemarble"  # reserved for the embedded default
 FARTHEST_KM = 20_000  # about half of the Earth's circumference
 MP16_FIX = (
     "set MP16_SHARDS or data.root to the folder of the MP16 tar shards (key.jpg + key.json with lat, lon in "
-    "each tar); README.md, section 'Train on MP16', says how to build them"
+    "each tar); README.md, section 'Train on MP16', describes how to build them"
 )
 
 

@@ -20,7 +20,7 @@ from geoclip.config.choices import (
 from geoclip.config.keys import key, name_key
 
 HALF_EQUATOR_KM = 20_015.0
-LARGEST_DEGREE = 100  # beyond it float32 cannot tell harmonics apart
+LARGEST_DEGREE = 100  # beyond it float32 cannot distinguish harmonics
 
 
 @dataclass(kw_only=True, slots=True)
@@ -220,8 +220,8 @@ def location_problems(location: LocationConfig) -> list[str]:
         )
     if location.kind is LocationKind.spherical_harmonics and location.degree > LARGEST_DEGREE:
         problems.append(
-            f"location.degree={location.degree}: makes {location.degree**2} harmonics, beyond what float32 can tell "
-            f"apart; must be {LARGEST_DEGREE} or less"
+            f"location.degree={location.degree}: makes {location.degree**2} harmonics, more than float32 can "
+            f"distinguish; must be {LARGEST_DEGREE} or less"
         )
     return problems
 

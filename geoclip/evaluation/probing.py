@@ -111,7 +111,7 @@ def probe(
         GeoclipError: scikit-learn is not installed.
     """
     if not (len(split.train) and len(split.validation) and len(split.test)):
-        raise DataError("too few locations with a label: a part of the split is empty; draw more places")
+        raise DataError("too few locations with a label: a part of the split is empty; raise places")
     is_number, truth = _is_number(label_N), label_N[split.validation]
     x_NF = standardised(features_NF, split.train)
 

@@ -264,7 +264,7 @@ def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
 def build_batches(
     config: TrainConfig, plan: StreamPlan, world: World, first_step: int, last_step: int
 ) -> Generator[Batch, None, None]:
-    """This rank's training batches, from features in device memory if compute.features_on_device says so."""
+    """This rank's training batches, from features in device memory if `_keep_on_device`."""
     how: Any = {
         "rank": world.rank,
         "world_size": world.size,

@@ -31,7 +31,7 @@ def no_connection() -> str:
 def _cannot_connect(endpoint: str) -> str:
     address = urlsplit(endpoint)
     host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
-    found = [f"{host} does not answer within {CONNECT_S:g} s"]
+    found = [f"{host} does not respond within {CONNECT_S:g} s"]
 
     def connect() -> None:
         try:

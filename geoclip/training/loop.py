@@ -83,7 +83,7 @@ def train(
         if not missing:
             raise
         raise GeoclipError(
-            f"step {state.step + 1} cannot be completed: no answer from {missing}. Read that rank's log in logs/; the "
+            f"step {state.step + 1} cannot be completed: no response from {missing}. Read that rank's log in logs/; the "
             "same command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
         ) from error
     finally:

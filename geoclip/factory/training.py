@@ -60,10 +60,10 @@ FEW = 4096  # samples that are examined first: they contain negatives in nearly 
 
 
 def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
-    """Compile a model's layers in place, which keeps the names in checkpoints. Returns False, with a warning, on failure.
+    """Compile a model's layers in place, which keeps the names in checkpoints.
 
     The encoding of coordinates stays eager: at sigma 2^8 phases are thousands of radians, and with the compiler's order
-    of operations gradients change by 0.5 % of their norm.
+    of operations gradients change by 0.5 % of their norm. Returns False, with a warning, if the compiler fails.
     """
     if problem := compiler_problem(device):
         log.warning("compute.compile=true: nothing is compiled, training runs eager (%s)", problem)

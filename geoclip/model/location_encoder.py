@@ -93,7 +93,7 @@ class LocationEncoder(nn.Module):
         learn_frequencies: train the frequencies too.
 
     Raises:
-        ValueError: no sigma, or one that is not positive; an unknown projection; concat, and D not divisible by len(sigmas).
+        ValueError: no sigma, or one that is not positive; an unknown projection; D is not a multiple of len(sigmas).
 
     Source: GeoCLIP, NeurIPS 2023, section 3; dimensions of the released code as defaults.
     """

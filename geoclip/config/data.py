@@ -309,7 +309,7 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def country_problems(country: Any) -> list[str]:
-    """Reasons why these are no country codes."""
+    """Reasons why these are not country codes."""
     return [
         f"country={name}: must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
         for name in one_or_many(country)
@@ -318,7 +318,7 @@ def country_problems(country: Any) -> list[str]:
 
 
 def box_problems(box: list[float]) -> list[str]:
-    """Reasons why this is no valid box."""
+    """Reasons why this is not a valid box."""
     if not box:
         return []
     if len(box) == 4:

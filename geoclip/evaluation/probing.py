@@ -78,7 +78,7 @@ def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
 
 
 def only_known(label_N: NDArray[Any], split: CellSplit) -> CellSplit:
-    """The split without rows that have no label, and without held-out rows of a class that training does not have.
+    """The split without rows that lack a label, and without held-out rows whose class does not occur in training.
 
     No head could predict such a class: most are countries within one or two cells.
     """
@@ -129,7 +129,7 @@ def probe(
 
 
 def climb(score: Callable[[float], float], grid: Sequence[float], start: int) -> float:
-    """The value of the best score among those met by hill climbing from the index `start`, up and then down the grid.
+    """The grid value with the best score, found by hill climbing from the index `start`: first up, then down the grid.
 
     Each direction ends at the first value that is no better than the one before.
     """
@@ -217,7 +217,7 @@ def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed
 
 
 def _fit(penalty: float, x: NDArray[np.float32], y: NDArray[Any]) -> Any:
-    """A head fitted to (N, F) features and labels, without scikit-learn's warning that it could still improve."""
+    """A head fitted to (N, F) features and labels, without scikit-learn's convergence warning."""
     try:
         from sklearn.linear_model import LogisticRegression, Ridge
     except ModuleNotFoundError:

@@ -26,7 +26,7 @@ def embed_locations(
     `normalise`: to unit vectors, which GeoCLIP compares. The encoder is moved to `device`; `auto`: it is not moved.
 
     Raises:
-        DataError: a row is no location on Earth; the message has its number.
+        DataError: a row is not a location on Earth; the message has its number.
     """
     gps_deg_N2 = torch.from_numpy(degrees_of(coordinates)).float()
     if device != "auto":

@@ -25,8 +25,8 @@ from geoclip.model.location_encoder import LocationEncoder
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
 PENALTIES = (1e5, 1e4, 1e3, 1e2, 10.0, 1.0)  # alpha of ridge regression, strong to weak
-START = 3  # in both, where the search begins
-MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of logistic regression
+START = 3  # index in both grids at which the search begins
+MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of the solver of logistic regression
 SHARES = ("accuracy", "macro_f1")  # in [0, 1]
 UNITS = {"elevation": "m"}  # of tasks with numbers as labels
 

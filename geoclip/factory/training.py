@@ -66,7 +66,7 @@ def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
     of operations gradients change by 0.5 % of their norm. Returns False, with a warning, if the compiler fails.
     """
     if problem := compiler_problem(device):
-        log.warning("compute.compile=true: nothing is compiled, training runs eager (%s)", problem)
+        log.warning("compute.compile=true: nothing is compiled, training runs in eager mode (%s)", problem)
         return False
     backbone = model.image_encoder.backbone
     blocks = [] if backbone is None else _repeated_blocks(backbone)

@@ -43,7 +43,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
     """(N, 2) latitude, longitude in degrees, checked, of a tensor, an array, a list of pairs, one pair or a data frame.
 
     Raises:
-        DataError: another shape, no such columns, or rows that are no location on Earth; the first is named.
+        DataError: another shape, no such columns, or rows that are not locations on Earth; the first is named.
     """
     if isinstance(coordinates, pd.DataFrame):
         frame = coordinates.rename(columns=str)
@@ -68,7 +68,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
         row = int(np.argmin(good_N))
         lat, lon = gps_deg[row]
         raise DataError(
-            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no location on Earth "
+            f"coordinates, row {row}: latitude {lat}, longitude {lon} is not a location on Earth "
             f"({int((~good_N).sum())} such rows); correct or remove them"
         )
     return gps_deg

@@ -76,7 +76,7 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
         at = f" at revision {download['revision']}" if download.get("revision") else ""
         raise AssetError(
             f"{repo!r}{at} is neither a local path nor reachable on the Hub ({unreachable or first_line(error)}); on a "
-            f"machine with network run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
+            f"connected machine run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
             "repository log in first: hf auth login"
         ) from error
 

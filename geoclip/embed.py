@@ -25,7 +25,7 @@ def embed(config: EmbedConfig) -> Path:
     """Embed every row of a table into one file; returns its path.
 
     Raises:
-        GeoclipError: the checkpoint or the table cannot be read, or a row is no location on Earth.
+        GeoclipError: the checkpoint or the table cannot be read, or a row is not a location on Earth.
     """
     from geoclip.distributed import initialise
     from geoclip.factory.loading import read_location_encoder

@@ -81,9 +81,9 @@ def train_run(config: TrainConfig, choices: Mapping[str, str] | None = None) -> 
     """
     from geoclip.training.preemption import StopRequest
 
-    with StopRequest(config.compute.max_minutes) as stop:  # first: reading millions of rows can take minutes
+    with StopRequest(config.compute.max_minutes) as stop:  # before data are read, which can take minutes
         run = _prepare_and_train(config, choices or {}, stop)
-        if in_sweep() and stop.reason().startswith("SIG"):  # this run is finished, and no other starts
+        if in_sweep() and stop.reason().startswith("SIG"):  # this run is finished; no further run of the sweep starts
             log.warning("stopped by %s; %s is finished; rerun the command to resume the sweep", stop.reason(), run)
             stop.pass_on()
             raise Preempted(stop.reason(), 0)
@@ -105,7 +105,7 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
 
     compute = config.compute
     if compute.workers:
-        start_fork_server()  # it imports while this process reads
+        start_fork_server()  # it imports libraries while this process reads data
     _set_deterministic(compute.deterministic)
     world = initialise(compute.device, size=world_size_from_environment(), timeout_minutes=compute.timeout_minutes)
     setup_console(main=world.is_main)
@@ -147,7 +147,7 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
         if world.is_main:
             best, seen = state.best_geoscore, state.samples_seen
             run_dir.write_summary(run, step=state.step, samples_seen=seen, geoscore=best, files=files)
-    wait_for_all()  # every rank reads the summary
+    wait_for_all()  # for rank 0's summary, which every rank reads
     log.info("trained: %s", run)
     return run
 
@@ -183,12 +183,12 @@ def _train(config: TrainConfig, context: RunContext, state: TrainState, plan: St
 
 
 def _set_deterministic(deterministic: bool) -> None:
-    """Refuse operations whose results vary between starts. Call it before CUDA starts, which reads the environment."""
+    """Choose deterministic or fast operations. Call it before CUDA starts, which then reads the environment."""
     import torch
 
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # it imports the compiler: seconds
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler: seconds
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic

@@ -1,4 +1,4 @@
-"""The entry point of every command: Hydra, and errors that a user can fix as one sentence."""
+"""The entry point of every command: Hydra, and one-sentence messages for errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from geoclip.system.console import lost_output, printable, setup_streams
 
 log = logging.getLogger("geoclip")
 
-OS_FIXES = {  # by errno; others are bugs and keep their traceback
-    errno.EACCES: "give this user the right to it, or name another file or folder",
-    errno.EPERM: "give this user the right to it, or name another file or folder",
-    errno.EROFS: "name a folder that can be written",
+OS_FIXES = {  # by errno; an OSError with another errno is a bug and keeps its traceback
+    errno.EACCES: "give this user permission, or name another file or folder",
+    errno.EPERM: "give this user permission, or name another file or folder",
+    errno.EROFS: "name a writable folder",
     errno.ENOSPC: "free space on that disk, or name another one",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another disk",
     errno.EDQUOT: "free space within your quota, or name another disk",
-    errno.ENOENT: "it does not exist, or was removed meanwhile",
+    errno.ENOENT: "it does not exist, or was removed during the run",
     errno.EEXIST: "a file has the name of a folder that must be created; move it or name another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder; name another one",
     errno.EISDIR: "this is a folder, not a file; name a file",
@@ -80,7 +80,7 @@ class PointEnded(Exception):
 
 
 def typed_beside_run(cfg: DictConfig, kind: type[SourceT], problems: Callable[[SourceT], list[str]]) -> SourceT:
-    """`typed`, with paths that are missing here looked up where the run of the checkpoint was started.
+    """As `typed`; paths that do not exist here are looked up in the folder where the checkpoint's run was started.
 
     Raises:
         ConfigError: as `typed`.
@@ -136,7 +136,7 @@ def run_entry_point(
     try:
         _run_hydra(config_name, schema, main)
         if lost := lost_output():
-            print(f"geoclip: {lost}", flush=True)  # in case the other stream works
+            print(f"geoclip: {lost}", flush=True)  # if stderr is lost, stdout may still work
             raise SystemExit(f"geoclip: {lost}")
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -152,7 +152,7 @@ def run_entry_point(
 
 
 def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig], object]) -> None:
-    """Compose and run; Hydra's errors become sentences."""
+    """Compose the configuration and call `main`; Hydra's errors become one-sentence messages."""
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(config_name, schema)
@@ -174,14 +174,14 @@ def _run_hydra(config_name: str, schema: type[Any], main: Callable[[DictConfig],
 
 
 def _print_help(config_name: str, schema: type[Any]) -> None:
-    """Print the command's text, groups and keys, for the overrides on the command line."""
+    """Print the command's help text, then groups and keys with the values of this command line."""
     overrides = [word for word in sys.argv[1:] if not word.startswith("-")]
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
     with open_dict(cfg):
         own = cfg.pop("hydra")
     composed = OmegaConf.to_container(cfg, resolve=True)
-    chosen = reversed(own.runtime.choices.items())  # of Hydra, in the order of the defaults
+    chosen = reversed(own.runtime.choices.items())  # Hydra's order is the reverse of the defaults'
     groups = {group: name for group, name in chosen if not group.startswith("hydra/")}
     if schema is TrainConfig:
         groups["+experiment"] = "…"
@@ -189,7 +189,7 @@ def _print_help(config_name: str, schema: type[Any]) -> None:
 
 
 def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> str:
-    """An OSError as a sentence with the file and the fix.
+    """The message for an OSError, with the file and the fix.
 
     If the error names no file, the first output folder in `cfg` is named.
 
@@ -205,7 +205,7 @@ def os_error_sentence(error: OSError, cfg: Mapping[Any, Any] | None = None) -> s
 
 
 def _rename_schemas_of_launchers() -> None:
-    """The plugins' launchers as NAME_schema, which the files in conf/hydra/launcher/ extend."""
+    """Rename the plugins' launchers to NAME_schema, which the files in conf/hydra/launcher/ extend."""
     Plugins.instance()  # loads the plugins
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for name in LAUNCHERS:
@@ -214,7 +214,7 @@ def _rename_schemas_of_launchers() -> None:
 
 
 def _with_messages(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], Any]:
-    """`main`, with errors that a user can fix as one sentence."""
+    """`main`, with one-sentence messages for errors that a user can fix."""
     launcher = os.getpid()
 
     def run(cfg: DictConfig) -> object:
@@ -230,7 +230,7 @@ def _with_messages(main: Callable[[DictConfig], object]) -> Callable[[DictConfig
             problem = problem or (str(error) if isinstance(error, GeoclipError) else memory_problem(error))
             if not problem:
                 raise
-            # SystemExit would end a sweep, and is lost on its way from a worker.
+            # SystemExit would end a sweep, and a worker process does not pass it on to this one.
             raise (PointEnded if elsewhere or in_sweep() else SystemExit)(f"geoclip: {problem}") from None
         except ConfigError as error:
             raise PointEnded(str(error)) if elsewhere else error from None
@@ -242,14 +242,14 @@ def _with_messages(main: Callable[[DictConfig], object]) -> Callable[[DictConfig
     return run
 
 
-_worker_status: int | None = None  # of a worker that was asked to stop: it starts no other point
+_worker_status: int | None = None  # of a worker that received a stop signal: it starts no other point
 
 
 def _prepare_worker() -> None:
-    """In a process of joblib or submitit: start no point after a stop signal.
+    """Prepare a worker process of joblib or submitit; after a stop signal it starts no point.
 
     Raises:
-        PointEnded: this process was asked to stop.
+        PointEnded: this process received a stop signal.
     """
     if _worker_status is not None:
         raise PointEnded(_worker_status)
@@ -321,7 +321,7 @@ def print_config(cfg: DictConfig) -> None:
 
 
 def composition_sentence(error: BaseException, schema: type[Any]) -> str:
-    """An error of composition in one line, with the valid keys."""
+    """Hydra's error about the command line as one line, with the valid keys."""
     if isinstance(error, OverrideParseException):
         return _grammar_sentence(error, schema)
     texts = [str(part) for part in (error, error.__cause__) if part is not None]
@@ -350,7 +350,7 @@ def composition_sentence(error: BaseException, schema: type[Any]) -> str:
 
 
 def _grammar_sentence(error: OverrideParseException, schema: type[Any]) -> str:
-    """An argument that Hydra's grammar refuses, and its valid form."""
+    """The message for an argument that Hydra cannot parse, with its valid form."""
     key, equals, value = str(error.override).partition("=")
     reason = next(iter(str(error).splitlines()), "").strip()
     if not equals:

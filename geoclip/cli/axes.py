@@ -74,7 +74,7 @@ def described(axis: Axis) -> str:
 
 
 def ends(axis: Axis) -> tuple[str, ...]:
-    """Every choice; or both ends of an interval and a fraction between, at which an integer key fails."""
+    """Every choice; or both ends of an interval and a fraction between them, which is invalid for an integer key."""
     if isinstance(axis, Choice):
         return tuple(override_of(axis, value) for value in axis.values)
     between = () if axis.whole else (axis.low + 0.618 * (axis.high - axis.low),)

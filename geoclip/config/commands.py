@@ -232,7 +232,7 @@ def _problems_of_study(config: StudyCommandConfig) -> list[str]:
         if len(found) != 1:
             problems.append(
                 f"name={config.name}: {len(found)} folders {config.experiments}/NN_{config.name} with a README.md; "
-                "must be one, which says what is expected (experiments/README.md)"
+                "must be one, which states what is expected (experiments/README.md)"
             )
         if not list(Path(config.runs_dir).glob(f"{config.name}-*/config.yaml")):
             problems.append(

@@ -17,7 +17,7 @@ BLUE_MARBLE_ROOT = "data/bluemarble"  # reserved for the embedded default
 FARTHEST_KM = 20_000  # about half of the Earth's circumference
 MP16_FIX = (
     "set MP16_SHARDS or data.root to the folder of the MP16 tar shards (key.jpg + key.json with lat, lon in "
-    "each tar); README.md, section 'Train on MP16', says how to build them"
+    "each tar); README.md, section 'Train on MP16', describes how to build them"
 )
 
 
@@ -37,7 +37,7 @@ class BlueMarbleConfig:
     val_size: int = key(2_000, "size of the split val", at_least=1, unit="views")
     test_size: int = key(2_000, "size of the split test", at_least=1, unit="views")
     unseen_size: int = key(
-        2_000, "least size of test_unseen_cells: 5° cells without training views", at_least=1, unit="views"
+        2_000, "smallest size of test_unseen_cells: 5° cells without training views", at_least=1, unit="views"
     )
     samples_per_shard: int = key(4_000, "views in a shard", at_least=1)
     jpeg_quality: int = key(92, "quality of the JPEGs", at_least=1, at_most=100)
@@ -127,7 +127,7 @@ class ShardsConfig:
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     split: str = key("train", "name of the split, a folder below root")
     val_samples: int = key(0, "number of samples drawn at random for the split val", at_least=0, unit="samples")
-    samples_per_shard: int = key(10_000, "most samples in a shard; shards differ by at most one", at_least=1)
+    samples_per_shard: int = key(10_000, "limit of samples in a shard; shards differ by at most one", at_least=1)
     max_side_px: int | None = key(
         None, "longer side to which larger pictures are scaled; null: none", at_least=16, unit="pixels"
     )
@@ -309,7 +309,7 @@ def _source_problems(config: GalleryBuildConfig) -> list[str]:
 
 
 def country_problems(country: Any) -> list[str]:
-    """Reasons why these are no country codes."""
+    """Reasons why these are not country codes."""
     return [
         f"country={name}: must be an ISO 3166 code of two or three letters, e.g. FR or [FR,DEU]"
         for name in one_or_many(country)
@@ -318,7 +318,7 @@ def country_problems(country: Any) -> list[str]:
 
 
 def box_problems(box: list[float]) -> list[str]:
-    """Reasons why this is no valid box."""
+    """Reasons why this is not a valid box."""
     if not box:
         return []
     if len(box) == 4:

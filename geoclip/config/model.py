@@ -20,7 +20,7 @@ from geoclip.config.choices import (
 from geoclip.config.keys import key, name_key
 
 HALF_EQUATOR_KM = 20_015.0
-LARGEST_DEGREE = 100  # beyond it float32 cannot tell harmonics apart
+LARGEST_DEGREE = 100  # beyond it float32 cannot distinguish harmonics
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,11 +95,15 @@ class LossConfig:
     kind: LossKind = key(LossKind.one_way, "one_way: image to location; symmetric: both ways; sigmoid: per pair")
     views: int = key(1, "number of augmented views of each picture in a step", at_least=1)
     mask_same_place: bool = key(True, "do not use a candidate at the picture's own coordinates as a negative")
-    near: Near | None = key(None, "candidates within near_radius_km are masked, soft targets, or (null) negatives")
+    near: Near | None = key(
+        None,
+        "mask: ignore candidates within near_radius_km; soften: targets exp(-d / near_radius_km) at distance d; null: "
+        "all candidates are negatives",
+    )
     near_radius_km: float = key(25.0, "radius of loss.near", above=0, below=HALF_EQUATOR_KM, unit="km")
     hard_negatives: int = key(0, "additional negatives per picture, near its location", at_least=0)
     hard_radius_km: float = key(
-        100.0, "least distance of hard_negatives; the largest is twice this", above=0, below=HALF_EQUATOR_KM, unit="km"
+        100.0, "hard_negatives are at one to two times this distance", above=0, below=HALF_EQUATOR_KM, unit="km"
     )
     temperature: float = key(0.07, "softmax temperature at the start", above=0)
     learn_temperature: bool = key(True, "train the temperature")
@@ -220,8 +224,8 @@ def location_problems(location: LocationConfig) -> list[str]:
         )
     if location.kind is LocationKind.spherical_harmonics and location.degree > LARGEST_DEGREE:
         problems.append(
-            f"location.degree={location.degree}: makes {location.degree**2} harmonics, beyond what float32 can tell "
-            f"apart; must be {LARGEST_DEGREE} or less"
+            f"location.degree={location.degree}: makes {location.degree**2} harmonics, more than float32 can "
+            f"distinguish; must be {LARGEST_DEGREE} or less"
         )
     return problems
 

@@ -1,4 +1,4 @@
-"""Training: queue, budget, where it is computed, the logger, the study; feature extraction. Schemas, then rules."""
+"""Training (queue, optimiser, compute, logger, study) and feature extraction. Schemas, then rules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class QueueConfig:
 
     size: int = key(4096, "number of past coordinates; 0: no queue", at_least=0)
     start: QueueStart = key(
-        QueueStart.train, "coordinates at step 0; train: of training samples; released: as GeoCLIP's code"
+        QueueStart.train, "coordinates at step 0; train: of training samples; released: near (0, 0), as GeoCLIP's code"
     )
     batch_noise_m: float = key(
         150.0, "Gaussian noise on the batch's coordinates, per axis", at_least=0, below=1e6, unit="m"
@@ -65,7 +65,7 @@ class OptimConfig:
     batch_size: int = key(512, "global batch size, over all ranks", at_least=1, unit="samples")
     epochs: int = key(10, "passes over the training samples", at_least=1)
     max_steps: int | None = key(None, "limit of run and schedule; null: all epochs", at_least=1, unit="steps")
-    max_samples: int | None = key(None, "as max_steps, counted in samples; null: no limit", at_least=1, unit="samples")
+    max_samples: int | None = key(None, "same limit, counted in samples; null: no limit", at_least=1, unit="samples")
     schedule: ScheduleKind = key(
         ScheduleKind.step, "learning rate; step: a factor per epoch; cosine: warm-up, then to 0"
     )
@@ -93,7 +93,7 @@ class ComputeConfig:
     checkpoint_every_steps: int = key(200, "interval of checkpoints", at_least=1, unit="steps")
     keep_checkpoints: int = key(2, "number of newest checkpoints to keep, in addition to the best", at_least=1)
     accumulation: int = key(
-        1, "split a rank's batch into so many parts in a trained backbone, to save memory", at_least=1
+        1, "number of parts in which a trained backbone processes a rank's batch, to save memory", at_least=1
     )
     compile: bool = key(False, "torch.compile the layers: delays the first step by seconds (GPU) or minutes (CPU)")
     features_on_device: bool | None = key(
@@ -218,7 +218,7 @@ def features_problems(config: FeaturesConfig) -> list[str]:
 
 
 def _negatives_problems(config: TrainConfig) -> list[str]:
-    """Reasons why the loss has no negatives, or not those that were meant."""
+    """Reasons why the loss has no negatives, or not the intended ones."""
     loss, batch, queue = config.loss, config.optim.batch_size, config.queue.size
     problems = []
     if loss.views > 1 and not config.encoder.features and not config.data.augments:

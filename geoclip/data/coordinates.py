@@ -163,7 +163,7 @@ def require_coordinates(lat: float, lon: float) -> None:
 
 
 def coordinates_fault(lat: float, lon: float) -> str:
-    """The reason of `require_coordinates` to reject these; empty if they are valid."""
+    """Why `require_coordinates` rejects these; empty if they are valid."""
     try:
         require_coordinates(lat, lon)
     except ValueError as error:

@@ -135,7 +135,7 @@ def _gather(features: ResidentFeatures, host_B2: Tensor, device_B2: Tensor, at_o
 
 
 class RowKeys(Sequence[str]):
-    """Keys of a batch, looked up on access: rarely, and never in every step."""
+    """Keys of a batch, looked up when they are used, which is rare."""
 
     def __init__(self, features: ResidentFeatures, rows: NDArray[np.int64]) -> None:
         self._features, self._rows = features, rows

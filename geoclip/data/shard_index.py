@@ -54,7 +54,8 @@ class Member:
 def tar_members(file: BinaryIO, fault: Callable[[str, str], None]) -> Iterator[Member]:
     """Every complete file in an uncompressed tar, in order, without hidden ones.
 
-    After a corrupt header the next valid one is searched. Whatever cannot be used is reported by `fault(key, reason)`.
+    After a corrupt header, reading continues at the next valid one. `fault(key, reason)` is called for every file that
+    cannot be used.
     """
     end = os.fstat(file.fileno()).st_size
     expected, is_cut = 0, False
@@ -97,7 +98,7 @@ def _check_end(file: BinaryIO, expected: int, fault: Callable[[str, str], None])
 
 
 class _Bounded:
-    """A file from which tarfile reads headers; a corrupt header may claim any length."""
+    """Limits the length of tarfile's reads, because a corrupt header can contain any length."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell = file.seek, file.tell
@@ -106,14 +107,14 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         """Read bytes. Raises ValueError: more than HEADER_BYTES, or a negative number."""
         if not 0 <= size <= HEADER_BYTES:
-            raise ValueError("the length of a header")
+            raise ValueError("invalid length of a header")
         return self._file.read(size)
 
 
 def _headers(file: BinaryIO, end: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """Headers read by tarfile, each with the offset of the next; after a corrupt one it continues one block later.
+    """Headers read by tarfile, each with the offset of the next; after a corrupt one, reading continues a block later.
 
-    The offset always grows, so that this ends: a header of negative size would send tarfile back.
+    The offset always grows, so that the loop ends: a header of negative size would move tarfile backwards.
     """
     start = 0
     while start < end:
@@ -134,7 +135,7 @@ def _headers(file: BinaryIO, end: int) -> Iterator[tuple[tarfile.TarInfo, int]]:
 
 PAYLOADS = frozenset((*PICTURE_SUFFIXES, "npy"))  # npy: features of a frozen encoder
 JSON_BYTES = 1 << 20  # largest json of a sample
-STALE_S = 86_400  # writing an index takes less than a day
+STALE_S = 86_400  # older partial files are deleted: writing an index takes less than a day
 FORMAT = 3  # version of the index on disk and of the reader of jsons
 
 
@@ -156,9 +157,9 @@ class ShardIndex:
 def index_shard(path: Path) -> ShardIndex:
     """Read a tar's headers and jsons, never its pictures.
 
-    A picture and a json of the same key are a sample, adjacent or not; keys may contain dots. A member without
-    counterpart whose key extends a sample's by a dot (`7.mask.png` beside `7.jpg` and `7.json`) belongs to that sample.
-    A truncated or corrupt tar gives its complete samples; the rest is in `faults`.
+    A picture and a json of the same key are a sample, adjacent or not; keys may contain dots. `7.mask.png` beside
+    `7.jpg` and `7.json` is no fault: its key is a sample's key, a dot and more, so it belongs to that sample. Of a
+    truncated or corrupt tar the complete samples are indexed; the rest is in `faults`.
 
     Raises:
         OSError: the file cannot be opened.
@@ -207,7 +208,7 @@ def index_shard(path: Path) -> ShardIndex:
 
 
 def _belongs_to(key: str, samples: Set[str]) -> bool:
-    """Whether the key of a sample is this key up to a dot of its last part."""
+    """Whether this key, cut at one of the dots in its file name, is the key of a sample."""
     dots = (at for at, letter in enumerate(key) if letter == "." and "/" not in key[at:])
     return any(key[:at] in samples for at in dots)
 
@@ -274,7 +275,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _load(cached: Path, path: Path, stamp: list[int]) -> ShardIndex | None:
-    """The cached index; None if there is none that fits the present tar."""
+    """The cached index; None if it is missing, corrupt, or of another version of the tar."""
     try:
         with open_binary(cached) as file, np.load(file, allow_pickle=False) as arrays:
             if arrays["stamp"].tolist() != stamp:
@@ -348,7 +349,7 @@ def read_samples(ranges: list[SampleRange]) -> Iterator[Sample]:
 
 
 def coordinates_in(ranges: list[SampleRange], count: int) -> NDArray[np.float64]:
-    """(N, 2) degrees of the first `count` samples of these ranges; only the indices are read."""
+    """(N, 2) degrees of the first `count` samples of these ranges, from the indices alone."""
     parts, left = [np.empty((0, 2))], count
     for span in ranges:
         if left <= 0:

@@ -102,7 +102,7 @@ def count_samples(paths: list[str]) -> list[Shard]:
 
 
 def samples_account(what: str, shards: list[Shard]) -> Account:
-    """The account of the indices of these shards; no picture is read."""
+    """The account of these shards, from their indices; no picture is read."""
     report = SkipReport()
     for shard in shards:
         report.add(open_index(shard.path).faults)
@@ -212,7 +212,7 @@ def _hint(files: ShardFiles) -> str:
 
 
 def _check_index(index: Path, paths: list[str]) -> None:
-    """Every tar in the index must exist and have its size."""
+    """Raise DataError unless every tar in the index exists and has the recorded size."""
     try:
         rows = json.loads(index.read_text())["shards"]
         named = {str(index.parent / row["name"]): row.get("bytes") for row in rows}

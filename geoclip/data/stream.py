@@ -1,4 +1,4 @@
-"""The training stream.
+"""The training stream: the order of samples, and this rank's batches.
 
 shards ─ take_fraction, assign_to_streams ─▶ canonical streams ─ shuffle buffer ─ decode, augment ─▶ Batch
 
@@ -6,7 +6,7 @@ A global batch has the same number of rows from each of a fixed number of canoni
 A stream is endless: each epoch yields every one of its samples once. Ranks read consecutive streams, and so do the
 workers of a rank, so that the global batch at step t depends on (shards, fraction, seed, streams, batch size) and not
 on the number of ranks or workers. The position in the data is one number, the step: at step t every stream is at its
-row t * batch_size / streams, because a corrupt picture keeps its row, which the loss ignores (`Batch.present_B`).
+row t * batch_size / streams. A corrupt picture keeps its row, which the loss ignores (`Batch.present_B`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RankStreams(IterableDataset[T]):
         self.streams = rank_streams(plan, rank, world_size)
 
     def read(self, count: int, workers: int, timeout_s: float) -> Generator[list[T], None, None]:
-        """`count` items, each a list of the parts of all workers, in their order."""
+        """`count` items, each as the list of the workers' parts of it, in the workers' order."""
         processes = max(1, workers)
         parts = read_in_processes(
             self, count=count * processes, workers=workers, timeout_s=timeout_s, limited_by=LIMIT, prefetch=PREFETCH
@@ -83,7 +83,7 @@ class RankStreams(IterableDataset[T]):
 
 
 class TrainStream(RankStreams[Batch]):
-    """Decoded samples."""
+    """As `RankStreams`, with decoded samples."""
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = worker_streams(self.streams)
@@ -107,7 +107,7 @@ def train_batches(
     """This rank's batches from step `first_step` to `last_step`, read by `workers` processes.
 
     Raises:
-        DataError: fewer samples than one global batch; or a reader failed, was killed, or stopped for `timeout_s`.
+        DataError: fewer samples than one global batch; or a reader failed, was killed, or read nothing for `timeout_s`.
     """
     if plan.samples < plan.batch_size:
         raise DataError(
@@ -121,7 +121,7 @@ def train_batches(
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on `device`; to a GPU each is copied on its own stream during the computation on the one before."""
+    """The batches on `device`. To a GPU, each is copied on a separate CUDA stream during the step before it."""
     if device.type != "cuda":
         for batch in batches:
             yield batch.to(device)
@@ -140,7 +140,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def _usable(batch: Batch, copied: torch.cuda.Event) -> Batch:
-    """The batch, after the current stream (not the host) has waited for its copy."""
+    """The batch; the current CUDA stream, not the host, waits for its copy."""
     stream = torch.cuda.current_stream(batch.images.device)
     stream.wait_event(copied)
     for tensor in named_tensors(batch).values():
@@ -156,7 +156,7 @@ def evaluation_batches(ranges: list[SampleRange], decoder: Decoder, batch_size: 
 
 
 def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[int, int]]:
-    """The epochs of a stream from a position on, endless, each with the number of its samples before the position."""
+    """(epoch, samples to skip in it) of a stream, from the epoch of `position` on, endless."""
     epoch, skip = divmod(position, stream_sizes(plan.samples, plan.streams)[number])
     while True:
         yield epoch, skip
@@ -164,7 +164,7 @@ def epochs_from(plan: StreamPlan, number: int, position: int) -> Iterator[tuple[
 
 
 def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
-    """Stream `number` from a position on, endless; samples before the position are not read."""
+    """Stream `number` from sample `position` on, endless; earlier samples are not read."""
     for epoch, skip in epochs_from(plan, number, position):
         yield from _epoch(plan, number, epoch, skip)
 
@@ -172,8 +172,8 @@ def _stream(plan: StreamPlan, number: int, position: int) -> Iterator[Sample]:
 def _epoch(plan: StreamPlan, number: int, epoch: int, skip: int) -> Iterator[Sample]:
     """A stream's samples in this epoch's order, without the first `skip`.
 
-    Samples are read when they enter the shuffle buffer, so that the disk is read in order. While samples are skipped
-    only their positions enter; those still in the buffer afterwards are read when they leave it.
+    Samples are read when they enter the shuffle buffer, so that the disk is read in order. While samples are skipped,
+    only their positions enter the buffer; a position that is still in it afterwards is read when it leaves.
     """
     rng = random.Random(f"{plan.seed}/{epoch}/{number}")
     left = skip

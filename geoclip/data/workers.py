@@ -305,7 +305,7 @@ def _begin(worker: int, *, slots: Any, folder: str, environment: dict[str, str])
 
 
 def _end_with(sentinel: int) -> None:
-    """Let the kernel kill this process when the pipe's other end, in the parent, closes: also inside of C code."""
+    """Let the kernel kill this process, even inside C code, when the parent's end of the pipe closes."""
     if sys.platform == "linux":
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)

@@ -59,7 +59,7 @@ class Calibration:
 
 
 def fit_scale(image_ND: Tensor, gallery_GD: Tensor, nearest_row_N: Rows) -> float:
-    """The scale of highest likelihood of the gallery rows nearest to the truths.
+    """The scale that maximises the likelihood of the gallery rows nearest to the true locations.
 
     Source: temperature scaling, Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
@@ -116,7 +116,7 @@ def expected_curve(raw_km_N: Floats, error_km_N: Floats) -> tuple[tuple[float, .
 def summary(
     image_ND: Tensor, gallery_GD: Tensor, gallery_deg_G2: Floats, nearest_row_N: Rows, error_km_N: Floats, scale: float
 ) -> dict[str, Any]:
-    """NLL, and the calibration error of the mass within 25 and 200 km of the best location, under a scale."""
+    """NLL, and the calibration error of the probability within 25 and 200 km of the best location, at a scale."""
     ranking = rank_gallery(image_ND, gallery_GD, gallery_deg_G2, nearest_row_N, scale, k=1)
     found = {km: reliability(ranking.mass_km_N[km], error_km_N < km) for km in MASS_KM}
     return {

@@ -122,7 +122,7 @@ def embedded_gallery(
 ) -> Tensor:
     """As `encode_gallery`, with a cache on disk, whose key is the hash of weights and coordinates.
 
-    A corrupt file is replaced. A folder that cannot be written to causes a warning; None is no cache.
+    A corrupt file is replaced. A folder that cannot be written to causes a warning. None: no cache.
     """
     if folder is None or len(gallery.gps_deg_G2) < LEAST_CACHED:
         return encode_gallery(location_encoder, gallery, device)
@@ -141,7 +141,7 @@ def embedded_gallery(
 
 
 def _key(location_encoder: nn.Module, gallery: Gallery) -> str:
-    """SHA-256 of everything that decides the embeddings."""
+    """SHA-256 of everything that determines the embeddings."""
     digest = hashlib.sha256(f"{FORMAT} {location_encoder} {gallery.sha256}".encode())
     for module in location_encoder.modules():  # attributes that are no weights: projection, concat, degree
         digest.update(type(module).__qualname__.encode())

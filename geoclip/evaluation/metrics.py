@@ -30,8 +30,7 @@ Floats = NDArray[np.float64]
 def distance_km(a_deg_N2: Floats, b_deg_N2: Floats, protocol: str) -> Floats:
     """(N,) distances in km between paired locations, (N, 2) latitude, longitude in degrees.
 
-    The protocol sphere has great circles, and an error of exactly a distance is outside. The protocol released has
-    geodesics of WGS 84, and such an error is within, as in the released code.
+    Protocol `sphere` measures great circles, protocol `released` geodesics of WGS 84, as the released code does.
 
     Raises:
         ValueError: unknown protocol.
@@ -46,7 +45,7 @@ def distance_km(a_deg_N2: Floats, b_deg_N2: Floats, protocol: str) -> Floats:
 
 
 def is_inclusive(protocol: str) -> bool:
-    """Whether an error of exactly the distance counts as within it.
+    """Whether an error equal to a threshold counts as within it: `released` compares with <=, `sphere` with <.
 
     Raises:
         ValueError: unknown protocol.
@@ -63,7 +62,7 @@ def within(error_km_N: Floats, km: float, protocol: str) -> NDArray[np.bool_]:
 
 
 def _geodesic_m(a_deg_N2: Floats, b_deg_N2: Floats) -> Floats:
-    """In several threads: PROJ needs a microsecond for each pair, without Python's lock."""
+    """Computed in threads: PROJ takes a microsecond per pair, and releases Python's lock."""
     threads = min(torch.get_num_threads(), len(a_deg_N2) // PAIRS_PER_THREAD) or 1
     parts = np.array_split(np.hstack([a_deg_N2, b_deg_N2]), threads)
     with ThreadPoolExecutor(threads) as pool:
@@ -85,7 +84,7 @@ def _wgs84() -> Any:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Accuracy:
-    """The measures that the field reports of a test set."""
+    """The usual measures of a test set."""
 
     n: int
     percent: dict[int, Interval]  # share of images with an error within each distance
@@ -115,7 +114,7 @@ def summarise(error_km_N: Floats, seed: int = 0, protocol: str = "sphere") -> Ac
     Args:
         error_km_N: (N,) distance between prediction and truth in km.
         seed: of the bootstrap.
-        protocol: decides whether an error of exactly a distance is within it.
+        protocol: see `is_inclusive`.
 
     Raises:
         ValueError: no errors, or some that are not finite.
@@ -161,9 +160,9 @@ def nearest_location(
     """(N,) rows of the gallery locations nearest to the test locations, and (N,) their distances in km.
 
     Chords of the unit sphere have the same order as great circles, so a k-d tree finds the nearest. The order of
-    geodesics can differ where two are almost equal: there all candidates are measured.
+    geodesics can differ if two are almost equal: then all candidates are measured.
     """
-    tree = cKDTree(on_sphere(gallery_deg_G2), compact_nodes=False, balanced_tree=False)  # a third of the time
+    tree = cKDTree(on_sphere(gallery_deg_G2), compact_nodes=False, balanced_tree=False)  # three times as fast to build
     test_N3 = on_sphere(test_deg_N2)
     chord_N, row_N = tree.query(test_N3)
     if not is_inclusive(protocol):
@@ -200,7 +199,7 @@ def references(benchmark: str) -> list[dict[str, Any]]:
     """The published results of a benchmark: model, percent by distance in km, trust.
 
     Raises:
-        DataError: there are none.
+        DataError: the benchmark has none.
     """
     path = Path(__file__).with_name("published.yaml")
     published: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))

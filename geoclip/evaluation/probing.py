@@ -25,8 +25,8 @@ from geoclip.model.location_encoder import LocationEncoder
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.2  # of the cells
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, strong to weak
 PENALTIES = (1e5, 1e4, 1e3, 1e2, 10.0, 1.0)  # alpha of ridge regression, strong to weak
-START = 3  # in both, where the search begins
-MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of logistic regression
+START = 3  # index in both grids at which the search begins
+MOST_ITERATIONS, TOLERANCE = 100, 1e-3  # of the solver of logistic regression
 SHARES = ("accuracy", "macro_f1")  # in [0, 1]
 UNITS = {"elevation": "m"}  # of tasks with numbers as labels
 
@@ -78,7 +78,7 @@ def split_cells(gps_deg_N2: Floats, seed: int) -> CellSplit:
 
 
 def only_known(label_N: NDArray[Any], split: CellSplit) -> CellSplit:
-    """The split without rows that have no label, and without held-out rows of a class that training does not have.
+    """The split without rows that lack a label, and without held-out rows whose class does not occur in training.
 
     No head could predict such a class: most are countries within one or two cells.
     """
@@ -111,7 +111,7 @@ def probe(
         GeoclipError: scikit-learn is not installed.
     """
     if not (len(split.train) and len(split.validation) and len(split.test)):
-        raise DataError("too few locations with a label: a part of the split is empty; draw more places")
+        raise DataError("too few locations with a label: a part of the split is empty; raise places")
     is_number, truth = _is_number(label_N), label_N[split.validation]
     x_NF = standardised(features_NF, split.train)
 
@@ -129,7 +129,7 @@ def probe(
 
 
 def climb(score: Callable[[float], float], grid: Sequence[float], start: int) -> float:
-    """The value of the best score among those met by hill climbing from the index `start`, up and then down the grid.
+    """The grid value with the best score, found by hill climbing from the index `start`: first up, then down the grid.
 
     Each direction ends at the first value that is no better than the one before.
     """
@@ -217,7 +217,7 @@ def _over_cells(measure: Callable[[Floats], dict[str, Floats]], cells: int, seed
 
 
 def _fit(penalty: float, x: NDArray[np.float32], y: NDArray[Any]) -> Any:
-    """A head fitted to (N, F) features and labels, without scikit-learn's warning that it could still improve."""
+    """A head fitted to (N, F) features and labels, without scikit-learn's convergence warning."""
     try:
         from sklearn.linear_model import LogisticRegression, Ridge
     except ModuleNotFoundError:

@@ -18,15 +18,15 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM
 BLOCK = 64  # neighbouring rows of the gallery
 TILE = 256  # rows per program of the kernel
 CHUNK = 8192  # rows at a time without the kernel
-FEW = 16  # images
-PART = 1000  # locations
+FEW = 16  # images: so few are compared with parts of the gallery, see `cosines`
+PART = 1000  # locations in such a part
 HALF_FROM = 1_000_000  # locations: larger galleries on a GPU are searched in half precision first
-IMAGES_AT_ONCE = 8192  # of such a search
-IMAGES_RESCORED = 512  # at a time
-SPARE_BLOCKS = 4  # beyond k, because rounding to half precision changes the order
+IMAGES_AT_ONCE = 8192  # in a search in half precision
+IMAGES_RESCORED = 512  # compared in float32 at a time
+SPARE_BLOCKS = 4  # blocks searched beyond k, because rounding to half precision changes the order
 RECALL_RANKS = (1, 5, 10)
 MASS_KM = (25, 200)  # a city and a region: the distances that confidence is reported for
-SCORES_AT_ONCE = 8_000_000  # of the score matrix: 32 MB
+SCORES_AT_ONCE = 8_000_000  # entries of the score matrix: 32 MB
 
 Rows = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from scipy.stats import binom, binomtest
 RESAMPLES = 2_000
 LEVEL = 0.05
 BOUNDS_PERCENT = (2.5, 97.5)
-COUNTS_AT_ONCE = 1_000_000  # of resamples times images: 8 MB
+COUNTS_AT_ONCE = 1_000_000  # resamples times images: 8 MB
 
 Floats = NDArray[np.float64]
 

@@ -88,7 +88,7 @@ def _checked(backbone: ClipBackbone | SiglipBackbone | DinoBackbone, encoder: En
         if over := encoder.image_px % backbone.patch_px:
             below = encoder.image_px - over
             raise GeoclipError(
-                f"encoder.image_px={encoder.image_px}: is no multiple of {backbone.patch_px}, the patches of {where}; "
+                f"encoder.image_px={encoder.image_px}: not a multiple of {backbone.patch_px}, the patches of {where}; "
                 f"set encoder.image_px={below or below + backbone.patch_px}"
             )
     elif backbone.image_px != encoder.image_px:
@@ -192,7 +192,7 @@ def _start_from(encoder: LocationEncoder, location: LocationConfig) -> None:
             trained = build_location_encoder(replace(config_of(saved, Path(location.init)).location, init=""))
             load_location_encoder(trained, saved, Path(location.init))
         if not isinstance(trained, LocationEncoder):
-            raise ValueError("is no hierarchy of Fourier features")
+            raise ValueError("is not a hierarchy of Fourier features")
         taken = take_up_scales(encoder, trained, freeze=location.freeze_init)
     except ValueError as error:
         raise GeoclipError(f"location.init={location.init}: {error}") from error

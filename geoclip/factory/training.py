@@ -56,17 +56,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoclip")
 
-FEW = 4096  # samples that suffice to find negatives in nearly every data set
+FEW = 4096  # samples that are examined first: they contain negatives in nearly every data set
 
 
 def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
-    """Compile a model's layers in place, which keeps the names in checkpoints; False, and a warning, if that fails.
+    """Compile a model's layers in place, which keeps the names in checkpoints.
 
     The encoding of coordinates stays eager: at sigma 2^8 phases are thousands of radians, and with the compiler's order
-    of operations gradients change by 0.5 % of their norm.
+    of operations gradients change by 0.5 % of their norm. Returns False, with a warning, if the compiler fails.
     """
     if problem := compiler_problem(device):
-        log.warning("compute.compile=true: nothing is compiled, training runs eager (%s)", problem)
+        log.warning("compute.compile=true: nothing is compiled, training runs in eager mode (%s)", problem)
         return False
     backbone = model.image_encoder.backbone
     blocks = [] if backbone is None else _repeated_blocks(backbone)
@@ -79,7 +79,7 @@ def compile_layers(model: GeoCLIP, device: torch.device) -> bool:
 
 
 def _repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer: equal ones share one compilation, which takes seconds instead of minutes.
+    """The blocks of a transformer: blocks of equal shapes share one compilation, so it takes seconds, not minutes.
 
     Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
     """
@@ -179,7 +179,7 @@ def build_state(config: TrainConfig, subset: list[SampleRange], world: World) ->
 
 
 def require_negatives(config: TrainConfig, subset: list[SampleRange]) -> None:
-    """Refuse training samples without negatives, with which the loss is 0 at every step.
+    """Refuse training samples that have no negatives: the loss would be 0 at every step.
 
     Raises:
         GeoclipError: all are at one location, or, with loss.near=mask, all within loss.near_radius_km of each other.
@@ -218,7 +218,11 @@ def build_objective(loss: LossConfig, queue: QueueConfig) -> Objective:
 
 
 def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.device) -> Recipe:
-    """The settings of a step, and the number of steps; a GeoclipError if it is 0."""
+    """The settings of a step, and the number of steps.
+
+    Raises:
+        GeoclipError: there is no full batch, so the number of steps is 0.
+    """
     optim, steps = config.optim, last_step(config.optim, samples_per_epoch)
     if config.compute.precision is Precision.tf32 and device.type != "cuda":
         log.warning("compute.precision=tf32: %s has no TF32; matrix products are float32", device.type)
@@ -252,9 +256,9 @@ def build_recipe(config: TrainConfig, samples_per_epoch: int, device: torch.devi
 
 
 def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
-    """The step; on one GPU that trains on features a CUDA graph, because its kernels are short.
+    """`train_step`, or a CUDA graph of it on one GPU that trains on features, where the kernels are short.
 
-    Not with `compute.deterministic`: a resumed run starts with eager steps where the original run replays the graph.
+    No graph with `compute.deterministic`: a resumed run starts with eager steps where the original run replays it.
     """
     compute, on_features = config.compute, state.model.image_encoder.backbone is None
     recorded = compute.cuda_graph and world.size == 1 and world.device.type == "cuda" and not compute.deterministic
@@ -264,7 +268,7 @@ def build_step(config: TrainConfig, state: TrainState, world: World) -> Step:
 def build_batches(
     config: TrainConfig, plan: StreamPlan, world: World, first_step: int, last_step: int
 ) -> Generator[Batch, None, None]:
-    """This rank's training batches, from features in device memory if compute.features_on_device says so."""
+    """This rank's training batches; from features in device memory, see `compute.features_on_device`."""
     how: Any = {
         "rank": world.rank,
         "world_size": world.size,
@@ -280,7 +284,7 @@ def build_batches(
 
 
 def _keep_on_device(compute: ComputeConfig, plan: StreamPlan, device: torch.device) -> bool:
-    """Whether features are loaded into device memory: as configured; null: if they take less than half of a GPU's.
+    """Whether features are loaded into device memory: as configured; null: if they fit half of a GPU's free memory.
 
     Raises:
         GeoclipError: compute.features_on_device=true, and they do not fit.
@@ -346,7 +350,7 @@ def resume(config: TrainConfig, context: RunContext, state: TrainState) -> None:
     All ranks call this; rank 0 chooses the checkpoint.
 
     Raises:
-        CheckpointError: of another configuration or architecture; or resume=never and the run has checkpoints.
+        CheckpointError: it is of another configuration or architecture; or resume=never and the run has checkpoints.
     """
     world, files = context.world, context.files
     folder, found = context.folder / "checkpoints", None

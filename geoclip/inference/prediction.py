@@ -22,11 +22,11 @@ from geoclip.geo.geodesy import EARTH_RADIUS_KM, destination, haversine_km, unit
 
 Floats = NDArray[np.float64]
 
-REACH = 3.0  # standard deviations: beyond, a Gaussian has less than 1.2 % of its height
+REACH = 3.0  # standard deviations: farther away, a Gaussian has less than 1.2 % of its height
 LOCATIONS_PER_CHUNK = 512
-SCORES_AT_ONCE = 16_000_000  # of the score matrix: 64 MB
+SCORES_AT_ONCE = 16_000_000  # entries of the score matrix: 64 MB
 HALF = 4  # the refinement's grid has 2 · HALF + 1 points a side, and each grid is HALF times finer than the last
-LEAST_REACH_KM = 1.0  # of the refinement's first grid
+LEAST_REACH_KM = 1.0  # smallest extent of the refinement's first grid
 
 
 def smooth_heat(heat_NG: NDArray[np.float32], gallery_deg_G2: Floats, smooth_km: float) -> Floats:
@@ -208,7 +208,7 @@ def _guesses(
 
 
 def _local_spacing_km(locations_G2: NDArray[np.float64], start_Bk2: Tensor) -> Tensor:
-    """(B, k) km from each of these locations to the next one of the gallery."""
+    """(B, k) km from each of these locations to the nearest other location of the gallery."""
     tree = cKDTree(unit_vectors(torch.from_numpy(np.unique(locations_G2, axis=0))).numpy())
     start = unit_vectors(start_Bk2.reshape(-1, 2)).numpy()
     chord_M2, _ = tree.query(start, k=2)

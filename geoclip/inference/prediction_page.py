@@ -97,7 +97,7 @@ def _linked(lat: float, lon: float) -> dict[str, str]:
 
 
 def _figure(gallery_deg_G2: Floats, prediction: Prediction) -> dict[str, Any]:
-    """Traces and layout for plotly.js; the page adds the world below."""
+    """Traces and layout for plotly.js; the page adds the map of the world under them."""
     import plotly.graph_objects as go
 
     probability_G = np.asarray(prediction.probability_G, dtype=np.float64)
@@ -175,7 +175,7 @@ def _layout(span: tuple[float, float]) -> dict[str, Any]:
 
 
 def _heat_uri(gallery_deg_G2: Floats, probability_G: Floats, low: float, high: float) -> str:
-    """The dots of the complete gallery from pole to pole, on transparent ground."""
+    """The dots of the complete gallery from pole to pole, on a transparent background."""
     figure = new_figure(HEAT_IN, HEAT_IN / 2, "none")
     figure.set_dpi(HEAT_PX / HEAT_IN)
     axes = add_axes(figure, 0, 0, HEAT_IN, HEAT_IN / 2)

@@ -26,7 +26,7 @@ def embed_locations(
     `normalise`: to unit vectors, which GeoCLIP compares. The encoder is moved to `device`; `auto`: it is not moved.
 
     Raises:
-        DataError: a row is no location on Earth; the message has its number.
+        DataError: a row is not a location on Earth; the message has its number.
     """
     gps_deg_N2 = torch.from_numpy(degrees_of(coordinates)).float()
     if device != "auto":
@@ -43,7 +43,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
     """(N, 2) latitude, longitude in degrees, checked, of a tensor, an array, a list of pairs, one pair or a data frame.
 
     Raises:
-        DataError: another shape, no such columns, or rows that are no location on Earth; the first is named.
+        DataError: another shape, no such columns, or rows that are not locations on Earth; the first is named.
     """
     if isinstance(coordinates, pd.DataFrame):
         frame = coordinates.rename(columns=str)
@@ -68,7 +68,7 @@ def degrees_of(coordinates: Any) -> NDArray[np.float64]:
         row = int(np.argmin(good_N))
         lat, lon = gps_deg[row]
         raise DataError(
-            f"coordinates, row {row}: latitude {lat}, longitude {lon} is no location on Earth "
+            f"coordinates, row {row}: latitude {lat}, longitude {lon} is not a location on Earth "
             f"({int((~good_N).sum())} such rows); correct or remove them"
         )
     return gps_deg

@@ -31,7 +31,7 @@ def no_connection() -> str:
 def _cannot_connect(endpoint: str) -> str:
     address = urlsplit(endpoint)
     host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
-    found = [f"{host} does not answer within {CONNECT_S:g} s"]
+    found = [f"{host} does not respond within {CONNECT_S:g} s"]
 
     def connect() -> None:
         try:
@@ -76,7 +76,7 @@ def fetch(repo: str, files: Sequence[str], **download: Any) -> Path:
         at = f" at revision {download['revision']}" if download.get("revision") else ""
         raise AssetError(
             f"{repo!r}{at} is neither a local path nor reachable on the Hub ({unreachable or first_line(error)}); on a "
-            f"machine with network run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
+            f"connected machine run `hf download {repo} --local-dir FOLDER` and name that folder; for a private "
             "repository log in first: hf auth login"
         ) from error
 

@@ -1,8 +1,8 @@
 """A faster location encoder for many coordinates on a CPU: the same embeddings, without products with zeros.
 
 Nearby coordinates leave the same hidden units of the coarse scales at zero. So coordinates are sorted by location and
-encoded in chunks, and each product leaves out the units that ReLU sets to zero in the whole chunk: about half in the
-released encoder's coarsest scale, none in its finest. Chunks run in parallel, one thread each.
+encoded in chunks, and each product omits the units that ReLU sets to zero for every location of the chunk: about half
+in the released encoder's coarsest scale, none in its finest. Chunks run in parallel, one thread each.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class FourierBranch(nn.Module):
     def features(self, x_NA: Tensor) -> Tensor:
         """(N, A) projected coordinates, float32 -> (N, 2K).
 
-        The phases are float32 under autocast too: at sigma 2^8 they reach thousands of radians, at which bfloat16 has
-        no fractional digits.
+        The phases are float32 under autocast too: at sigma 2^8 they reach thousands of radians, where bfloat16 has no
+        fractional digits.
         """
         with torch.autocast(x_NA.device.type, enabled=False):
             return fourier_features(x_NA, self.freq_KA.float())
@@ -70,7 +70,7 @@ class FourierBranch(nn.Module):
         return out
 
     def without_gradient(self, x_NA: Tensor) -> Tensor:
-        """As `forward`, with each hidden layer in one kernel: on a GPU, memory traffic limits a separate ReLU."""
+        """As `forward`, with each hidden layer and its ReLU in one kernel, which saves memory traffic on a GPU."""
         device = x_NA.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         with torch.no_grad(), torch.autocast(device, enabled=False):
@@ -88,12 +88,12 @@ class LocationEncoder(nn.Module):
         sigmas: standard deviation of each branch's frequencies, coarse to fine.
         frequencies: K, random frequencies per branch.
         projection: a name in `PROJECTIONS`.
-        concat: each of the M scales has its own D / M numbers of the embedding; otherwise they are summed.
+        concat: concatenate the outputs of the scales, of D / len(sigmas) dimensions each; otherwise sum them.
         share_mlp: one MLP and head for all scales.
         learn_frequencies: train the frequencies too.
 
     Raises:
-        ValueError: no sigma, or one that is not positive; an unknown projection; D not divisible by M.
+        ValueError: no sigma, or one that is not positive; an unknown projection; D is not a multiple of len(sigmas).
 
     Source: GeoCLIP, NeurIPS 2023, section 3; dimensions of the released code as defaults.
     """

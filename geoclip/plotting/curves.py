@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 
 def plain(axes: Axes, *, grid: Literal["both", "x", "y"] = "both") -> None:
-    """White, a faint grid, no tick marks, no spine but the lower one; with a vertical grid alone, no spine."""
+    """Style axes: white, a faint grid, no tick marks, only the lower spine; with only a vertical grid, no spine."""
     axes.set_facecolor(PAPER)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -117,7 +117,7 @@ def _column(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
 
 
 def _curve(axes: Axes, x_N: Floats, y_N: Floats, color: str, *, smooth: bool) -> None:
-    """The values; many noisy ones pale, with a running mean over them."""
+    """Draw the values; if they are many, draw them pale under their running mean."""
     finite_N = np.isfinite(y_N)
     if not finite_N.any():
         _note(axes, "no values")
@@ -190,7 +190,7 @@ def draw_errors(error_km: Mapping[str, Floats], ceiling_km: Mapping[str, Floats]
 
 
 def _checked_km(km_N: Floats, what: str) -> NDArray[np.float64]:
-    """(N,) distances, clipped to the axis; refuses none, and negative ones."""
+    """(N,) distances, clipped to the axis. Raises DataError: there is none, or a negative one."""
     if not len(km_N):
         raise DataError(f"{what}: there is no distance to draw")
     if not (np.isfinite(km_N) & (km_N >= 0)).all():

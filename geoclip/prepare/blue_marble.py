@@ -136,7 +136,7 @@ def _samples(
 def _describe(folder: Path, settings: BlueMarbleSettings, splits: dict[str, Degrees], distinct: int) -> None:
     """metadata.json and README.md: source, licence, command, seed, counts."""
     described = {
-        "name": "Blue Marble views at MP16 places",
+        "name": "Blue Marble views at MP16 locations",
         "imagery": f"NASA Blue Marble Next Generation, 5400 x 2700 (bmng.jpg of {BASEMAP.requirement})",
         "imagery_licence": "NASA imagery, free to use with credit: NASA Earth Observatory",
         "places": f"the {distinct:,} distinct coordinates of the released 100K gallery ({RELEASED.requirement}, MIT)",

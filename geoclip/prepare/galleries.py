@@ -188,7 +188,7 @@ def thinned(gps_deg_N2: Locations, radius_km: float) -> NDArray[np.int64]:
 
 
 def _greedy_independent(pairs_P2: NDArray[np.int64], count: int) -> Mask:
-    """(count,) which of 0 … count-1 are kept if, in order, each is dropped that is paired with an earlier kept one.
+    """(count,) whether a greedy pass keeps each row: a row is dropped if it is paired with an earlier kept row.
 
     In rounds: a row without an undecided earlier partner is kept, and its later partners are dropped. Random orders
     need few rounds: Blelloch, Fineman, Shun, "Greedy sequential maximal independent set and matching are parallel on
@@ -220,7 +220,7 @@ def _on_sphere(gps_deg_N2: Locations) -> NDArray[np.float64]:
 
 
 def identity_of(source: SourcedPlaces, rules: GalleryRules, excluded: dict[str, SourcedPlaces]) -> dict[str, Any]:
-    """Everything that decides a gallery's contents, and its fingerprint."""
+    """Everything that determines a gallery's contents, and its fingerprint."""
     decides = {
         "settings": json.loads(json.dumps(asdict(rules))),
         "source": source.made_of,

@@ -44,21 +44,21 @@ log = logging.getLogger("geoclip")
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Resize:
-    """Shrinks large pictures; others are copied byte for byte."""
+    """Shrinks large pictures; the bytes of others stay the same."""
 
     max_side_px: int | None = None  # of the longer side
     jpeg_quality: int = 90
     max_pixels: int = MAX_PIXELS
 
     def __call__(self, data: bytes, suffix: str) -> tuple[bytes, str]:
-        """A picture's bytes and suffix.
+        """The bytes and suffix to store of a picture.
 
         Raises:
             ValueError: it cannot be read.
         """
         if self.max_side_px is None or max(full_size(open_picture(data, self.max_pixels))) <= self.max_side_px:
             return data, suffix
-        half_px = -(-self.max_side_px // 2)  # decoding leaves both sides at twice that or more
+        half_px = -(-self.max_side_px // 2)  # `decode` returns both sides of at least twice this
         image = decode(data, half_px, max_pixels=self.max_pixels)
         image.thumbnail((self.max_side_px, self.max_side_px), Image.Resampling.LANCZOS)
         file = io.BytesIO()
@@ -81,7 +81,7 @@ def examine(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
 
 
 def check_chunk(chunk: int, manifest: Manifest, source: ShardSource, max_pixels: int) -> list[Verdict]:
-    """Find, read and decode the pictures of a chunk of planned rows."""
+    """Find, read and decode the pictures of a chunk of planned rows; one verdict per row."""
     planned = manifest.planned(chunk)
     return [_verdict(row, found, source, max_pixels) for row, found in zip(planned, source.find(planned), strict=True)]
 
@@ -103,7 +103,7 @@ def _verdict(row: Planned, found: Found, source: ShardSource, max_pixels: int) -
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class BuildSettings:
-    """Settings that decide the shards' contents, beside the source."""
+    """The settings that, with the source, determine the shards' contents."""
 
     split: str = "train"
     val_samples: int = 0  # held out for the split `val`
@@ -144,7 +144,7 @@ def shard_tasks(root: Path, settings: BuildSettings, count: int) -> list[ShardTa
 
 
 def write_shard(task: ShardTask, manifest: Manifest, source: ShardSource, resize: Resize) -> ShardRecord:
-    """Write one shard and the index that training reads first."""
+    """Write one shard, and its index, which training reads first."""
     try:
         with closing(manifest.picked(task.start, task.stop)) as rows:
             samples = write_tar(task.path, (_sample(task.path, row, source, resize) for row in rows))
@@ -166,8 +166,7 @@ def _sample(path: Path, row: Picked, source: ShardSource, resize: Resize) -> Raw
         fields = source.fields(row.extra)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"the picture of {row.key} was good when it was checked, and is no longer ({error}); restore it and "
-            "rerun the command"
+            f"the picture of {row.key} has changed since it was checked ({error}); restore it and rerun the command"
         ) from error
     own = {"key": fields.pop("key", row.key), "lat": row.lat, "lon": row.lon}
     content = own | {name: value for name, value in fields.items() if name not in own}
@@ -178,7 +177,7 @@ def is_built(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
     """Whether `root` contains the complete data set of these settings.
 
     Raises:
-        DataError: `root` contains other files; or, without `overwrite`, a data set of other settings.
+        DataError: `root` contains other files; or, without `overwrite`, a data set built with other settings.
     """
     built = settings_at(root)
     if built is None:
@@ -193,7 +192,7 @@ def is_built(root: Path, wanted: dict[str, Any], *, overwrite: bool) -> bool:
 
 
 def settings_at(root: Path) -> dict[str, Any] | None:
-    """The settings of the complete data set at `root`; None if there is none: metadata.json is written last."""
+    """The settings of the complete data set at `root`, or None. metadata.json is written last."""
     try:
         return dict(json.loads((root / "metadata.json").read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -233,17 +232,17 @@ def build_shards(
     Args:
         root: the folder to write.
         source: rows and pictures.
-        settings: decide the contents.
+        settings: determine the contents.
         workers: processes.
         max_rejected_fraction: a larger share of unusable rows ends the build before a shard is written.
-        max_pixels: larger pictures are rejected, see `open_picture`; not one of the settings.
+        max_pixels: larger pictures are rejected, see `open_picture`; a rerun may change it.
         overwrite: replace shards that were built with other settings.
         published: a benchmark's published size, to compare with.
 
     Raises:
         DataError: `root` contains another data set, the source cannot be used, or too many rows were rejected.
     """
-    root = root.resolve()  # if it is a link, the build's own files go beside its target
+    root = root.resolve()  # the build's own files are written beside the target of a link
     root.parent.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Any] = asdict(settings) | source.description()
     with locked(root.with_name(f".{root.name}.lock"), f"another build of {root} to end"):
@@ -267,10 +266,10 @@ def build_shards(
 
 
 def _open_manifest(root: Path, manifest: Manifest, wanted: dict[str, Any], *, overwrite: bool) -> bool:
-    """Whether there is something to build; the manifest is then one of these settings, an earlier or a new one.
+    """Whether there is something to build; if so, open the manifest of an interrupted build, or create a new one.
 
     Raises:
-        DataError: `root` contains another data set, or an unfinished build of other settings.
+        DataError: `root` contains another data set, or an unfinished build with other settings.
     """
     planned = manifest.noted("planned") is not None
     earlier: dict[str, Any] = json.loads(manifest.noted("settings") or "{}") if planned else {}
@@ -294,7 +293,7 @@ def _open_manifest(root: Path, manifest: Manifest, wanted: dict[str, Any], *, ov
 
 
 def _plan(manifest: Manifest, source: ShardSource, seed: int, workers: int) -> None:
-    """Write every row into the manifest, unless an earlier start has done so.
+    """Write every row into the manifest, unless an interrupted build has done so.
 
     Raises:
         DataError: the source cannot be used; the manifest is deleted.
@@ -328,7 +327,7 @@ def _write(
     count = manifest.pick() if picked is None else int(picked)
     tasks = shard_tasks(root, settings, count)
     records: dict[Path, ShardRecord] = {}
-    for unfinished in root.rglob(".*.partial"):  # of a killed process: tars and their indices
+    for unfinished in root.rglob(".*.partial"):  # tars and indices of killed processes
         unfinished.unlink()
     for folder in {task.path.parent for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)

@@ -106,5 +106,5 @@ def local_copy(source: str | Path, **download: Any) -> Path:
         if isinstance(source, Path) or path.is_absolute() or name.startswith(".") or path.suffix == ".ckpt":
             raise AssetError(f"{source} does not exist; give a folder with config.json and model.safetensors")
         if name.count("/") != 1:
-            raise AssetError(f"{name!r} is no file or folder here, not 'official', and no Hub id (owner/name)")
+            raise AssetError(f"{name!r} is not a file or folder here, 'official', or a Hub id (owner/name)")
     return fetch(name.removeprefix(HUB), RELEASE, **download)

@@ -53,7 +53,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_for_hash(config: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
-    """The part of a (plain) configuration that decides a run's results, and fingerprints of its input files."""
+    """The keys of a plain configuration that affect a run's results, and the fingerprints of its input files."""
     kept = {key: value for key, value in config.items() if key not in NOT_HASHED}
     kept["data"] = {key: value for key, value in kept["data"].items() if key not in NOT_HASHED_OF_DATA}
     kept["encoder"] = kept["encoder"] | {"features": bool(kept["encoder"]["features"])}
@@ -74,12 +74,12 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
 
 
 def fingerprint_of(value: Any) -> str:
-    """Eight hex digits that name a plain value."""
+    """Eight hex digits of the SHA-256 of a plain value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_path(config: dict[str, Any], files: dict[str, str]) -> Path:
-    """`runs/<name>-<hash>`: runs share a folder if, and only if, they compute the same."""
+    """`runs/<name>-<hash of config_for_hash>`: two runs share a folder only if they compute the same."""
     return Path(config["runs_dir"]) / f"{config['name']}-{fingerprint_of(config_for_hash(config, files))}"
 
 
@@ -99,7 +99,7 @@ def latest_run(runs_dir: str | Path = "runs") -> Path:
 def checkpoint_file(checkpoint: str, runs_dir: str = "runs", *, best: bool = True) -> Path:
     """The file that `checkpoint` (a file, a run's folder, or `latest` in `runs_dir`) means.
 
-    Of a run that is best.safetensors if it exists and `best` is set, otherwise the newest state to resume from.
+    For a run, it is best.safetensors if that exists and `best` is set; otherwise the newest checkpoint to resume from.
 
     Raises:
         CheckpointError: there is none.
@@ -122,7 +122,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
-    """The folders that a run's relative paths may start from, the likeliest first.
+    """The folders that a run's relative paths may be relative to, the most likely first.
 
     Args:
         run: its folder; a relative runs_dir shows where the run was started, even after both were moved.
@@ -140,7 +140,7 @@ def origins(run: Path, config: Mapping[str, Any], cwd: str = "") -> list[Path]:
 
 
 def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, Any]:
-    """A run's plain configuration with relative paths made absolute if they exist; arguments as of `origins`.
+    """A run's plain configuration, with relative paths made absolute if they exist. Arguments: see `origins`.
 
     A run's config.yaml keeps paths as they were typed, because they are part of its identity.
     """
@@ -156,20 +156,20 @@ def located(config: Mapping[str, Any], run: Path, cwd: str = "") -> dict[str, An
 
 
 def first_existing(path: str, folders: Sequence[Path]) -> str:
-    """A relative path as an absolute one, below the first folder that has it; any other path unchanged."""
+    """A relative path, made absolute below the first folder in which it exists; other paths are unchanged."""
     if not path or "://" in path or os.path.isabs(path):
         return path
     return next((str(folder / path) for folder in folders if (folder / path).exists()), path)
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a complete JSON file or none."""
+    """Write a JSON file atomically."""
     write_text_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Wrap writing a result that was already printed.
+    """Context in which a result is written that was already printed.
 
     Raises:
         GeoclipError: an OSError occurred inside; the message names the file.
@@ -241,7 +241,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_provenance(run: Path) -> dict[str, Any]:
-    """The command and the git revision that a run was last started by."""
+    """The command and the git revision of a run's last start."""
     found: dict[str, Any] = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     return {key: found[key] for key in ("command", "git_revision")}
 
@@ -257,7 +257,7 @@ def is_finished(run: Path) -> bool:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """step, samples_seen, geoscore and files of a finished run."""
+    """The summary of a finished run: step, samples_seen, geoscore and files."""
     return read_json(run / "summary.json")
 
 
@@ -281,7 +281,7 @@ def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProce
 
 
 def provenance(world_size: int = 1) -> dict[str, Any]:
-    """Revision, versions, machine and command: the facts beside the configuration that decide a result."""
+    """Revision, versions, machine and command: the facts besides the configuration that affect a result."""
     import torch
 
     packages = ("torch", "transformers", "webdataset", "hydra-core", "omegaconf", "numpy", "pillow", "wandb")
@@ -303,7 +303,7 @@ def provenance(world_size: int = 1) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's model name; `platform` does not know it on Linux."""
+    """The processor's model name, which `platform` does not return on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -200,7 +200,7 @@ def _variant_labels(axes: Axes, variants: Sequence[Result]) -> None:
 
 
 def _set_limits(axes: Axes, benchmark: Result, metric: str, min_span: float, *, vertical: bool) -> None:
-    """Limits that show every seed and bar, and near ceilings; others are written at the edge as numbers."""
+    """Limits that show seeds, bars and near ceilings; outliers and far ceilings are written at the edge as numbers."""
     variants = benchmark["variants"]
     means = {variant["label"]: variant["metrics"][metric]["mean"] for variant in variants}
     left_out = set() if vertical else outliers(means, baseline_of(benchmark)["label"], min_span)

@@ -390,7 +390,7 @@ def _benchmark(units: Sequence[Unit], by: Sequence[str], baseline: str) -> dict[
         seeds[unit.seed] = unit
     base = next((labels for labels in groups if ", ".join(labels) == baseline), None)
     if baseline and base is None:
-        raise DataError(f"baseline={baseline} is none of the variants: {' | '.join(map(', '.join, groups))}")
+        raise DataError(f"baseline={baseline} is not one of the variants: {' | '.join(map(', '.join, groups))}")
     order = sorted(groups, key=lambda labels: (labels != base, _sort_key(groups[labels], by)))
     first = units[0].result
     found = {

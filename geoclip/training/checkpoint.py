@@ -90,13 +90,13 @@ def read_checkpoint(path: Path) -> Tree:
         tree = _unflatten(json.loads(packed.text), packed.tensors) if intact else None
     except Exception as error:  # corrupt bytes can make the reader raise anything
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is corrupt or no checkpoint); "
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is corrupt, or not a checkpoint); "
             "delete or replace it"
         ) from error
     if tree is None:
         raise CheckpointError(f"{path} is corrupt: its digest does not match its contents; delete or replace it")
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this geoclip (format {FORMAT})")
+        raise CheckpointError(f"{path} is not a checkpoint of this version of geoclip (format {FORMAT})")
     return tree
 
 

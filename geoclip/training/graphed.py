@@ -76,7 +76,7 @@ def _overwrite(fixed: Batch | Draws, values: Batch | Draws) -> None:
 
 
 def _learning_rates_on_device(state: TrainState) -> None:
-    """Make every learning rate a tensor: a graph keeps Python's numbers as they were recorded."""
+    """Make every learning rate a tensor, because a graph replays Python numbers with their recorded values."""
     for group in state.optimizer.param_groups:
         group["lr"] = torch.full((), group["lr"], device=group["params"][0].device)
         group["capturable"] = True

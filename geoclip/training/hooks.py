@@ -41,7 +41,7 @@ EARTH_PX = 2160  # width of the maps' background
 
 @dataclass(kw_only=True, slots=True)
 class RunContext:
-    """What a run has besides its state; made anew at every start."""
+    """What a run needs besides its state; built again at every start."""
 
     folder: Path
     world: World

@@ -24,7 +24,7 @@ log = logging.getLogger("geoclip")
 
 Step = Callable[[TrainState, Batch, Recipe], Outcome]
 
-ALWAYS_ACCEPTED = 9  # broken pictures, whatever their share
+ALWAYS_ACCEPTED = 9  # so many broken pictures never end a run, whatever their share
 KEYS_SHOWN = 8
 
 
@@ -52,11 +52,11 @@ def train(
 ) -> SkipReport:
     """Train from `state.step` to `recipe.last_step`.
 
-    `batches` are this rank's, from `state.step` on; each is copied to the device while the one before is computed. All
+    `batches` are this rank's, from `state.step` on; each is copied to the device during the step before it. All
     hooks are also called after the last step. `step` is `train_step` or a `GraphedStep`.
 
     Returns:
-        What no rank could read.
+        The samples that could not be read, on all ranks.
 
     Raises:
         Preempted: `stop` had a reason on any rank; all ranks stop at the same step, after a checkpoint.
@@ -83,8 +83,8 @@ def train(
         if not missing:
             raise
         raise GeoclipError(
-            f"step {state.step + 1} cannot be completed: no answer from {missing}. Read that rank's log in logs/; the "
-            "same command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
+            f"step {state.step + 1} cannot be completed: no response from {missing}. Read that rank's log in logs/; "
+            "the same command resumes from the newest checkpoint (compute.timeout_minutes is how long a rank waits)"
         ) from error
     finally:
         heartbeat.end()
@@ -109,10 +109,10 @@ class _Loop:
     samples: int = 0  # since started_s
 
     def train_steps(self, batches: Iterator[Batch]) -> bool:
-        """Every step up to the last; False if it stopped earlier, after a checkpoint."""
+        """Train to the last step; False if training stopped earlier, after a checkpoint."""
         state, hooks = self.state, self.hooks
         validated_step = state.validated_step
-        stopping = not self._validate_if_due()  # the run before may have been interrupted while it validated
+        stopping = not self._validate_if_due()  # the previous start may have been interrupted during a validation
         if state.validated_step != validated_step:
             hooks.checkpoint(state)
         state.model.train()
@@ -156,7 +156,7 @@ class _Loop:
         return done
 
     def _check_nonfinite(self) -> None:
-        """Count and log the steps that moved no weights; they are the same on every rank."""
+        """Count and log the steps without a finite gradient; they are the same on every rank."""
         if not self.pending:
             return
         state, limit = self.state, self.recipe.max_bad_steps
@@ -168,7 +168,7 @@ class _Loop:
                 state.bad_steps += 1
                 bad = [key for key, is_bad in zip(keys, outcome.bad_rows_B.tolist(), strict=True) if is_bad]
                 pictures = _pictures_text([key for found in gather_objects(bad) for key in found], keys)
-                log.warning("step %d: the gradient is not finite; the weights stay as they were. %s", number, pictures)
+                log.warning("step %d: the gradient is not finite; the weights are unchanged. %s", number, pictures)
             if state.bad_in_a_row > limit:
                 raise GeoclipError(
                     f"{state.bad_in_a_row} steps in a row up to step {number} had no finite gradient, more than "
@@ -216,7 +216,7 @@ def _pictures_text(bad: list[str], all_keys: Sequence[str]) -> str:
 
 
 def skipped_on_all_ranks(state: TrainState) -> SkipReport:
-    """What all ranks together could not read; every rank calls this."""
+    """The samples that could not be read, on all ranks together; every rank must call this."""
     total = SkipReport()
     for report in gather_objects(state.skipped):
         total.merge(report)

@@ -1,4 +1,4 @@
-"""What a step minimises: candidates with their noise, masks and soft targets, and the loss of the logits."""
+"""The loss: candidate locations with their noise, masks, soft targets, and the loss of the logits."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def cross_entropy(
         logits_NM: of N images among M locations, or of N locations among M images.
         target_N: column of each row's own candidate.
         weight_N: of each row in both results; 0 for an image that could not be read.
-        ignored_NM: candidates left out, except a row's own.
-        soft_NM: how right each candidate is, in [0, 1], before normalisation; None: only the target is right.
+        ignored_NM: candidates to ignore; a row's own is never ignored.
+        soft_NM: soft target of each candidate, in [0, 1], before normalisation; None: 1 for the target, else 0.
 
     Returns:
         The loss in nats, and the share of rows whose own candidate scored highest (detached).
@@ -103,10 +103,10 @@ class Draws:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Objective:
-    """The numbers of a loss.
+    """The settings of a loss.
 
-    Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2, which
-    smooths over cells; here over locations.
+    Source of the soft targets: Haas et al., "PIGEON: Predicting Image Geolocations", CVPR 2024, section 3.2. There
+    they smooth over cells, here over locations.
     """
 
     kind: Literal["one_way", "symmetric", "sigmoid"] = "one_way"  # one_way: image to location
@@ -114,10 +114,10 @@ class Objective:
     batch_noise_m: float = 0.0  # standard deviation of the noise on the batch's coordinates
     queue_noise_m: float = 0.0  # and on the queue's
     mask_same_place: bool = True  # a candidate with exactly the picture's coordinates is no negative
-    # mask: leave out candidates within the radius; soften: a candidate at d km is right by exp(-d / near_radius_km)
+    # mask: ignore candidates within the radius; soften: a candidate at d km has the target exp(-d / near_radius_km)
     near: Literal["mask", "soften"] | None = None
     near_radius_km: float = 25.0
-    hard_negatives: int = 0  # additional candidates per picture, at one to two times the radius from it
+    hard_negatives: int = 0  # additional candidates per picture, at one to two times hard_radius_km from it
     hard_radius_km: float = 100.0
 
     def draw(self, batch: int, queue: int, generator: torch.Generator) -> Draws:
@@ -157,11 +157,15 @@ class Objective:
         first: int,
         queue_SD: Tensor | None = None,
     ) -> Pairs:
-        """How this rank's pictures relate to the candidates.
+        """Weights, masks and soft targets of this rank's pictures against the candidates.
 
-        `true_M2` are the candidates without noise, `first` is the column of this rank's first picture. `present_B` and
-        `present_G` are 0 for a picture that could not be read, on this rank and on all. `queue_SD`: embeddings of the
-        queue's candidates; None if the model embeds them.
+        Args:
+            gps_deg_B2: this rank's coordinates.
+            true_M2: the candidates without noise.
+            present_B: 0 for a picture of this rank that could not be read, else 1.
+            present_G: the same for the pictures of all ranks.
+            first: the column of this rank's first picture.
+            queue_SD: embeddings of the queue's candidates; None if the model embeds them.
         """
         ignored_BM = same_location(gps_deg_B2, true_M2) if self.mask_same_place else None
         soft_BM = None
@@ -187,7 +191,7 @@ class Objective:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Pairs:
-    """How pictures relate to candidates; called with their embeddings, the loss."""
+    """Weights, masks and soft targets of pictures against candidates; a call with the embeddings returns the loss."""
 
     objective: Objective
     first: int  # column of this rank's first picture
@@ -226,9 +230,9 @@ class Pairs:
         return torch.arange(self.first, self.first + len(self.weight_B), device=self.weight_B.device)
 
     def _gps_to_image(self, embedded: Embedded) -> Tensor:
-        """The loss of finding the picture of each of this rank's coordinates among all ranks' pictures.
+        """The loss location -> image: each of this rank's coordinates against the pictures of all ranks.
 
-        With several views it is the mean over them.
+        With several views it is the mean over the views.
         """
         columns, rows = len(self.present_G), len(self.weight_B)
         location_BD = embedded.location_MD[self.first : self.first + rows]

@@ -82,7 +82,7 @@ class Agreement:
         return agreed
 
     def wait(self) -> bool:
-        """The result of the exchange under way. Call it after the last step too: other ranks wait for this one."""
+        """Wait for the current exchange; its result. Call it after the last step too: other ranks wait for this one."""
         if self._work is None:
             return False
         self._work.wait()

@@ -48,7 +48,7 @@ class TrainState:
     skipped: SkipReport = field(default_factory=SkipReport)  # by this rank
 
     def weights(self) -> AbstractContextManager[None]:
-        """Inside, the model has the averaged weights, if there are any: these are validated."""
+        """Context for validation: inside, the model has the averaged weights, if there are any."""
         return nullcontext() if self.average is None else self.average.swapped_in()
 
 
@@ -87,17 +87,17 @@ def state_tree(state: TrainState, ranks: list[Tree], skipped: SkipReport, **fact
 
 
 def weights_tree(model: GeoCLIP, step: int, **facts: Any) -> Tree:
-    """The model's present weights, which are enough for evaluation and prediction."""
+    """The model's current weights, which are enough for evaluation and prediction."""
     return {"format": FORMAT, "model": trained_weights(model), "counters": {"step": step}, **facts}
 
 
 def restore_state(state: TrainState, saved: Tree, path: Path, *, rank: int = 0, world_size: int = 1) -> None:
     """Restore what `state_tree` returned and `path` contains.
 
-    The number of ranks may differ from that of the run before; an additional rank gets new random generators.
+    The number of ranks may differ from that of the previous start; an additional rank gets new random generators.
 
     Raises:
-        CheckpointError: it has weights alone, or is of another architecture.
+        CheckpointError: it contains only weights, or is of another architecture.
     """
     if "optimizer" not in saved:
         raise CheckpointError(f"{path} has weights to evaluate, not a state to resume from")
@@ -245,7 +245,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Average in the weights after step `step`, if it counts. Does not wait for the device."""
+        """Add the weights after step `step` to the average, if this step is averaged. Does not wait for the device."""
         if step < self.first_step or (step - self.first_step) % self.every_steps:
             return
         if self.count == 0:
@@ -257,7 +257,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Give the model the averaged weights inside; its own are restored afterwards, bit-identically."""
+        """Context in which the model has the averaged weights; its own are restored afterwards, bit-identically."""
         if self.count == 0:
             yield
             return

@@ -21,10 +21,10 @@ from geoclip.training.state import TrainState
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Recipe:
-    """The numbers of a step, and when a run ends."""
+    """The settings of a step, and when a run ends."""
 
     last_step: int
-    lr_at: Callable[[int], float]  # of the step's number
+    lr_at: Callable[[int], float]  # learning rate at a step
     objective: Objective
     grad_clip: float | None  # largest norm
     logit_scale_max: float | None
@@ -32,7 +32,7 @@ class Recipe:
     tf32: bool = False  # without autocast, on a GPU: float32 matrix products with TF32's 10 bits
     max_bad_fraction: float = 1.0  # of the pictures read so far; more broken ones end the run
     max_bad_steps: int = 10  # in a row; more without a finite gradient end the run
-    parts: int = 1  # the backbone takes this rank's pictures in so many parts
+    parts: int = 1  # number of parts in which the backbone processes this rank's pictures
     queue_embeddings: Literal["encoded", "detached", "stale"] = "encoded"
 
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -44,7 +44,7 @@ class Recipe:
 class Outcome:
     """What a step reports. It stays on the device, so that the host need not wait."""
 
-    sums: Tensor  # (4,) as TrainState.sums: loss, in-batch recall, broken pictures, 1 if the weights were moved
+    sums: Tensor  # (4,) as TrainState.sums: loss, in-batch recall, broken pictures, 1 if the weights changed
     bad_rows_B: Tensor  # True where the embedding is not finite
 
 
@@ -100,13 +100,13 @@ def device_step(state: TrainState, batch: Batch, draws: Draws, recipe: Recipe) -
     found = torch.stack((loss, recall, (1 - present_B).sum(), finite))
     bad_N = ~image_ND.isfinite().all(dim=1)
     return Outcome(
-        sums=torch.where(found.isfinite(), found, 0),  # a loss that is not finite would spoil the mean of the others
+        sums=torch.where(found.isfinite(), found, 0),  # a NaN would make the mean over steps NaN
         bad_rows_B=bad_N.view(-1, objective.views).any(dim=1),
     )
 
 
 def end_step(state: TrainState, batch: Batch) -> None:
-    """The host's part after a step: count it and average the weights."""
+    """The host's part after a step: count it, and update the average of the weights."""
     state.step += 1
     state.samples_seen += world_size() * len(batch.keys)
     if state.average is not None:
@@ -133,7 +133,7 @@ def _backward(state: TrainState, images: Tensor, noisy_M2: Tensor, pairs: Pairs,
             images = torch.cat([features(part).float() for part in images.chunk(recipe.parts)])
     with recipe.precision(images.device):
         embedded: Embedded = state.parallel(images, noisy_M2)
-    # Logits are always float32. To embeddings of 8 or 10 bits, TF32's products add no visible error.
+    # Logits are always float32. TF32's products add no visible error to embeddings of bfloat16 or TF32 precision.
     with matrix_products(images.device, None, tf32=recipe.tf32 or recipe.autocast is not None):
         loss, recall = pairs(embedded)
         loss.backward()
@@ -142,7 +142,7 @@ def _backward(state: TrainState, images: Tensor, noisy_M2: Tensor, pairs: Pairs,
 
 @torch.no_grad()
 def _queue_embeddings(state: TrainState, queue_S2: Tensor, recipe: Recipe) -> Tensor:
-    """(S, D) the queue's embeddings without gradient: by the present weights, or by those at the time of the push."""
+    """(S, D) the queue's embeddings without gradient: by the present weights, or (stale) by those at the push."""
     if recipe.queue_embeddings == "stale" and state.queue.embedding_SD is not None:
         return state.queue.embedding_SD
     with recipe.precision(queue_S2.device):
@@ -153,7 +153,7 @@ def _queue_embeddings(state: TrainState, queue_S2: Tensor, recipe: Recipe) -> Te
 
 
 def _update(state: TrainState, recipe: Recipe) -> Tensor:
-    """Move the weights unless the gradient is not finite; 1 if they were moved, else 0."""
+    """Update the weights if the gradient is finite. Returns 1 if they were updated, else 0."""
     trained = [one for one in state.model.parameters() if one.grad is not None]
     norm = torch.nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
     if recipe.grad_clip is not None:
@@ -170,7 +170,7 @@ def _update(state: TrainState, recipe: Recipe) -> Tensor:
 
 @contextlib.contextmanager
 def matrix_products(device: torch.device, autocast: torch.dtype | None, tf32: bool = False) -> Iterator[None]:
-    """The precision of matrix products inside: autocast's type, TF32 on a GPU, or float32."""
+    """Set the precision of matrix products: autocast's type, TF32 on a GPU, or float32."""
     if autocast is not None:
         with torch.autocast(device.type, dtype=autocast):
             yield
@@ -195,8 +195,8 @@ def backward_in_parts(
     """Add the gradient of the full batch's loss to the parameters, with the activations of one part at a time.
 
     A contrastive loss compares all pictures, so it is not the mean of the parts' losses. Three passes: embed all parts
-    without a graph; take the gradient of the loss with respect to each embedding; embed each part again, with a graph,
-    and pass its gradient on.
+    without a graph; compute the gradient of the loss with respect to each embedding; embed each part again, with a
+    graph, and backpropagate the embeddings' gradient.
 
     The model is not wrapped in DDP: the caller averages gradients over ranks. `loss_of` returns loss and recall.
 
@@ -224,7 +224,7 @@ def backward_in_parts(
 
 @contextlib.contextmanager
 def _random_state(device: torch.device, cpu: Tensor, cuda: Tensor | None) -> Iterator[None]:
-    """Draw from these states inside, so that dropout drops the same units in both passes."""
+    """Use these random states, so that dropout drops the same units in both passes."""
     with torch.random.fork_rng(devices=[] if cuda is None else [device]):
         torch.set_rng_state(cpu)
         if cuda is not None:

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from geoclip.data.batch import Batch
 from geoclip.distributed import World
+from geoclip.evaluation.gallery import Gallery
 from geoclip.evaluation.metrics import summarise
 from geoclip.geo.geodesy import displaced
 from geoclip.model.geoclip import Embedded
-from geoclip.training.hooks import run_hooks
+from geoclip.runs.metrics import Recorder
+from geoclip.training.checkpoint import CheckpointWriter, read_checkpoint
+from geoclip.training.hooks import RunContext, run_hooks
 from geoclip.training.losses import Objective
 from geoclip.training.preemption import StopRequest
 from geoclip.training.state import TrainState
@@ -150,23 +153,30 @@ def test_a_batch_in_parts_has_the_mean_gradient_of_all_ranks(
     assert shared.samples_seen == 2 * len(new_batch(0).keys)
 
 
-def test_the_weights_of_the_highest_geoscore_are_kept(new_state: States, tmp_path: Path) -> None:
-    saved: list[int] = []
+def test_the_weights_of_the_highest_geoscore_are_kept(new_state: States, recipe: Recipes, tmp_path: Path) -> None:
     errors_km = iter((3000.0, 100.0, 900.0, 50.0))
 
     def validate(*_: Any) -> tuple[Any, None]:
         return SimpleNamespace(accuracy=summarise(np.full(4, next(errors_km)))), None
 
-    context: Any = SimpleNamespace(
-        folder=tmp_path,
-        world=World(rank=0, size=1, device=torch.device("cpu")),
-        stop=StopRequest(),
-        last_step=99,
-        recorder=SimpleNamespace(record=lambda *_, **__: None),
-        writer=SimpleNamespace(save_best=lambda tree: saved.append(tree["counters"]["step"])),
-    )
     validation: Any = SimpleNamespace(run=validate)
-    hooks, state = run_hooks(context, validation, {}), new_state(0)
-    for state.step in (1, 2, 3, 4):
-        assert hooks.validate(state)
-    assert saved == [1, 2, 4]
+    best, kept = tmp_path / "checkpoints" / "best.safetensors", []
+    with Recorder(tmp_path / "metrics.jsonl") as recorder, CheckpointWriter(best.parent, keep=1) as writer:
+        context = RunContext(
+            folder=tmp_path,
+            world=World(rank=0, size=1, device=torch.device("cpu")),
+            stop=StopRequest(),
+            gallery=Gallery(name="origin", gps_deg_G2=torch.zeros(1, 2, dtype=torch.float64)),
+            val_shards=[],
+            files={},
+            choices={},
+            recipe=recipe(last_step=99),
+            recorder=recorder,
+            writer=writer,
+        )
+        hooks, state = run_hooks(context, validation, {}), new_state(0)
+        for state.step in (1, 2, 3, 4):
+            assert hooks.validate(state)
+            writer.wait()
+            kept.append(read_checkpoint(best)["counters"]["step"])
+    assert kept == [1, 2, 2, 4]

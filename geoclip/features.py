@@ -31,7 +31,7 @@ def extract(config: FeaturesConfig) -> Path:
     Raises:
         GeoclipError: shards or encoder cannot be read.
     """
-    from geoclip.data.account import Account
+    from geoclip.data.batch import Account
     from geoclip.data.features import ViewsDecoder, write_record
     from geoclip.distributed import gather_objects, initialise, wait_for_all
     from geoclip.factory.data import build_augmentation, build_preprocessing, open_splits

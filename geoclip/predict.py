@@ -41,7 +41,7 @@ def predict(config: PredictConfig) -> Path:
     """
     from tqdm import tqdm
 
-    from geoclip.evaluation.images import require_finite
+    from geoclip.evaluation.retrieval import require_finite
     from geoclip.factory.loading import load_model
     from geoclip.geo.geodesy import unit_vectors
     from geoclip.inference.prediction import GuessSettings, file_names, guess_locations
@@ -171,10 +171,10 @@ def _queries(config: PredictConfig, loaded: LoadedModel) -> tuple[list[Query], T
     queries = [Query(title=text) for text in texts]
     vectors = [_embed_texts(texts, loaded)] if texts else []
     if config.image:
-        from geoclip.data.account import Account
+        from geoclip.data.batch import Account
         from geoclip.data.benchmarks import list_photos, photo_batches
         from geoclip.data.coordinates import exif_coordinates
-        from geoclip.evaluation.images import embed_images
+        from geoclip.evaluation.retrieval import embed_images
 
         listed, unreadable = list_photos(Path(config.image))
         photos = {photo.key: photo for photo in listed}

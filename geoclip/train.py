@@ -99,7 +99,7 @@ def _prepare_and_train(config: TrainConfig, choices: Mapping[str, str], stop: St
     from geoclip.factory.data import build_gallery, build_stream_plan, open_shards
     from geoclip.factory.training import build_recipe, build_state, require_negatives, resume
     from geoclip.runs import run_dir
-    from geoclip.runs.logs import log_to_file, setup_console
+    from geoclip.runs.run_dir import log_to_file, setup_console
     from geoclip.training.hooks import RunContext
     from geoclip.training.state import seed_generators
 
@@ -156,7 +156,7 @@ def _train(config: TrainConfig, context: RunContext, state: TrainState, plan: St
     """Open batches, metrics and checkpoints; train to the last step; report what was skipped."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from geoclip.data.account import Account
+    from geoclip.data.batch import Account
     from geoclip.factory.training import build_batches, build_hooks, build_step
     from geoclip.training.checkpoint import CheckpointWriter
     from geoclip.training.hooks import draw_training_curves

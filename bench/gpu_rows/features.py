@@ -23,10 +23,9 @@ from geoclip.factory.training import compile_layers
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.image_encoder import ImageEncoder
 from geoclip.training.checkpoint import pack, read_checkpoint, write_checkpoint
-from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Step
 from geoclip.training.state import TrainState, rank_tree, restore_state, state_tree
-from geoclip.training.step import train_step
+from geoclip.training.step import GraphedStep, train_step
 
 BATCH, STEPS = 512, 200
 SMALL_BATCH, FEW_STEPS = 16, 8

@@ -14,9 +14,8 @@ from bench.gpu_rows.state import SMALL, recipe_of, state_of
 from geoclip.data.batch import Batch
 from geoclip.data.stream import on_device
 from geoclip.model.image_encoder import ImageEncoder
-from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Step
-from geoclip.training.step import train_step
+from geoclip.training.step import GraphedStep, train_step
 
 WATCHED = 6
 

@@ -17,8 +17,17 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from geoclip.cli.axes import Axis, Choice, axes_of, corners, described, override_of, problems_of
-from geoclip.cli.sweep import compose_point, trains_here
+from geoclip.cli.sweep import (
+    Axis,
+    Choice,
+    axes_of,
+    compose_point,
+    corners,
+    described,
+    override_of,
+    problems_of,
+    trains_here,
+)
 from geoclip.config import ConfigError, TrainConfig, train_problems
 from geoclip.runs.run_dir import config_for_hash, fingerprint_of, to_dict, write_json
 from geoclip.system.console import setup_logging

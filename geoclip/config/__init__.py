@@ -8,7 +8,6 @@ from geoclip.config.commands import *
 from geoclip.config.composed import *
 from geoclip.config.data import *
 from geoclip.config.evaluate import *
-from geoclip.config.help import *
 from geoclip.config.keys import *
 from geoclip.config.model import *
 from geoclip.config.train import *

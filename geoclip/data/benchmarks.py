@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoclip.data.account import account_of
-from geoclip.data.batch import Batch, Skip
+from geoclip.data.batch import Batch, Skip, account_of
 from geoclip.data.coordinates import coordinates_fault, coordinates_of
 from geoclip.data.picture_sources import Wanted, as_path, last_part, open_pictures
 from geoclip.data.pictures import PICTURE_SUFFIXES, suffix_of, undecodable, unreadable_reason

@@ -13,8 +13,7 @@ from pathlib import Path
 import braceexpand
 import numpy as np
 
-from geoclip.data.account import Account, account_of
-from geoclip.data.batch import Skip, SkipReport
+from geoclip.data.batch import Account, Skip, SkipReport, account_of
 from geoclip.data.shard_index import SampleRange, open_index, open_indices
 from geoclip.errors import DataError
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from geoclip.evaluation.details import Details
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.images import Predictions, Queries, require_finite
 from geoclip.evaluation.metrics import (
     Accuracy,
     distance_km,
@@ -23,7 +22,7 @@ from geoclip.evaluation.metrics import (
     summarise,
     verbatim_count,
 )
-from geoclip.evaluation.retrieval import nearest_in_gallery, rank_gallery
+from geoclip.evaluation.retrieval import Predictions, Queries, nearest_in_gallery, rank_gallery, require_finite
 from geoclip.runs.run_dir import write_json
 from geoclip.system.files import write_text_atomic
 

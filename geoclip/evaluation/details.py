@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from geoclip.data.countries import regions_of
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.images import Predictions
 from geoclip.evaluation.metrics import Accuracy, Floats, nearest_location_km, shares_json, summarise, within
-from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Ranking, best_of_km, recall
+from geoclip.evaluation.retrieval import MASS_KM, RECALL_RANKS, Predictions, Ranking, best_of_km, recall
 from geoclip.evaluation.significance import mean_interval, share_interval
 
 TRAINING_BIN_EDGES_KM = (1, 25, 200, 750)

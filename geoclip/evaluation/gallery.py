@@ -25,8 +25,7 @@ from geoclip.data.tables import read_gps_deg
 from geoclip.errors import DataError
 from geoclip.evaluation.metrics import Floats, nearest_location_km, percent_within, verbatim_count
 from geoclip.geo.geodesy import in_box
-from geoclip.model.local_encoding import local_embeddings
-from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model.location_encoder import LocationEncoder, local_embeddings
 from geoclip.system.files import atomic_path, sha256_of_array
 
 log = logging.getLogger("geoclip")

@@ -24,9 +24,8 @@ from geoclip.config import (
     TrainConfig,
     Tune,
 )
-from geoclip.data.account import Account, account_of
 from geoclip.data.assets import asset_path, cache_dir
-from geoclip.data.batch import PictureDecoder, Skip
+from geoclip.data.batch import Account, PictureDecoder, Skip, account_of
 from geoclip.data.benchmarks import photo_batches, read_features, read_photos
 from geoclip.data.coordinates import NO_FIX
 from geoclip.data.features import read_feature_split
@@ -36,7 +35,7 @@ from geoclip.data.transforms import Preprocessing
 from geoclip.distributed import World, initialise
 from geoclip.errors import CheckpointError, DataError
 from geoclip.evaluation.gallery import Gallery, embedded_gallery
-from geoclip.evaluation.images import Queries, embed_features, embed_images
+from geoclip.evaluation.retrieval import Queries, embed_features, embed_images
 from geoclip.factory.data import build_gallery, build_preprocessing
 from geoclip.factory.model import assemble_model, config_of, encoder_identity, model_from_checkpoint
 from geoclip.model.backbones import ClipBackbone

@@ -28,9 +28,8 @@ from geoclip.model.geoclip import GeoCLIP
 from geoclip.model.image_encoder import ImageEncoder, add_lora, checkpoint_activations, tune_last_blocks
 from geoclip.model.location_baselines import DirectEncoder, Sphere2VecEncoder, SphericalHarmonicsEncoder
 from geoclip.model.location_encoder import LocationEncoder
-from geoclip.pretrained.releases import OWN, location_encoder_of, read_release
+from geoclip.pretrained.releases import OWN, location_encoder_of, read_release, take_up_scales
 from geoclip.pretrained.resolver import resolve_checkpoint
-from geoclip.pretrained.warm_start import take_up_scales
 from geoclip.runs.run_dir import checkpoint_file, located, run_of, to_dict
 from geoclip.training.checkpoint import read_checkpoint
 from geoclip.training.state import BACKBONE, load_backbone, load_location_encoder, load_weights

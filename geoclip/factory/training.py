@@ -44,11 +44,18 @@ from geoclip.model.queue import GPSQueue, draw_queue_start, normal_on_circle
 from geoclip.pretrained.resolver import resolve_run
 from geoclip.runs.run_dir import config_for_hash, differences, provenance, to_dict
 from geoclip.training.checkpoint import Tree, newest_good, read_checkpoint, step_files
-from geoclip.training.graphed import GraphedStep
 from geoclip.training.loop import Hooks, Step
 from geoclip.training.losses import Objective
 from geoclip.training.state import BACKBONE, SUMS, TrainState, WeightAverage, restore_state
-from geoclip.training.step import Recipe, constant_from, matrix_products, step_lr, train_step, warmup_cosine_lr
+from geoclip.training.step import (
+    GraphedStep,
+    Recipe,
+    constant_from,
+    matrix_products,
+    step_lr,
+    train_step,
+    warmup_cosine_lr,
+)
 
 if TYPE_CHECKING:
     from geoclip.training.hooks import RunContext

@@ -10,8 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from geoclip.data.account import Account
-from geoclip.data.batch import SkipReport
+from geoclip.data.batch import Account, SkipReport
 from geoclip.errors import DataError
 from geoclip.prepare.manifest import Manifest
 from geoclip.prepare.shard_writing import ShardRecord

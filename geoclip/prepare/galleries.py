@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from geoclip.data.account import account_of
 from geoclip.data.assets import RELEASED, asset_path
+from geoclip.data.batch import account_of
 from geoclip.data.countries import countries_of
 from geoclip.data.shard_index import open_indices
 from geoclip.data.shards import find_shards

@@ -19,8 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from geoclip.data.account import Account, account_of
-from geoclip.data.batch import Skip, SkipReport
+from geoclip.data.batch import Account, Skip, SkipReport, account_of
 from geoclip.data.pictures import CHECK_PX, MAX_PIXELS, decode, full_size, open_picture
 from geoclip.data.shard_index import ShardIndex, index_shard
 from geoclip.data.shards import BELOW, ShardFiles, folder_shards

@@ -1,7 +1,7 @@
-"""A run's folder: its identity and its files.
+"""A run's folder: its identity, its files, its logs.
 
 runs/<name>-<hash of the configuration>/
-  config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ predictions/ report.html
+  config.yaml provenance.json metrics.jsonl summary.json checkpoints/ eval/ figures/ logs/ predictions/ report.html
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 import yaml
 
 from geoclip.errors import CheckpointError, DataError, GeoclipError
+from geoclip.system.console import log_file_formatter, setup_logging
 from geoclip.system.files import write_text_atomic
 from geoclip.system.processes import locked_or
 
@@ -309,3 +311,29 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def setup_console(*, main: bool) -> None:
+    """Log to the console: everything on rank 0, errors on the others."""
+    setup_logging(logging.INFO if main else logging.ERROR)
+
+
+@contextmanager
+def log_to_file(run: Path, rank: int) -> Iterator[None]:
+    """Append log messages to `logs/rank<rank>.log`, and the traceback of an error that leaves the block."""
+    folder = run / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / f"rank{rank}.log", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(log_file_formatter())
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        record = logging.LogRecord("geoclip", logging.ERROR, "", 0, f"ended by {error!r}", None, None)
+        record.exc_info = (type(error), error, error.__traceback__)
+        handler.emit(record)
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        with suppress(OSError):  # of a full disk, which ends the run elsewhere
+            handler.close()

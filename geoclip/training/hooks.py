@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from geoclip.data.account import Account
-from geoclip.data.batch import Batch, Decoder
+from geoclip.data.batch import Account, Batch, Decoder
 from geoclip.data.blue_marble import read_earth
 from geoclip.data.shards import Shard, all_samples
 from geoclip.data.stream import evaluation_batches
@@ -20,7 +19,7 @@ from geoclip.distributed import World, broadcast_from_main, gather_objects
 from geoclip.errors import AssetError, DataError
 from geoclip.evaluation.benchmark import BenchmarkResult, evaluate_benchmark
 from geoclip.evaluation.gallery import Gallery, encode_gallery
-from geoclip.evaluation.images import Predictions, embed_images
+from geoclip.evaluation.retrieval import Predictions, embed_images
 from geoclip.model.geoclip import GeoCLIP
 from geoclip.plotting.curves import draw_training
 from geoclip.plotting.maps import draw_predictions

@@ -18,9 +18,8 @@ from hydra.errors import HydraException
 
 from geoclip import train
 from geoclip.cli.app import run_entry_point
-from geoclip.cli.axes import Choice, Interval, axes_of, override_of
 from geoclip.cli.search import search
-from geoclip.cli.sweep import grid
+from geoclip.cli.sweep import Choice, Interval, axes_of, grid, override_of
 from geoclip.config import ConfigError, TrainConfig
 from geoclip.config.composed import conf_dir
 from tests.commands import begin, environment, printed_in, wait_until

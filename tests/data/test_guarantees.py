@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geoclip.data.account import account_of
-from geoclip.data.batch import PictureDecoder, Sample, Skip, decode_batch
+from geoclip.data.batch import PictureDecoder, Sample, Skip, account_of, decode_batch
 from geoclip.data.shard_index import SampleRange
 from geoclip.data.shards import Shard, assign_to_streams, take_fraction
 from geoclip.data.transforms import (

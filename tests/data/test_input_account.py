@@ -20,8 +20,7 @@ import pytest
 from PIL import Image, features
 
 from geoclip.config.data import MAX_PIXELS as CONFIGURED_MAX_PIXELS
-from geoclip.data.account import account_of
-from geoclip.data.batch import Skip, SkipReport
+from geoclip.data.batch import Skip, SkipReport, account_of
 from geoclip.data.benchmarks import list_photos, photo_batches, read_photos
 from geoclip.data.coordinates import exif_coordinates
 from geoclip.data.picture_sources import MISSING, open_pictures

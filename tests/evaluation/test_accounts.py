@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from geoclip.config import BenchmarkConfig, BenchmarkKind, DataConfig, DataKind, EvaluateConfig, PredictConfig
-from geoclip.data.account import Account
+from geoclip.data.batch import Account
 from geoclip.distributed import World
 from geoclip.errors import DataError
 from geoclip.factory.data import open_splits

@@ -21,8 +21,8 @@ from geoclip.errors import DataError
 from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery, encode_gallery
-from geoclip.evaluation.images import Queries, embed_features, embed_images
 from geoclip.evaluation.metrics import THRESHOLDS_KM, distance_km
+from geoclip.evaluation.retrieval import Queries, embed_features, embed_images
 from geoclip.geo.geodesy import haversine_km, uniform_on_sphere
 from geoclip.model.backbones import ResNetBackbone
 from geoclip.model.geoclip import GeoCLIP

@@ -8,7 +8,7 @@ import torch
 
 from geoclip.evaluation.benchmark import evaluate_benchmark
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.images import Queries
+from geoclip.evaluation.retrieval import Queries
 from geoclip.evaluation.significance import bootstrap, mcnemar
 
 

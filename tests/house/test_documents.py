@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from geoclip import config
 from geoclip.cli import app
-from geoclip.cli.axes import axes_of, ends
 from geoclip.cli.overrides import literal_overrides
+from geoclip.cli.sweep import axes_of, ends
 from geoclip.config import ConfigError, composed, typed
 from tests.house.document_commands import Command, conf_commands, document_commands, simple_commands
 

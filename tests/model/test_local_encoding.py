@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from geoclip import load_location_encoder
 from geoclip.evaluation.gallery import Gallery, encode_gallery
 from geoclip.geo.geodesy import uniform_on_sphere
-from geoclip.model import local_encoding
-from geoclip.model.local_encoding import local_embeddings
-from geoclip.model.location_encoder import LocationEncoder
+from geoclip.model import location_encoder
+from geoclip.model.location_encoder import LocationEncoder, local_embeddings
 
 
 def encoder(**kind: Any) -> LocationEncoder:
@@ -77,7 +76,7 @@ def test_units_that_never_fire_are_left_out(monkeypatch: pytest.MonkeyPatch) -> 
                 if isinstance(layer, nn.Linear):
                     layer.weight[:, :40] = torch.nan
     torch.testing.assert_close(local_embeddings(one, gps_deg_N2), expected, atol=1e-6, rtol=0)
-    monkeypatch.setattr(local_encoding, "WORTH", 0)
+    monkeypatch.setattr(location_encoder, "WORTH", 0)
     assert local_embeddings(one, gps_deg_N2).isnan().all()
 
 

@@ -19,7 +19,7 @@ from geoclip.geo.encodings import equirectangular, mercator, real_spherical_harm
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.model.location_baselines import sphere2vec_features
 from geoclip.model.location_encoder import PROJECTIONS, FourierBranch, LocationEncoder
-from geoclip.pretrained.warm_start import take_up_scales
+from geoclip.pretrained.releases import take_up_scales
 
 SMALL: dict[str, Any] = {"frequencies": 8, "hidden_dim": 16, "depth": 2, "embedding_dim": 12}
 VARIANTS: list[tuple[LocationKind, str, dict[str, Any]]] = [

@@ -17,7 +17,7 @@ from geoclip.errors import DataError
 from geoclip.evaluation.benchmark import evaluate_benchmark, result_row, write_result
 from geoclip.evaluation.details import detail
 from geoclip.evaluation.gallery import Gallery
-from geoclip.evaluation.images import Queries
+from geoclip.evaluation.retrieval import Queries
 from geoclip.geo.geodesy import uniform_on_sphere
 from geoclip.plotting.curves import COLORS
 from geoclip.plotting.details import _reliability, details_table, draw_details

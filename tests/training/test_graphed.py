@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from geoclip.data.batch import SkipReport
-from geoclip.training.graphed import GraphedStep, _learning_rates_on_device
 from geoclip.training.losses import Objective
 from geoclip.training.state import rank_tree, state_tree
-from geoclip.training.step import device_step, end_step, prepare_step, train_step
+from geoclip.training.step import (
+    GraphedStep,
+    _learning_rates_on_device,
+    device_step,
+    end_step,
+    prepare_step,
+    train_step,
+)
 from tests.fixtures.training import Batches, Recipes, States
 
 NOISY = Objective(batch_noise_m=150.0, queue_noise_m=1000.0, hard_negatives=2)
